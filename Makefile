@@ -1,0 +1,25 @@
+# Two commands: `make demo` shows the whole thing, `make test` checks it. Each makes .venv first when needed.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: test demo check slow clean
+
+test: .venv/installed check
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv index demo build *.egg-info

@@ -1,0 +1,1 @@
+"""Fills the index: annotations and photos in, two collections of vectors out."""

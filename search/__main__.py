@@ -1,0 +1,98 @@
+"""`python -m search`: ask the index in words or with a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search import command, show
+from search.command import DatasetOption, DeviceOption, JsonOption, PathOption, UrlOption
+from search.records import Hit, Kind
+from search.settings import load_settings
+
+if TYPE_CHECKING:
+    from search.index import Where
+    from search.retrieve import Searcher
+
+app = command.application("Search captioned photos with words or with a picture.")
+
+ToOption = Annotated[Kind, typer.Option("--to", help="What to find")]
+CountOption = Annotated[int, typer.Option("-k", min=1, help="How many results")]
+SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Where the model is now, if it moved [default: the remembered one]")
+]
+
+
+@app.command()
+def text(
+    query: Annotated[str, typer.Argument(help='What to look for, such as "a dog on a beach"', show_default=False)],
+    k: CountOption = 10,
+    to: ToOption = "images",
+    split: SplitOption = None,
+    as_json: JsonOption = False,
+    path: PathOption = None,
+    url: UrlOption = None,
+    dataset: DatasetOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find the images, or captions, nearest to a text."""
+    with _searcher(path, url, dataset, model, device) as searcher:
+        _print(searcher.text(query, k, to=to, where=_where(split)), as_json)
+
+
+@app.command()
+def image(
+    query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture, or the id of a stored one")],
+    k: CountOption = 10,
+    to: ToOption = "captions",
+    split: SplitOption = None,
+    as_json: JsonOption = False,
+    path: PathOption = None,
+    url: UrlOption = None,
+    dataset: DatasetOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find the captions, or images, nearest to a picture."""
+    with _searcher(path, url, dataset, model, device) as searcher:
+        if query.isascii() and query.isdigit():
+            hits = searcher.image_id(int(query), k, to=to, where=_where(split))
+        else:
+            hits = searcher.image(Path(query), k, to=to, where=_where(split))
+        _print(hits, as_json)
+
+
+@contextmanager
+def _searcher(
+    path: Path | None, url: str | None, dataset: str | None, model: str | None, device: str
+) -> Iterator[Searcher]:
+    from search.index import open_index
+    from search.retrieve import Searcher, encoder_for
+
+    index = open_index(load_settings(path, url))
+    with Searcher(index, dataset, encoder=lambda spec: encoder_for(spec, model, device)) as searcher:
+        yield searcher
+
+
+def _where(splits: list[str] | None) -> Where | None:
+    from search.index import Where
+
+    return Where(splits=tuple(splits)) if splits else None
+
+
+def _print(hits: list[Hit], as_json: bool) -> None:
+    typer.echo(show.json_lines(hits) if as_json else show.table(hits))
+
+
+def main() -> None:
+    command.run(app, "python -m search")
+
+
+if __name__ == "__main__":
+    main()

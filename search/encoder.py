@@ -1,0 +1,230 @@
+"""From photos and sentences to vectors of one space: any sentence-transformers model that takes both."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from PIL import Image
+
+from search.errors import EncoderError
+from search.index import Vectors
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+DEFAULT_MODEL = "clip-ViT-B-32"
+HUB_SECONDS = 10  # how long to wait for the model hub's first answer
+
+
+class Encoder(Protocol):
+    """What ingestion and search need of a model. Vectors are float32 (n, dim) of unit length."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+
+
+class ClipEncoder:
+    """A sentence-transformers model that embeds images and texts into one space.
+
+    Args:
+        model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
+        device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
+        batch_size: inputs per forward pass; None takes 128 on a GPU and 32 on a CPU.
+        prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
+
+    Raises:
+        EncoderError: there is no such model, the hub cannot be reached, or it does not take both images and texts.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        prompt: str | None = None,
+    ) -> None:
+        if prompt is not None and prompt.count("{}") != 1:
+            raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
+        source = locate(model)
+        self.name = source.name
+        self.revision = source.revision
+        self.prompt = prompt
+        self.truncated = 0
+        """How many texts so far were longer than the model reads; their ends were cut off."""
+        self._model = _load(source, _device(device))
+        self.weights = weights_hash(self._model)
+        if self._model.device.type == "cpu":
+            self._model.float()  # half precision is slow and coarse on a CPU
+        self.dtype = str(self._model.dtype).removeprefix("torch.")
+        self.device = str(self._model.device)
+        self.batch_size = batch_size or (32 if self._model.device.type == "cpu" else 128)
+        self.dim = self._dimension()
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Vectors float32 (n, dim) of unit length of RGB images."""
+        return self._encode(list(images))
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Vectors float32 (n, dim) of unit length; the same text twice gives the same vector twice.
+
+        Texts that are too long are cut, and counted in `truncated`.
+        """
+        wrapped = [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
+        self.truncated += self._count_too_long(wrapped)
+        once = list(dict.fromkeys(wrapped))
+        row = {text: number for number, text in enumerate(once)}
+        return self._encode(once)[[row[text] for text in wrapped]]
+
+    def _encode(self, inputs: list[str] | list[Image.Image]) -> Vectors:
+        if not inputs:
+            return np.empty((0, self.dim), dtype=np.float32)
+        vectors = self._model.encode(
+            inputs,
+            batch_size=self.batch_size,
+            show_progress_bar=False,
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+        )
+        return np.ascontiguousarray(vectors.float().cpu().numpy())
+
+    def _count_too_long(self, texts: list[str]) -> int:
+        limit = self._model.max_seq_length
+        # A token is at least one byte, so only longer texts can be cut: the others need not be tokenised twice.
+        suspects = [text for text in texts if limit and len(text.encode()) + 2 > limit]
+        if not suspects or not limit:
+            return 0
+        tokens = self._model.preprocess(suspects, processing_kwargs={"text": {"max_length": limit + 1}})
+        return int((tokens["attention_mask"].sum(dim=1) > limit).sum())
+
+    def _dimension(self) -> int:
+        grey = Image.new("RGB", (64, 64), "grey")
+        try:
+            image, text = self._model.encode([grey])[0], self._model.encode(["grey"])[0]
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise EncoderError(
+                f"{self.name} does not embed both images and texts ({_first_line(error)}): "
+                "use a CLIP-like sentence-transformers model"
+            ) from error
+        if image.shape != text.shape:
+            raise EncoderError(
+                f"{self.name} embeds images in {len(image)} dimensions and texts in {len(text)}: not one space"
+            )
+        return int(image.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is loaded from: a hub name with its revision, or an absolute folder."""
+
+    name: str
+    revision: str | None
+    cached: bool
+
+
+def locate(model: str) -> ModelSource:
+    """Finds a model without loading it.
+
+    Raises:
+        EncoderError: no such folder, no such name, or the hub is out of reach and the model is not in the cache.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
+            raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
+        return ModelSource(str(folder.resolve()), None, cached=True)
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise EncoderError(f"no model folder {model}: check --model")
+    return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
+
+
+def _locate_on_hub(name: str) -> ModelSource:
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    elsewhere = "give a model folder with --model PATH"
+    try:
+        for file in ("modules.json", "config.json"):
+            if isinstance(found := try_to_load_from_cache(name, file), str):
+                return ModelSource(name, Path(found).parent.name, cached=True)
+        return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
+    except HFValidationError:
+        raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
+    except RepositoryNotFoundError:
+        raise EncoderError(f"the Hugging Face hub has no model {name}: check the name, or {elsewhere}") from None
+    except OfflineModeIsEnabled:
+        raise EncoderError(
+            f"the model {name} is not in this machine's cache and HF_HUB_OFFLINE is set: unset it, or {elsewhere}"
+        ) from None
+    except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
+        raise EncoderError(
+            f"the Hugging Face hub cannot be reached ({_first_line(error)}) and the model {name} is not in this "
+            f"machine's cache: {elsewhere}"
+        ) from error
+
+
+def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive worker processes
+    from sentence_transformers import SentenceTransformer
+
+    # What the model's own code warns of is nothing that a user of this project can change.
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
+    try:
+        model = SentenceTransformer(
+            source.name,
+            device=str(device),
+            revision=source.revision,
+            local_files_only=source.cached,
+            processor_kwargs={"backend": "pil"},  # torchvision's resize gives other vectors
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, OSError) and source.cached and source.revision:
+            return _load(replace(source, cached=False), device)  # an interrupted download: fetch the rest
+        raise EncoderError(f"cannot load the model {source.name}: {_first_line(error)}") from error
+    return model.eval()
+
+
+def weights_hash(model: SentenceTransformer) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all tensors: the model's identity wherever it lies."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EncoderError(f"no device {name!r} here ({_first_line(error)}): use --device auto or cpu") from error
+    return device
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,196 @@
+"""The index: two collections of vectors behind one small protocol.
+
+`open_index(settings)` gives the embedded engine (Qdrant Edge, a folder) or a Qdrant server; both keep one contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import InvalidPoints
+from search.index.spec import CollectionSpec, SplitSize, collection_name
+from search.records import Caption, Hit, Image
+from search.settings import Settings
+
+__all__ = [
+    "Batch",
+    "CollectionInfo",
+    "CollectionSpec",
+    "Index",
+    "Points",
+    "SplitSize",
+    "Vectors",
+    "Where",
+    "collection_name",
+    "open_index",
+]
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Records and their vectors, float32 (n, dim), ready to be stored under `record.id`.
+
+    Raises:
+        InvalidPoints: shapes differ, an id is no unsigned 64-bit integer, or a vector is NaN, infinite or zero (the
+            embedded engine would store those and rank them at random).
+    """
+
+    records: Sequence[Image | Caption]
+    vectors: Vectors
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.records):
+            raise InvalidPoints(f"{len(self.records)} records with vectors of shape {self.vectors.shape}")
+        lengths = np.linalg.norm(self.vectors, axis=1)
+        for record, length in zip(self.records, lengths, strict=True):
+            if not 0 <= record.id < 2**64:
+                raise InvalidPoints(f"id {record.id} is no unsigned 64-bit integer")
+            if not np.isfinite(length) or length == 0:
+                raise InvalidPoints(
+                    f"the vector of {record.id} has length {length}: the model gave no usable embedding"
+                )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some stored points: records, and vectors float32 (n, dim) where they were asked for."""
+
+    records: list[Image | Caption]
+    vectors: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A filter; the conditions that are given must all hold.
+
+    `splits`: in one of these; `ids` / `not_ids`: the point's id is / is not one of these; `words`: all of them occur in
+    the caption (or in the image's captions); `max_position`: a caption's place in its image, 0-based, inclusive.
+    """
+
+    splits: tuple[str, ...] | None = None
+    ids: tuple[int, ...] | None = None
+    not_ids: tuple[int, ...] | None = None
+    words: str | None = None
+    max_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made."""
+
+    name: str
+    points: int
+    indexed_vectors: int
+    spec: CollectionSpec
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "collection": self.name,
+            "points": self.points,
+            "indexed_vectors": self.indexed_vectors,
+            **self.spec.model_dump(),
+        }
+
+
+class Index(Protocol):
+    """What both engines do. All methods raise IndexFailure or one of its kinds; reading from a collection that does not
+    exist raises CollectionMissing."""
+
+    @property
+    def place(self) -> str:
+        """The index's address as a person would name it."""
+        ...
+
+    @property
+    def engine(self) -> str:
+        """The engine and its version, for reports."""
+        ...
+
+    def create(self, spec: CollectionSpec) -> list[str]:
+        """Make the collection, or accept the one that exists; returns warnings. Idempotent.
+
+        Raises:
+            SpecMismatch: what exists was made with another model or prompt.
+        """
+        ...
+
+    def collections(self) -> list[str]:
+        """Names of the collections, sorted."""
+        ...
+
+    def upsert(self, collection: str, points: Points) -> None:
+        """Write points, replacing those with the same ids. Once it returns they survive a killed process."""
+        ...
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+    ) -> list[list[Hit]]:
+        """The `limit` best hits for each row of `vectors` (n, dim), best first. `exact` scans instead of using HNSW."""
+        ...
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        """The points that exist among `ids`, in the order of `ids`."""
+        ...
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        """All points, in batches, in ascending order of ids."""
+        ...
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        """The exact number of points."""
+        ...
+
+    def optimize(self, collection: str) -> None:
+        """Build the HNSW index now; returns when there is nothing left to build."""
+        ...
+
+    def spec(self, collection: str) -> CollectionSpec:
+        """How the collection was made; does not open an embedded shard.
+
+        Raises:
+            SpecMismatch: the collection was not made by this project.
+        """
+        ...
+
+    def info(self, collection: str) -> CollectionInfo: ...
+
+    def drop(self, collection: str) -> None:
+        """Delete the collection and its points; nothing happens where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; the index cannot be used afterwards."""
+        ...
+
+
+def open_index(settings: Settings) -> Index:
+    """The index that the settings name: a Qdrant server where there is a URL, else the embedded engine.
+
+    Raises:
+        ServerError: the server does not answer or refuses the API key.
+    """
+    if settings.qdrant_url:
+        from search.index.server import connect
+
+        return connect(settings)
+    from search.index.edge import EdgeIndex
+
+    return EdgeIndex(settings.index_path)

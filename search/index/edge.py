@@ -1,0 +1,305 @@
+"""The embedded index: Qdrant Edge, Qdrant's own engine inside this process, one shard folder per collection.
+
+Layout below the index folder: `<collection>/` is the shard, `<collection>.json` its specification. A shard can be open
+in one process at a time, so shards are opened at their first use and closed by `close()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import qdrant_edge as qdrant
+
+from search.errors import CollectionMissing, IndexBusy, IndexFailure
+from search.index import Batch, CollectionInfo, Points, Vectors, Where
+from search.index.spec import CollectionSpec, read_spec
+from search.records import Hit, record_of
+
+QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
+POINTS_PER_SCAN = 1000
+BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
+
+_PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
+    "split": qdrant.PayloadSchemaType.Keyword,
+    "image_id": qdrant.PayloadSchemaType.Integer,
+    "position": qdrant.PayloadSchemaType.Integer,
+    "text": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
+    "captions": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
+}
+
+
+@contextlib.contextmanager
+def _engine(doing: str) -> Iterator[None]:
+    """Turns what the engine raises into IndexFailure."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # the engine raises bare Exception; everything else is somebody else's
+            raise
+        raise IndexFailure(f"{doing}: {error}") from error
+
+
+class EdgeIndex:
+    """The Index protocol over one folder. Reading never creates the folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._shards: dict[str, qdrant.EdgeShard] = {}
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def engine(self) -> str:
+        return f"qdrant-edge {version('qdrant-edge-py')}"
+
+    def create(self, spec: CollectionSpec) -> list[str]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
+        warnings: list[str] = []
+        if self._spec_file(spec.collection).exists():
+            spec, warnings = self.spec(spec.collection).merged(spec)
+        # The specification comes first: whoever is killed between the two finds it, and makes the shard, next time.
+        _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+        self._shard(spec.collection)
+        return warnings
+
+    def collections(self) -> list[str]:
+        return sorted(file.stem for file in self.path.glob("*.json") if file.with_suffix("").is_dir())
+
+    def upsert(self, collection: str, points: Points) -> None:
+        shard = self._shard(collection)
+        batch = [
+            qdrant.Point(record.id, vector, record.payload())
+            for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
+        ]
+        with _engine(f"writing {len(batch)} points into {collection}"):
+            shard.update(qdrant.UpdateOperation.upsert_points(batch))
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+    ) -> list[list[Hit]]:
+        shard = self._shard(collection)
+        conditions = _filter(where)
+        requests = [
+            qdrant.QueryRequest(
+                limit=limit,
+                offset=offset,
+                query=qdrant.Query.Nearest(vector),
+                filter=conditions,
+                params=qdrant.SearchParams(exact=exact),
+                with_payload=payload,
+            )
+            for vector in vectors.tolist()
+        ]
+        answers: list[list[Hit]] = []
+        for start in range(0, len(requests), QUERIES_PER_BATCH):
+            with _engine(f"asking {collection}"):
+                found = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
+            answers.extend(
+                [
+                    Hit(int(point.id), point.score, record_of(point.payload) if point.payload else None)
+                    for point in points
+                ]
+                for points in found
+            )
+        return answers
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        shard = self._shard(collection)
+        with _engine(f"reading {len(ids)} points of {collection}"):
+            found = {int(point.id): point for point in shard.retrieve(list(ids), True, vectors)}
+        return _batch([found[point_id] for point_id in ids if point_id in found], vectors)
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        shard = self._shard(collection)
+        conditions = _filter(where)
+        offset: qdrant.PointId | None = None
+        while True:
+            request = qdrant.ScrollRequest(
+                offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=True, with_vector=vectors
+            )
+            with _engine(f"reading {collection}"):
+                found, offset = shard.scroll(request)
+            if found:
+                yield _batch(found, vectors)
+            if offset is None:
+                return
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        shard = self._shard(collection)
+        with _engine(f"counting {collection}"):
+            return shard.count(qdrant.CountRequest(exact=True, filter=_filter(where)))
+
+    def optimize(self, collection: str) -> None:
+        # Building HNSW holds the interpreter lock throughout, so a process of its own does it: progress bars and Ctrl-C
+        # go on here. A shard has one opener, so ours is closed meanwhile.
+        self._shard(collection)
+        self._release(collection)
+        build = "import sys; from search.index.edge import _optimize; _optimize(sys.argv[1])"
+        done = subprocess.run(
+            [sys.executable, "-c", build, str(self.path / collection)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            reason = done.stderr.strip().splitlines()
+            raise IndexFailure(
+                f"building the HNSW index of {collection} failed ({reason[-1] if reason else done.returncode}); "
+                "the points are safe: run the same command again"
+            )
+
+    def spec(self, collection: str) -> CollectionSpec:
+        try:
+            stored = json.loads(self._spec_file(collection).read_text())
+        except FileNotFoundError:
+            known = ", ".join(self.collections()) or "nothing"
+            raise CollectionMissing(
+                f"no collection {collection} in {self.path} (it holds {known}): "
+                "run `python -m ingest run`, or say where the index is with --path or --url"
+            ) from None
+        except ValueError:
+            stored = None
+        return read_spec(collection, stored)
+
+    def info(self, collection: str) -> CollectionInfo:
+        shard = self._shard(collection)
+        with _engine(f"reading {collection}"):
+            indexed = shard.info().indexed_vectors_count
+        return CollectionInfo(collection, self.count(collection), indexed, self.spec(collection))
+
+    def drop(self, collection: str) -> None:
+        if self._spec_file(collection).exists():
+            self._shard(collection)  # fails where another process has it open
+            self._release(collection)
+            self._spec_file(collection).unlink()
+            shutil.rmtree(self.path / collection)
+
+    def close(self) -> None:
+        for collection in list(self._shards):
+            self._release(collection)
+
+    def _spec_file(self, collection: str) -> Path:
+        return self.path / f"{collection}.json"
+
+    def _shard(self, collection: str) -> qdrant.EdgeShard:
+        if collection not in self._shards:
+            self._shards[collection] = _open(self.path / collection, self.spec(collection))
+        return self._shards[collection]
+
+    def _release(self, collection: str) -> None:
+        shard = self._shards.pop(collection)
+        with _engine(f"closing {collection}"):
+            shard.flush()
+            shard.close()
+
+
+def _open(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
+    """Opens a shard, makes it where there is none, and waits a little for one that another process has open."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            with _engine(f"opening {folder}"):
+                shard = _load_or_create(folder, spec)
+            break
+        except IndexFailure as failure:
+            if "WouldBlock" not in str(failure):  # the engine's word for a write-ahead log that is locked
+                raise
+            if time.monotonic() > deadline:
+                raise IndexBusy(
+                    f"{folder} is open in another process{_holder(folder)}: wait for it or stop it "
+                    "(one process at a time; a Qdrant server with --url serves many)"
+                ) from None
+            time.sleep(0.1)
+    _owner_file(folder).write_text(f"{os.getpid()} {' '.join(sys.orig_argv)}\n")
+    shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
+    return shard
+
+
+def _load_or_create(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
+    if (folder / "edge_config.json").exists():
+        shard = qdrant.EdgeShard.load(str(folder))
+    else:
+        vectors = qdrant.EdgeVectorParams(size=spec.dim, distance=qdrant.Distance.Cosine)
+        shard = qdrant.EdgeShard.create(str(folder), qdrant.EdgeConfig(vectors=vectors))
+    missing = _PAYLOAD_INDEXES.keys() - shard.info().payload_schema.keys()
+    for field in sorted(missing):
+        shard.update(qdrant.UpdateOperation.create_field_index(field, _PAYLOAD_INDEXES[field]))
+    return shard
+
+
+def _owner_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.owner")
+
+
+def _holder(folder: Path) -> str:
+    """ " (process 42: python -m search serve)" where the last opener said so."""
+    try:
+        pid, _, command = _owner_file(folder).read_text().strip().partition(" ")
+    except OSError:
+        return ""
+    without_folders = re.sub(r"\S*/", "", command)
+    return f" (process {pid}: {without_folders})"
+
+
+def _optimize(folder: str) -> None:
+    """What the child process of `optimize` runs."""
+    shard = qdrant.EdgeShard.load(folder)
+    shard.optimize()
+    shard.flush()
+    shard.close()
+
+
+def _filter(where: Where | None) -> qdrant.Filter | None:
+    if where is None:
+        return None
+    must: list[qdrant.ConditionType] = []
+    if where.splits is not None:
+        must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
+    if where.ids is not None:
+        must.append(qdrant.HasIdCondition(set(where.ids)))
+    if where.max_position is not None:
+        must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
+    if where.words is not None:
+        words = qdrant.MatchText(where.words)
+        must.append(
+            qdrant.Filter(
+                should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]
+            )
+        )
+    must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
+    return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+
+
+def _batch(points: Sequence[qdrant.Record], vectors: bool) -> Batch:
+    records = [record_of(point.payload or {}) for point in points]
+    return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    partial = file.with_suffix(".partial")
+    with partial.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)

@@ -1,0 +1,115 @@
+"""How a collection was made: remembered beside it, and enforced when it is written or asked."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from search.errors import SettingsError, SpecMismatch
+from search.records import Kind
+
+
+def collection_name(dataset: str, kind: Kind) -> str:
+    """`<dataset>_images` or `<dataset>_captions`.
+
+    Raises:
+        SettingsError: the data set's name cannot be part of a collection's name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset):
+        raise SettingsError(f"--dataset {dataset!r}: use letters, digits, '.', '_' and '-' only")
+    return f"{dataset}_{kind}"
+
+
+class SplitSize(BaseModel):
+    """One split: what ingestion was asked to embed, and how many images the annotation file has there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    captions: int
+    images_in_file: int
+
+
+class CollectionSpec(BaseModel):
+    """How the vectors of one collection came about.
+
+    `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
+    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `decode` names how photos
+    were decoded; `photos` is the folder that the files are relative to; `version` is this software's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    dataset: str
+    kind: Kind
+    dim: int = Field(gt=0)
+    model: str
+    revision: str | None
+    weights: str
+    dtype: str
+    prompt: str | None
+    decode: str
+    annotations: str
+    photos: str
+    splits: dict[str, SplitSize]
+    version: str
+
+    @property
+    def collection(self) -> str:
+        return collection_name(self.dataset, self.kind)
+
+    def check_weights(self, model: str, weights: str) -> None:
+        """Raises SpecMismatch, naming both models, unless `weights` made this collection."""
+        if weights != self.weights:
+            raise SpecMismatch(
+                f"{self.collection} holds vectors of {self.model} (weights {self.weights[:12]}), not of {model} "
+                f"(weights {weights[:12]}): use --model {self.model}, or keep both with another --dataset NAME"
+            )
+
+    def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
+        """This specification after more points made as `new` says, and warnings for a person.
+
+        Raises:
+            SpecMismatch: vectors of `new` do not belong beside the stored ones.
+        """
+        self.check_weights(new.model, new.weights)
+        for what, old_value, new_value in (
+            ("dimension", self.dim, new.dim),
+            ("prompt", self.prompt, new.prompt),
+        ):
+            if old_value != new_value:
+                raise SpecMismatch(
+                    f"{self.collection} was made with {what} {old_value!r}, not {new_value!r}: "
+                    "use the same, or another --dataset NAME"
+                )
+        warnings = [
+            f"{self.collection} was made with {what} {old_value}, now {new_value}: its vectors will be mixed"
+            for what, old_value, new_value in (
+                ("dtype", self.dtype, new.dtype),
+                ("decode mode", self.decode, new.decode),
+            )
+            if old_value != new_value
+        ]
+        splits = {**self.splits, **new.splits}
+        if self.annotations == new.annotations:  # a smaller --limit later does not shrink what is expected
+            for name in self.splits.keys() & new.splits.keys():
+                splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
+        kept = {"dtype": self.dtype, "decode": self.decode, "splits": splits}
+        return new.model_copy(update=kept), warnings
+
+
+def read_spec(collection: str, stored: object) -> CollectionSpec:
+    """The specification from what was stored with a collection.
+
+    Raises:
+        SpecMismatch: there is none, or not one of ours.
+    """
+    try:
+        return CollectionSpec.model_validate(stored)
+    except ValidationError as error:
+        field = ".".join(map(str, error.errors()[0]["loc"])) or "everything"
+        raise SpecMismatch(
+            f"{collection} does not say how it was made ({field} is missing or wrong): "
+            "it was not written by coco-search; choose another --dataset NAME"
+        ) from None

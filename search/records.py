@@ -1,0 +1,108 @@
+"""What is stored and what comes back: images, captions and hits, as frozen dataclasses.
+
+A record and its Qdrant payload are the same facts: `payload()` and `record_of()` are each other's inverse. Payloads are
+what a person reads in the Qdrant dashboard, so the names in them are part of the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from search.errors import IndexFailure
+
+Kind = Literal["images", "captions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One photo of the data set.
+
+    `order` is its 0-based place in the annotation file, `file` its path below the photo folder, `url` the official
+    address where there is one, `captions` all of its captions in the order of the annotation file.
+    """
+
+    id: int
+    split: str
+    order: int
+    file: str
+    url: str | None
+    captions: tuple[str, ...]
+
+    @property
+    def image_id(self) -> int:
+        return self.id
+
+    def payload(self) -> dict[str, Any]:
+        return {
+            "image_id": self.id,
+            "split": self.split,
+            "order": self.order,
+            "file": self.file,
+            "captions": list(self.captions),
+            **({"url": self.url} if self.url else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One sentence about one photo; `position` is its 0-based place among that photo's captions."""
+
+    id: int
+    image_id: int
+    split: str
+    position: int
+    text: str
+    url: str | None
+
+    def payload(self) -> dict[str, Any]:
+        return {
+            "caption_id": self.id,
+            "image_id": self.image_id,
+            "split": self.split,
+            "position": self.position,
+            "text": self.text,
+            **({"url": self.url} if self.url else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for."""
+
+    id: int
+    score: float
+    record: Image | Caption | None = None
+
+
+def record_of(payload: Mapping[str, Any]) -> Image | Caption:
+    """The record behind a payload.
+
+    Raises:
+        IndexFailure: the payload was not written by this project.
+    """
+    try:
+        if "caption_id" in payload:
+            return Caption(
+                id=payload["caption_id"],
+                image_id=payload["image_id"],
+                split=payload["split"],
+                position=payload["position"],
+                text=payload["text"],
+                url=payload.get("url"),
+            )
+        return Image(
+            id=payload["image_id"],
+            split=payload["split"],
+            order=payload["order"],
+            file=payload["file"],
+            url=payload.get("url"),
+            captions=tuple(payload["captions"]),
+        )
+    except KeyError as missing:
+        known = {key: payload[key] for key in ("caption_id", "image_id") if key in payload}
+        raise IndexFailure(
+            f"a stored point ({known or 'without ids'}) has no {missing} in its payload: "
+            "something else wrote into this collection; ingest it again under another --dataset"
+        ) from None

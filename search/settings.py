@@ -1,0 +1,67 @@
+"""Where the index is, from the environment or the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from search.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """Environment: `INDEX_PATH`, `QDRANT_URL`, `QDRANT_API_KEY`, `QDRANT_GRPC_PORT`, `QDRANT_TIMEOUT`.
+
+    With a `qdrant_url` the index is a Qdrant server, otherwise the embedded engine in the folder `index_path`.
+    `qdrant_grpc_port` defaults to the port after the one in the URL, Qdrant's own habit (6333 and 6334);
+    `qdrant_timeout` is in seconds.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    index_path: Path = Path("index")
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+    qdrant_grpc_port: int | None = Field(default=None, ge=1, le=65535)
+    qdrant_timeout: int = Field(default=30, ge=1)
+
+    @field_validator("qdrant_url", "qdrant_api_key", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return value or None
+
+    @field_validator("qdrant_url")
+    @classmethod
+    def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{value!r} is not an address such as http://localhost:6333")
+        return value
+
+    @property
+    def place(self) -> str:
+        """The index's address as a person would name it."""
+        return self.qdrant_url or str(self.index_path)
+
+
+def load_settings(path: Path | None = None, url: str | None = None) -> Settings:
+    """Settings from the environment; `path` and `url` override it, and an explicit `path` wins over `QDRANT_URL`.
+
+    Raises:
+        SettingsError: a value is malformed, or both `path` and `url` were given.
+    """
+    if path is not None and url is not None:
+        raise SettingsError("give --path (embedded index) or --url (Qdrant server), not both")
+    given: dict[str, object] = {}
+    if path is not None:
+        given = {"index_path": path, "qdrant_url": None}
+    if url is not None:
+        given = {"qdrant_url": url}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from None

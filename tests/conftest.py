@@ -1,0 +1,227 @@
+"""Shared parts: a CLIP in the published layout, photos that are real JPEG files, and the indexes to test against."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+
+import numpy as np
+import PIL.Image
+import pytest
+from clip_factory import save_random_clip
+from qdrant_client import QdrantClient
+
+from search.index import CollectionSpec, Index, SplitSize, open_index
+from search.index.edge import EdgeIndex
+from search.index.server import ServerIndex
+from search.settings import Settings
+
+Call = Callable[..., tuple[int, str, str]]
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+SAMPLE = SHARED / "data/coco-sample"
+KARPATHY_TEST = SHARED / "data/karpathy-test/dataset_coco.json"
+PHOTO_TEXT_MODEL = SHARED / "models/photo-text-standin"
+
+
+def needs(path: Path) -> pytest.MarkDecorator:
+    """Skips a test where data that is not part of the repository is absent."""
+    return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not on this machine")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test reads the developer's settings or leaves files in the checkout."""
+    for name in ("INDEX_PATH", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT", "QDRANT_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A very small CLIP with random weights in the layout of clip-ViT-B-32."""
+    return save_random_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture(scope="session")
+def photo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `dataset_coco.json` and `images/val2014/*.jpg`: 12 photos in two splits, 5 captions each."""
+    folder = tmp_path_factory.mktemp("photos")
+    return write_photo_set(folder, photos=12)
+
+
+def write_photo_set(folder: Path, photos: int, dataset: str = "coco") -> Path:
+    rng = np.random.default_rng(0)
+    (folder / "images/val2014").mkdir(parents=True)
+    entries = []
+    for number in range(photos):
+        name = f"COCO_val2014_{number + 100:012d}.jpg"
+        noise = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        picture = PIL.Image.fromarray(noise).resize((160, 120) if number % 2 else (120, 160))
+        picture.save(folder / "images/val2014" / name, quality=90)
+        texts = [f"Photo {number} in words, sentence {position}." for position in range(5)]
+        entries.append(
+            {
+                "filepath": "val2014",
+                "filename": name,
+                "cocoid": number + 100,
+                "imgid": number,
+                "split": "test" if number < photos * 2 // 3 else "val",
+                "sentids": [number * 10 + position for position in range(5)],
+                "sentences": [
+                    {"tokens": text.lower().split(), "raw": text, "imgid": number, "sentid": number * 10 + position}
+                    for position, text in enumerate(texts)
+                ],
+            }
+        )
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": entries, "dataset": dataset}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A real server: the one at QDRANT_URL, or a `qdrant` binary on PATH, started here."""
+    url, key = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_API_KEY")
+    if url:
+        port = os.environ.get("QDRANT_GRPC_PORT")
+        yield Settings(qdrant_url=url, qdrant_api_key=key, qdrant_grpc_port=port)  # type: ignore[arg-type]
+        return
+    binary = shutil.which("qdrant")
+    if binary is None:
+        pytest.skip("no Qdrant server: set QDRANT_URL, or put a qdrant binary on PATH")
+    folder = tmp_path_factory.mktemp("qdrant")
+    http_port, grpc_port = _free_port(), _free_port()
+    environment = {
+        **os.environ,
+        "QDRANT__SERVICE__HTTP_PORT": str(http_port),
+        "QDRANT__SERVICE__GRPC_PORT": str(grpc_port),
+        "QDRANT__SERVICE__HOST": "127.0.0.1",
+        "QDRANT__STORAGE__STORAGE_PATH": str(folder / "storage"),
+        "QDRANT__STORAGE__SNAPSHOTS_PATH": str(folder / "snapshots"),
+        "QDRANT__TELEMETRY_DISABLED": "true",
+    }
+    with subprocess.Popen([binary], cwd=folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(f"http://127.0.0.1:{http_port}/readyz")
+            yield Settings(qdrant_url=f"http://127.0.0.1:{http_port}", qdrant_grpc_port=grpc_port)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def dataset() -> str:
+    """A data set's name of its own for each test, so that a shared server stays clean."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["embedded", "memory", "server"])
+def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Iterator[Index]:
+    """Every implementation of the contract; a real server only where there is one."""
+    made: Index
+    if request.param == "embedded":
+        made = EdgeIndex(tmp_path / "index")
+    elif request.param == "memory":
+        made = ServerIndex(QdrantClient(":memory:"), ":memory:", "qdrant-client local mode")
+    else:
+        made = open_index(request.getfixturevalue("qdrant_server"))
+    yield made
+    for name in made.collections():
+        if name.startswith(dataset):
+            made.drop(name)
+    made.close()
+
+
+@pytest.fixture(params=["embedded", "server"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[str]]:
+    """Command line options that name an empty index: embedded, and on a real server where there is one."""
+    if request.param == "embedded":
+        yield ["--path", str(tmp_path / "index"), "--dataset", dataset]
+        return
+    settings: Settings = request.getfixturevalue("qdrant_server")
+    assert settings.qdrant_url
+    if settings.qdrant_grpc_port:
+        monkeypatch.setenv("QDRANT_GRPC_PORT", str(settings.qdrant_grpc_port))
+    if settings.qdrant_api_key:
+        monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key.get_secret_value())
+    yield ["--url", settings.qdrant_url, "--dataset", dataset]
+    server = open_index(settings)
+    for kind in ("images", "captions"):
+        server.drop(f"{dataset}_{kind}")
+    server.close()
+
+
+@pytest.fixture
+def make_spec(dataset: str) -> Callable[..., CollectionSpec]:
+    """A collection's specification with some fields changed."""
+
+    def make(**changes: object) -> CollectionSpec:
+        plain: dict[str, object] = {
+            "dataset": dataset,
+            "kind": "images",
+            "dim": 4,
+            "model": "some-clip",
+            "revision": None,
+            "weights": "a" * 64,
+            "dtype": "float32",
+            "prompt": None,
+            "decode": "full",
+            "annotations": "b" * 64,
+            "photos": "/photos",
+            "splits": {"test": SplitSize(images=3, captions=15, images_in_file=3)},
+            "version": "0",
+        }
+        return CollectionSpec.model_validate({**plain, **changes})
+
+    return make
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(url: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs a command line in this process: (exit code, stdout, stderr)."""
+
+    def run(package: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module(f"{package}.__main__").main()
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+def ingest_options(photo_set: Path, clip_folder: Path, place: list[str]) -> list[str]:
+    files = ["--annotations", str(photo_set / "dataset_coco.json"), "--images", str(photo_set / "images")]
+    return ["run", *files, "--model", str(clip_folder), *place]

@@ -1,0 +1,297 @@
+"""The commands as people use them: from photos to scores, and every error a newcomer meets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from clip_factory import save_random_clip
+from conftest import Call, ingest_options, write_photo_set
+
+
+def one_line_error(result: tuple[int, str, str]) -> str:
+    code, out, err = result
+    assert code == 1
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert err.rstrip().endswith(lines[0])
+    assert "Traceback" not in err
+    return lines[0]
+
+
+def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place))
+    assert code == 0
+    assert re.search(r"_images: 12 points \(12 embedded now, 0 were there already\)", out)
+    assert re.search(r"_captions: 60 points \(60 embedded now, 0 were there already\)", out)
+    assert "encode images" in out
+    assert "images/s" in err
+    assert not Path("failures.jsonl").exists()
+
+    code, out, _ = call("ingest", "status", *place)
+    assert code == 0
+    assert str(clip_folder) in out
+    assert "points           60" in out
+    assert "test 8, val 4" in out
+
+    code, out, _ = call("search", "text", "a photo of noise", "-k", 3, *place)
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    assert "val2014/COCO_val2014_0000000001" in out
+
+    code, out, _ = call("search", "text", "a photo of noise", "-k", 3, "--json", "--split", "val", *place)
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert {hit["split"] for hit in hits} == {"val"}
+    assert {"score", "kind", "image_id", "file", "captions", "url"} <= hits[0].keys()
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+    photo = next((photo_set / "images/val2014").glob("*105.jpg"))
+    code, out, _ = call("search", "image", photo, "--to", "images", "--json", "-k", 1, *place)
+    assert json.loads(out)["image_id"] == 105
+    assert json.loads(out)["score"] == pytest.approx(1, abs=1e-4)
+    code, out, _ = call("search", "image", 105, "--to", "images", "--json", *place)
+    assert 105 not in [json.loads(line)["image_id"] for line in out.splitlines()]
+    code, out, _ = call("search", "image", 105, "--json", "-k", 60, *place)
+    assert len(out.splitlines()) == 60
+    assert {json.loads(line)["kind"] for line in out.splitlines()} == {"caption"}
+
+    code, out, _ = call("eval", "run", "--json", *place)
+    scores_of_test = json.loads(out)
+    assert code == 0
+    assert (scores_of_test["images"], scores_of_test["captions"], scores_of_test["split"]) == (8, 40, "test")
+    for direction in ("image-to-text", "text-to-image"):
+        assert scores_of_test[direction] == scores_of_test["oracle"][direction]
+        assert scores_of_test[direction].keys() == {"recall@1", "recall@5", "recall@10", "median_rank", "mean_rank"}
+    code, out, _ = call("eval", "run", "--split", "all", "--captions", "all", *place)
+    assert code == 0
+    assert "12 images, 60 captions (all of each image)" in out
+    assert re.search(r"image-to-text +qdrant-exact( +[\d.]+){5}", out)
+
+
+def test_running_again_embeds_only_what_changed(
+    call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
+) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    options = [*ingest_options(photos, clip_folder, place), "--json"]
+    call("ingest", *options, "--split", "test")
+    _, out, _ = call("ingest", *options)
+    assert json.loads(out)["images"] == {"embedded": 2, "already_there": 4}
+    _, out, _ = call("ingest", *options)
+    summary = json.loads(out)
+    assert summary["images"] == {"embedded": 0, "already_there": 6}
+    assert summary["captions"] == {"embedded": 0, "already_there": 30}
+
+    annotations = photos / "dataset_coco.json"
+    annotations.write_text(annotations.read_text().replace("Photo 2 in words, sentence 3.", "Something else."))
+    _, out, _ = call("ingest", *options)
+    summary = json.loads(out)
+    assert summary["captions"] == {"embedded": 1, "already_there": 29}
+    _, out, _ = call("search", "text", "Something else.", "--to", "captions", "-k", 1, "--json", *place)
+    assert json.loads(out)["text"] == "Something else."
+
+
+def test_unreadable_photos_are_counted_and_listed(
+    call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
+) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    files = sorted((photos / "images/val2014").glob("*.jpg"))
+    files[0].unlink()
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[: len(whole) // 2])
+    files[2].write_text("no picture")
+
+    code, out, err = call("ingest", *ingest_options(photos, clip_folder, place))
+    assert code == 3
+    assert "3 photos could not be read" in out
+    assert "_images: 3 points" in out
+    assert files[1].name in err
+    listed = [json.loads(line) for line in Path("failures.jsonl").read_text().splitlines()]
+    assert [entry["file"] for entry in listed] == [f"val2014/{file.name}" for file in files[:3]]
+    assert [entry["image_id"] for entry in listed] == [100, 101, 102]
+    assert listed[0]["reason"] == "no such file"
+    assert {entry["stage"] for entry in listed} == {"open"}
+
+    assert "split test lacks 3 of 4 images" in one_line_error(call("eval", "run", *place))
+
+    write_photo_set(tmp_path / "mended", photos=6)
+    shutil.copytree(tmp_path / "mended/images", photos / "images", dirs_exist_ok=True)
+    code, out, _ = call("ingest", *ingest_options(photos, clip_folder, place))
+    assert code == 0
+    assert "6 points (3 embedded now, 3 were there already)" in out
+    assert call("eval", "run", *place)[0] == 0
+
+
+def test_a_moved_model_and_moved_photos_are_no_matter(
+    call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
+) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    model = shutil.copytree(clip_folder, tmp_path / "here")
+    assert call("ingest", *ingest_options(photos, model, place))[0] == 0
+    model.rename(tmp_path / "there")
+    error = one_line_error(call("search", "text", "noise", *place))
+    assert str(model) in error
+    assert "--model" in error
+    assert call("search", "text", "noise", "--model", tmp_path / "there", *place)[0] == 0
+
+
+def test_paths_are_remembered_as_absolute_ones(
+    call: Call, photo_set: Path, clip_folder: Path, place: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photo_set)
+    options = ["--annotations", "dataset_coco.json", "--images", "images", "--model", os.path.relpath(clip_folder)]
+    assert call("ingest", "run", *options, "--limit", 2, *place)[0] == 0
+    remembered = json.loads(call("ingest", "status", "--json", *place)[1])[0]
+    assert remembered["photos"] == str(photo_set / "images")
+    assert remembered["model"] == str(clip_folder)
+
+
+def test_the_limit_is_said_beside_the_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, place), "--split", "test", "--limit", 5)
+    code, out, _ = call("eval", "run", *place)
+    assert code == 0
+    assert "5 of its 8 images were ingested" in out
+
+
+def test_another_model_is_refused(
+    call: Call, tmp_path: Path, photo_set: Path, clip_folder: Path, place: list[str]
+) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, place))
+    other = save_random_clip(tmp_path / "other", seed=3)
+    for command in (
+        ("ingest", *ingest_options(photo_set, other, place)),
+        ("search", "text", "noise", "--model", other, *place),
+    ):
+        error = one_line_error(call(*command))
+        assert str(clip_folder) in error
+        assert str(other) in error
+        assert "--dataset" in error
+
+
+def test_two_data_sets_side_by_side(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    place = ["--path", str(tmp_path / "index")]
+    for name in ("first", "second"):
+        call("ingest", *ingest_options(photo_set, clip_folder, place), "--dataset", name)
+    error = one_line_error(call("search", "text", "noise", *place))
+    assert "first, second" in error
+    assert call("search", "text", "noise", "--dataset", "second", *place)[0] == 0
+    _, out, _ = call("ingest", "status", "--json", *place)
+    assert [entry["collection"] for entry in json.loads(out)] == [
+        "first_captions", "first_images", "second_captions", "second_images",
+    ]  # fmt: skip
+
+
+def test_the_embedded_index_is_the_default(call: Call, photo_set: Path, clip_folder: Path) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, []))
+    assert sorted(file.name for file in Path("index").glob("*.json")) == ["coco_captions.json", "coco_images.json"]
+    assert call("search", "image", 100)[0] == 0
+
+
+ANNOTATIONS = ["run", "--annotations", "absent.json", "--images", "."]
+
+
+def test_files_that_are_not_there(call: Call, photo_set: Path) -> None:
+    assert "absent.json: No such file" in one_line_error(call("ingest", *ANNOTATIONS))
+    Path("wrong.json").write_text('{"images": 3}')
+    error = one_line_error(call("ingest", "run", "--annotations", "wrong.json", "--images", "."))
+    assert "wrong.json: " in error
+    good = photo_set / "dataset_coco.json"
+    error = one_line_error(call("ingest", "run", "--annotations", good, "--images", "absent"))
+    assert "no photo folder absent" in error
+    error = one_line_error(call("ingest", "run", "--annotations", good, "--images", ".", "--split", "dev"))
+    assert "no split 'dev'; it has test (8 images), val (4 images)" in error
+
+
+def test_a_model_that_cannot_be_had(call: Call, photo_set: Path) -> None:
+    options = ["--annotations", photo_set / "dataset_coco.json", "--images", photo_set / "images"]
+    error = one_line_error(call("ingest", "run", *options))
+    assert "clip-ViT-B-32" in error
+    assert "--model PATH" in error
+    assert "no model folder ./absent" in one_line_error(call("ingest", "run", *options, "--model", "./absent"))
+
+
+def test_an_empty_index(call: Call) -> None:
+    for command in (("search", "text", "a dog"), ("search", "image", 42), ("eval", "run")):
+        assert "run `python -m ingest run`" in one_line_error(call(*command, "--path", "nothing"))
+    assert not Path("nothing").exists()
+    code, out, _ = call("ingest", "status", "--path", "nothing")
+    assert code == 0
+    assert "no collections yet" in out
+
+
+def test_queries_that_cannot_be_asked(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, place))
+    assert "no image 424242" in one_line_error(call("search", "image", 424242, *place))
+    assert "is no image id" in one_line_error(call("search", "image", 10**30, *place))
+    assert "absent.jpg: no such file" in one_line_error(call("search", "image", "absent.jpg", *place))
+    assert "empty" in one_line_error(call("search", "text", " ", *place))
+    assert "no split 'dev'" in one_line_error(call("search", "text", "noise", "--split", "dev", *place))
+    assert "no split 'dev'" in one_line_error(call("eval", "run", "--split", "dev", *place))
+
+
+def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    for command in (("search", "text", "a dog"), ("eval", "run"), ("ingest", "status")):
+        error = one_line_error(call(*command, "--url", url))
+        assert f"no Qdrant server answers at {url}" in error
+        assert "docker compose up" in error
+    monkeypatch.setenv("QDRANT_URL", url)
+    assert url in one_line_error(call("ingest", "status"))
+
+
+def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "not both" in one_line_error(call("ingest", "status", "--path", "a", "--url", "http://b"))
+    assert "not an address" in one_line_error(call("ingest", "status", "--url", "localhost:6333"))
+    assert "--dataset" in one_line_error(call("search", "text", "a dog", "--dataset", "../etc"))
+    monkeypatch.setenv("QDRANT_GRPC_PORT", "many")
+    assert "QDRANT_GRPC_PORT" in one_line_error(call("ingest", "status"))
+
+
+@pytest.mark.parametrize("package", ["ingest", "search", "eval"])
+def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
+    assert call(package, "no-such-command")[0] == 2
+    assert call(package, "--no-such-option")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["ingest", "ingest run", "ingest status", "search", "search text", "search image", "eval", "eval run"],
+)
+def test_help_is_instant(arguments: str) -> None:
+    """No help text waits for torch, the Qdrant client or numpy."""
+    package, *rest = arguments.split()
+    code = f"""
+import sys
+sys.argv = {[package, *rest, "--help"]!r}
+from {package}.__main__ import main
+try:
+    main()
+finally:
+    heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy"}}
+    assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m {package}" in done.stdout
+
+
+def test_the_module_and_the_console_script_are_one_command() -> None:
+    for package in ("ingest", "search", "eval"):
+        script = Path(sys.executable).with_name(f"coco-{package}")
+        asked = [[sys.executable, "-m", package, "--help"], [str(script), "--help"]]
+        first, second = (
+            subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout
+            for command in asked
+        )
+        assert first == second

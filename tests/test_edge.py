@@ -1,0 +1,182 @@
+"""What is special to the embedded engine: one process at a time, kills, and what lies on the disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_index import fill, image, unit
+
+from search.errors import IndexBusy, IndexFailure, SpecMismatch
+from search.index import CollectionSpec, Points
+from search.index.edge import EdgeIndex
+
+MakeSpec = Callable[..., CollectionSpec]
+
+
+@contextmanager
+def another_process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs code that prints a line when it is ready."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+HOLD = """
+    import sys
+    from pathlib import Path
+    from search.index.edge import EdgeIndex
+    index = EdgeIndex(Path(sys.argv[1]))
+    index.count(sys.argv[2])
+    print("open", flush=True)
+    sys.stdin.readline()
+    index.close()
+"""
+
+
+@pytest.fixture
+def filled(tmp_path: Path, make_spec: MakeSpec) -> tuple[Path, CollectionSpec]:
+    spec = make_spec()
+    index = EdgeIndex(tmp_path / "index")
+    index.create(spec)
+    fill(index, spec, 10)
+    index.close()
+    return index.path, spec
+
+
+def test_points_survive_closing(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    index = EdgeIndex(path)
+    assert index.count(spec.collection) == 10
+    assert index.spec(spec.collection) == spec
+    index.close()
+
+
+def test_reading_makes_no_folder(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path / "nothing")
+    assert index.collections() == []
+    assert not index.path.exists()
+
+
+def test_a_second_process_is_told_who_has_it(
+    filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = filled
+    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.2)
+    with another_process(HOLD, str(path), spec.collection) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(IndexBusy, match=f"process {holder.pid}"):
+            EdgeIndex(path).count(spec.collection)
+        assert EdgeIndex(path).spec(spec.collection) == spec  # needs no opening
+
+
+def test_a_short_use_elsewhere_is_waited_for(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    with another_process(HOLD, str(path), spec.collection) as holder:
+        assert holder.stdin
+        assert holder.stdout
+        assert holder.stdout.readline() == "open\n"
+        index = EdgeIndex(path)
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        assert index.count(spec.collection) == 10
+        index.close()
+
+
+def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=8)
+    path = tmp_path / "index"
+    EdgeIndex(path).create(spec)
+    code = """
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[3])
+        from test_index import image, unit
+        from search.index import Points
+        from search.index.edge import EdgeIndex
+        index = EdgeIndex(Path(sys.argv[1]))
+        for start in range(0, 1_000_000, 50):
+            points = Points([image(number) for number in range(start, start + 50)], unit(50, 8, seed=start))
+            index.upsert(sys.argv[2], points)
+            print(start, flush=True)
+    """
+    with another_process(code, str(path), spec.collection, str(Path(__file__).parent)) as writer:
+        assert writer.stdout
+        last = 0
+        while last < 1000:
+            last = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    index = EdgeIndex(path)
+    assert index.count(spec.collection) >= last + 50
+    stored = index.retrieve(spec.collection, range(last, last + 50), vectors=True)
+    assert stored.records == [image(number) for number in range(last, last + 50)]
+    assert stored.vectors is not None
+    np.testing.assert_allclose(stored.vectors, unit(50, 8, seed=last), atol=1e-6)
+    index.close()
+
+
+def test_killed_between_specification_and_shard(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    (tmp_path / f"{spec.collection}.json").write_text(spec.model_dump_json())
+    index = EdgeIndex(tmp_path)
+    assert index.collections() == []
+    index.create(spec)
+    assert fill(index, spec, 3).shape == (3, 4)
+    assert index.count(spec.collection) == 3
+    index.close()
+
+
+def test_what_a_killed_optimisation_left_is_cleared(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    rubbish = path / spec.collection / "temp_segments" / "left-over"
+    rubbish.mkdir(parents=True)
+    index = EdgeIndex(path)
+    assert index.count(spec.collection) == 10
+    assert not rubbish.exists()
+    index.close()
+
+
+def test_hnsw_is_built_above_the_threshold(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=512)
+    index = EdgeIndex(tmp_path)
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(number) for number in range(6000)], unit(6000, 512)))
+    assert index.info(spec.collection).indexed_vectors == 0
+    index.optimize(spec.collection)
+    assert index.info(spec.collection).indexed_vectors == 6000
+    index.close()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"dataset": 3}', "not json"])
+def test_a_broken_specification_is_explained(filled: tuple[Path, CollectionSpec], content: str) -> None:
+    path, spec = filled
+    (path / f"{spec.collection}.json").write_text(content)
+    with pytest.raises(SpecMismatch, match="does not say how it was made"):
+        EdgeIndex(path).count(spec.collection)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, make_spec: MakeSpec) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IndexFailure, match="cannot make the index folder"):
+        EdgeIndex(tmp_path / "file" / "index").create(make_spec())
+
+
+def test_the_specification_reads_like_a_document(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    stored = json.loads((path / f"{spec.collection}.json").read_text())
+    assert stored["model"] == "some-clip"
+    assert stored["splits"]["test"]["images"] == 3

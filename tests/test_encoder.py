@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import pytest
+from clip_factory import save_random_clip
+from conftest import PHOTO_TEXT_MODEL, SAMPLE, needs
+
+from search.encoder import ClipEncoder
+from search.errors import EncoderError
+from search.pixels import open_image
+
+TEXTS = ["A dog on a beach.", "two", "A very long sentence about nothing. " * 20, "ünïcödé 🐶", "A dog on a beach."]
+
+
+def pictures() -> list[PIL.Image.Image]:
+    rng = np.random.default_rng(0)
+    sizes = [(60, 40), (40, 60), (33, 90), (300, 200), (8, 8)]
+    return [PIL.Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)) for width, height in sizes]
+
+
+def cosines(left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.asarray(np.einsum("ij,ij->i", left, right) / lengths, dtype=np.float32)
+
+
+def agrees(model: Path, images: list[PIL.Image.Image]) -> ClipEncoder:
+    from sentence_transformers import SentenceTransformer
+
+    plain = SentenceTransformer(str(model), device="cpu", processor_kwargs={"backend": "pil"})
+    encoder = ClipEncoder(str(model), device="cpu", batch_size=2)
+    for ours, theirs in (
+        (encoder.encode_images(images), plain.encode(images)),
+        (encoder.encode_texts(TEXTS), plain.encode(TEXTS)),
+    ):
+        assert ours.dtype == np.float32
+        assert ours.shape == (len(theirs), encoder.dim)
+        np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-5)
+        assert cosines(ours, theirs).min() >= 0.9999
+    return encoder
+
+
+def test_agreement_with_sentence_transformers_for_the_published_layout(clip_folder: Path) -> None:
+    encoder = agrees(clip_folder, pictures())
+    assert encoder.truncated == 1
+    assert encoder.dtype == "float32"
+
+
+@needs(PHOTO_TEXT_MODEL)
+@needs(SAMPLE)
+def test_agreement_with_sentence_transformers_for_another_layout() -> None:
+    photos = sorted((SAMPLE / "images/val2014").glob("*.jpg"))[:6]
+    agrees(PHOTO_TEXT_MODEL, [open_image(photo) for photo in photos])
+
+
+def test_the_same_text_has_the_same_bits(clip_folder: Path) -> None:
+    vectors = ClipEncoder(str(clip_folder)).encode_texts(TEXTS)
+    assert (vectors[0] == vectors[4]).all()
+    assert (vectors[0] != vectors[1]).any()
+
+
+def test_nothing_in_nothing_out(clip_folder: Path) -> None:
+    encoder = ClipEncoder(str(clip_folder))
+    assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize(("length", "cut"), [(75, 0), (76, 1)])
+def test_truncation_is_counted_exactly(clip_folder: Path, length: int, cut: int) -> None:
+    """The model reads 77 tokens; here a letter is one, and two mark start and end."""
+    encoder = ClipEncoder(str(clip_folder))
+    encoder.encode_texts(["x" * length, "short"])
+    assert encoder.truncated == cut
+
+
+def test_multi_byte_letters_are_many_tokens(clip_folder: Path) -> None:
+    encoder = ClipEncoder(str(clip_folder))
+    encoder.encode_texts(["🐶" * 30])  # four bytes, four tokens each
+    assert encoder.truncated == 1
+
+
+def test_a_prompt_wraps_texts(clip_folder: Path) -> None:
+    wrapped = ClipEncoder(str(clip_folder), prompt="a photo of {}").encode_texts(["a {dog}"])
+    plain = ClipEncoder(str(clip_folder)).encode_texts(["a photo of a {dog}"])
+    np.testing.assert_allclose(wrapped, plain, atol=1e-6)
+    with pytest.raises(EncoderError, match=r"exactly one \{\}"):
+        ClipEncoder(str(clip_folder), prompt="a photo")
+
+
+def test_weights_are_the_models_identity(clip_folder: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(clip_folder, tmp_path / "moved")
+    other = save_random_clip(tmp_path / "other", seed=1)
+    here, there, different = (ClipEncoder(str(folder)).weights for folder in (clip_folder, moved, other))
+    assert here == there != different
+
+
+def test_models_that_are_not_there(tmp_path: Path) -> None:
+    for name, complaint in (
+        ("./absent", "no model folder ./absent: check --model"),
+        (str(tmp_path / "absent"), "no model folder"),
+        ("a/b/c", "no model folder"),
+        (str(tmp_path), "no modules.json"),
+        ("clip-ViT-B-32", "not in this machine's cache.*--model PATH"),
+        ("no such name!", "check --model"),
+    ):
+        with pytest.raises(EncoderError, match=complaint):
+            ClipEncoder(name)
+
+
+def test_a_damaged_model(clip_folder: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(clip_folder, tmp_path / "broken")
+    (broken / "0_CLIPModel/config.json").write_text("{")
+    with pytest.raises(EncoderError, match="cannot load the model"):
+        ClipEncoder(str(broken))
+
+
+def test_a_model_of_texts_alone(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import BoW
+
+    words = SentenceTransformer(modules=[BoW(["dog", "beach"])])
+    words.save(str(tmp_path / "words"))
+    with pytest.raises(EncoderError, match="does not embed both images and texts"):
+        ClipEncoder(str(tmp_path / "words"))
+
+
+def test_a_device_that_is_not_there(clip_folder: Path) -> None:
+    with pytest.raises(EncoderError, match="--device auto or cpu"):
+        ClipEncoder(str(clip_folder), device="cuda:7")
+    with pytest.raises(EncoderError, match="--device auto or cpu"):
+        ClipEncoder(str(clip_folder), device="toaster")

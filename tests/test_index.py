@@ -1,0 +1,272 @@
+"""The contract of the index, over the embedded engine, the server's adapter, and a real server where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from qdrant_client import QdrantClient, models
+
+from search.errors import CollectionMissing, InvalidPoints, SpecMismatch
+from search.index import CollectionSpec, Index, Points, Vectors, Where
+from search.index.server import ServerIndex
+from search.records import Caption, Image
+
+MakeSpec = Callable[..., CollectionSpec]
+
+
+def image(number: int, split: str = "test", captions: tuple[str, ...] = ("a dog", "a brown dog")) -> Image:
+    file = f"val2014/{number}.jpg"
+    return Image(number, split, order=number, file=file, url=f"http://images.cocodataset.org/{file}", captions=captions)
+
+
+def caption(number: int, position: int = 0, split: str = "test", text: str = "a cat") -> Caption:
+    return Caption(number, image_id=number // 10, split=split, position=position, text=text, url=None)
+
+
+def unit(count: int, dim: int = 4, seed: int = 0) -> Vectors:
+    vectors = np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors
+
+
+def fill(index: Index, spec: CollectionSpec, count: int, split: str = "test") -> Vectors:
+    vectors = unit(count, spec.dim)
+    index.upsert(spec.collection, Points([image(number, split) for number in range(count)], vectors))
+    return vectors
+
+
+def test_what_was_written_comes_back(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    assert index.create(spec) == []
+    vectors = fill(index, spec, 5)
+
+    batch = index.retrieve(spec.collection, [3, 1, 77], vectors=True)
+
+    assert batch.records == [image(3), image(1)]
+    assert batch.vectors is not None
+    assert batch.vectors.dtype == np.float32
+    np.testing.assert_allclose(batch.vectors, vectors[[3, 1]], atol=1e-6)
+    assert index.retrieve(spec.collection, [3]).vectors is None
+    assert index.count(spec.collection) == 5
+
+
+def test_captions_come_back_as_captions(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(kind="captions")
+    index.create(spec)
+    points = [caption(10, 0), caption(11, 1, text='quotes " and <b>tags</b> and ünïcödé 🐶')]
+    index.upsert(spec.collection, Points(points, unit(2)))
+    assert index.retrieve(spec.collection, [11, 10]).records == points[::-1]
+
+
+def test_writing_twice_changes_nothing_and_new_values_replace_old_ones(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    fill(index, spec, 5)
+    fill(index, spec, 5)
+    assert index.count(spec.collection) == 5
+    index.upsert(spec.collection, Points([image(2, captions=("new",))], unit(1, seed=9)))
+    assert index.count(spec.collection) == 5
+    again = index.retrieve(spec.collection, [2], vectors=True)
+    assert again.records == [image(2, captions=("new",))]
+    assert again.vectors is not None
+    np.testing.assert_allclose(again.vectors, unit(1, seed=9), atol=1e-6)
+
+
+def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=16)
+    index.create(spec)
+    vectors = fill(index, spec, 300)
+    queries = unit(70, 16, seed=5) * 3  # length must not matter
+
+    answers = index.query(spec.collection, queries, 7, exact=True)
+
+    expected = queries @ vectors.T / 3
+    assert len(answers) == 70
+    for scores, hits in zip(expected, answers, strict=True):
+        assert [hit.id for hit in hits] == np.argsort(-scores)[:7].tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], np.sort(scores)[::-1][:7], atol=1e-5)
+    assert answers[0][0].record == image(answers[0][0].id)
+
+
+def test_queries_page_and_leave_payloads_away(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=16)
+    index.create(spec)
+    fill(index, spec, 30)
+    query = unit(1, 16, seed=5)
+    whole = index.query(spec.collection, query, 10, exact=True, payload=False)[0]
+    page = index.query(spec.collection, query, 4, exact=True, payload=False, offset=3)[0]
+    assert [hit.id for hit in page] == [hit.id for hit in whole[3:7]]
+    assert whole[0].record is None
+    assert len(index.query(spec.collection, query, 1000, exact=True)[0]) == 30
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (Where(), {10, 11, 20, 21}),
+        (Where(splits=("test",)), {10, 11}),
+        (Where(splits=("test", "val")), {10, 11, 20, 21}),
+        (Where(ids=(11, 20, 99)), {11, 20}),
+        (Where(not_ids=(11, 20, 99)), {10, 21}),
+        (Where(max_position=0), {10, 20}),
+        (Where(words="zebra"), {21}),
+        (Where(splits=("val",), max_position=0), {20}),
+        (Where(splits=("nowhere",)), set()),
+    ],
+)
+def test_filters(index: Index, make_spec: MakeSpec, where: Where, expected: set[int]) -> None:
+    spec = make_spec(kind="captions")
+    index.create(spec)
+    points = [
+        caption(10, 0, "test", "a brown dog"),
+        caption(11, 1, "test", "a bird"),
+        caption(20, 0, "val", "a white dog"),
+        caption(21, 1, "val", "a zebra on grass"),
+    ]
+    index.upsert(spec.collection, Points(points, unit(4)))
+    found = index.query(spec.collection, unit(1, seed=3), 10, where=where, exact=True)[0]
+    assert {hit.id for hit in found} == expected
+    assert {record.id for batch in index.scan(spec.collection, where=where) for record in batch.records} == expected
+    assert index.count(spec.collection, where=where) == len(expected)
+
+
+def test_scan_gives_every_point_once_in_order(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    vectors = unit(2500)
+    order = np.random.default_rng(1).permutation(2500)
+    index.upsert(spec.collection, Points([image(int(number)) for number in order], vectors[order]))
+    batches = list(index.scan(spec.collection, vectors=True))
+    assert [record.id for batch in batches for record in batch.records] == list(range(2500))
+    read = np.concatenate([batch.vectors for batch in batches if batch.vectors is not None])
+    np.testing.assert_allclose(read, vectors, atol=1e-6)
+
+
+def test_optimize_keeps_every_answer(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=8)
+    index.create(spec)
+    fill(index, spec, 200)
+    before = index.query(spec.collection, unit(3, 8, seed=2), 5, exact=True)
+    index.optimize(spec.collection)
+    after = index.query(spec.collection, unit(3, 8, seed=2), 5, exact=True)
+    assert [[hit.id for hit in hits] for hits in after] == [[hit.id for hit in hits] for hits in before]
+    assert index.info(spec.collection).points == 200
+
+
+def test_the_specification_is_remembered(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(prompt="a photo of {}", revision="abc")
+    index.create(spec)
+    assert index.spec(spec.collection) == spec
+    info = index.info(spec.collection)
+    assert (info.name, info.points, info.spec) == (spec.collection, 0, spec)
+    assert spec.collection in index.collections()
+
+
+def test_creating_again_is_harmless(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    fill(index, spec, 3)
+    moved = make_spec(model="/elsewhere/some-clip", photos="/elsewhere/photos")
+    assert index.create(moved) == []
+    assert index.count(spec.collection) == 3
+    assert index.spec(spec.collection).photos == "/elsewhere/photos"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": "c" * 64, "model": "other-clip"}, ["some-clip", "other-clip", "--dataset"]),
+        ({"dim": 5}, ["dimension", "4", "5"]),
+        ({"prompt": "a photo of {}"}, ["prompt"]),
+    ],
+)
+def test_another_model_is_refused(
+    index: Index, make_spec: MakeSpec, change: dict[str, object], words: list[str]
+) -> None:
+    spec = make_spec()
+    index.create(spec)
+    with pytest.raises(SpecMismatch) as refusal:
+        index.create(make_spec(**change))
+    assert all(word in str(refusal.value) for word in words)
+    assert index.spec(spec.collection) == spec
+
+
+def test_another_dtype_is_a_warning(index: Index, make_spec: MakeSpec) -> None:
+    index.create(make_spec())
+    warnings = index.create(make_spec(dtype="bfloat16", decode="scaled"))
+    assert len(warnings) == 2
+    assert "bfloat16" in warnings[0]
+
+
+def test_a_collection_that_is_not_there(index: Index, make_spec: MakeSpec) -> None:
+    absent = make_spec().collection
+    for ask in (
+        lambda: index.count(absent),
+        lambda: index.spec(absent),
+        lambda: index.info(absent),
+        lambda: index.retrieve(absent, [1]),
+        lambda: list(index.scan(absent)),
+        lambda: index.query(absent, unit(1), 3),
+    ):
+        with pytest.raises(CollectionMissing, match=absent):
+            ask()
+    assert absent not in index.collections()
+    index.drop(absent)
+
+
+def test_dropped_is_gone(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    fill(index, spec, 3)
+    index.drop(spec.collection)
+    assert spec.collection not in index.collections()
+    index.create(spec)
+    assert index.count(spec.collection) == 0
+
+
+def test_largest_ids(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(0), image(2**63 - 1)], unit(2)))
+    assert [record.id for batch in index.scan(spec.collection) for record in batch.records] == [0, 2**63 - 1]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), min_size=1, max_size=5))
+def test_any_text_survives(index: Index, make_spec: MakeSpec, texts: list[str]) -> None:
+    spec = make_spec()
+    index.create(spec)
+    written = image(7, captions=tuple(texts))
+    index.upsert(spec.collection, Points([written], unit(1)))
+    assert index.retrieve(spec.collection, [7]).records == [written]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
+def test_points_refuse_vectors_without_a_direction(bad: float) -> None:
+    vectors = unit(2)
+    vectors[1] = bad
+    with pytest.raises(InvalidPoints, match="vector of 8"):
+        Points([image(7), image(8)], vectors)
+
+
+def test_points_refuse_what_does_not_fit() -> None:
+    with pytest.raises(InvalidPoints):
+        Points([image(7)], unit(2))
+    with pytest.raises(InvalidPoints, match="-1"):
+        Points([image(-1)], unit(1))
+
+
+def test_a_collection_of_somebody_else_is_not_touched(make_spec: MakeSpec) -> None:
+    client = QdrantClient(":memory:")
+    spec = make_spec()
+    client.create_collection(
+        spec.collection, vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE)
+    )
+    index = ServerIndex(client, ":memory:", "local")
+    assert index.collections() == []
+    with pytest.raises(SpecMismatch, match="not written by coco-search"):
+        index.create(spec)

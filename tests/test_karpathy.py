@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KARPATHY_TEST, SAMPLE, needs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.karpathy import read_annotations
+from search.errors import AnnotationError
+from search.records import Caption, Image, record_of
+
+COCO: dict[str, Any] = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014",
+            "filename": "COCO_val2014_000000000042.jpg",
+            "cocoid": 42,
+            "imgid": 0,
+            "split": "test",
+            "sentids": [7, 8],
+            "sentences": [
+                {"tokens": ["a", "dog"], "raw": "A dog. ", "imgid": 0, "sentid": 7},
+                {"tokens": ["a", "shoe"], "raw": "A shoe.", "imgid": 0, "sentid": 8},
+            ],
+        },
+        {
+            "filepath": "train2014",
+            "filename": "COCO_train2014_000000000009.jpg",
+            "cocoid": 9,
+            "imgid": 1,
+            "split": "train",
+            "sentids": [9],
+            "sentences": [{"tokens": ["food"], "raw": "Food.", "imgid": 1, "sentid": 9}],
+        },
+    ],
+}
+
+
+def written(folder: Path, content: Any) -> Path:
+    file = folder / "dataset.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return file
+
+
+def test_coco_becomes_records(tmp_path: Path) -> None:
+    read = read_annotations(written(tmp_path, COCO))
+    url = "http://images.cocodataset.org/val2014/COCO_val2014_000000000042.jpg"
+    assert read.dataset == "coco"
+    assert read.images[0] == Image(
+        id=42,
+        split="test",
+        order=0,
+        file="val2014/COCO_val2014_000000000042.jpg",
+        url=url,
+        captions=("A dog.", "A shoe."),
+    )
+    assert read.captions[1] == Caption(id=8, image_id=42, split="test", position=1, text="A shoe.", url=url)
+    assert read.splits() == {"test": 1, "train": 1}
+
+
+def test_flickr_has_neither_folders_nor_coco_ids_nor_addresses(tmp_path: Path) -> None:
+    flickr = deepcopy(COCO) | {"dataset": "flickr8k"}
+    for entry in flickr["images"]:
+        del entry["filepath"], entry["cocoid"]
+    read = read_annotations(written(tmp_path, flickr))
+    assert [image.id for image in read.images] == [0, 1]
+    assert read.images[0].file == "COCO_val2014_000000000042.jpg"
+    assert read.images[0].url is None
+
+
+def test_a_copy_under_another_name_gets_no_official_address(tmp_path: Path) -> None:
+    assert read_annotations(written(tmp_path, COCO | {"dataset": "mine"})).images[0].url is None
+
+
+def test_select(tmp_path: Path) -> None:
+    read = read_annotations(written(tmp_path, COCO))
+    assert read.select(["all"]) == (list(read.images), list(read.captions))
+    images, captions = read.select(["train"])
+    assert ([image.id for image in images], [caption.id for caption in captions]) == ([9], [9])
+    images, captions = read.select(["test", "train"], limit=1)
+    assert ([image.id for image in images], [caption.id for caption in captions]) == ([42], [7, 8])
+    with pytest.raises(AnnotationError, match=r"no split 'valid'; it has test \(1 images\), train"):
+        read.select(["valid"])
+
+
+def change(*place: Any, to: Any = None) -> Callable[[Any], None]:
+    def apply(content: Any) -> None:
+        for part in place[:-1]:
+            content = content[part]
+        if to is None:
+            del content[place[-1]]
+        else:
+            content[place[-1]] = to
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("break_it", "complaint"),
+    [
+        (change("images"), r"images: Field required"),
+        (change("dataset"), r"dataset: Field required"),
+        (change("images", to=[]), r"images: .*at least 1 item"),
+        (change("images", 1, "split"), r"images\[1\]\.split: Field required"),
+        (change("images", 1, "split", to=""), r"images\[1\]\.split: "),
+        (change("images", 1, "cocoid", to="nine"), r"images\[1\]\.cocoid: .*integer"),
+        (change("images", 1, "cocoid", to=True), r"images\[1\]\.cocoid: .*integer"),
+        (change("images", 1, "cocoid", to=-9), r"images\[1\]\.cocoid: "),
+        (change("images", 1, "cocoid"), r"images\[1\]\.cocoid: missing, while other images have one"),
+        (change("images", 1, "cocoid", to=42), r"images\[1\]\.cocoid: 42 occurs twice"),
+        (
+            change("images", 1, "filename", to="../../etc/passwd"),
+            r"images\[1\]\.filename: .*leads out of the photo fol",
+        ),
+        (change("images", 1, "filename", to="/etc/passwd"), r"images\[1\]\.filename: .*leads out"),
+        (change("images", 1, "filename", to="a\\..\\b.jpg"), r"images\[1\]\.filename: .*leads out"),
+        (change("images", 1, "filename", to=""), r"images\[1\]\.filename: "),
+        (change("images", 1, "filepath", to=".."), r"images\[1\]\.filepath: .*leads out"),
+        (change("images", 0, "sentences", to=[]), r"images\[0\]\.sentences: "),
+        (
+            change("images", 0, "sentences", 1, "raw", to="  \n"),
+            r"images\[0\]\.sentences\[1\]\.raw: the caption is empty",
+        ),
+        (change("images", 0, "sentences", 1, "raw", to=5), r"images\[0\]\.sentences\[1\]\.raw: .*string"),
+        (change("images", 0, "sentences", 1, "sentid"), r"images\[0\]\.sentences\[1\]\.sentid: Field required"),
+        (change("images", 1, "sentences", 0, "sentid", to=7), r"sentid of caption 2: 7 occurs twice"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, break_it: Callable[[Any], None], complaint: str) -> None:
+    content = deepcopy(COCO)
+    break_it(content)
+    file = written(tmp_path, content)
+    with pytest.raises(AnnotationError, match=complaint) as refusal:
+        read_annotations(file)
+    assert str(refusal.value).startswith(str(file))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"text"', "null", "\x00\x01", "<html></html>"])
+def test_what_is_no_annotation_file(tmp_path: Path, content: str) -> None:
+    with pytest.raises(AnnotationError, match=r"dataset\.json: ") as refusal:
+        read_annotations(written(tmp_path, content))
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="No such file"):
+        read_annotations(tmp_path / "absent.json")
+    with pytest.raises(AnnotationError, match="directory"):
+        read_annotations(tmp_path)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_any_damage_is_refused_or_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever JSON stands anywhere in the file: either records come out, or one line of explanation."""
+    content = deepcopy(COCO)
+    place: Any = content
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        inside = place[key]
+        if isinstance(inside, dict | list) and inside and data.draw(st.booleans()):
+            place = inside
+            continue
+        place[key] = data.draw(_json)
+        break
+    file = written(tmp_path_factory.mktemp("fuzz"), content)
+    try:
+        read = read_annotations(file)
+    except AnnotationError as refusal:
+        assert "\n" not in str(refusal)
+    else:
+        assert [record_of(image.payload()) for image in read.images] == list(read.images)
+        assert [record_of(caption.payload()) for caption in read.captions] == list(read.captions)
+
+
+@needs(KARPATHY_TEST)
+def test_the_whole_test_split() -> None:
+    read = read_annotations(KARPATHY_TEST)
+    assert len(read.images) == 5000
+    assert len(read.captions) == 25009
+    assert len(read.select(["test"])[1]) == 25009
+    assert sum(len(image.captions) > 5 for image in read.images) == 9
+
+
+@needs(SAMPLE)
+def test_every_sample_entry_has_its_photo() -> None:
+    read = read_annotations(SAMPLE / "dataset_coco.json")
+    assert len(read.images) == 301
+    assert all((SAMPLE / "images" / image.file).is_file() for image in read.images)
+    assert all(image.url and image.url.endswith(image.file) for image in read.images)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_index import caption, image
+
+from eval.metrics import summarise
+from eval.protocol import Protocol, Side, Task, read_protocol
+from eval.replay import agreement, oracle_ranks, qdrant_ranks
+from search.errors import EvaluationError
+from search.index import CollectionSpec, Index, Points, SplitSize, Where
+
+MakeSpec = Callable[..., CollectionSpec]
+Matrix = npt.NDArray[np.float32]
+
+
+def task(queries: Matrix, gallery: Matrix, positives: list[list[int]]) -> Task:
+    return Task(
+        name="a-to-b",
+        queries=Side("a", np.arange(len(queries)), queries, Where()),
+        gallery=Side("b", np.arange(len(gallery)), gallery, Where()),
+        positives=np.array([row for rows in positives for row in rows], dtype=np.int64),
+        starts=np.cumsum([0, *map(len, positives)]).astype(np.int64),
+    )
+
+
+def unit(matrix: npt.NDArray[np.float64]) -> Matrix:
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return np.asarray(matrix / lengths, dtype=np.float32)
+
+
+def by_hand(of: Task) -> list[int]:
+    """The definition, word for word, in float64."""
+    scores = of.queries.vectors.astype(float) @ of.gallery.vectors.astype(float).T
+    return [1 + int((row > max(row[of.positives_of(query)])).sum()) for query, row in enumerate(scores)]
+
+
+def test_ranks_by_hand() -> None:
+    gallery = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], dtype=np.float32)
+    queries = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+    ranks = oracle_ranks(task(queries, gallery, [[0], [3, 1], [0, 2]])).ranks
+    assert ranks.tolist() == [1, 3, 2]
+
+
+def test_equal_scores_do_not_count_as_higher() -> None:
+    gallery = np.array([[0.6, 0.8]] * 4 + [[1, 0]], dtype=np.float32)
+    queries = np.array([[0.8, 0.6], [0.6, 0.8]], dtype=np.float32)
+    found = oracle_ranks(task(queries, gallery, [[2], [3]]))
+    assert found.ranks.tolist() == [1, 1] if queries[0] @ gallery[0] >= queries[0] @ gallery[4] else [2, 1]
+    assert (found.highest - found.lowest).tolist() == [3, 3]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60), st.integers(2, 32), st.booleans())
+def test_ranks_are_those_of_the_definition(seed: int, queries: int, gallery: int, dim: int, twins: bool) -> None:
+    rng = np.random.default_rng(seed)
+    items = rng.normal(size=(gallery, dim))
+    if twins:  # several items with one vector, as captions with one text
+        items = items[rng.integers(0, gallery, gallery)]
+    positives = [
+        rng.choice(gallery, size=rng.integers(1, min(6, gallery) + 1), replace=False).tolist() for _ in range(queries)
+    ]
+    of = task(unit(rng.normal(size=(queries, dim))), unit(items), positives)
+    assert oracle_ranks(of).ranks.tolist() == by_hand(of)
+
+
+def test_blocks_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    of = task(unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(80, 8))), [[n, n + 20] for n in range(50)])
+    whole = oracle_ranks(of).ranks.tolist()
+    monkeypatch.setattr("eval.replay.QUERIES_PER_BLOCK", 7)
+    monkeypatch.setattr("eval.replay.PAIRS_PER_BLOCK", 3)
+    assert oracle_ranks(of).ranks.tolist() == whole
+
+
+def store(index: Index, make_spec: MakeSpec, images: Matrix, captions: Matrix, *, expected: int | None = None) -> None:
+    """Images 0..n-1, alternately in test and val, each with as many captions as divide up evenly."""
+    each = len(captions) // len(images)
+    texts = tuple(f"sentence {position}" for position in range(each))
+    sizes = {
+        split: SplitSize(
+            images=(expected or len(images)) // 2, captions=each * len(images) // 2, images_in_file=len(images) // 2
+        )
+        for split in ("test", "val")
+    }
+    spec = make_spec(dim=images.shape[1], splits=sizes)
+    index.create(spec)
+    splits = ["test" if number % 2 == 0 else "val" for number in range(len(images))]
+    index.upsert(
+        spec.collection, Points([image(number, splits[number], texts) for number in range(len(images))], images)
+    )
+    spec = make_spec(dim=images.shape[1], splits=sizes, kind="captions")
+    index.create(spec)
+    index.upsert(
+        spec.collection,
+        Points(
+            [
+                caption(number * 10 + position, position, splits[number], texts[position])
+                for number in range(len(images))
+                for position in range(each)
+            ],
+            captions,
+        ),
+    )
+
+
+def related(images: int, per_image: int, dim: int, noise: float, seed: int = 0) -> tuple[Matrix, Matrix]:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(images, dim))
+    near = np.repeat(centres, per_image, axis=0) + noise * rng.normal(size=(images * per_image, dim))
+    return unit(centres), unit(near)
+
+
+def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5) -> Protocol:
+    return read_protocol(index, dataset, splits, captions)
+
+
+def test_qdrant_exact_agrees_with_the_oracle(
+    index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.replay.FIRST_LIMIT", 3)
+    store(index, make_spec, *related(60, 6, 16, noise=2.0))
+    for splits, keep, images, captions in (
+        (["test"], 5, 30, 150),
+        (["test"], None, 30, 180),
+        (["all"], 5, 60, 300),
+        (["val", "test"], None, 60, 360),
+    ):
+        protocol = read(index, dataset, splits, keep)
+        assert (protocol.images, protocol.captions) == (images, captions)
+        for of in protocol.tasks:
+            oracle = oracle_ranks(of)
+            exact = qdrant_ranks(index, of)
+            assert oracle.ranks.tolist() == by_hand(of)
+            found = agreement(of, oracle, exact)
+            assert not len(found.unexplained), str(found)
+            assert summarise(exact)["recall@10"] == pytest.approx(summarise(oracle.ranks)["recall@10"], abs=1)
+            assert oracle.ranks.max() > 3  # so that widening was needed
+
+
+def test_positives_are_the_images_own_captions(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(6, 4, 8, noise=0.5))
+    protocol = read(index, dataset, ["test"], 3)
+    to_text, to_image = protocol.tasks
+    for row, image_id in enumerate(to_text.queries.ids):
+        assert to_text.gallery.ids[to_text.positives_of(row)].tolist() == [image_id * 10 + n for n in range(3)]
+    for row, caption_id in enumerate(to_image.queries.ids):
+        assert to_image.gallery.ids[to_image.positives_of(row)].tolist() == [caption_id // 10]
+
+
+def test_disagreement_is_told_from_rounding() -> None:
+    rng = np.random.default_rng(0)
+    of = task(unit(rng.normal(size=(20, 8))), unit(rng.normal(size=(30, 8))), [[n] for n in range(20)])
+    oracle = oracle_ranks(of)
+    wrong = oracle.ranks.copy()
+    wrong[3] += 5
+    found = agreement(of, oracle, wrong)
+    assert found.unexplained.tolist() == [3]
+    assert "WITHOUT EXPLANATION" in str(found)
+    assert str(agreement(of, oracle, oracle.ranks)) == "all 20 ranks are the same"
+
+    near = np.array([[1.0, 0], [1, 1e-4], [0, 1]])
+    of = task(np.array([[1, 5e-5]], dtype=np.float32), unit(near), [[0]])
+    oracle = oracle_ranks(of)
+    swapped = 3 - oracle.ranks
+    found = agreement(of, oracle, swapped)
+    assert (found.rounding, len(found.unexplained)) == (1, 0)
+    assert "rounding" in str(found)
+
+
+def test_a_missing_image_is_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(10, 5, 8, noise=0.5), expected=14)
+    with pytest.raises(EvaluationError, match="split test lacks 2 of 7 images"):
+        read(index, dataset, ["test"])
+
+
+def test_a_split_that_is_not_there(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(10, 5, 8, noise=0.5))
+    with pytest.raises(EvaluationError, match="no split 'train': it was filled from test, val"):
+        read(index, dataset, ["train"])
+
+
+def test_missing_captions_are_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    images, captions = related(10, 5, 8, noise=0.5)
+    store(index, make_spec, images, captions)
+    extra = make_spec(dim=8)
+    index.upsert(extra.collection, Points([image(0, "test", tuple("abcdef"))], images[:1]))
+    read(index, dataset, ["test"], 5)
+    with pytest.raises(EvaluationError, match="1 of 26 captions are missing"):
+        read(index, dataset, ["test"], None)
+
+
+def test_an_empty_collection(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    for kind in ("images", "captions"):
+        index.create(make_spec(kind=kind))
+    with pytest.raises(EvaluationError, match="no points"):
+        read(index, dataset, ["test"])

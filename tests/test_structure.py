@@ -1,0 +1,86 @@
+"""The rules that keep the house in order: who may import whom, and what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("ingest", "search", "eval")
+ONLY = {  # who alone may import a library
+    "qdrant_edge": {"search/index/edge.py"},
+    "qdrant_client": {"search/index/server.py"},
+    "grpc": {"search/index/server.py"},
+    "sentence_transformers": {"search/encoder.py"},
+}
+MAY_IMPORT = {"ingest": {"ingest", "search"}, "search": {"search"}, "eval": {"eval", "search"}}
+MEASURES_EVERYTHING = {"eval/bench.py"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield file.relative_to(ROOT).as_posix(), ast.parse(file.read_text())
+
+
+def imported(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_data_flows_one_way() -> None:
+    for file, tree in modules():
+        if file not in MEASURES_EVERYTHING:
+            package = file.partition("/")[0]
+            assert imported(tree) & set(PACKAGES) <= MAY_IMPORT[package], file
+
+
+@pytest.mark.parametrize("library", ONLY)
+def test_each_engine_has_one_door(library: str) -> None:
+    users = {file for file, tree in modules() if library in imported(tree)} - MEASURES_EVERYTHING
+    assert users == ONLY[library]
+
+
+def test_torch_is_imported_only_where_it_is_used() -> None:
+    for file, tree in modules():
+        at_the_top = {
+            name
+            for node in tree.body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in imported(ast.Module([node], []))
+        }
+        assert not at_the_top & {"torch", "transformers", "sentence_transformers"}, file
+
+
+def test_every_package_is_shipped() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    there = {
+        file.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("__init__.py")
+    }
+    assert listed == there
+
+
+def test_no_module_is_too_long_to_read_in_one_sitting() -> None:
+    for file, _ in modules():
+        assert len((ROOT / file).read_text().splitlines()) <= 400, file
+
+
+def test_the_commit_holds_no_large_files() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            assert (ROOT / name).stat().st_size <= 6 * 1024 * 1024, name
