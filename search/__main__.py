@@ -28,6 +28,13 @@ ModelOption = Annotated[
 ]
 
 
+HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the pictures found into one HTML file")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Where the photos are now [default: the remembered folder]"),
+]
+
+
 @app.command()
 def text(
     query: Annotated[str, typer.Argument(help='What to look for, such as "a dog on a beach"', show_default=False)],
@@ -35,6 +42,8 @@ def text(
     to: ToOption = "images",
     split: SplitOption = None,
     as_json: JsonOption = False,
+    html: HtmlOption = None,
+    images: ImagesOption = None,
     path: PathOption = None,
     url: UrlOption = None,
     dataset: DatasetOption = None,
@@ -43,7 +52,7 @@ def text(
 ) -> None:
     """Find the images, or captions, nearest to a text."""
     with _searcher(path, url, dataset, model, device) as searcher:
-        _print(searcher.text(query, k, to=to, where=_where(split)), as_json)
+        _show(searcher, query, searcher.text(query, k, to=to, where=_where(split)), as_json, html, images)
 
 
 @app.command()
@@ -53,6 +62,8 @@ def image(
     to: ToOption = "captions",
     split: SplitOption = None,
     as_json: JsonOption = False,
+    html: HtmlOption = None,
+    images: ImagesOption = None,
     path: PathOption = None,
     url: UrlOption = None,
     dataset: DatasetOption = None,
@@ -65,7 +76,7 @@ def image(
             hits = searcher.image_id(int(query), k, to=to, where=_where(split))
         else:
             hits = searcher.image(Path(query), k, to=to, where=_where(split))
-        _print(hits, as_json)
+        _show(searcher, f"image {query}", hits, as_json, html, images)
 
 
 @contextmanager
@@ -86,8 +97,15 @@ def _where(splits: list[str] | None) -> Where | None:
     return Where(splits=tuple(splits)) if splits else None
 
 
-def _print(hits: list[Hit], as_json: bool) -> None:
+def _show(
+    searcher: Searcher, query: str, hits: list[Hit], as_json: bool, html: Path | None, images: Path | None
+) -> None:
     typer.echo(show.json_lines(hits) if as_json else show.table(hits))
+    if html is not None:
+        from search.sheet import Section, contact_sheet
+
+        html.write_text(contact_sheet(query, [Section(query, hits)], lambda image_id: searcher.photo(image_id, images)))
+        command.note(f"the pictures are in {html.resolve()}")
 
 
 def main() -> None:

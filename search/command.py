@@ -44,7 +44,7 @@ def run(app: typer.Typer, name: str) -> None:
     """Runs a command line; our errors become one line on stderr and exit code 1."""
     try:
         app(prog_name=name)
-    except CocoSearchError as error:
+    except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         print(f"error: {error}", file=sys.stderr)
         sys.exit(Exit.ERROR)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import urllib.error
+import urllib.request
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -152,29 +154,38 @@ def locate(model: str) -> ModelSource:
 
 
 def _locate_on_hub(name: str) -> ModelSource:
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     elsewhere = "give a model folder with --model PATH"
     try:
         for file in ("modules.json", "config.json"):
             if isinstance(found := try_to_load_from_cache(name, file), str):
                 return ModelSource(name, Path(found).parent.name, cached=True)
+        absent = f"the model {name} is not in this machine's cache"
+        if constants.HF_HUB_OFFLINE:
+            raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
+        if problem := _unreachable(constants.ENDPOINT):  # the hub's own client would try again for a minute
+            raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
         return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
     except HFValidationError:
         raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
-    except RepositoryNotFoundError:
-        raise EncoderError(f"the Hugging Face hub has no model {name}: check the name, or {elsewhere}") from None
-    except OfflineModeIsEnabled:
+    except HfHubHTTPError as error:
+        status = error.response.status_code
         raise EncoderError(
-            f"the model {name} is not in this machine's cache and HF_HUB_OFFLINE is set: unset it, or {elsewhere}"
-        ) from None
-    except (httpx.HTTPError, HfHubHTTPError, OSError) as error:
-        raise EncoderError(
-            f"the Hugging Face hub cannot be reached ({_first_line(error)}) and the model {name} is not in this "
-            f"machine's cache: {elsewhere}"
+            f"the model hub gives no model {name} (HTTP {status}): check the name, or {elsewhere}"
         ) from error
+
+
+def _unreachable(url: str) -> str | None:
+    """Why nothing answers at `url`, or None where something does."""
+    try:
+        with urllib.request.urlopen(url, timeout=HUB_SECONDS):
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error))
 
 
 def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:

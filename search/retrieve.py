@@ -15,8 +15,9 @@ from PIL import Image
 from search.encoder import ClipEncoder, Encoder
 from search.errors import PhotoError, QueryError, SettingsError
 from search.index import CollectionSpec, Index, Vectors, Where, collection_name, open_index
-from search.pixels import open_image
+from search.pixels import open_image, open_photo
 from search.records import Hit, Kind
+from search.records import Image as ImageRecord
 from search.settings import Settings
 
 
@@ -91,6 +92,18 @@ class Searcher:
         if to == "images":
             where = replace(where, not_ids=(*(where.not_ids or ()), image_id))
         return self._nearest(stored.vectors[0], k, to, where)
+
+    def photo(self, image_id: int, folder: Path | None = None) -> Image.Image:
+        """The photo of a stored image, from `folder`, by default the remembered one.
+
+        Raises:
+            PhotoError: it cannot be opened.
+            QueryError: no image of this id is stored.
+        """
+        found = self.index.retrieve(self.collection("images"), [image_id]).records
+        if not found or not isinstance(found[0], ImageRecord):
+            raise QueryError(f"no image {image_id} in {self.collection('images')}")
+        return open_photo(folder or Path(self._spec.photos), found[0].file)
 
     @cached_property
     def encoder(self) -> Encoder:

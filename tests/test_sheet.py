@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from conftest import Call, ingest_options
+
+from search.errors import PhotoError
+from search.records import Caption, Hit, Image
+from search.sheet import THUMBNAIL, Section, contact_sheet
+
+
+def photo(image_id: int) -> PIL.Image.Image:
+    if image_id == 404:
+        raise PhotoError("no such file")
+    return PIL.Image.new("RGB", (1000, 500), "orange")
+
+
+HITS = [
+    Hit(1, 0.5, Image(1, "test", 0, "val2014/a.jpg", None, ("a <b>bold</b> dog & cat",))),
+    Hit(404, 0.4, Image(404, "test", 1, "val2014/b.jpg", None, ("a lost photo",))),
+    Hit(77, 0.3, Caption(77, 1, "test", 0, "<script>alert(1)</script>", None)),
+]
+
+
+class Elements(HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+
+def test_pictures_are_inside_and_small() -> None:
+    page = Elements(contact_sheet("dogs", [Section("dogs", HITS)], photo))
+    assert len(page.images) == 2
+    for image in page.images:
+        source = image["src"] or ""
+        data = base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))
+        assert PIL.Image.open(io.BytesIO(data)).size == (THUMBNAIL, THUMBNAIL // 2)
+        assert image["alt"]
+
+
+def test_captions_are_text_and_nothing_is_fetched() -> None:
+    page = contact_sheet('"><script>x</script>', [Section("<i>dogs</i>", HITS)], photo, foot="<u>scores</u>")
+    assert not {"script", "i", "b", "u", "link"} & set(Elements(page).tags)
+    assert not re.search(r"https?://", page)
+    assert "a &lt;b&gt;bold&lt;/b&gt; dog &amp; cat" in page
+
+
+def test_a_photo_that_is_gone_is_said() -> None:
+    assert "no such file" in contact_sheet("dogs", [Section("dogs", HITS)], photo)
+
+
+def test_the_command_writes_it(
+    call: Call, photo_set: Path, clip_folder: Path, place: list[str], tmp_path: Path
+) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, place))
+    code, out, err = call("search", "text", "noise", "-k", 4, "--html", "found.html", *place)
+    assert code == 0
+    assert len(out.splitlines()) == 5
+    assert str(tmp_path / "found.html") in err
+    assert len(Elements(Path("found.html").read_text()).images) == 4
+    code, _, err = call("search", "text", "noise", "--html", "absent/found.html", *place)
+    assert code == 1
+    assert "error: " in err
+    assert "absent/found.html" in err
+
+
+def test_the_readmes_library_example_runs(
+    call: Call, photo_set: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, []))
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Searcher" in block)
+    exec(compile(example, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 5
