@@ -7,6 +7,9 @@ BIN := .venv/bin
 test: .venv/installed check
 	$(BIN)/pytest
 
+demo: .venv/installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m ingest demo --path index
+
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -81,6 +81,30 @@ def run(
 
 
 @app.command()
+def demo(
+    images: Annotated[int, typer.Option(min=20, help="Size of the test split")] = 300,
+    out: Annotated[Path, typer.Option(help="Where the pictures and the page go")] = Path("demo"),
+    path: PathOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Show the whole thing, without a network: draw a data set, ingest it with a tiny CLIP, search it, evaluate it."""
+    from ingest.demo import tour
+
+    start = time.perf_counter()
+    place = ["--path", str(path)] if path else ["--url", url] if url else []
+    annotations = tour.draw(out, images)
+    files = ["--annotations", str(annotations), "--images", str(out / "images")]
+    tour.say("ingest", "run", *files, "--model", str(tour.MODEL), *place)
+    run(annotations, out / "images", model=str(tour.MODEL), dataset=tour.DATASET, path=path, url=url)
+    tour.look(load_settings(path, url), place, out / "index.html")
+    page = (out / "index.html").resolve()
+    typer.echo(
+        f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {page}\n"
+        'next: python -m search text "a cat under an umbrella" --html found.html, or real COCO: see README.md'
+    )
+
+
+@app.command()
 def status(
     path: PathOption = None,
     url: UrlOption = None,

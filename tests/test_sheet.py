@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import PIL.Image
-import pytest
 from conftest import Call, ingest_options
 
 from search.errors import PhotoError
@@ -77,11 +77,11 @@ def test_the_command_writes_it(
     assert "absent/found.html" in err
 
 
-def test_the_readmes_library_example_runs(
-    call: Call, photo_set: Path, clip_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_readmes_library_example_runs(call: Call, photo_set: Path, clip_folder: Path) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Searcher" in block)
-    exec(compile(example, "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(example, "README.md", "exec"), {})
+    assert len(printed.getvalue().splitlines()) == 5
