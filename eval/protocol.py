@@ -47,7 +47,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Protocol:
+class Evaluation:
     """Both directions over the same images and captions."""
 
     spec: CollectionSpec
@@ -72,7 +72,7 @@ class Protocol:
 
 def read_protocol(
     index: Index, dataset: str, splits: Sequence[str], captions_per_image: int | None = FIRST_CAPTIONS
-) -> Protocol:
+) -> Evaluation:
     """Reads the vectors and the ground truth of some splits ("all" means every one) from the index.
 
     `captions_per_image` keeps the first so many of each image, None all of them.
@@ -103,7 +103,7 @@ def read_protocol(
     row = {image.id: number for number, image in enumerate(images)}
     image_of = np.array([row[caption.image_id] for caption in captions], dtype=np.int64)
     per_image = np.bincount(image_of, minlength=len(images))
-    return Protocol(
+    return Evaluation(
         spec=spec,
         splits=("all",) if "all" in splits else chosen,
         captions_per_image=captions_per_image,
@@ -148,12 +148,17 @@ def _check_complete(
     captions_per_image: int | None,
 ) -> None:
     """A missing image would make the gallery smaller and every score better, so it is an error."""
-    advice = "see failures.jsonl of the ingestion, mend the photos and run it again"
+    advice = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
     for split in splits:
         there = sum(image.split == split for image in images)
         expected = spec.splits[split].images
         if there < expected:
             raise EvaluationError(f"split {split} lacks {expected - there:,} of {expected:,} images: {advice}")
+        if there > expected:
+            raise EvaluationError(
+                f"split {split} holds {there:,} images where its annotation file has {expected:,}: it was filled from "
+                "several files; ingest them under different --dataset names"
+            )
     have = {caption.image_id for caption in captions}
     if silent := [image.id for image in images if image.id not in have]:
         raise EvaluationError(f"image {silent[0]} and {len(silent) - 1:,} more have no captions: {advice}")
@@ -163,6 +168,11 @@ def _check_complete(
     wanted = sum(min(len(image.captions), captions_per_image or len(image.captions)) for image in images)
     if len(captions) < wanted:
         raise EvaluationError(f"{wanted - len(captions):,} of {wanted:,} captions are missing: {advice}")
+    if len(captions) > wanted:
+        raise EvaluationError(
+            f"{len(captions) - wanted:,} captions belong to no image's own list: they are left over from another "
+            "annotation file; ingest it under another --dataset name"
+        )
 
 
 def _notes(spec: CollectionSpec, splits: Sequence[str]) -> tuple[str, ...]:

@@ -105,8 +105,9 @@ def qdrant_ranks(index: Index, task: Task, *, exact: bool = True, progress: Call
     limit = FIRST_LIMIT
     while len(waiting):
         limit = min(limit, len(task.gallery.ids))
-        for start in range(0, len(waiting), QUERIES_PER_BLOCK):
-            rows = waiting[start : start + QUERIES_PER_BLOCK]
+        at_once = max(1, QUERIES_PER_BLOCK * FIRST_LIMIT // limit)  # so many hits lie in memory
+        for start in range(0, len(waiting), at_once):
+            rows = waiting[start : start + at_once]
             answers = index.query(
                 task.gallery.collection,
                 task.queries.vectors[rows],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.metrics import Ranks, summarise
-from eval.protocol import Protocol
+from eval.protocol import Evaluation
 from eval.replay import Agreement
 
 ORACLE, EXACT = "oracle", "qdrant-exact"
@@ -17,7 +17,7 @@ COLUMNS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
 class Report:
     """What one run found: per direction, the ranks by each engine and how they agree."""
 
-    protocol: Protocol
+    protocol: Evaluation
     engine: str
     ranks: dict[str, dict[str, Ranks]]
     agreements: dict[str, Agreement]

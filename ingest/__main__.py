@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import time
 from contextlib import closing
-from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search import command
-from search.command import DatasetOption, DeviceOption, Exit, JsonOption, PathOption, UrlOption, note
+from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
 from search.errors import AnnotationError
 from search.settings import load_settings
 
 if TYPE_CHECKING:
-    from ingest.pipeline import Summary
+    from ingest.summary import Summary
     from search.index import CollectionInfo
 
 app = command.application("Embed captioned photos into the two collections of the index.")
+
+
+class Decode(str, Enum):
+    """How JPEG files are decoded."""
+
+    FULL = "full"
+    SCALED = "scaled"
 
 
 @app.command()
@@ -34,8 +43,13 @@ def run(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help='Wraps every caption, such as "a photo of {}"')] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Inputs per forward pass")] = None,
-    device: DeviceOption = "auto",
+    shard: Annotated[str, typer.Option(help="This machine's part where several fill one server, such as 2/8")] = "1/1",
+    force: Annotated[bool, typer.Option("--force", help="Encode everything again")] = False,
+    devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto (float16 on CUDA), float32, float16 or bfloat16")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos [default: one per processor]")] = None,
+    decode: Annotated[Decode, typer.Option(help="scaled: faster, a little less exact")] = Decode.FULL,
     failures: Annotated[Path, typer.Option(help="Where unreadable photos are listed")] = Path("failures.jsonl"),
     path: PathOption = None,
     url: UrlOption = None,
@@ -44,11 +58,15 @@ def run(
 ) -> None:
     """Embed images and captions and upsert them. Running it again embeds only what is missing or has changed."""
     from ingest.karpathy import read_annotations
+    from ingest.pipeline import Plan, collection_specs, ingest, part_of
+    from ingest.summary import Summary
+    from search.encoder import DEFAULT_MODEL, ClipEncoder
     from search.index import collection_name, open_index
 
     settings = load_settings(path, url)
     read = read_annotations(annotations)
     chosen = read.select(split or ["all"], limit)
+    mine = part_of(chosen, shard)
     if split == ["train"] and "restval" in read.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
     if not images.is_dir():
@@ -56,28 +74,37 @@ def run(
     name = dataset or read.dataset
     collections = collection_name(name, "images"), collection_name(name, "captions")
 
+    summary = Summary()
     with closing(open_index(settings)) as index:
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
-        start = time.perf_counter()
-        from ingest.pipeline import collection_specs, ingest
-        from search.encoder import DEFAULT_MODEL, ClipEncoder
-
-        encoder = ClipEncoder(
-            model or (spec.model if spec else DEFAULT_MODEL),
-            device=device,
-            batch_size=batch_size,
-            prompt=prompt or (spec.prompt if spec else None),
-        )
-        loading = time.perf_counter() - start
-        note(f"model {encoder.name}: {encoder.dim} dimensions, {encoder.dtype} on {encoder.device}")
-        summary = ingest(index, collection_specs(read, chosen, images, encoder, name), chosen, encoder)
+        with summary.timed("load the model"):
+            encoders = [
+                ClipEncoder(
+                    model or (spec.model if spec else DEFAULT_MODEL),
+                    device=device,
+                    dtype=dtype,
+                    batch_size=batch_size,
+                    prompt=prompt or (spec.prompt if spec else None),
+                )
+                for device in devices.split(",")
+            ]
+        first = encoders[0]
+        used = ", ".join(encoder.device for encoder in encoders)
+        note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
+        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force)
+        specs = collection_specs(read, chosen, images, first, name, decode.value)
+        try:
+            ingest(index, specs, mine, encoders, plan, summary)
+        except KeyboardInterrupt:
+            done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
+            note(f"\ninterrupted: {done} of this run are safe in the index; give the same command to go on")
+            raise typer.Exit(Exit.INTERRUPTED) from None
         infos = [index.info(collection) for collection in collections]
-    summary.seconds = {"load the model": loading, **summary.seconds}
-    if summary.failures:
-        summary.write_failures(failures)
     _report(summary, infos, failures, as_json)
     if summary.failures:
+        summary.write_failures(failures)
         raise typer.Exit(Exit.PARTLY)
+    failures.unlink(missing_ok=True)  # of an earlier run
 
 
 @app.command()
@@ -105,6 +132,54 @@ def demo(
 
 
 @app.command()
+def download(
+    out: Annotated[Path, typer.Option(help="Where the annotations and the photos go")] = Path("coco"),
+    split: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these photos, one by one: test, val, train, restval or all; may be repeated. "
+            "Without it: everything, as the two whole archives"
+        ),
+    ] = None,
+    annotations: Annotated[
+        Path | None, typer.Option(help="A dataset_coco.json that is here already, instead of fetching it")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Photos at the same time, with --split")] = 16,
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Do not delete what is unpacked")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the archives with their known size and MD5")] = True,
+    failures: Annotated[Path, typer.Option(help="Where photos that did not come are listed")] = Path("failures.jsonl"),
+) -> None:
+    """Fetch Karpathy's annotations and COCO's photos. Running it again goes on where it stopped."""
+    from ingest.download import OFFICIAL, download_coco
+
+    try:
+        done = download_coco(
+            out,
+            splits=split or [],
+            annotations=annotations,
+            jobs=jobs,
+            keep_archives=keep_archives,
+            verify=verify,
+            sources=OFFICIAL,
+        )
+    except KeyboardInterrupt:
+        note("\nstopped: what is there is kept, the same command goes on from here")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    there = done.photos - len(done.failures)
+    typer.echo(f"{there:,} of {done.photos:,} photos are in {done.images}: {done.fetched:,} of them are new")
+    if done.failures:
+        done.write_failures(failures)
+        typer.echo(f"{len(done.failures):,} photos did not come; they are listed in {failures.resolve()}")
+        for failure in done.failures[:5]:
+            note(f"  {failure.file}: {failure.reason}")
+    files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
+    splits = shlex.join(word for name in split or ["test"] for word in ("--split", name))
+    typer.echo(f"next: python -m ingest run {files} {splits}")
+    if done.failures:
+        raise typer.Exit(Exit.PARTLY)
+
+
+@app.command()
 def status(
     path: PathOption = None,
     url: UrlOption = None,
@@ -112,10 +187,12 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """List the collections with their points, indexed vectors, model and data set."""
-    from search.index import open_index
+    from search.index import collection_name, open_index
 
     with closing(open_index(load_settings(path, url))) as index:
-        names = [name for name in index.collections() if dataset is None or name.rpartition("_")[0] == dataset]
+        names = index.collections()
+        if dataset is not None:
+            names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         infos = [index.info(name) for name in names]
     if as_json:
         typer.echo(json.dumps([info.as_json() for info in infos], ensure_ascii=False, indent=1))
@@ -132,7 +209,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         note(f"warning: {warning}")
     if as_json:
         counts = {info.name: {"points": info.points, "indexed_vectors": info.indexed_vectors} for info in infos}
-        typer.echo(json.dumps({**asdict(summary), "collections": counts}, ensure_ascii=False, indent=1))
+        typer.echo(json.dumps({**summary.as_json(), "collections": counts}, ensure_ascii=False, indent=1))
         return
     for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
         typer.echo(
@@ -141,7 +218,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         )
     if summary.truncated:
         typer.echo(f"{summary.truncated:,} captions were longer than the model reads and were cut")
-    typer.echo("seconds: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in summary.seconds.items()))
+    typer.echo(summary.timings())
     if summary.failures:
         typer.echo(f"{len(summary.failures):,} photos could not be read; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:

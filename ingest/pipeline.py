@@ -1,111 +1,101 @@
-"""Ingestion: read and decode photos, encode them and their captions, upsert both; each stage timed."""
+"""Ingestion: photos are read ahead, encoded, and upserted in the background; then the captions; each stage timed."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import time
+import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar
 
-import PIL.Image
 from tqdm import tqdm
 
 from ingest.karpathy import Annotations
+from ingest.photos import PhotoReader, ReadBatch, Recipe
+from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
-from search.errors import PhotoError
-from search.index import CollectionSpec, Index, Points, SplitSize
-from search.pixels import open_photo
+from search.errors import PhotoError, SettingsError
+from search.index import CollectionSpec, Index, Points, SplitSize, Vectors
+from search.pixels import is_same_photo
 from search.records import Caption, Image
+from search.tensors import PendingVectors
 
-PHOTOS_PER_WRITE = 128
-CAPTIONS_PER_WRITE = 2048
 POINTS_PER_LOOK_UP = 1000
-DECODE = "full"
+WRITES_UNDER_WAY = 4
+FULL_DECODE, SCALED_DECODE = "full", "scaled"
 
 R = TypeVar("R", Image, Caption)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """One input that could not be embedded."""
+class Plan:
+    """How a run goes about it.
 
-    file: str
-    image_id: int
-    stage: str
-    reason: str
+    `workers` read photos, as processes for a GPU; `scaled_decode` lets JPEG be scaled while it is decoded; `force`
+    encodes again what is there already.
+    """
 
-
-@dataclass(slots=True)
-class Tally:
-    """What happened to the records of one collection."""
-
-    embedded: int = 0
-    already_there: int = 0
-
-
-@dataclass(slots=True)
-class Summary:
-    """What a run did; `seconds` per stage, where reading and decoding counts only while the encoder waited for it."""
-
-    images: Tally = field(default_factory=Tally)
-    captions: Tally = field(default_factory=Tally)
-    truncated: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    def write_failures(self, file: Path) -> None:
-        """One JSON object a line: file, image_id, stage, reason."""
-        lines = (
-            {"file": failure.file, "image_id": failure.image_id, "stage": failure.stage, "reason": failure.reason}
-            for failure in self.failures
-        )
-        file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    workers: int
+    processes: bool
+    scaled_decode: bool = False
+    force: bool = False
 
 
 def ingest(
     index: Index,
     specs: tuple[CollectionSpec, CollectionSpec],
     chosen: tuple[Sequence[Image], Sequence[Caption]],
-    encoder: ClipEncoder,
-) -> Summary:
+    encoders: Sequence[ClipEncoder],
+    plan: Plan,
+    summary: Summary,
+) -> None:
     """Embeds the chosen images and captions and writes them into the two collections that `specs` describe.
 
-    Points that are stored already, with the same payload, are left alone. A photo that cannot be opened becomes a
-    failure of the summary; its captions are embedded all the same.
+    Points that are stored already, with the same payload and from the same photo, are left alone. A photo that cannot
+    be opened becomes a failure of the summary; its captions are embedded all the same. `encoders` are copies of one
+    model on different devices. What `summary` counts as embedded is acknowledged by the index, also when an error ends
+    the run.
 
     Raises:
         SpecMismatch: the collections were made with another model or prompt.
+        WorkerDied: a reading process was killed.
+        IndexFailure: the index refuses what is written.
     """
     (to_images, to_captions), (images, captions) = specs, chosen
-    summary = Summary()
+    there = index.collections()
+    for spec in specs:
+        if spec.collection in there:
+            index.spec(spec.collection).merged(spec)  # both are refused before either is changed
     for spec in specs:
         summary.warnings += index.create(spec)
-    with summary.timed("look up"):
-        new_images = _not_stored(index, to_images.collection, images, summary.images)
-        new_captions = _not_stored(index, to_captions.collection, captions, summary.captions)
-    _embed_images(index, to_images, encoder, new_images, summary)
-    _embed_captions(index, to_captions, encoder, new_captions, summary)
-    for spec, tally in ((to_images, summary.images), (to_captions, summary.captions)):
-        if tally.embedded:
-            with summary.timed("build the index"):
-                index.optimize(spec.collection)
-    return summary
+    with _Writer(index, to_images, summary.images, summary) as writer:
+        _embed_images(index, writer, encoders, to_images, images, plan, summary)
+    with _Writer(index, to_captions, summary.captions, summary) as writer:
+        _embed_captions(index, writer, encoders, to_captions, captions, plan, summary)
+    for spec in specs:  # also where nothing was written: an earlier run may have been stopped before this
+        with summary.timed("build the index"):
+            index.optimize(spec.collection)
+
+
+def part_of(chosen: tuple[Sequence[Image], Sequence[Caption]], shard: str) -> tuple[Sequence[Image], Sequence[Caption]]:
+    """The images, and their captions, that fall to one of several machines: "2/8" is the second of eight.
+
+    Raises:
+        SettingsError: `shard` is not of that form.
+    """
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
+    which, machines = map(int, match.groups()) if match else (1, 0)
+    if which > machines:
+        raise SettingsError(f"--shard {shard!r}: say which of how many machines this is, such as 2/8")
+    images = [image for image in chosen[0] if image.order % machines == which - 1]
+    mine = {image.id for image in images}
+    return images, [caption for caption in chosen[1] if caption.image_id in mine]
 
 
 def collection_specs(
@@ -114,6 +104,7 @@ def collection_specs(
     photos: Path,
     encoder: ClipEncoder,
     dataset: str,
+    decode: str = FULL_DECODE,
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """How the image and the caption collection of this run come about."""
     in_file = annotations.splits()
@@ -128,7 +119,7 @@ def collection_specs(
         weights=encoder.weights,
         dtype=encoder.dtype,
         prompt=encoder.prompt,
-        decode=DECODE,
+        decode=decode,
         annotations=annotations.sha256,
         photos=str(photos.resolve()),
         splits={
@@ -140,74 +131,151 @@ def collection_specs(
     return of_images, of_images.model_copy(update={"kind": "captions"})
 
 
-def _not_stored(index: Index, collection: str, records: Sequence[R], tally: Tally) -> list[R]:
-    """The records that are not in the collection exactly as they are here."""
-    missing: list[R] = []
-    for start in range(0, len(records), POINTS_PER_LOOK_UP):
-        some = records[start : start + POINTS_PER_LOOK_UP]
-        stored = set(index.retrieve(collection, [record.id for record in some]).records)
-        missing += [record for record in some if record not in stored]
-    tally.already_there = len(records) - len(missing)
-    return missing
-
-
 def _embed_images(
-    index: Index, spec: CollectionSpec, encoder: ClipEncoder, images: Sequence[Image], summary: Summary
+    index: Index,
+    writer: _Writer,
+    encoders: Sequence[ClipEncoder],
+    spec: CollectionSpec,
+    images: Sequence[Image],
+    plan: Plan,
+    summary: Summary,
 ) -> None:
-    with _bar(len(images), "images") as bar:
-        for batch in _decoded(Path(spec.photos), images, summary):
-            opened = [(image, pixels) for image, pixels in batch if isinstance(pixels, PIL.Image.Image)]
-            summary.failures += [
-                Failure(image.file, image.id, "open", str(error))
-                for image, error in batch
-                if isinstance(error, PhotoError)
-            ]
-            if opened:
-                with summary.timed("encode images"):
-                    vectors = encoder.encode_images([pixels for _, pixels in opened])
-                with summary.timed("upsert"):
-                    index.upsert(spec.collection, Points([image for image, _ in opened], vectors))
-            summary.images.embedded += len(opened)
+    folder = Path(spec.photos)
+    current: set[int] = set()
+    if not plan.force:
+        with summary.timed("look up"):
+            current = {image.id for image, stored in _stored(index, spec, images) if _is_current(image, stored, folder)}
+    summary.images.already_there = len(current)
+    batches = _batches(images, current, encoders[0].batch_size)
+    recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode)
+    with (
+        _bar(len(images) - len(current), "images") as bar,
+        PhotoReader(
+            recipe, workers=plan.workers, processes=plan.processes, batch_size=encoders[0].batch_size
+        ) as reader,
+    ):
+        under_way: deque[tuple[list[Image], PendingVectors]] = deque()
+        read = reader.batches([[image.file for image in batch] for batch in batches])
+        for number, (batch, photos) in enumerate(zip(batches, summary.waited("photos", read), strict=True)):
+            good = _sort_out(batch, photos, summary)
+            with summary.waiting("encoder", "encode images"):
+                if good:
+                    pending = encoders[number % len(encoders)].start(photos.rows(list(good)))
+                    under_way.append((list(good.values()), pending))
+            if len(under_way) > len(encoders):  # so that a device has its next batch while the last one is fetched
+                _finish(under_way.popleft(), writer, summary)
             bar.update(len(batch))
+        for last in under_way:
+            _finish(last, writer, summary)
+
+
+def _sort_out(batch: Sequence[Image], photos: ReadBatch, summary: Summary) -> dict[int, Image]:
+    """The images that could be read, with their marks, by row of the batch; the others become failures."""
+    summary.worked(photos.seconds)
+    good = {}
+    for row, (image, outcome) in enumerate(zip(batch, photos.outcomes, strict=True)):
+        if isinstance(outcome, PhotoError):
+            summary.failures.append(Failure(image.file, image.id, "open", str(outcome)))
+        else:
+            good[row] = replace(image, photo=outcome)
+    return good
+
+
+def _finish(batch: tuple[list[Image], PendingVectors], writer: _Writer, summary: Summary) -> None:
+    images, pending = batch
+    with summary.waiting("encoder", "encode images"):
+        vectors = pending.vectors()
+    writer.put(Points(images, vectors))
 
 
 def _embed_captions(
-    index: Index, spec: CollectionSpec, encoder: ClipEncoder, captions: Sequence[Caption], summary: Summary
+    index: Index,
+    writer: _Writer,
+    encoders: Sequence[ClipEncoder],
+    spec: CollectionSpec,
+    captions: Sequence[Caption],
+    plan: Plan,
+    summary: Summary,
 ) -> None:
     # Like lengths together waste no padding, and like sentences get one vector: their ties are real ties.
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
-    with _bar(len(ordered), "captions") as bar:
-        for start in range(0, len(ordered), CAPTIONS_PER_WRITE):
-            batch = ordered[start : start + CAPTIONS_PER_WRITE]
-            with summary.timed("encode captions"):
-                vectors = encoder.encode_texts([caption.text for caption in batch])
-            with summary.timed("upsert"):
-                index.upsert(spec.collection, Points(batch, vectors))
-            summary.captions.embedded += len(batch)
+    current: set[int] = set()
+    if not plan.force:
+        with summary.timed("look up"):
+            current = {caption.id for caption, stored in _stored(index, spec, ordered) if stored == caption}
+    summary.captions.already_there = len(current)
+    batches = _batches(ordered, current, encoders[0].texts_at_once)
+    with ExitStack() as stack:
+        bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))
+        threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in encoders]
+
+        def encode(number: int) -> Future[Vectors]:
+            which = number % len(encoders)
+            return threads[which].submit(encoders[which].encode_texts, [caption.text for caption in batches[number]])
+
+        ahead = map(encode, range(len(batches)))
+        under_way = deque(islice(ahead, 2 * len(encoders)))
+        for batch in batches:
+            with summary.waiting("encoder", "encode captions"):
+                vectors = under_way.popleft().result()
+            under_way.extend(islice(ahead, 1))
+            writer.put(Points(batch, vectors))
             bar.update(len(batch))
-    summary.truncated = encoder.truncated
+    summary.truncated = sum(encoder.truncated for encoder in encoders)
 
 
-def _decoded(
-    photos: Path, images: Sequence[Image], summary: Summary
-) -> Iterator[list[tuple[Image, PIL.Image.Image | PhotoError]]]:
-    """Batches of opened photos; the next batch is decoded by threads while the caller encodes this one."""
+def _stored(index: Index, spec: CollectionSpec, records: Sequence[R]) -> Iterator[tuple[R, Image | Caption]]:
+    """The records that the collection has under their ids, each with what is stored there."""
+    for start in range(0, len(records), POINTS_PER_LOOK_UP):
+        some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
+        for stored in index.retrieve(spec.collection, list(some)).records:
+            yield some[stored.id], stored
 
-    def opened(image: Image) -> tuple[Image, PIL.Image.Image | PhotoError]:
-        try:
-            return image, open_photo(photos, image.file)
-        except PhotoError as error:
-            return image, error
 
-    with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-        starts = range(0, len(images), PHOTOS_PER_WRITE)
-        batches = (pool.map(opened, images[start : start + PHOTOS_PER_WRITE]) for start in starts)
-        under_way = deque(itertools.islice(batches, 1))
-        while under_way:
-            under_way.extend(itertools.islice(batches, 1))
-            with summary.timed("wait for photos"):
-                batch = list(under_way.popleft())
-            yield batch
+def _is_current(image: Image, stored: Image | Caption, folder: Path) -> bool:
+    """Whether what is stored says the same, and was made from the photo that is there now."""
+    if not isinstance(stored, Image) or stored.photo is None or replace(stored, photo=None) != image:
+        return False
+    return is_same_photo(folder, image.file, stored.photo)
+
+
+def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
+    """Batches of what is to be embedded. Their borders do not depend on what is there already, so a run that was killed
+    and taken up again encodes the same batches as an undisturbed one, to the same bits."""
+    batches = (records[start : start + size] for start in range(0, len(records), size))
+    return [missing for batch in batches if (missing := [record for record in batch if record.id not in current])]
+
+
+class _Writer:
+    """Upserts in a thread of its own, a few batches behind; a context manager that waits for the last of them."""
+
+    def __init__(self, index: Index, spec: CollectionSpec, tally: Tally, summary: Summary) -> None:
+        self._index, self._spec, self._tally, self._summary = index, spec, tally, summary
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="upsert")
+        self._under_way: deque[Future[None]] = deque()
+
+    def put(self, points: Points) -> None:
+        """Queues points; waits while too many are queued. Raises what an earlier write raised."""
+        with self._summary.waiting("writer"):
+            while len(self._under_way) >= WRITES_UNDER_WAY:
+                self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(self._write, points))
+
+    def _write(self, points: Points) -> None:
+        with self._summary.timed("upsert"):
+            self._index.upsert(self._spec.collection, points)
+        self._tally.embedded += len(points)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            for write in self._under_way:
+                write.result()
 
 
 def _bar(total: int, unit: str) -> tqdm[NoReturn]:

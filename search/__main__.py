@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = command.application("Search captioned photos with words or with a picture.")
 
 ToOption = Annotated[Kind, typer.Option("--to", help="What to find")]
-CountOption = Annotated[int, typer.Option("-k", min=1, help="How many results")]
+CountOption = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results")]
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated")]
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Where the model is now, if it moved [default: the remembered one]")
@@ -100,11 +100,12 @@ def _where(splits: list[str] | None) -> Where | None:
 def _show(
     searcher: Searcher, query: str, hits: list[Hit], as_json: bool, html: Path | None, images: Path | None
 ) -> None:
-    typer.echo(show.json_lines(hits) if as_json else show.table(hits))
+    typer.echo(show.json_lines(hits) if as_json else show.table(hits) + "\n", nl=False)
     if html is not None:
         from search.sheet import Section, contact_sheet
 
-        html.write_text(contact_sheet(query, [Section(query, hits)], lambda image_id: searcher.photo(image_id, images)))
+        sheet = contact_sheet(query, [Section(query, hits)], lambda image_id: searcher.photo(image_id, images))
+        html.write_text(sheet, encoding="utf-8")
         command.note(f"the pictures are in {html.resolve()}")
 
 

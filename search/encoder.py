@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import urllib.error
 import urllib.request
 import warnings
@@ -14,10 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from search.errors import EncoderError
 from search.index import Vectors
+from search.pixels import Preparation
+from search.tensors import PendingVectors, enough_memory, find_pixel_path
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +46,9 @@ class ClipEncoder:
     Args:
         model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
         device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
-        batch_size: inputs per forward pass; None takes 128 on a GPU and 32 on a CPU.
+        batch_size: inputs per forward pass; None takes 256 on a GPU and 16 on a CPU (where a larger one is not faster,
+            and Ctrl-C would wait for it).
+        dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
 
     Raises:
@@ -57,6 +61,7 @@ class ClipEncoder:
         *,
         device: str = "auto",
         batch_size: int | None = None,
+        dtype: str = "auto",
         prompt: str | None = None,
     ) -> None:
         if prompt is not None and prompt.count("{}") != 1:
@@ -69,16 +74,36 @@ class ClipEncoder:
         """How many texts so far were longer than the model reads; their ends were cut off."""
         self._model = _load(source, _device(device))
         self.weights = weights_hash(self._model)
-        if self._model.device.type == "cpu":
-            self._model.float()  # half precision is slow and coarse on a CPU
+        self._model.to(_dtype(dtype, self._model.device))
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.device = str(self._model.device)
-        self.batch_size = batch_size or (32 if self._model.device.type == "cpu" else 128)
+        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 256)
         self.dim = self._dimension()
+        self._pixels = find_pixel_path(self._model)
+
+    @property
+    def texts_at_once(self) -> int:
+        """How many texts go into one forward pass: more than photos, since they are lighter."""
+        return 4 * self.batch_size
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What `start` takes as done to arrays of pixels; None where only the model's own processor can do it."""
+        return self._pixels.preparation if self._pixels else None
+
+    def start(self, photos: npt.NDArray[np.uint8] | Sequence[Image.Image]) -> PendingVectors:
+        """Begins to encode photos; on a GPU this returns before it is done.
+
+        `photos`: RGB images, or, where there is a `preparation`, what it made of them, uint8 (n, height, width, 3),
+        which may be written again as soon as this returns. The vectors are the same.
+        """
+        if self._pixels is not None and isinstance(photos, np.ndarray):
+            return self._pixels.start(photos, self.batch_size)
+        return PendingVectors([self._embed(list(photos), self.batch_size)])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Vectors float32 (n, dim) of unit length of RGB images."""
-        return self._encode(list(images))
+        return self.start(images).vectors()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors float32 (n, dim) of unit length; the same text twice gives the same vector twice.
@@ -89,19 +114,18 @@ class ClipEncoder:
         self.truncated += self._count_too_long(wrapped)
         once = list(dict.fromkeys(wrapped))
         row = {text: number for number, text in enumerate(once)}
-        return self._encode(once)[[row[text] for text in wrapped]]
+        vectors = PendingVectors([self._embed(once, self.texts_at_once)]).vectors()
+        return vectors[[row[text] for text in wrapped]]
 
-    def _encode(self, inputs: list[str] | list[Image.Image]) -> Vectors:
+    def _embed(self, inputs: list[str] | list[Image.Image], batch_size: int) -> torch.Tensor:
+        """float32 (n, dim) of unit length, on the model's device."""
+        import torch
+
         if not inputs:
-            return np.empty((0, self.dim), dtype=np.float32)
-        vectors = self._model.encode(
-            inputs,
-            batch_size=self.batch_size,
-            show_progress_bar=False,
-            convert_to_tensor=True,
-            normalize_embeddings=True,
-        )
-        return np.ascontiguousarray(vectors.float().cpu().numpy())
+            return torch.empty(0, self.dim)
+        with enough_memory():
+            vectors = self._model.encode(inputs, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True)
+        return torch.nn.functional.normalize(vectors.float(), dim=1)
 
     def _count_too_long(self, texts: list[str]) -> int:
         limit = self._model.max_seq_length
@@ -158,11 +182,11 @@ def _locate_on_hub(name: str) -> ModelSource:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     elsewhere = "give a model folder with --model PATH"
+    absent = f"the model {name} is not in this machine's cache"
     try:
         for file in ("modules.json", "config.json"):
             if isinstance(found := try_to_load_from_cache(name, file), str):
                 return ModelSource(name, Path(found).parent.name, cached=True)
-        absent = f"the model {name} is not in this machine's cache"
         if constants.HF_HUB_OFFLINE:
             raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
         if problem := _unreachable(constants.ENDPOINT):  # the hub's own client would try again for a minute
@@ -170,11 +194,20 @@ def _locate_on_hub(name: str) -> ModelSource:
         return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
     except HFValidationError:
         raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
-    except HfHubHTTPError as error:
+    except _transport_errors() as error:
+        if not isinstance(error, HfHubHTTPError):
+            raise EncoderError(f"{absent} and the model hub broke off ({_first_line(error)}): {elsewhere}") from error
         status = error.response.status_code
         raise EncoderError(
             f"the model hub gives no model {name} (HTTP {status}): check the name, or {elsewhere}"
         ) from error
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises when a connection breaks: the base of its own errors, in whichever HTTP library."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError") or (OSError,)
 
 
 def _unreachable(url: str) -> str | None:
@@ -193,11 +226,12 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads do not survive worker processes
     from sentence_transformers import SentenceTransformer
 
     # What the model's own code warns of is nothing that a user of this project can change.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
+    broken: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+    broken += _transport_errors()
     try:
         model = SentenceTransformer(
             source.name,
@@ -206,7 +240,7 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
             local_files_only=source.cached,
             processor_kwargs={"backend": "pil"},  # torchvision's resize gives other vectors
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except broken as error:
         if isinstance(error, OSError) and source.cached and source.revision:
             return _load(replace(source, cached=False), device)  # an interrupted download: fetch the rest
         raise EncoderError(f"cannot load the model {source.name}: {_first_line(error)}") from error
@@ -235,6 +269,17 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise EncoderError(f"no device {name!r} here ({_first_line(error)}): use --device auto or cpu") from error
     return device
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"  # half precision is slow or coarse elsewhere
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise EncoderError(f"no dtype {name!r}: use auto, {', '.join(known)}")
+    return known[name]
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 CocoSearchError
 ├── SettingsError          a setting from the environment or the command line makes no sense
 ├── AnnotationError        an annotation file is missing, broken or lacks what was asked for
+├── DownloadError          a file cannot be fetched, is not what it should be, or there is no room for it
 ├── PhotoError             one photo cannot be read (ingestion records it and goes on)
 ├── EncoderError           a model cannot be loaded or does not do what is needed
 ├── QueryError             a question that cannot be asked, such as an id that is not there
@@ -23,6 +24,7 @@ __all__ = [
     "AnnotationError",
     "CocoSearchError",
     "CollectionMissing",
+    "DownloadError",
     "EncoderError",
     "EvaluationError",
     "IndexBusy",
@@ -46,6 +48,10 @@ class SettingsError(CocoSearchError):
 
 class AnnotationError(CocoSearchError):
     """An annotation file is missing, broken or lacks what was asked for."""
+
+
+class DownloadError(CocoSearchError):
+    """A file cannot be fetched, is not what it should be, or there is no room for it."""
 
 
 class PhotoError(CocoSearchError):
@@ -85,4 +91,8 @@ class InvalidPoints(IndexFailure):
 
 
 class ServerError(IndexFailure):
-    """A Qdrant server refused or did not answer."""
+    """A Qdrant server refused or did not answer; `transient` where trying again later may help."""
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient

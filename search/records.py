@@ -7,7 +7,7 @@ what a person reads in the Qdrant dashboard, so the names in them are part of th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from search.errors import IndexFailure
@@ -16,11 +16,21 @@ Kind = Literal["images", "captions"]
 
 
 @dataclass(frozen=True, slots=True)
+class PhotoMark:
+    """Which photo file was embedded: its size in bytes, its time of change in nanoseconds, a hash of its content."""
+
+    bytes: int
+    modified: int
+    blake2b: str
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One photo of the data set.
 
     `order` is its 0-based place in the annotation file, `file` its path below the photo folder, `url` the official
-    address where there is one, `captions` all of its captions in the order of the annotation file.
+    address where there is one, `captions` all of its captions in the order of the annotation file, `photo` what the
+    stored vector was made from.
     """
 
     id: int
@@ -29,6 +39,7 @@ class Image:
     file: str
     url: str | None
     captions: tuple[str, ...]
+    photo: PhotoMark | None = None
 
     @property
     def image_id(self) -> int:
@@ -42,6 +53,7 @@ class Image:
             "file": self.file,
             "captions": list(self.captions),
             **({"url": self.url} if self.url else {}),
+            **({"photo": asdict(self.photo)} if self.photo else {}),
         }
 
 
@@ -99,10 +111,11 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             file=payload["file"],
             url=payload.get("url"),
             captions=tuple(payload["captions"]),
+            photo=PhotoMark(**payload["photo"]) if "photo" in payload else None,
         )
-    except KeyError as missing:
+    except (KeyError, TypeError) as missing:
         known = {key: payload[key] for key in ("caption_id", "image_id") if key in payload}
         raise IndexFailure(
-            f"a stored point ({known or 'without ids'}) has no {missing} in its payload: "
+            f"a stored point ({known or 'without ids'}) lacks {missing} in its payload: "
             "something else wrote into this collection; ingest it again under another --dataset"
         ) from None

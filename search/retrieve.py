@@ -14,7 +14,7 @@ from PIL import Image
 
 from search.encoder import ClipEncoder, Encoder
 from search.errors import PhotoError, QueryError, SettingsError
-from search.index import CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.index import MAX_ID, CollectionSpec, Index, Vectors, Where, collection_name, open_index
 from search.pixels import open_image, open_photo
 from search.records import Hit, Kind
 from search.records import Image as ImageRecord
@@ -55,11 +55,14 @@ class Searcher:
         """The `k` images or captions nearest to a text, best first.
 
         Raises:
-            QueryError: the text is empty.
+            QueryError: the text is empty or no text, or the split is not there.
             SpecMismatch: the encoder is not the model that made the collection.
         """
         if not text.strip():
             raise QueryError("the text to search for is empty")
+        if not text.isprintable() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+            raise QueryError("the text to search for is not valid UTF-8")
+        self._check(k, to, where)
         return self._nearest(self.encoder.encode_texts([text])[0], k, to, where)
 
     def image(
@@ -71,6 +74,7 @@ class Searcher:
             PhotoError: the file is no picture that can be opened.
             SpecMismatch: the encoder is not the model that made the collection.
         """
+        self._check(k, to, where)
         try:
             opened = open_image(image) if isinstance(image, Path) else image
         except PhotoError as error:
@@ -83,8 +87,9 @@ class Searcher:
         Raises:
             QueryError: no image of this id is stored.
         """
-        if not 0 <= image_id < 2**64:
+        if not 0 <= image_id < MAX_ID:
             raise QueryError(f"{image_id} is no image id")
+        self._check(k, to, where)
         stored = self.index.retrieve(self.collection("images"), [image_id], vectors=True)
         if stored.vectors is None or not len(stored.vectors):
             raise QueryError(f"no image {image_id} in {self.collection('images')} (a file is given as ./{image_id})")
@@ -97,12 +102,11 @@ class Searcher:
         """The photo of a stored image, from `folder`, by default the remembered one.
 
         Raises:
-            PhotoError: it cannot be opened.
-            QueryError: no image of this id is stored.
+            PhotoError: it cannot be opened, or no image of this id is stored.
         """
         found = self.index.retrieve(self.collection("images"), [image_id]).records
         if not found or not isinstance(found[0], ImageRecord):
-            raise QueryError(f"no image {image_id} in {self.collection('images')}")
+            raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
         return open_photo(folder or Path(self._spec.photos), found[0].file)
 
     @cached_property
@@ -128,12 +132,15 @@ class Searcher:
     ) -> None:
         self.close()
 
-    def _nearest(self, vector: Vectors, k: int, to: Kind, where: Where | None) -> list[Hit]:
+    def _check(self, k: int, to: Kind, where: Where | None) -> None:
+        """Refuses what cannot be answered before a model is loaded for it."""
         if k < 1:
             raise QueryError(f"k is {k}: ask for at least one result")
-        known = self._spec.splits
+        known = self.index.spec(self.collection(to)).splits
         if where and (strange := [split for split in where.splits or () if split not in known]):
             raise QueryError(f"{self.collection(to)} has no split {strange[0]!r}; it has {', '.join(known)}")
+
+    def _nearest(self, vector: Vectors, k: int, to: Kind, where: Where | None) -> list[Hit]:
         return self.index.query(self.collection(to), vector[np.newaxis], k, where=where)[0]
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from search.errors import SettingsError
@@ -27,24 +27,26 @@ class Settings(BaseSettings):
     qdrant_grpc_port: int | None = Field(default=None, ge=1, le=65535)
     qdrant_timeout: int = Field(default=30, ge=1)
 
-    @field_validator("qdrant_url", "qdrant_api_key", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return value or None
+    def _empty_is_unset(cls, values: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in values.items() if value != ""}
 
     @field_validator("qdrant_url")
     @classmethod
     def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
         if value is not None:
             parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
                 raise ValueError(f"{value!r} is not an address such as http://localhost:6333")
         return value
 
-    @property
-    def place(self) -> str:
-        """The index's address as a person would name it."""
-        return self.qdrant_url or str(self.index_path)
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def load_settings(path: Path | None = None, url: str | None = None) -> Settings:

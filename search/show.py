@@ -20,7 +20,8 @@ def as_json(hit: Hit, rank: int) -> dict[str, Any]:
 
 
 def json_lines(hits: Sequence[Hit]) -> str:
-    return "\n".join(json.dumps(as_json(hit, rank), ensure_ascii=False) for rank, hit in enumerate(hits, start=1))
+    """One object a line, each line ended."""
+    return "".join(json.dumps(as_json(hit, rank), ensure_ascii=False) + "\n" for rank, hit in enumerate(hits, start=1))
 
 
 def table(hits: Sequence[Hit], width: int | None = None) -> str:

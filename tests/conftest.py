@@ -14,6 +14,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 
@@ -29,6 +30,9 @@ from search.index.server import ServerIndex
 from search.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
+
+# Read before any test clears the environment.
+SERVER_URL, SERVER_KEY, SERVER_GRPC_PORT = map(os.environ.get, ("QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT"))
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLE = SHARED / "data/coco-sample"
@@ -93,10 +97,9 @@ def write_photo_set(folder: Path, photos: int, dataset: str = "coco") -> Path:
 @pytest.fixture(scope="session")
 def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A real server: the one at QDRANT_URL, or a `qdrant` binary on PATH, started here."""
-    url, key = os.environ.get("QDRANT_URL"), os.environ.get("QDRANT_API_KEY")
-    if url:
-        port = os.environ.get("QDRANT_GRPC_PORT")
-        yield Settings(qdrant_url=url, qdrant_api_key=key, qdrant_grpc_port=port)  # type: ignore[arg-type]
+    if SERVER_URL:
+        given = {"qdrant_url": SERVER_URL, "qdrant_api_key": SERVER_KEY, "qdrant_grpc_port": SERVER_GRPC_PORT}
+        yield Settings.model_validate({name: value for name, value in given.items() if value})
         return
     binary = shutil.which("qdrant")
     if binary is None:
@@ -120,6 +123,19 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
             process.terminate()
 
 
+class LocalClient(QdrantClient):
+    """The client's local mode, closer to a server: an update of metadata removes what is null, as a server does."""
+
+    def update_collection(self, collection_name: str, **changes: Any) -> bool:  # type: ignore[override]
+        metadata = changes.pop("metadata", None)
+        if metadata is not None:
+            stored = self._client._get_collection(collection_name).config.metadata  # type: ignore[attr-defined]
+            for key in [key for key, value in metadata.items() if value is None]:
+                stored.pop(key, None)
+            changes["metadata"] = {key: value for key, value in metadata.items() if value is not None}
+        return super().update_collection(collection_name, **changes)
+
+
 @pytest.fixture
 def dataset() -> str:
     """A data set's name of its own for each test, so that a shared server stays clean."""
@@ -133,7 +149,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
     if request.param == "embedded":
         made = EdgeIndex(tmp_path / "index")
     elif request.param == "memory":
-        made = ServerIndex(QdrantClient(":memory:"), ":memory:", "qdrant-client local mode")
+        made = ServerIndex(LocalClient(":memory:"), ":memory:", "qdrant-client local mode")
     else:
         made = open_index(request.getfixturevalue("qdrant_server"))
     yield made

@@ -223,6 +223,7 @@ def test_an_empty_index(call: Call) -> None:
     for command in (("search", "text", "a dog"), ("search", "image", 42), ("eval", "run")):
         assert "run `python -m ingest run`" in one_line_error(call(*command, "--path", "nothing"))
     assert not Path("nothing").exists()
+    assert "no collection absent_captions" in one_line_error(call("ingest", "status", "--dataset", "absent"))
     code, out, _ = call("ingest", "status", "--path", "nothing")
     assert code == 0
     assert "no collections yet" in out
@@ -234,6 +235,8 @@ def test_queries_that_cannot_be_asked(call: Call, photo_set: Path, clip_folder: 
     assert "is no image id" in one_line_error(call("search", "image", 10**30, *place))
     assert "absent.jpg: no such file" in one_line_error(call("search", "image", "absent.jpg", *place))
     assert "empty" in one_line_error(call("search", "text", " ", *place))
+    assert "not valid UTF-8" in one_line_error(call("search", "text", "caf\udce9", *place))
+    assert call("search", "text", "noise", "-k", 10**20, *place)[0] == 2
     assert "no split 'dev'" in one_line_error(call("search", "text", "noise", "--split", "dev", *place))
     assert "no split 'dev'" in one_line_error(call("eval", "run", "--split", "dev", *place))
 
@@ -252,7 +255,8 @@ def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch)
 
 def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not both" in one_line_error(call("ingest", "status", "--path", "a", "--url", "http://b"))
-    assert "not an address" in one_line_error(call("ingest", "status", "--url", "localhost:6333"))
+    for wrong in ("localhost:6333", "http://localhost:99999", "http://localhost:abc", "ftp://localhost"):
+        assert "not an address" in one_line_error(call("ingest", "status", "--url", wrong))
     assert "--dataset" in one_line_error(call("search", "text", "a dog", "--dataset", "../etc"))
     monkeypatch.setenv("QDRANT_GRPC_PORT", "many")
     assert "QDRANT_GRPC_PORT" in one_line_error(call("ingest", "status"))
@@ -266,7 +270,18 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["ingest", "ingest run", "ingest status", "search", "search text", "search image", "eval", "eval run"],
+    [
+        "ingest",
+        "ingest run",
+        "ingest demo",
+        "ingest download",
+        "ingest status",
+        "search",
+        "search text",
+        "search image",
+        "eval",
+        "eval run",
+    ],
 )
 def test_help_is_instant(arguments: str) -> None:
     """No help text waits for torch, the Qdrant client or numpy."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from test_index import fill, image, unit
 
-from search.errors import IndexBusy, IndexFailure, SpecMismatch
+from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Points
 from search.index.edge import EdgeIndex
 
@@ -54,6 +55,34 @@ def filled(tmp_path: Path, make_spec: MakeSpec) -> tuple[Path, CollectionSpec]:
     fill(index, spec, 10)
     index.close()
     return index.path, spec
+
+
+def test_reading_makes_no_shard(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    shutil.rmtree(path / spec.collection)
+    with pytest.raises(CollectionMissing):
+        EdgeIndex(path).count(spec.collection)
+    assert not (path / spec.collection).exists()
+
+
+def test_a_refused_creation_changes_nothing(
+    filled: tuple[Path, CollectionSpec], make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = filled
+    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.1)
+    with another_process(HOLD, str(path), spec.collection) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(IndexBusy):
+            EdgeIndex(path).create(make_spec(photos="/elsewhere"))
+    assert EdgeIndex(path).spec(spec.collection) == spec
+
+
+def test_other_files_in_the_folder_are_no_collections(filled: tuple[Path, CollectionSpec]) -> None:
+    path, spec = filled
+    (path / "notes.json").write_text("{}")
+    (path / "notes").mkdir()
+    assert EdgeIndex(path).collections() == [spec.collection]
 
 
 def test_points_survive_closing(filled: tuple[Path, CollectionSpec]) -> None:

@@ -245,6 +245,17 @@ def test_any_text_survives(index: Index, make_spec: MakeSpec, texts: list[str]) 
     assert index.retrieve(spec.collection, [7]).records == [written]
 
 
+def test_creating_again_and_again_keeps_the_specification(index: Index, make_spec: MakeSpec) -> None:
+    for revision in (None, "abc", None):  # what is None must neither stay nor be missed
+        index.create(make_spec(revision=revision))
+        assert index.spec(make_spec().collection).revision == revision
+
+
+def test_another_annotation_file_is_a_warning(index: Index, make_spec: MakeSpec) -> None:
+    index.create(make_spec())
+    assert "another annotation file" in index.create(make_spec(annotations="d" * 64))[0]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])
 def test_points_refuse_vectors_without_a_direction(bad: float) -> None:
     vectors = unit(2)
@@ -263,9 +274,12 @@ def test_points_refuse_what_does_not_fit() -> None:
 def test_a_collection_of_somebody_else_is_not_touched(make_spec: MakeSpec) -> None:
     client = QdrantClient(":memory:")
     spec = make_spec()
-    client.create_collection(
-        spec.collection, vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE)
-    )
+    for name, metadata in ((spec.collection, None), ("docs", {"owner": "x"}), ("other_images", {"owner": "x"})):
+        client.create_collection(
+            name,
+            vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE),
+            metadata=metadata,
+        )
     index = ServerIndex(client, ":memory:", "local")
     assert index.collections() == []
     with pytest.raises(SpecMismatch, match="not written by coco-search"):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -68,6 +69,29 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     assert near(upright.crop((8, 44, 40, 60)), (255, 255, 255))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_made_upright(tmp_path: Path, orientation: int) -> None:
+    picture = PIL.Image.linear_gradient("L").resize((64, 48)).convert("RGB")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    file = saved(tmp_path, picture, "a.png", exif=exif)
+    assert open_image(file).tobytes() == PIL.ImageOps.exif_transpose(PIL.Image.open(file)).convert("RGB").tobytes()
+
+
+@pytest.mark.filterwarnings("ignore:Tag data larger")
+def test_odd_metadata_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "description"
+    content = bytearray(saved(tmp_path, PIL.Image.new("RGB", (64, 48), ORANGE), "a.jpg", exif=exif).read_bytes())
+    start = content.index(b"Exif\0\0") + 6
+    entry = content.index(b"\x01\x0e\x00\x02", start) if b"\x01\x0e\x00\x02" in content else None
+    assert entry is not None
+    content[entry + 2 : entry + 4] = b"\x00\x05"  # the description claims to be a fraction
+    (tmp_path / "odd.jpg").write_bytes(content)
+    assert open_image(tmp_path / "odd.jpg").size == (48, 64)
+
+
 def test_one_pixel_high(tmp_path: Path) -> None:
     assert open_image(saved(tmp_path, PIL.Image.new("RGB", (64, 1)), "a.jpg")).size == (64, 1)
     with pytest.raises(PhotoError, match="3000 x 1 pixels"):
@@ -119,7 +143,12 @@ def test_a_photo_folder_that_is_itself_a_link(tmp_path: Path) -> None:
 
 def _example(format_name: str) -> bytes:
     stream = io.BytesIO()
-    PIL.Image.effect_noise((40, 30), 60).convert("RGB").save(stream, format_name)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    exif[0x011A] = 72.5
+    options = {"exif": exif} if format_name in ("JPEG", "PNG", "WEBP", "TIFF") else {}
+    PIL.Image.effect_noise((40, 30), 60).convert("RGB").save(stream, format_name, **options)
     return stream.getvalue()
 
 

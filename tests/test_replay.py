@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_index import caption, image
 
 from eval.metrics import summarise
-from eval.protocol import Protocol, Side, Task, read_protocol
+from eval.protocol import Evaluation, Side, Task, read_protocol
 from eval.replay import agreement, oracle_ranks, qdrant_ranks
 from search.errors import EvaluationError
 from search.index import CollectionSpec, Index, Points, SplitSize, Where
@@ -116,7 +116,7 @@ def related(images: int, per_image: int, dim: int, noise: float, seed: int = 0) 
     return unit(centres), unit(near)
 
 
-def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5) -> Protocol:
+def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5) -> Evaluation:
     return read_protocol(index, dataset, splits, captions)
 
 
@@ -176,6 +176,23 @@ def test_disagreement_is_told_from_rounding() -> None:
 def test_a_missing_image_is_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     store(index, make_spec, *related(10, 5, 8, noise=0.5), expected=14)
     with pytest.raises(EvaluationError, match="split test lacks 2 of 7 images"):
+        read(index, dataset, ["test"])
+
+
+def test_strangers_in_the_gallery_are_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    images, captions = related(10, 5, 8, noise=0.5)
+    store(index, make_spec, images, captions)
+    collection = make_spec().collection
+    index.upsert(collection, Points([image(100, "test", tuple("abcde"))], images[:1]))
+    with pytest.raises(EvaluationError, match="6 images where its annotation file has 5"):
+        read(index, dataset, ["test"])
+
+
+def test_left_over_captions_are_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    images, captions = related(10, 5, 8, noise=0.5)
+    store(index, make_spec, images, captions)
+    index.upsert(make_spec().collection, Points([image(0, "test", tuple("abc"))], images[:1]))
+    with pytest.raises(EvaluationError, match="2 captions belong to no image's own list"):
         read(index, dataset, ["test"])
 
 

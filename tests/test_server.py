@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import grpc
 import pytest
 from pydantic import SecretStr
+from qdrant_client import QdrantClient
+from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
-from search.index import open_index
-from search.index.server import connect
+from search.index import CollectionSpec, Points, open_index
+from search.index.server import ServerIndex, connect
 from search.settings import Settings
 
 ANSWERS = {
@@ -69,7 +71,7 @@ def settings(port: int, grpc_port: int | None = None) -> Settings:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_key_over_rest(status: int) -> None:
-    with rest_server(status) as port, pytest.raises(ServerError, match="refuses the API key: set QDRANT_API_KEY"):
+    with rest_server(status) as port, pytest.raises(ServerError, match=r"refuses the API key .*set QDRANT_API_KEY"):
         connect(settings(port))
 
 
@@ -85,10 +87,6 @@ def test_a_wrong_key_over_rest(status: int) -> None:
     ],
 )
 def test_what_grpc_refuses_is_explained(code: grpc.StatusCode, words: str) -> None:
-    from qdrant_client import QdrantClient
-
-    from search.index.server import ServerIndex
-
     with grpc_server(code) as port:
         client = QdrantClient(url="http://127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
         index = ServerIndex(client, "http://127.0.0.1", "test")
@@ -111,10 +109,92 @@ def test_nothing_but_a_web_page() -> None:
         connect(settings(port))
 
 
+def test_too_old_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "/", {"title": "qdrant", "version": "1.15.4"})
+    with rest_server() as port, pytest.raises(ServerError, match=r"Qdrant 1\.15\.4: 1\.16 or newer is needed"):
+        connect(settings(port))
+
+
+def test_a_page_that_is_no_qdrant() -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ServerError, match="it is no Qdrant"):
+            connect(settings(server.server_port))
+        server.shutdown()
+
+
+class Flaky(QdrantClient):
+    """Fails some writes the way a server that is away does."""
+
+    def __init__(self, failures: int, code: grpc.StatusCode) -> None:
+        super().__init__(":memory:")
+        self.failures, self.code = failures, code
+
+    def upsert(self, *args: Any, **kwargs: Any) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise FakeRpcError(self.code)
+        return super().upsert(*args, **kwargs)
+
+
+class FakeRpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return "made up"
+
+    def initial_metadata(self) -> None: ...
+    def trailing_metadata(self) -> None: ...
+    def is_active(self) -> bool:
+        return False
+
+    def time_remaining(self) -> None: ...
+    def cancel(self) -> bool:
+        return False
+
+    def add_callback(self, callback: object) -> bool:
+        return bool(callback)
+
+
+def test_writes_wait_for_a_server_that_is_away(
+    make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.index.server.FIRST_PAUSE", 0.01)
+    spec = make_spec()
+    client = Flaky(3, grpc.StatusCode.UNAVAILABLE)
+    index = ServerIndex(client, "http://flaky", "test")
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(1)], unit(1)))
+    assert index.count(spec.collection) == 1
+
+    monkeypatch.setattr("search.index.server.RETRY_SECONDS", 0.05)
+    client.failures = 1000
+    with pytest.raises(ServerError, match="no Qdrant server answers"):
+        index.upsert(spec.collection, Points([image(2)], unit(1)))
+
+    client.failures, client.code = 1, grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(ServerError, match="INVALID_ARGUMENT"):
+        index.upsert(spec.collection, Points([image(2)], unit(1)))
+    assert client.failures == 0  # asked once: asking again would not help
+
+
 def test_a_real_server_speaks_grpc_and_refuses_a_wrong_key(qdrant_server: Settings) -> None:
     index = open_index(qdrant_server)
     assert "gRPC" in index.engine
     index.close()
-    if os.environ.get("QDRANT_API_KEY"):
+    if qdrant_server.qdrant_api_key:
         with pytest.raises(ServerError, match="API key"):
             connect(qdrant_server.model_copy(update={"qdrant_api_key": SecretStr("wrong")}))

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from search.errors import InvalidPoints
+from search.errors import IndexFailure, InvalidPoints
 from search.index.spec import CollectionSpec, SplitSize, collection_name
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, record_of
 from search.settings import Settings
 
 __all__ = [
+    "MAX_ID",
     "Batch",
     "CollectionInfo",
     "CollectionSpec",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Vectors = npt.NDArray[np.float32]
+MAX_ID = 2**63  # ids are in payloads too, where integers have a sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Points:
     """Records and their vectors, float32 (n, dim), ready to be stored under `record.id`.
 
     Raises:
-        InvalidPoints: shapes differ, an id is no unsigned 64-bit integer, or a vector is NaN, infinite or zero (the
+        InvalidPoints: shapes differ, an id is not between 0 and 2^63, or a vector is NaN, infinite or zero (the
             embedded engine would store those and rank them at random).
     """
 
@@ -50,8 +52,8 @@ class Points:
             raise InvalidPoints(f"{len(self.records)} records with vectors of shape {self.vectors.shape}")
         lengths = np.linalg.norm(self.vectors, axis=1)
         for record, length in zip(self.records, lengths, strict=True):
-            if not 0 <= record.id < 2**64:
-                raise InvalidPoints(f"id {record.id} is no unsigned 64-bit integer")
+            if not 0 <= record.id < MAX_ID:
+                raise InvalidPoints(f"id {record.id} is not between 0 and 2^63")
             if not np.isfinite(length) or length == 0:
                 raise InvalidPoints(
                     f"the vector of {record.id} has length {length}: the model gave no usable embedding"
@@ -67,6 +69,42 @@ class Batch:
 
     records: list[Image | Caption]
     vectors: Vectors | None = None
+
+
+class StoredPoint(Protocol):
+    """What both engines' clients give back."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def payload(self) -> Any: ...
+    @property
+    def vector(self) -> Any: ...
+
+
+class ScoredPoint(StoredPoint, Protocol):
+    """What both engines' clients answer to a query."""
+
+    @property
+    def score(self) -> float: ...
+
+
+def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
+    """Stored points as records and, where asked for, vectors."""
+    records = [record_of(point.payload or {}) for point in points]
+    return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
+
+
+def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
+    """Scored points as hits, with records where payloads came along."""
+    return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+
+
+def id_of(point: StoredPoint) -> int:
+    """Raises IndexFailure where the id is not one of ours, a number."""
+    if not isinstance(point.id, int):
+        raise IndexFailure(f"point {point.id} has no integer id: something else wrote into this collection")
+    return point.id
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,17 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
-from search.index import Batch, CollectionInfo, Points, Vectors, Where
+from search.index import Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.spec import CollectionSpec, read_spec
-from search.records import Hit, record_of
+from search.records import Hit
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
 POINTS_PER_SCAN = 1000
+SHARD_CONFIG = "edge_config.json"
+SPARE_BYTES = 128 * 2**20
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
@@ -71,18 +72,30 @@ class EdgeIndex:
         except OSError as error:
             raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
         warnings: list[str] = []
-        if self._spec_file(spec.collection).exists():
+        if spec.collection in self.collections():
+            self._shard(spec.collection)  # nothing is changed while another process has it open
             spec, warnings = self.spec(spec.collection).merged(spec)
-        # The specification comes first: whoever is killed between the two finds it, and makes the shard, next time.
+        # The specification comes first: whoever is killed between the two makes the shard next time.
         _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
-        self._shard(spec.collection)
+        if spec.collection not in self._shards:
+            self._shards[spec.collection] = _open(self.path / spec.collection, spec)
         return warnings
 
     def collections(self) -> list[str]:
-        return sorted(file.stem for file in self.path.glob("*.json") if file.with_suffix("").is_dir())
+        return sorted(
+            file.stem
+            for kind in ("images", "captions")
+            for file in self.path.glob(f"*_{kind}.json")
+            if (self.path / file.stem / SHARD_CONFIG).is_file()
+        )
 
     def upsert(self, collection: str, points: Points) -> None:
         shard = self._shard(collection)
+        if shutil.disk_usage(self.path).free < SPARE_BYTES:  # a full disk would end this process in the engine
+            raise IndexFailure(
+                f"less than {SPARE_BYTES // 2**20} MiB are free on the disk of {self.path}: make room, "
+                "then give the same command again; what was written is safe"
+            )
         batch = [
             qdrant.Point(record.id, vector, record.payload())
             for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
@@ -118,20 +131,14 @@ class EdgeIndex:
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"asking {collection}"):
                 found = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers.extend(
-                [
-                    Hit(int(point.id), point.score, record_of(point.payload) if point.payload else None)
-                    for point in points
-                ]
-                for points in found
-            )
+            answers += map(hits_of, found)
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
         shard = self._shard(collection)
         with _engine(f"reading {len(ids)} points of {collection}"):
-            found = {int(point.id): point for point in shard.retrieve(list(ids), True, vectors)}
-        return _batch([found[point_id] for point_id in ids if point_id in found], vectors)
+            found = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
+        return batch_of([found[point_id] for point_id in ids if point_id in found], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         shard = self._shard(collection)
@@ -144,7 +151,7 @@ class EdgeIndex:
             with _engine(f"reading {collection}"):
                 found, offset = shard.scroll(request)
             if found:
-                yield _batch(found, vectors)
+                yield batch_of(found, vectors)
             if offset is None:
                 return
 
@@ -158,9 +165,9 @@ class EdgeIndex:
         # go on here. A shard has one opener, so ours is closed meanwhile.
         self._shard(collection)
         self._release(collection)
-        build = "import sys; from search.index.edge import _optimize; _optimize(sys.argv[1])"
+        build = "import sys; from search.index.edge import _optimize; _optimize(*sys.argv[1:])"
         done = subprocess.run(
-            [sys.executable, "-c", build, str(self.path / collection)], capture_output=True, text=True, check=False
+            [sys.executable, "-c", build, str(self.path), collection], capture_output=True, text=True, check=False
         )
         if done.returncode:
             reason = done.stderr.strip().splitlines()
@@ -170,14 +177,14 @@ class EdgeIndex:
             )
 
     def spec(self, collection: str) -> CollectionSpec:
-        try:
-            stored = json.loads(self._spec_file(collection).read_text())
-        except FileNotFoundError:
+        if collection not in self.collections():
             known = ", ".join(self.collections()) or "nothing"
             raise CollectionMissing(
                 f"no collection {collection} in {self.path} (it holds {known}): "
                 "run `python -m ingest run`, or say where the index is with --path or --url"
-            ) from None
+            )
+        try:
+            stored = json.loads(self._spec_file(collection).read_text(encoding="utf-8"))
         except ValueError:
             stored = None
         return read_spec(collection, stored)
@@ -231,13 +238,13 @@ def _open(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
                     "(one process at a time; a Qdrant server with --url serves many)"
                 ) from None
             time.sleep(0.1)
-    _owner_file(folder).write_text(f"{os.getpid()} {' '.join(sys.orig_argv)}\n")
+    _owner_file(folder).write_text(f"{os.getpid()} {' '.join(sys.orig_argv)}\n", encoding="utf-8")
     shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
     return shard
 
 
 def _load_or_create(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
-    if (folder / "edge_config.json").exists():
+    if (folder / SHARD_CONFIG).exists():
         shard = qdrant.EdgeShard.load(str(folder))
     else:
         vectors = qdrant.EdgeVectorParams(size=spec.dim, distance=qdrant.Distance.Cosine)
@@ -255,19 +262,18 @@ def _owner_file(folder: Path) -> Path:
 def _holder(folder: Path) -> str:
     """ " (process 42: python -m search serve)" where the last opener said so."""
     try:
-        pid, _, command = _owner_file(folder).read_text().strip().partition(" ")
+        pid, _, command = _owner_file(folder).read_text(encoding="utf-8").strip().partition(" ")
     except OSError:
         return ""
     without_folders = re.sub(r"\S*/", "", command)
     return f" (process {pid}: {without_folders})"
 
 
-def _optimize(folder: str) -> None:
+def _optimize(path: str, collection: str) -> None:
     """What the child process of `optimize` runs."""
-    shard = qdrant.EdgeShard.load(folder)
-    shard.optimize()
-    shard.flush()
-    shard.close()
+    index = EdgeIndex(Path(path))
+    index._shard(collection).optimize()
+    index.close()
 
 
 def _filter(where: Where | None) -> qdrant.Filter | None:
@@ -291,14 +297,9 @@ def _filter(where: Where | None) -> qdrant.Filter | None:
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
-def _batch(points: Sequence[qdrant.Record], vectors: bool) -> Batch:
-    records = [record_of(point.payload or {}) for point in points]
-    return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
-
-
 def _write_atomically(file: Path, text: str) -> None:
     partial = file.with_suffix(".partial")
-    with partial.open("w") as stream:
+    with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

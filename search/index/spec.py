@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
@@ -45,15 +45,20 @@ class CollectionSpec(BaseModel):
     kind: Kind
     dim: int = Field(gt=0)
     model: str
-    revision: str | None
+    revision: str | None = None
     weights: str
     dtype: str
-    prompt: str | None
+    prompt: str | None = None
     decode: str
     annotations: str
     photos: str
     splits: dict[str, SplitSize]
     version: str
+
+    @field_validator("splits")
+    @classmethod
+    def _in_order(cls, splits: dict[str, SplitSize]) -> dict[str, SplitSize]:
+        return dict(sorted(splits.items()))  # a server may give them back in any order
 
     @property
     def collection(self) -> str:
@@ -91,6 +96,11 @@ class CollectionSpec(BaseModel):
             )
             if old_value != new_value
         ]
+        if self.annotations != new.annotations:
+            warnings.append(
+                f"{self.collection} was filled from another annotation file before: what that one had and this one "
+                "has not stays in it"
+            )
         splits = {**self.splits, **new.splits}
         if self.annotations == new.annotations:  # a smaller --limit later does not shrink what is expected
             for name in self.splits.keys() & new.splits.keys():

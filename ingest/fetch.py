@@ -1,0 +1,316 @@
+"""One file over HTTP: resumed where it stopped, tried again where that can help, whole when it bears its name.
+
+A file grows as `<name>.part`. Beside it, `<name>.part.json` remembers the length that the server announced and which
+version of the file it was, so that a later attempt, or a later process, never glues two versions together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import random
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from search.errors import DownloadError
+
+CHUNK = 256 * 1024  # bytes
+TIMEOUT = 30  # seconds without a single byte
+LONGEST_WAIT = 600  # seconds; a server that asks for more is not waited for
+NEW_GROUND = 1024 * 1024  # bytes after which a dropped connection counts as the first one again
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that another attempt may mend
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]  # bytes on disk, bytes in all
+
+
+class Unreachable(DownloadError):
+    """The server did not deliver, however often it was asked; the fault may be the network's."""
+
+
+class _Again(DownloadError):
+    """An attempt failed, another may not; `after` is what the server asks for, in seconds."""
+
+    def __init__(self, reason: str, *, after: float = 0, restart: bool = False) -> None:
+        super().__init__(reason)
+        self.after = after
+        self.restart = restart
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A file on a server and where it goes: its first bytes, and its size in bytes and MD5 where they are known."""
+
+    url: str
+    file: Path
+    magic: bytes
+    size: int | None = None
+    md5: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How many attempts in a row, and the wait before the second one (seconds, doubled before each further one)."""
+
+    attempts: int = 6
+    first_wait: float = 1.0
+    sleep: Callable[[float], object] = time.sleep
+
+    def pause(self, failed: int, at_least: float) -> None:
+        wait = self.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # so that threads do not march in step
+        self.sleep(max(wait, at_least))
+
+
+PATIENT = Retry()
+
+
+def fetch(
+    remote: Remote,
+    *,
+    retry: Retry = PATIENT,
+    claim: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Fetches one file, going on from its `.part` if there is one; `claim` hears of the bytes before they are written.
+
+    Raises:
+        DownloadError: the address is not http or https, the server refuses, or what it sends is not what was expected.
+        Unreachable: `retry.attempts` attempts in a row failed.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    part, claimed = _Part(remote.file), 0
+
+    def announced(total: int) -> None:
+        nonlocal claimed
+        _check_length(remote, total)
+        if claim is not None and total > claimed:  # an attempt that starts anew reuses its room
+            claim(total - claimed)
+            claimed = total
+
+    _persist(lambda: _attempt(remote.url, part, announced, progress), retry, part)
+    _finish(remote, part)
+
+
+def announced_size(url: str, retry: Retry = PATIENT) -> int:
+    """The length of a file in bytes, as its server announces it.
+
+    Raises:
+        DownloadError: the address is not http or https, or the server refuses or does not say.
+        Unreachable: it did not answer.
+    """
+
+    def ask() -> int:
+        with _open(url, {}, "HEAD") as response:
+            return _length(response.headers)
+
+    return _persist(ask, retry)
+
+
+class _Part:
+    """The unfinished file, and what is remembered of the answer that it comes from."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file.with_name(file.name + ".part")
+        self.memory = file.with_name(file.name + ".part.json")
+        self.total, self.version = 0, ""
+        # without a memory, or with one that was cut off in the middle, there is nothing to go on from
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            saved = json.loads(self.memory.read_text(encoding="utf-8"))
+            self.total, self.version = int(saved["total"]), str(saved["version"])
+
+    def size(self) -> int:
+        """Bytes that need not be fetched again."""
+        return self.file.stat().st_size if self.total and self.file.is_file() else 0
+
+    def headers(self) -> dict[str, str]:
+        if not self.size():
+            return {}
+        return {"Range": f"bytes={self.size()}-", **({"If-Range": self.version} if self.version else {})}
+
+    def begin(self, total: int, version: str) -> None:
+        self.file.write_bytes(b"")  # before the memory: bytes of an older version must never pass for a newer one's
+        self.total, self.version = total, version
+        self.memory.write_text(json.dumps({"total": total, "version": version}), encoding="utf-8")
+
+    def grow(self, response: http.client.HTTPResponse, progress: Progress | None) -> None:
+        done = self.size()
+        with self.file.open("r+b") as target:
+            target.seek(done)  # not appended: two processes at the same file would then write the same
+            while done < self.total:
+                with _network():
+                    chunk = response.read1(min(CHUNK, self.total - done))
+                if not chunk:
+                    raise _Again(f"the connection ended after {done:,} of {self.total:,} bytes")
+                target.write(chunk)
+                target.flush()  # a thread that Ctrl-C leaves behind loses nothing
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, self.total)
+
+    def discard(self) -> None:
+        self.file.unlink(missing_ok=True)
+        self.memory.unlink(missing_ok=True)
+        self.total, self.version = 0, ""
+
+
+def _attempt(url: str, part: _Part, announced: Callable[[int], None], progress: Progress | None) -> None:
+    have = part.size()
+    if have and have == part.total:  # stopped between its last byte and its final name
+        announced(part.total)
+        return
+    with _open(url, part.headers()) as response:
+        if response.status == 206:
+            if _range(response.headers) != (have, part.total):
+                raise _Again("the server sent another range than the one asked for", restart=True)
+            announced(part.total)
+        else:  # the whole file: the server does not serve ranges, or the file has changed
+            total = _length(response.headers)
+            announced(total)
+            part.begin(total, _version(response.headers))
+        part.grow(response, progress)
+
+
+def _persist(attempt: Callable[[], T], retry: Retry, part: _Part | None = None) -> T:
+    failed, ground = 0, part.size() if part else 0
+    while True:
+        try:
+            return attempt()
+        except _Again as error:
+            if part and error.restart:
+                part.discard()
+            if part and part.size() >= ground + NEW_GROUND:  # a long file may be dropped many times on its way
+                failed, ground = 0, part.size()
+            failed += 1
+            if failed >= retry.attempts:
+                raise Unreachable(f"{error} (tried {failed} times)") from error
+            if error.after > LONGEST_WAIT:
+                raise Unreachable(f"{error}; it asks to come back in {error.after:.0f} seconds") from error
+            retry.pause(failed, error.after)
+
+
+def _finish(remote: Remote, part: _Part) -> None:
+    """Gives a complete file its name, if it is what it should be."""
+    with part.file.open("rb") as file:
+        start = file.read(64)
+    if not start.startswith(remote.magic):
+        part.discard()
+        raise DownloadError(f"not the expected kind of file: it starts with {start[:16]!r}")
+    if remote.md5 and (found := _md5(part.file)) != remote.md5:
+        raise DownloadError(
+            f"{remote.file.name} has MD5 {found}, not the known {remote.md5}: "
+            f"delete {part.file} to fetch it again, or take it as it is with --no-verify"
+        )
+    part.file.replace(remote.file)
+    part.memory.unlink(missing_ok=True)
+
+
+def _md5(file: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@cache
+def _opener() -> urllib.request.OpenerDirector:
+    """Knows http and https alone, so that no redirection leads to ftp: or file:."""
+    opener = urllib.request.OpenerDirector()
+    opener.addheaders = [("User-Agent", "coco-search")]
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+@contextmanager
+def _open(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[http.client.HTTPResponse]:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise DownloadError(f"not an http or https address: {url}")
+    with _network():
+        response = _opener().open(urllib.request.Request(url, headers=headers, method=method), timeout=TIMEOUT)
+    with response:
+        if response.status not in (200, 206):
+            raise DownloadError(f"HTTP {response.status} {response.reason}")
+        yield response
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Turns what goes wrong on the network into our errors: an OSError that is left comes from the disk."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        error.close()
+        reason = f"HTTP {error.code} {error.reason}"
+        if error.code == 416:  # the part is longer than the file
+            raise _Again(reason, restart=True) from None
+        if error.code in PASSING:
+            raise _Again(reason, after=_retry_after(error.headers)) from None
+        raise DownloadError(reason) from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, str | ssl.SSLCertVerificationError):
+            raise DownloadError(str(error.reason)) from error
+        raise _Again(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Again(str(error) or type(error).__name__) from error
+
+
+def _retry_after(headers: Message) -> float:
+    """Seconds, from a number of seconds or a date."""
+    value = (headers.get("Retry-After") or "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return 0.0
+    return max(0.0, (date.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _length(headers: Message) -> int:
+    value = (headers.get("Content-Length") or "").strip()
+    if not value.isdecimal():
+        raise DownloadError("the server does not say how long the file is")
+    return int(value)
+
+
+def _check_length(remote: Remote, total: int) -> None:
+    if remote.size is not None and total != remote.size:
+        raise DownloadError(
+            f"{remote.file.name} has {total:,} bytes on the server, not the known {remote.size:,}: "
+            "if it has changed there, take it as it is with --no-verify"
+        )
+
+
+def _range(headers: Message) -> tuple[int, int] | None:
+    """Where a part of a file starts and how long the whole file is, in bytes."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", (headers.get("Content-Range") or "").strip())
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _version(headers: Message) -> str:
+    """What tells one version of a file from another: a strong ETag, else the date, else nothing."""
+    etag = (headers.get("ETag") or "").strip()
+    return etag if etag.startswith('"') else (headers.get("Last-Modified") or "").strip()

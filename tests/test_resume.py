@@ -1,0 +1,187 @@
+"""Ingestion killed, interrupted and taken up again: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Call, ingest_options, write_photo_set
+
+from search.index import Vectors
+from search.index.edge import EdgeIndex
+from search.records import Caption, Image
+
+PHOTOS = 48
+# Children of this server start with everything heavy imported, so that a kill falls into the work, not the start.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["sentence_transformers", "transformers.models.clip", "ingest.pipeline", "search.index.edge"]
+)
+
+
+def ingest_in_child(options: list[str], report: str) -> None:
+    import torch
+
+    from ingest.__main__ import main
+
+    torch.set_num_threads(1)  # the model is so small that threads would only wait for each other
+    sys.argv = ["ingest", *options, "--json"]
+    out = io.StringIO()
+    with Path(os.devnull).open("w") as quiet, contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(out):
+        try:
+            main()
+        finally:
+            Path(report).write_text(out.getvalue())
+
+
+def start(options: list[str], report: Path) -> BaseProcess:
+    process = SERVER.Process(target=ingest_in_child, args=(options, str(report)))
+    process.start()
+    return process
+
+
+def when_it_begins(path: Path) -> float:
+    """Waits until the index is made, after the model is loaded; the time of that."""
+    while not (path / "coco_captions").exists():
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def run(options: list[str], report: Path) -> dict[str, Any]:
+    process = start(options, report)
+    process.join()
+    assert process.exitcode == 0, report.read_text()
+    summary: dict[str, Any] = json.loads(report.read_text())
+    return summary
+
+
+def contents(path: Path) -> dict[str, dict[int, tuple[Image | Caption, bytes]]]:
+    """Everything in an index: collection -> id -> record and the bytes of its vector."""
+    index = EdgeIndex(path)
+    found: dict[str, dict[int, tuple[Image | Caption, bytes]]] = {}
+    for collection in index.collections():
+        found[collection] = {}
+        for batch in index.scan(collection, vectors=True):
+            vectors: Vectors = np.empty(0, np.float32) if batch.vectors is None else batch.vectors
+            for record, vector in zip(batch.records, vectors, strict=True):
+                found[collection][record.id] = record, vector.tobytes()
+    index.close()
+    return found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photo_set(tmp_path_factory.mktemp("photos"), photos=PHOTOS)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
+    def options(path: Path) -> list[str]:
+        return [*ingest_options(photos, clip_folder, ["--path", str(path)]), "--batch-size", "2"]
+
+    report = tmp_path / "report.json"
+    undisturbed = start(options(tmp_path / "undisturbed"), report)
+    begun = when_it_begins(tmp_path / "undisturbed")
+    undisturbed.join()
+    whole = time.monotonic() - begun
+    expected = contents(tmp_path / "undisturbed")
+    assert {name: len(points) for name, points in expected.items()} == {"coco_images": 48, "coco_captions": 240}
+
+    dice = random.Random(0)
+    in_the_middle = 0
+    for number in range(kills):
+        path = tmp_path / f"killed-{number}"
+        process = start(options(path), report)
+        if number:  # the first one is killed while it loads
+            when_it_begins(path)
+        time.sleep(dice.uniform(0, whole))
+        process.kill()
+        process.join()
+        survived = contents(path)
+        for name, points in survived.items():
+            assert points.items() <= expected[name].items()
+        kept = {kind: len(survived.get(f"coco_{kind}", {})) for kind in ("images", "captions")}
+        in_the_middle += 0 < sum(kept.values()) < 288
+
+        summary = run(options(path), report)
+        assert contents(path) == expected
+        for kind, total in (("images", 48), ("captions", 240)):
+            assert summary[kind] == {"embedded": total - kept[kind], "already_there": kept[kind]}
+    assert in_the_middle >= kills // 4
+
+    again = run(options(tmp_path / "undisturbed"), report)
+    assert again["images"]["embedded"] == again["captions"]["embedded"] == 0
+
+
+def test_changed_photos_are_noticed_and_touched_ones_are_not(
+    call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
+) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    options = [*ingest_options(photos, clip_folder, place), "--json"]
+
+    def embedded(*more: str) -> tuple[int, int]:
+        code, out, _ = call("ingest", *options, *more)
+        assert code == 0
+        summary = json.loads(out)
+        return summary["images"]["embedded"], summary["captions"]["embedded"]
+
+    assert embedded() == (6, 30)
+    assert embedded() == (0, 0)
+    files = sorted((photos / "images/val2014").glob("*.jpg"))
+    os.utime(files[0], ns=(1, 1))
+    assert embedded() == (0, 0)
+    shutil.copyfile(files[2], files[1])
+    assert embedded() == (1, 0)
+    assert embedded() == (0, 0)
+    _, out, _ = call("search", "image", files[2], "--to", "images", "-k", 2, "--json", *place)
+    assert [json.loads(line)["score"] for line in out.splitlines()] == pytest.approx([1, 1], abs=1e-4)
+    assert embedded("--force") == (6, 30)
+
+
+def test_control_c_stops_soon_and_says_how_to_go_on(photos: Path, clip_folder: Path, tmp_path: Path) -> None:
+    options = [*ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")]), "--batch-size", "1"]
+    command = [sys.executable, "-m", "ingest", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        seen = ""
+        while "images:" not in seen or " 0/48" in seen.splitlines()[-1]:
+            seen += process.stderr.read(1)
+            assert process.poll() is None or seen
+        os.killpg(process.pid, signal.SIGINT)
+        pressed = time.monotonic()
+        said = process.stderr.read()
+        process.wait()
+    assert time.monotonic() - pressed < 2 + 3  # the promise is two seconds; a loaded machine gets three more
+    assert process.returncode == 130
+    assert "interrupted: " in said
+    assert "give the same command to go on" in said
+    assert "Traceback" not in said
+
+
+def test_a_disk_that_is_full_ends_in_one_line(
+    call: Call, photos: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")])
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("search.index.edge.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    code, _, err = call("ingest", *options)
+    assert code == 1
+    assert "make room" in err
+    assert "Traceback" not in err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert call("ingest", *options)[0] == 0
