@@ -8,7 +8,7 @@ test: .venv/installed check
 	$(BIN)/pytest
 
 demo: .venv/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m ingest demo --path index
+	HF_HUB_OFFLINE=1 QDRANT_URL= INDEX_PATH= $(BIN)/python -m ingest demo
 
 check: .venv/installed
 	$(BIN)/ruff check .

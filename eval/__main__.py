@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eval import bench
 from search import command
 from search.command import DatasetOption, JsonOption, PathOption, UrlOption
 from search.errors import EvaluationError
@@ -24,9 +25,7 @@ class Captions(str, Enum):
     ALL = "all"
 
 
-@app.callback()
-def callback() -> None:
-    """Keeps `run` a command of its own while it is the only one."""
+app.add_typer(bench.app, name="bench")
 
 
 @app.command()

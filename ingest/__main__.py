@@ -104,7 +104,6 @@ def run(
     if summary.failures:
         summary.write_failures(failures)
         raise typer.Exit(Exit.PARTLY)
-    failures.unlink(missing_ok=True)  # of an earlier run
 
 
 @app.command()
@@ -121,7 +120,7 @@ def demo(
     place = ["--path", str(path)] if path else ["--url", url] if url else []
     annotations = tour.draw(out, images)
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
-    tour.say("ingest", "run", *files, "--model", str(tour.MODEL), *place)
+    tour.say("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     run(annotations, out / "images", model=str(tour.MODEL), dataset=tour.DATASET, path=path, url=url)
     tour.look(load_settings(path, url), place, out / "index.html")
     page = (out / "index.html").resolve()

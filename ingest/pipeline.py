@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from search.tensors import PendingVectors
 
 POINTS_PER_LOOK_UP = 1000
 WRITES_UNDER_WAY = 4
+WORTH_A_WORD = 5000  # points whose indexing takes seconds
 FULL_DECODE, SCALED_DECODE = "full", "scaled"
 
 R = TypeVar("R", Image, Caption)
@@ -79,6 +81,9 @@ def ingest(
     with _Writer(index, to_captions, summary.captions, summary) as writer:
         _embed_captions(index, writer, encoders, to_captions, captions, plan, summary)
     for spec in specs:  # also where nothing was written: an earlier run may have been stopped before this
+        info = index.info(spec.collection)
+        if info.points - info.indexed_vectors > WORTH_A_WORD:
+            tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
         with summary.timed("build the index"):
             index.optimize(spec.collection)
 

@@ -131,6 +131,29 @@ def test_unreadable_photos_are_counted_and_listed(
     assert call("eval", "run", *place)[0] == 0
 
 
+def test_several_devices_share_the_work(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    found = []
+    for devices in ("cpu", "cpu,cpu,cpu"):
+        place = ["--path", str(tmp_path / devices)]
+        options = ingest_options(photo_set, clip_folder, place)
+        code, out, _ = call("ingest", *options, "--devices", devices, "--batch-size", 2, "--json")
+        assert code == 0
+        assert json.loads(out)["images"]["embedded"] == 12
+        found.append(call("search", "image", 103, "--json", "-k", 60, *place)[1])
+    assert found[0] == found[1]
+
+
+def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    options = [*ingest_options(photo_set, clip_folder, place), "--json"]
+    for which in ("1/3", "3/3"):
+        summary = json.loads(call("ingest", *options, "--shard", which)[1])
+        assert (summary["images"]["embedded"], summary["captions"]["embedded"]) == (4, 20)
+    assert "lacks" in one_line_error(call("eval", "run", *place))
+    assert json.loads(call("ingest", *options, "--shard", "2/3")[1])["images"]["embedded"] == 4
+    assert json.loads(call("ingest", *options)[1])["images"] == {"embedded": 0, "already_there": 12}
+    assert call("eval", "run", *place)[0] == 0
+
+
 def test_a_moved_model_and_moved_photos_are_no_matter(
     call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
 ) -> None:

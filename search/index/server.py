@@ -174,15 +174,24 @@ class ServerIndex:
     def create(self, spec: CollectionSpec) -> list[str]:
         name, warnings = spec.collection, list[str]()
         with _server(self._url, name):
-            if self._client.collection_exists(name):
+            there = self._client.collection_exists(name)
+        if not there:
+            try:
+                with _server(self._url, name):
+                    self._client.create_collection(
+                        name,
+                        vectors_config=models.VectorParams(size=spec.dim, distance=models.Distance.COSINE),
+                        metadata=spec.model_dump(),
+                    )
+            except IndexFailure:
+                with _server(self._url, name):
+                    if not self._client.collection_exists(name):
+                        raise
+                there = True  # another machine was quicker
+        with _server(self._url, name):
+            if there:
                 spec, warnings = self.spec(name).merged(spec)
                 self._client.update_collection(name, metadata=spec.model_dump())
-            else:
-                self._client.create_collection(
-                    name,
-                    vectors_config=models.VectorParams(size=spec.dim, distance=models.Distance.COSINE),
-                    metadata=spec.model_dump(),
-                )
             missing = _PAYLOAD_INDEXES.keys() - (self._client.get_collection(name).payload_schema or {}).keys()
             for field in sorted(missing):
                 self._client.create_payload_index(name, field, _PAYLOAD_INDEXES[field], wait=True)

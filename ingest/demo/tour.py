@@ -1,0 +1,88 @@
+"""The guided tour behind `python -m ingest demo`: render, ingest, search, evaluate, and a page to look at."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ingest.demo import MODEL
+from ingest.demo.scenes import DATASET, render
+from search import show
+from search.errors import CocoSearchError
+from search.retrieve import Searcher
+from search.settings import Settings
+from search.sheet import Section, contact_sheet
+
+QUESTIONS = ("a snowman under a full moon", "a whale and a lighthouse at sunset", "a green house in the snow")
+HITS = 5
+
+__all__ = ["DATASET", "MODEL", "draw", "look", "say"]
+
+
+def draw(folder: Path, images: int) -> Path:
+    """Draws the data set into `folder`, with a progress bar; returns its annotation file.
+
+    Raises:
+        CocoSearchError: the folder cannot be written.
+    """
+    with tqdm(unit=" images", desc="drawing", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        try:
+            return render(folder, images, progress=progress)
+        except OSError as error:
+            raise CocoSearchError(f"cannot draw into {folder}: {error.strerror}: choose another --out") from error
+
+
+def look(settings: Settings, place: Sequence[str], page: Path) -> None:
+    """Asks and evaluates the demo's data set in the index, and writes what was found into `page`.
+
+    Raises:
+        CocoSearchError: the evaluation failed, or the page cannot be written.
+    """
+    with Searcher.open(settings, DATASET) as searcher:
+        sections = _ask(searcher, place)
+    table = _evaluate(place)  # another process, which opens the index for itself
+    with Searcher.open(settings, DATASET) as searcher:
+        sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, foot=table)
+    try:
+        page.write_text(sheet, encoding="utf-8")
+    except OSError as error:
+        raise CocoSearchError(f"cannot write {page}: {error.strerror}") from error
+
+
+def say(package: str, *arguments: str) -> None:
+    """Prints the command whose output follows."""
+    print(f"\n$ python -m {package} {shlex.join(arguments)}", flush=True)
+
+
+def _ask(searcher: Searcher, place: Sequence[str]) -> list[Section]:
+    """Three searches by text and one by picture, from images to captions; prints each."""
+    sections = []
+    for question in QUESTIONS:
+        say("search", "text", question, "-k", str(HITS), *place)
+        sections.append(Section(question, searcher.text(question, HITS)))
+        print(show.table(sections[-1].hits))
+    first = sections[0].hits[0].id
+    say("search", "image", str(first), "-k", str(HITS), *place)
+    sections.append(Section(f"image {first}", searcher.image_id(first, HITS, to="captions"), picture=first))
+    print(show.table(sections[-1].hits))
+    return sections
+
+
+def _evaluate(place: Sequence[str]) -> str:
+    say("eval", "run", *place)
+    command = [sys.executable, "-m", "eval", "run", *place, "--dataset", DATASET]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout, end="", flush=True)
+    if done.returncode:
+        raise CocoSearchError(f"the evaluation ended with exit code {done.returncode}: see above")
+    return done.stdout

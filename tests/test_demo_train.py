@@ -1,0 +1,69 @@
+"""The training of the tiny CLIP: it learns, and a run that was stopped ends like one that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ingest.demo.corpus import Corpus, describe, shrink
+from ingest.demo.drawing import paint
+from ingest.demo.towers import SIDE
+from ingest.demo.train import Settings, Trainer
+from ingest.demo.world import stream
+
+SETTINGS = Settings(steps=6, scenes=48, batch=16, warmup=2, every=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Batches this small are done sooner by one thread, above all beside other work."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def few() -> Corpus:
+    scenes = list(islice(stream(1, {"train": SETTINGS.scenes}), SETTINGS.scenes))
+    pixels = np.stack([np.asarray(shrink(paint(scene, 1), SIDE)) for scene in scenes])
+    return describe(scenes, pixels)
+
+
+def weights(trainer: Trainer) -> np.ndarray:
+    import torch
+
+    vector: np.ndarray = torch.cat([p.detach().reshape(-1) for p in trainer.model.parameters()]).numpy()
+    return vector
+
+
+def test_a_stopped_run_ends_like_one_that_was_not(few: Corpus, tmp_path: Path) -> None:
+    whole = Trainer(SETTINGS, few, few, tmp_path / "whole.pt")
+    whole.run()
+    first = Trainer(SETTINGS, few, few, tmp_path / "parts.pt")
+    for _ in range(3):
+        first.step()
+    first.keep()
+    second = Trainer(SETTINGS, few, few, tmp_path / "parts.pt")
+    second.resume()
+    second.run()
+    np.testing.assert_allclose(weights(second), weights(whole), atol=1e-5)
+    assert [point["step"] for point in whole.progress.curve] == [3, 6]
+
+
+def test_the_loss_falls(few: Corpus, tmp_path: Path) -> None:
+    trainer = Trainer(Settings(steps=30, scenes=48, batch=48, warmup=5), few, few, tmp_path / "checkpoint.pt")
+    losses = [trainer.step() for _ in range(15)]
+    assert losses[-1] < losses[0] - 0.3
+
+
+def test_a_checkpoint_of_other_settings_is_refused(few: Corpus, tmp_path: Path) -> None:
+    Trainer(SETTINGS, few, few, tmp_path / "checkpoint.pt").keep()
+    with pytest.raises(ValueError, match="other settings"):
+        Trainer(Settings(steps=7), few, few, tmp_path / "checkpoint.pt").resume()
