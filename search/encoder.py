@@ -99,7 +99,7 @@ class ClipEncoder:
         """
         if self._pixels is not None and isinstance(photos, np.ndarray):
             return self._pixels.start(photos, self.batch_size)
-        return PendingVectors([self._embed(list(photos), self.batch_size)])
+        return PendingVectors([self._embed_images(list(photos))])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Vectors float32 (n, dim) of unit length of RGB images."""
@@ -114,18 +114,38 @@ class ClipEncoder:
         self.truncated += self._count_too_long(wrapped)
         once = list(dict.fromkeys(wrapped))
         row = {text: number for number, text in enumerate(once)}
-        vectors = PendingVectors([self._embed(once, self.texts_at_once)]).vectors()
+        vectors = PendingVectors([self._embed_texts(once)]).vectors()
         return vectors[[row[text] for text in wrapped]]
 
-    def _embed(self, inputs: list[str] | list[Image.Image], batch_size: int) -> torch.Tensor:
+    def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         """float32 (n, dim) of unit length, on the model's device."""
         import torch
 
-        if not inputs:
+        if not texts:
             return torch.empty(0, self.dim)
         with enough_memory():
-            vectors = self._model.encode(inputs, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True)
+            vectors = self._model.encode(
+                texts, batch_size=self.texts_at_once, show_progress_bar=False, convert_to_tensor=True
+            )
         return torch.nn.functional.normalize(vectors.float(), dim=1)
+
+    def _embed_images(self, images: list[Image.Image]) -> torch.Tensor:
+        """float32 (n, dim) of unit length, on the model's device; by the model's own processor."""
+        import torch
+
+        if not images:
+            return torch.empty(0, self.dim)
+        parts = []
+        with enough_memory(), torch.inference_mode():
+            for start in range(0, len(images), self.batch_size):
+                features = self._model.preprocess(images[start : start + self.batch_size])
+                # sentence-transformers leaves float32 inputs beside weights in half precision.
+                for name, value in features.items():
+                    if isinstance(value, torch.Tensor):
+                        to_float = self._model.dtype if value.is_floating_point() else value.dtype
+                        features[name] = value.to(self._model.device, to_float)
+                parts.append(self._model(features)["sentence_embedding"].float())
+        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
     def _count_too_long(self, texts: list[str]) -> int:
         limit = self._model.max_seq_length
@@ -139,7 +159,7 @@ class ClipEncoder:
     def _dimension(self) -> int:
         grey = Image.new("RGB", (64, 64), "grey")
         try:
-            image, text = self._model.encode([grey])[0], self._model.encode(["grey"])[0]
+            image, text = self._embed_images([grey])[0], self._embed_texts(["grey"])[0]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise EncoderError(
                 f"{self.name} does not embed both images and texts ({_first_line(error)}): "

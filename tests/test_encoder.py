@@ -57,6 +57,31 @@ def test_agreement_with_sentence_transformers_for_another_layout() -> None:
     agrees(PHOTO_TEXT_MODEL, [open_image(photo) for photo in photos])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_close(clip_folder: Path, dtype: str) -> None:
+    whole, half = ClipEncoder(str(clip_folder), device="cpu"), ClipEncoder(str(clip_folder), device="cpu", dtype=dtype)
+    assert half.dtype == dtype
+    assert half.weights == whole.weights
+    assert half.preparation is not None
+    prepared = np.stack([half.preparation.apply(picture) for picture in pictures()])
+    for ours, theirs in (
+        (half.encode_images(pictures()), whole.encode_images(pictures())),
+        (half.start(prepared).vectors(), whole.encode_images(pictures())),
+        (half.encode_texts(TEXTS), whole.encode_texts(TEXTS)),
+    ):
+        assert ours.dtype == np.float32
+        assert cosines(ours, theirs).min() > 0.99
+    with pytest.raises(EncoderError, match="no dtype 'float8'"):
+        ClipEncoder(str(clip_folder), dtype="float8")
+
+
+def test_prepared_pixels_give_the_vectors_of_the_photos(clip_folder: Path) -> None:
+    encoder = ClipEncoder(str(clip_folder), device="cpu")
+    assert encoder.preparation is not None
+    prepared = np.stack([encoder.preparation.apply(picture) for picture in pictures()])
+    np.testing.assert_allclose(encoder.start(prepared).vectors(), encoder.encode_images(pictures()), atol=1e-5)
+
+
 def test_the_same_text_has_the_same_bits(clip_folder: Path) -> None:
     vectors = ClipEncoder(str(clip_folder)).encode_texts(TEXTS)
     assert (vectors[0] == vectors[4]).all()
