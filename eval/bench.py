@@ -143,13 +143,13 @@ def pipeline(job: Job) -> float:
 def plain_loop(job: Job) -> float:
     """Photos a second through `SentenceTransformer.encode` over opened images, as its documentation shows it."""
     import PIL.Image
-    import torch
     from sentence_transformers import SentenceTransformer
 
-    encoder = _encoder(job)  # resolves the names of device and dtype alike
-    model = SentenceTransformer(encoder.name, device=encoder.device, processor_kwargs={"backend": "pil"})
-    model.to(getattr(torch, encoder.dtype))
-    del encoder
+    from search.encoder import choose_device, choose_dtype, locate
+
+    device = choose_device(job.device)
+    model = SentenceTransformer(locate(job.model).name, device=str(device), processor_kwargs={"backend": "pil"})
+    model.to(choose_dtype(job.dtype, device))
     paths = [Path(job.folder) / file for file in job.files]
     model.encode([PIL.Image.open(paths[0])])
     start = time.perf_counter()

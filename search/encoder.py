@@ -46,7 +46,7 @@ class ClipEncoder:
     Args:
         model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
         device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
-        batch_size: inputs per forward pass; None takes 256 on a GPU and 16 on a CPU (where a larger one is not faster,
+        batch_size: inputs per forward pass; None takes 128 on a GPU and 16 on a CPU (where a larger one is not faster,
             and Ctrl-C would wait for it).
         dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
@@ -72,12 +72,12 @@ class ClipEncoder:
         self.prompt = prompt
         self.truncated = 0
         """How many texts so far were longer than the model reads; their ends were cut off."""
-        self._model = _load(source, _device(device))
+        self._model = _load(source, choose_device(device))
         self.weights = weights_hash(self._model)
-        self._model.to(_dtype(dtype, self._model.device))
+        self._model.to(choose_dtype(dtype, self._model.device))
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.device = str(self._model.device)
-        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 256)
+        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
         self.dim = self._dimension()
         self._pixels = find_pixel_path(self._model)
 
@@ -278,7 +278,8 @@ def weights_hash(model: SentenceTransformer) -> str:
     return digest.hexdigest()
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is cuda, else mps, else cpu. Raises EncoderError where there is none."""
     import torch
 
     if name == "auto":
@@ -291,7 +292,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type of a name; "auto" is float16 on CUDA, else float32. Raises EncoderError for any other."""
     import torch
 
     if name == "auto":

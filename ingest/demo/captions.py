@@ -249,7 +249,7 @@ def captions(scene: Scene, count: int = 5) -> list[str]:
     written: list[str] = []
     while len(written) < count:
         for form in dice.sample(FORMS, min(len(FORMS), count - len(written))):
-            text = form(write, scene, dice)
+            text = form(write, scene, dice).replace("in a room in a room", "in a room")  # place and wall may agree
             text = text[0].upper() + text[1:] + ("." if dice.chance(0.7) else "")
             if all(words(text) != words(other) for other in written):
                 written.append(text)
