@@ -14,7 +14,6 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 
@@ -22,7 +21,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from clip_factory import save_random_clip
-from qdrant_client import QdrantClient
+from grpc_qdrant import LocalClient, grpc_qdrant
 
 from search.index import CollectionSpec, Index, SplitSize, open_index
 from search.index.edge import EdgeIndex
@@ -123,17 +122,11 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
             process.terminate()
 
 
-class LocalClient(QdrantClient):
-    """The client's local mode, closer to a server: an update of metadata removes what is null, as a server does."""
-
-    def update_collection(self, collection_name: str, **changes: Any) -> bool:  # type: ignore[override]
-        metadata = changes.pop("metadata", None)
-        if metadata is not None:
-            stored = self._client._get_collection(collection_name).config.metadata  # type: ignore[attr-defined]
-            for key in [key for key, value in metadata.items() if value is None]:
-                stored.pop(key, None)
-            changes["metadata"] = {key: value for key, value in metadata.items() if value is not None}
-        return super().update_collection(collection_name, **changes)
+@pytest.fixture(scope="session")
+def local_grpc_server() -> Iterator[tuple[int, int]]:
+    """Ports of a stand-in that speaks the server's wire format; for what a real server alone can show, see above."""
+    with grpc_qdrant() as ports:
+        yield ports
 
 
 @pytest.fixture
@@ -142,7 +135,7 @@ def dataset() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture(params=["embedded", "memory", "server"])
+@pytest.fixture(params=["embedded", "memory", "grpc", "server"])
 def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Iterator[Index]:
     """Every implementation of the contract; a real server only where there is one."""
     made: Index
@@ -150,6 +143,9 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
         made = EdgeIndex(tmp_path / "index")
     elif request.param == "memory":
         made = ServerIndex(LocalClient(":memory:"), ":memory:", "qdrant-client local mode")
+    elif request.param == "grpc":
+        rest_port, grpc_port = request.getfixturevalue("local_grpc_server")
+        made = open_index(Settings(qdrant_url=f"http://127.0.0.1:{rest_port}", qdrant_grpc_port=grpc_port))
     else:
         made = open_index(request.getfixturevalue("qdrant_server"))
     yield made
@@ -159,7 +155,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
     made.close()
 
 
-@pytest.fixture(params=["embedded", "server"])
+@pytest.fixture(params=["embedded", "grpc", "server"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[str]]:
@@ -167,7 +163,11 @@ def place(
     if request.param == "embedded":
         yield ["--path", str(tmp_path / "index"), "--dataset", dataset]
         return
-    settings: Settings = request.getfixturevalue("qdrant_server")
+    if request.param == "grpc":
+        rest_port, grpc_port = request.getfixturevalue("local_grpc_server")
+        settings = Settings(qdrant_url=f"http://127.0.0.1:{rest_port}", qdrant_grpc_port=grpc_port)
+    else:
+        settings = request.getfixturevalue("qdrant_server")
     assert settings.qdrant_url
     if settings.qdrant_grpc_port:
         monkeypatch.setenv("QDRANT_GRPC_PORT", str(settings.qdrant_grpc_port))

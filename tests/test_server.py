@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_qdrant import ANSWERS, rest_server
 from pydantic import SecretStr
 from qdrant_client import QdrantClient
 from test_index import image, unit
@@ -20,34 +20,6 @@ from search.errors import CocoSearchError, ServerError
 from search.index import CollectionSpec, Points, open_index
 from search.index.server import ServerIndex, connect
 from search.settings import Settings
-
-ANSWERS = {
-    "/": {"title": "qdrant - vector search engine", "version": "1.19.0"},
-    "/collections": {"result": {"collections": []}, "status": "ok", "time": 0.0},
-}
-
-
-@contextmanager
-def rest_server(status: int = 200) -> Iterator[int]:
-    """Speaks the two REST calls of a connection; `status` other than 200 refuses everything but the version."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            refused = status != 200 and self.path != "/"
-            body = json.dumps({"status": {"error": "refused"}} if refused else ANSWERS[self.path]).encode()
-            self.send_response(status if refused else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
 
 
 @contextmanager
