@@ -9,6 +9,7 @@ test: .venv/installed check
 
 demo: .venv/installed
 	HF_HUB_OFFLINE=1 QDRANT_URL= INDEX_PATH= $(BIN)/python -m ingest demo
+	@echo 'to type such commands yourself: . .venv/bin/activate'
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -25,4 +26,4 @@ slow: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv index demo build *.egg-info
+	rm -rf .venv demo build *.egg-info

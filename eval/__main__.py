@@ -31,7 +31,7 @@ app.add_typer(bench.app, name="bench")
 @app.command()
 def run(
     split: Annotated[
-        list[str] | None, typer.Option(help="test, val, ... or all; may be repeated [default: test]")
+        list[str] | None, typer.Option(help="test, val, ... or all; may be repeated (default: test)")
     ] = None,
     captions: Annotated[Captions, typer.Option(help="The first five of each image, or all")] = Captions.FIRST,
     as_json: JsonOption = False,

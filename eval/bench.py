@@ -64,13 +64,16 @@ def ingest(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos [default: one per processor]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Our pipeline, the plain encode loop, the forward pass alone, decoding alone, and captions, on the same inputs."""
     found = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
     if not found:
         raise CocoSearchError(f"no .jpg files below {images}")
+    from search.encoder import locate
+
+    locate(model)  # a wrong name shows before processes are started
     files = tuple(islice(cycle(found), count))
     readers = workers or os.cpu_count() or 1
     job = Job(str(images), files, model, device, dtype, batch_size, readers)

@@ -39,7 +39,7 @@ def run(
     split: Annotated[list[str] | None, typer.Option(help="test, val, train, restval or all; may be repeated")] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A sentence-transformers model, name or folder [default: the remembered, or clip-ViT-B-32]"),
+        typer.Option(help="A sentence-transformers model, name or folder (default: the remembered, or clip-ViT-B-32)"),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help='Wraps every caption, such as "a photo of {}"')] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images")] = None,
@@ -48,7 +48,7 @@ def run(
     devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto (float16 on CUDA), float32, float16 or bfloat16")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos [default: one per processor]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
     decode: Annotated[Decode, typer.Option(help="scaled: faster, a little less exact")] = Decode.FULL,
     failures: Annotated[Path, typer.Option(help="Where unreadable photos are listed")] = Path("failures.jsonl"),
     path: PathOption = None,
@@ -71,6 +71,9 @@ def run(
         note("note: Karpathy's training set is train plus restval: add --split restval")
     if not images.is_dir():
         raise AnnotationError(f"no photo folder {images}: check --images")
+    if not any((images / image.file).exists() for image in mine[0]):
+        looked_for = images / mine[0][0].file if mine[0] else images
+        raise AnnotationError(f"none of the {len(mine[0]):,} photos is there (looked for {looked_for}): check --images")
     name = dataset or read.dataset
     collections = collection_name(name, "images"), collection_name(name, "captions")
 
@@ -119,6 +122,7 @@ def demo(
     start = time.perf_counter()
     place = ["--path", str(path)] if path else ["--url", url] if url else []
     annotations = tour.draw(out, images)
+    tour.make_room(load_settings(path, url), annotations)
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.say("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     run(annotations, out / "images", model=str(tour.MODEL), dataset=tour.DATASET, path=path, url=url)
@@ -126,7 +130,7 @@ def demo(
     page = (out / "index.html").resolve()
     typer.echo(
         f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {page}\n"
-        'next: python -m search text "a cat under an umbrella" --html found.html, or real COCO: see README.md'
+        'next: python -m search text "an umbrella on a city street" --html found.html, or real COCO: see README.md'
     )
 
 
@@ -176,6 +180,26 @@ def download(
     typer.echo(f"next: python -m ingest run {files} {splits}")
     if done.failures:
         raise typer.Exit(Exit.PARTLY)
+
+
+@app.command()
+def drop(
+    dataset: Annotated[str, typer.Option(help="The data set whose two collections are deleted")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    path: PathOption = None,
+    url: UrlOption = None,
+) -> None:
+    """Delete the two collections of a data set from the index; photos and annotations stay."""
+    from search.index import collection_name, open_index
+
+    with closing(open_index(load_settings(path, url))) as index:
+        names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
+        for collection in [name for name in names if name in index.collections()] or names:
+            points = index.count(collection)
+            if not yes:
+                typer.confirm(f"delete {collection} with {points:,} points from {index.place}?", abort=True)
+            index.drop(collection)
+            typer.echo(f"{collection}: {points:,} points deleted")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from ingest.karpathy import Annotations
 from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
-from search.errors import PhotoError, SettingsError
+from search.errors import PhotoError, SettingsError, SpecMismatch
 from search.index import CollectionSpec, Index, Points, SplitSize, Vectors
 from search.pixels import is_same_photo
 from search.records import Caption, Image
@@ -70,10 +70,8 @@ def ingest(
         IndexFailure: the index refuses what is written.
     """
     (to_images, to_captions), (images, captions) = specs, chosen
-    there = index.collections()
-    for spec in specs:
-        if spec.collection in there:
-            index.spec(spec.collection).merged(spec)  # both are refused before either is changed
+    for empty in _check(index, specs):  # an empty collection binds nobody to a model
+        index.drop(empty)
     for spec in specs:
         summary.warnings += index.create(spec)
     with _Writer(index, to_images, summary.images, summary) as writer:
@@ -86,6 +84,20 @@ def ingest(
             tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
         with summary.timed("build the index"):
             index.optimize(spec.collection)
+
+
+def _check(index: Index, specs: Sequence[CollectionSpec]) -> list[str]:
+    """Refuses specifications that do not fit, before any collection is changed; names misfits that are empty."""
+    empty = []
+    for spec in specs:
+        if spec.collection in index.collections():
+            try:
+                index.spec(spec.collection).merged(spec)
+            except SpecMismatch:
+                if index.count(spec.collection):
+                    raise
+                empty.append(spec.collection)
+    return empty
 
 
 def part_of(chosen: tuple[Sequence[Image], Sequence[Caption]], shard: str) -> tuple[Sequence[Image], Sequence[Caption]]:

@@ -24,14 +24,14 @@ ToOption = Annotated[Kind, typer.Option("--to", help="What to find")]
 CountOption = Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results")]
 SplitOption = Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Where the model is now, if it moved [default: the remembered one]")
+    str | None, typer.Option("--model", help="Where the model is now, if it moved (default: the remembered one)")
 ]
 
 
 HtmlOption = Annotated[Path | None, typer.Option("--html", help="Write the pictures found into one HTML file")]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", help="Where the photos are now [default: the remembered folder]"),
+    typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
 ]
 
 

@@ -13,15 +13,15 @@ from search.errors import CocoSearchError
 
 PathOption = Annotated[
     Path | None,
-    typer.Option("--path", help="Folder of the embedded index [default: $INDEX_PATH or ./index]", show_default=False),
+    typer.Option("--path", help="Folder of the embedded index (default: $INDEX_PATH or ./index)", show_default=False),
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", help="A Qdrant server, such as http://localhost:6333 [default: $QDRANT_URL]"),
+    typer.Option("--url", help="A Qdrant server, such as http://localhost:6333 (default: $QDRANT_URL)"),
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Names the two collections [default: the only one there, or coco]"),
+    typer.Option("--dataset", help="Names the two collections (default: the only one there, or coco)"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout")]

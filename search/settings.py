@@ -66,4 +66,6 @@ def load_settings(path: Path | None = None, url: str | None = None) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}") from None
+        name = ".".join(map(str, first["loc"])).upper()
+        given_as = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
+        raise SettingsError(f"{given_as}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -213,6 +214,43 @@ def test_two_data_sets_side_by_side(call: Call, photo_set: Path, clip_folder: Pa
     ]  # fmt: skip
 
 
+def test_a_wrong_photo_folder_is_noticed_before_anything_else(
+    call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    options = ingest_options(photo_set, clip_folder, [])
+    options[options.index("--images") + 1] = str(photo_set / "images/val2014")
+    assert "none of the 12 photos is there" in one_line_error(call("ingest", *options))
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_empty_collection_binds_nobody(call: Call, tmp_path: Path, clip_folder: Path, place: list[str]) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=2)
+    for file in (photos / "images/val2014").glob("*.jpg"):
+        file.write_text("no picture")
+    assert call("ingest", *ingest_options(photos, clip_folder, place))[0] == 3
+    other = save_random_clip(tmp_path / "other", seed=3)
+    assert "holds vectors of" in one_line_error(call("ingest", *ingest_options(photos, other, place)))
+    assert call("ingest", "drop", "--yes", *place)[0] == 0
+    assert call("ingest", *ingest_options(photos, other, place))[0] == 3
+
+
+def test_drop_asks_first(call: Call, photo_set: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, []))
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert call("ingest", "drop", "--dataset", "coco")[0] == 1
+    assert call("search", "image", 100)[0] == 0
+    assert "60 points deleted" in call("ingest", "drop", "--dataset", "coco", "--yes")[1]
+    assert "no collections yet" in call("ingest", "status")[1]
+    assert "no collection" in one_line_error(call("ingest", "drop", "--dataset", "coco", "--yes"))
+
+
+def test_a_smaller_demo_after_a_larger_one(call: Call) -> None:
+    for images in (60, 20):
+        code, out, _ = call("ingest", "demo", "--images", images)
+        assert code == 0
+        assert f"split test: {images} images" in out
+
+
 def test_the_embedded_index_is_the_default(call: Call, photo_set: Path, clip_folder: Path) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     assert sorted(file.name for file in Path("index").glob("*.json")) == ["coco_captions.json", "coco_images.json"]
@@ -299,6 +337,7 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "ingest demo",
         "ingest download",
         "ingest status",
+        "ingest drop",
         "search",
         "search text",
         "search image",

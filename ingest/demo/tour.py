@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,14 +16,15 @@ from ingest.demo import MODEL
 from ingest.demo.scenes import DATASET, render
 from search import show
 from search.errors import CocoSearchError
+from search.index import collection_name, open_index
 from search.retrieve import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet
 
-QUESTIONS = ("a snowman under a full moon", "a whale and a lighthouse at sunset", "a green house in the snow")
+QUESTIONS = ("a snowman under a full moon", "a whale and a lighthouse at sunset", "a rocket and a flying saucer in space")
 HITS = 5
 
-__all__ = ["DATASET", "MODEL", "draw", "look", "say"]
+__all__ = ["DATASET", "MODEL", "draw", "look", "make_room", "say"]
 
 
 def draw(folder: Path, images: int) -> Path:
@@ -40,6 +43,15 @@ def draw(folder: Path, images: int) -> Path:
             return render(folder, images, progress=progress)
         except OSError as error:
             raise CocoSearchError(f"cannot draw into {folder}: {error.strerror}: choose another --out") from error
+
+
+def make_room(settings: Settings, annotations: Path) -> None:
+    """Deletes what an earlier demo with another number of images left in the index."""
+    sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
+    with closing(open_index(settings)) as index:
+        for collection in (collection_name(DATASET, "images"), collection_name(DATASET, "captions")):
+            if collection in index.collections() and index.spec(collection).annotations != sha256:
+                index.drop(collection)
 
 
 def look(settings: Settings, place: Sequence[str], page: Path) -> None:

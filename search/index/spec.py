@@ -69,7 +69,8 @@ class CollectionSpec(BaseModel):
         if weights != self.weights:
             raise SpecMismatch(
                 f"{self.collection} holds vectors of {self.model} (weights {self.weights[:12]}), not of {model} "
-                f"(weights {weights[:12]}): use --model {self.model}, or keep both with another --dataset NAME"
+                f"(weights {weights[:12]}): use --model {self.model}, keep both with another --dataset NAME, "
+                f"or delete it with `python -m ingest drop --dataset {self.dataset}`"
             )
 
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
