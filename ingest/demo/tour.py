@@ -21,7 +21,11 @@ from search.retrieve import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet
 
-QUESTIONS = ("a snowman under a full moon", "a whale and a lighthouse at sunset", "a rocket and a flying saucer in space")
+QUESTIONS = (
+    "a snowman under a full moon",
+    "a whale and a lighthouse at sunset",
+    "a rocket and a flying saucer in space",
+)
 HITS = 5
 
 __all__ = ["DATASET", "MODEL", "draw", "look", "make_room", "say"]
