@@ -30,7 +30,7 @@ from search.tensors import PendingVectors
 POINTS_PER_LOOK_UP = 1000
 WRITES_UNDER_WAY = 4
 WORTH_A_WORD = 5000  # points whose indexing takes seconds
-FULL_DECODE, SCALED_DECODE = "full", "scaled"
+FULL_DECODE = "full"
 
 R = TypeVar("R", Image, Caption)
 
@@ -88,9 +88,9 @@ def ingest(
 
 def _check(index: Index, specs: Sequence[CollectionSpec]) -> list[str]:
     """Refuses specifications that do not fit, before any collection is changed; names misfits that are empty."""
-    empty = []
+    empty, there = [], index.collections()
     for spec in specs:
-        if spec.collection in index.collections():
+        if spec.collection in there:
             try:
                 index.spec(spec.collection).merged(spec)
             except SpecMismatch:

@@ -241,3 +241,15 @@ def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def ingest_options(photo_set: Path, clip_folder: Path, place: list[str]) -> list[str]:
     files = ["--annotations", str(photo_set / "dataset_coco.json"), "--images", str(photo_set / "images")]
     return ["run", *files, "--model", str(clip_folder), *place]
+
+
+def one_line_error(result: tuple[int, str, str]) -> str:
+    """The message of a command that ended in one clear line and exit code 1."""
+    code, out, err = result
+    assert code == 1, err
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert err.rstrip().endswith(lines[0])
+    assert "Traceback" not in err
+    return lines[0]

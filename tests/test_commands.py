@@ -14,18 +14,7 @@ from pathlib import Path
 
 import pytest
 from clip_factory import save_random_clip
-from conftest import Call, ingest_options, write_photo_set
-
-
-def one_line_error(result: tuple[int, str, str]) -> str:
-    code, out, err = result
-    assert code == 1
-    assert out == ""
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert err.rstrip().endswith(lines[0])
-    assert "Traceback" not in err
-    return lines[0]
+from conftest import Call, ingest_options, one_line_error, write_photo_set
 
 
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:

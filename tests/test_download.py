@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Call, write_photo_set
+from conftest import Call, one_line_error, write_photo_set
 from web_server import Answer, Server, zipped
 
 import ingest.download
@@ -65,17 +65,6 @@ def sources(server: Server) -> Sources:
         {"val2014": archive(server, "/zips/val2014.zip", 3)},  # in small files, half a block is much
         server.url,
     )
-
-
-def one_line_error(result: tuple[int, str, str]) -> str:
-    code, out, err = result
-    assert code == 1, err
-    assert out == ""
-    lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert err.rstrip().endswith(lines[0])
-    assert "Traceback" not in err
-    return lines[0]
 
 
 def same_photos(photo_set: Path, out: Path) -> int:

@@ -91,9 +91,10 @@ def connect(settings: Settings) -> ServerIndex:
     if not _listens(host, grpc_port):
         return ServerIndex(rest, url, f"qdrant {version}, REST (nothing listens on the gRPC port {grpc_port})")
     rest.close()
-    index = ServerIndex(client(prefer_grpc=True), url, f"qdrant {version}, gRPC")
-    index.collections()
-    return index
+    fast = client(prefer_grpc=True)
+    with _server(url):
+        fast.get_collections()
+    return ServerIndex(fast, url, f"qdrant {version}, gRPC")
 
 
 def _minor(version: str) -> tuple[int, int]:
