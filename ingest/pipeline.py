@@ -22,7 +22,7 @@ from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning
 from search.pixels import is_same_photo
 from search.records import Caption, Image
 from search.tensors import PendingVectors
@@ -40,13 +40,14 @@ class Plan:
     """How a run goes about it.
 
     `workers` read photos, as processes for a GPU; `scaled_decode` lets JPEG be scaled while it is decoded; `force`
-    encodes again what is there already.
+    encodes again what is there already; `tuning` says how collections are built.
     """
 
     workers: int
     processes: bool
     scaled_decode: bool = False
     force: bool = False
+    tuning: Tuning | None = None
 
 
 def ingest(
@@ -73,7 +74,7 @@ def ingest(
     for empty in _check(index, specs):  # an empty collection binds nobody to a model
         index.drop(empty)
     for spec in specs:
-        summary.warnings += index.create(spec)
+        summary.warnings += index.create(spec, plan.tuning)
     with _Writer(index, to_images, summary.images, summary) as writer:
         _embed_images(index, writer, encoders, to_images, images, plan, summary)
     with _Writer(index, to_captions, summary.captions, summary) as writer:
