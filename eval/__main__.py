@@ -108,6 +108,21 @@ def run(
         )
 
 
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A folder that `run --out` wrote", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another", show_default=False)],
+    changed: Annotated[int, typer.Option(min=0, help="How many of the queries that changed most are shown")] = 5,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two runs over the same queries: differences with intervals and p-values, and what changed most."""
+    from eval.compare import compare_folders
+
+    found = compare_folders(a, b, resamples=resamples, changed=changed)
+    typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else found.table())
+
+
 def _beams(given: str) -> tuple[int, ...]:
     from eval.runs import TOP
 

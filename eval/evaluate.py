@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -99,6 +100,6 @@ def _folds(evaluation: Evaluation, count: int | None) -> Folds | None:
     return Folds(count, evaluation.images // count, averages)
 
 
-def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[None]:
+def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:
     queries = times * sum(len(task.queries.ids) for task in evaluation.tasks)
     return tqdm(total=queries, desc=name, unit=" queries", dynamic_ncols=True, file=sys.stderr)

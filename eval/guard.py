@@ -10,16 +10,16 @@ from typing import Literal
 
 import numpy as np
 
-from eval.replay import ROUNDING
+from eval.oracle import ROUNDING
 from search.index import Index, Vectors, Where
 
-Search = Literal["hnsw", "scan", "indistinguishable from a scan"]
+Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
 
 PROBES = 200  # of each kind
 SEED = 714_025  # of no gallery: a direction that is a stored point would be found with any effort
 
 
-def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Search:
+def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Used:
     """How the engine answers queries that are not asked exactly, under the filter `where`.
 
     "scan" where no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked
@@ -41,8 +41,7 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
 
 def _some(queries: Vectors) -> Vectors:
     rows = np.linspace(0, len(queries) - 1, min(PROBES, len(queries))).astype(np.int64)
-    some: Vectors = queries[rows]
-    return some
+    return np.asarray(queries[rows], dtype=np.float32)
 
 
 def _directions(dim: int) -> Vectors:

@@ -150,13 +150,14 @@ def read_protocol(
 
     images = _Images.read(index, names[0], Where(splits=where), captions_per_image)
     captions = _Captions.read(index, names[1], Where(splits=where, max_position=last))
+    _check_strangers(spec, chosen, images)
     notes = _notes(spec, chosen)
     if allow_missing:
         images, captions, said = _what_is_complete(spec, chosen, images, captions)
         notes += said
     else:
         _check_complete(spec, chosen, images, captions)
-    _check_strangers(spec, chosen, images, captions)
+    _check_left_overs(images, captions)
 
     row = {image_id: number for number, image_id in enumerate(images.side.ids.tolist())}
     image_of = np.array([row[image_id] for image_id in captions.image_ids.tolist()], dtype=np.int64)
@@ -265,8 +266,8 @@ class _Vectors:
             )
 
 
-def _check_strangers(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
-    """What belongs to no image of the annotation file would be in the gallery, where nothing can be its positive."""
+def _check_strangers(spec: CollectionSpec, splits: Sequence[str], images: _Images) -> None:
+    """Images of another annotation file would make the gallery larger."""
     there = Counter(images.splits)
     for split in splits:
         if there[split] > spec.splits[split].images:
@@ -275,6 +276,10 @@ def _check_strangers(spec: CollectionSpec, splits: Sequence[str], images: _Image
                 f"{spec.splits[split].images:,}: it was filled from several files; "
                 "ingest them under different --dataset names"
             )
+
+
+def _check_left_overs(images: _Images, captions: _Captions) -> None:
+    """Captions of no image would be in the gallery, where they can be nobody's positive."""
     if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
         raise EvaluationError(
             f"{extra:,} captions belong to no image's own list: they are left over from another "

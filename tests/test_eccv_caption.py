@@ -1,4 +1,4 @@
-"""Our recalls against `eccv-caption`, an independent implementation, on the real ids of the Karpathy test split."""
+"""Our scores against `eccv-caption`, an independent implementation, on the real ids of the Karpathy test split."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from eval.eccv import judged_by_more
+from eval.evaluate import _folds
 from eval.metrics import recall_at_k
-from eval.protocol import Side, Task
-from eval.replay import oracle_ranks
-from search.index import Where
+from eval.oracle import oracle_ranks
+from eval.protocol import Evaluation, Side, both_tasks
+from search.index import CollectionSpec, Where
 
-eccv_caption = pytest.importorskip("eccv_caption")
+pytest.importorskip("eccv_caption")
 
 Matrix = npt.NDArray[np.float32]
-KEPT = 50  # of a ranked list: enough for recall@10
+KEPT = 6000  # of a ranked list: the whole gallery of images, enough of the captions for every R and every fold
 
 
 def real_ids() -> tuple[list[int], list[int], dict[int, int]]:
-    """The 5,000 image ids, the 25,000 caption ids, and the image of each caption, as eccv-caption ships them."""
-    text = (resources.files("eccv_caption") / "data/original_caption_to_image.json").read_text()
-    image_of = {int(caption): int(images[0]) for caption, images in json.loads(text).items()}
-    return sorted(set(image_of.values())), sorted(image_of), image_of
+    """The 5,000 image ids and 25,000 caption ids in the order of the annotation file, and the image of each caption."""
+    data = resources.files("eccv_caption") / "data"
+    image_of = {
+        int(caption): int(images[0])
+        for caption, images in json.loads((data / "original_caption_to_image.json").read_text()).items()
+    }
+    with resources.as_file(data / "coco_test_ids.npy") as file:
+        captions = np.load(file).tolist()
+    return list(dict.fromkeys(image_of[caption] for caption in captions)), captions, image_of
 
 
 def vectors(kind: str, image_row: npt.NDArray[np.int64], dim: int = 64) -> tuple[Matrix, Matrix]:
@@ -43,44 +50,76 @@ def vectors(kind: str, image_row: npt.NDArray[np.int64], dim: int = 64) -> tuple
 
 
 def ranked(queries: Matrix, gallery: Matrix, query_ids: list[int], gallery_ids: list[int]) -> dict[int, list[int]]:
-    ids = np.array(gallery_ids)
+    ids, kept = np.array(gallery_ids), min(KEPT, len(gallery_ids) - 1)
     lists = {}
     for start in range(0, len(queries), 500):
         scores = queries[start : start + 500].astype(np.float64) @ gallery.T.astype(np.float64)
-        best = np.argpartition(-scores, KEPT, axis=1)[:, :KEPT]
+        best = np.argpartition(-scores, kept, axis=1)[:, :kept]
         order = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1), 1)
         lists.update(dict(zip(query_ids[start : start + 500], ids[order].tolist(), strict=True)))
     return lists
 
 
+def evaluation(images: Matrix, captions: Matrix, ids: tuple[list[int], list[int]], image_of: Any) -> Evaluation:
+    to_text, to_image = both_tasks(
+        Side("images", np.array(ids[0]), images, Where()),
+        Side("captions", np.array(ids[1]), captions, Where()),
+        image_of,
+    )
+    spec = CollectionSpec.model_construct(dataset="coco")
+    return Evaluation(spec, ("test",), 5, to_text, to_image, image_of, [], [], 0, ())
+
+
 @pytest.mark.parametrize("kind", ["random", "structured"])
-def test_5k_recalls(kind: str) -> None:
+def test_scores(kind: str) -> None:
+    from eccv_caption import Metrics
+
     image_ids, caption_ids, image_of = real_ids()
     assert (len(image_ids), len(caption_ids)) == (5000, 25_000)
     row = {image_id: number for number, image_id in enumerate(image_ids)}
     image_row = np.array([row[image_of[caption]] for caption in caption_ids])
     images, captions = vectors(kind, image_row)
-    image_side = Side("images", np.array(image_ids), images, Where())
-    caption_side = Side("captions", np.array(caption_ids), captions, Where())
-    to_text = Task(
-        "image-to-text",
-        image_side,
-        caption_side,
-        np.argsort(image_row, kind="stable"),
-        np.concatenate(([0], np.cumsum(np.bincount(image_row)))),
-    )
-    to_image = Task("text-to-image", caption_side, image_side, image_row, np.arange(25_001))
+    ours = evaluation(images, captions, (image_ids, caption_ids), image_row)
 
-    judge = eccv_caption.Metrics()
+    judge = Metrics()
     theirs: dict[str, Any] = judge.compute_all_metrics(
         ranked(images, captions, image_ids, caption_ids),
         ranked(captions, images, caption_ids, image_ids),
-        target_metrics=("coco_5k_recalls",),
+        target_metrics=("coco_5k_recalls", "cxc_recalls", "eccv_map_at_r", "eccv_rprecision", "eccv_r1"),
         Ks=(1, 5, 10),
         verbose=False,
     )
-    for of, name in ((to_text, "i2t"), (to_image, "t2i")):
-        ranks = oracle_ranks(of).ranks
+    more = judged_by_more(ours)
+    assert more is not None
+    for task, name in zip(ours.tasks, ("i2t", "t2i"), strict=True):
+        ranks = oracle_ranks(task).ranks
         for k in (1, 5, 10):
             assert recall_at_k(ranks, k) / 100 == pytest.approx(theirs[f"coco_5k_r{k}"][name], abs=1e-9)
+            assert more["cxc"][task.name][f"recall@{k}"] / 100 == pytest.approx(theirs[f"cxc_r{k}"][name], abs=1e-9)
+        for metric, their_name in (("map_at_r", "eccv_map_at_r"), ("r_precision", "eccv_rprecision")):
+            assert more["eccv"][task.name][metric] / 100 == pytest.approx(theirs[their_name][name], abs=1e-9)
+        assert more["eccv"][task.name]["recall@1"] / 100 == pytest.approx(theirs["eccv_r1"][name], abs=1e-9)
         assert (recall_at_k(ranks, 1) > 5) == (kind == "structured")
+
+
+@pytest.mark.slow
+def test_the_average_of_five_folds() -> None:
+    from eccv_caption import Metrics
+
+    image_ids, caption_ids, image_of = real_ids()
+    row = {image_id: number for number, image_id in enumerate(image_ids)}
+    image_row = np.array([row[image_of[caption]] for caption in caption_ids])
+    images, captions = vectors("structured", image_row)
+    folds = _folds(evaluation(images, captions, (image_ids, caption_ids), image_row), None)
+    assert folds is not None
+    theirs: dict[str, Any] = Metrics().compute_all_metrics(
+        ranked(images, captions, image_ids, caption_ids),
+        ranked(captions, images, caption_ids, image_ids),
+        target_metrics=("coco_1k_recalls",),
+        Ks=(1, 5, 10),
+        verbose=False,
+    )
+    for direction, name in (("image-to-text", "i2t"), ("text-to-image", "t2i")):
+        for k in (1, 5, 10):
+            found = folds.scores[direction][f"recall@{k}"] / 100
+            assert found == pytest.approx(theirs[f"coco_1k_r{k}"][name], abs=1e-9)
