@@ -10,7 +10,7 @@ plain percentiles, because a bias correction of so discrete a value did harm, an
 whose distribution is nearly symmetric. Measured on simulated lognormal ranks of 200 to 5,000 images, with correlated
 captions: 95% intervals of recall and average precision, and of their differences, held the truth in 93 to 97% of
 samples, simulation noise aside; those of the median, nearly always a whole number, in 96 to 100%. The mean rank hangs
-on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 91% where most ranks are 1
+on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 92% where most ranks are 1
 and the tail is long, 83 to 94% with 200 images, and 89 to 98% for its differences. No method tried did well there:
 where a mean rank matters, read it with the median.
 """
