@@ -22,10 +22,8 @@ from eval.stats import (
     RANDOMISATIONS,
     RESAMPLES,
     Interval,
-    bca_interval,
     holm,
     image_numbers,
-    image_totals,
     per_query,
     percentile_interval,
     resample,
@@ -280,13 +278,12 @@ def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -
     by_query = np.stack([scores[1][name] - scores[0][name] for name in scores[0]], axis=1)
     drawn = resample(by_query, ranks, image_of, resamples=resamples, seed=seed)
     p_values, p_median = swap_p_values(by_query, ranks, image_of, randomisations=randomisations, seed=seed)
-    totals, sizes = image_totals(by_query, image_of)
     found = {}
     for column, name in enumerate(scores[0]):
         in_a, in_b = (float(of[name].mean()) for of in scores)
-        interval = bca_interval(drawn.averages[:, column], totals[:, column], sizes)
-        p = float(p_values[column])
-        found[name] = Difference(name, in_a, in_b, float(by_query[:, column].mean()), interval, p, p)
+        difference, p = float(by_query[:, column].mean()), float(p_values[column])
+        interval = percentile_interval(drawn.averages[:, column], difference)
+        found[name] = Difference(name, in_a, in_b, difference, interval, p, p)
     in_a, in_b = (float(np.median(of)) for of in ranks)
     interval = percentile_interval(drawn.medians[:, 1] - drawn.medians[:, 0], in_b - in_a)
     found["median_rank"] = Difference("median_rank", in_a, in_b, in_b - in_a, interval, p_median, p_median)

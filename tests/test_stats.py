@@ -42,6 +42,7 @@ def lognormal_ranks(rng: np.random.Generator, images: int, within: float) -> tup
 
 
 @given(QUERIES, st.integers(0, 3))
+@settings(deadline=None)
 def test_resamples_are_those_of_images_repeated(queries: list[tuple[int, int]], seed: int) -> None:
     """Against arrays in which every query of an image really stands as often as its image was drawn."""
     ranks, images = ints([rank for rank, _ in queries]), ints([image for _, image in queries])
@@ -70,7 +71,7 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(QUERIES, st.randoms(use_true_random=False))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_intervals_hold_the_score_whatever_the_order_of_the_queries(
     queries: list[tuple[int, int]], random: Any
 ) -> None:
@@ -89,6 +90,15 @@ def test_intervals_hold_the_score_whatever_the_order_of_the_queries(
     random.shuffle(shuffled)
     again = of(shuffled)
     assert all(again[name] == pytest.approx(found[name]) for name in found)
+
+
+def test_an_independent_judge_of_the_skewed_mean() -> None:
+    """scipy 1.17's `bootstrap(method="BCa", n_resamples=200_000)` of these gives 11.1 to 11.2 and 99.6 to 100.7.
+
+    Its percentile interval is 6.1 to 79.4.
+    """
+    found = intervals(ints([1, 1, 2, 3, 5, 8, 13, 40, 90, 200]), None, np.arange(10), resamples=20_000)
+    assert found["mean_rank"] == pytest.approx((11.15, 100.1), rel=0.03)
 
 
 def test_one_seed_one_answer() -> None:
@@ -128,7 +138,7 @@ def test_one_image_says_next_to_nothing() -> None:
 
 @pytest.mark.parametrize(("ranks", "precision", "images"), [([], [], []), ([1, 2], [1, 1], [0]), ([1, 2], [1], [0, 1])])
 def test_arrays_that_do_not_fit(ranks: list[int], precision: list[float], images: list[int]) -> None:
-    with pytest.raises(ValueError, match="there must be one|average precisions"):
+    with pytest.raises(ValueError, match=r"there must be one|average precisions"):
         intervals(ints(ranks), np.array(precision, dtype=np.float64), ints(images))
 
 
@@ -159,7 +169,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=12))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_swaps_agree_with_all_swaps_there_are(queries: list[tuple[int, int, int]]) -> None:
     a, b, images = (ints(column) for column in zip(*queries, strict=True))
     image_of = np.unique(images, return_inverse=True)[1].astype(np.int64)
