@@ -41,7 +41,8 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
 
 def _some(queries: Vectors) -> Vectors:
     rows = np.linspace(0, len(queries) - 1, min(PROBES, len(queries))).astype(np.int64)
-    return np.asarray(queries[rows], dtype=np.float32)
+    some: Vectors = queries[rows]
+    return some
 
 
 def _directions(dim: int) -> Vectors:

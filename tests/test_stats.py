@@ -23,7 +23,7 @@ def ints(values: Any) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
-def scores(ranks: Ints) -> dict[str, float]:
+def scores(ranks: Ints) -> dict[str, float | None]:
     """Every score of the ranks, where a query has one positive."""
     return {
         **{f"recall@{k}": recall_at_k(ranks, k) for k in (1, 5, 10)},
