@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from search.errors import EvaluationError
 from search.settings import load_settings
 
 app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
+app.add_typer(bench.app, name="bench")
 
 
 class Captions(str, Enum):
@@ -25,7 +27,19 @@ class Captions(str, Enum):
     ALL = "all"
 
 
-app.add_typer(bench.app, name="bench")
+class Quantized(str, Enum):
+    """How vectors are made smaller."""
+
+    INT8 = "int8"
+    BINARY = "binary"
+
+
+class Engine(str, Enum):
+    """How Qdrant is asked."""
+
+    EXACT = "exact"
+    SERVED = "served"
+    NONE = "none"
 
 
 @app.command()
@@ -34,42 +48,73 @@ def run(
         list[str] | None, typer.Option(help="test, val, ... or all; may be repeated (default: test)")
     ] = None,
     captions: Annotated[Captions, typer.Option(help="The first five of each image, or all")] = Captions.FIRST,
+    engine: Annotated[
+        list[Engine] | None,
+        typer.Option(help="Beside the oracle: exact, served, or none; may be repeated (default: exact and served)"),
+    ] = None,
+    ef: Annotated[str, typer.Option(help="HNSW beams to measure too, such as 32,64,128")] = "",
+    quantization: Annotated[
+        list[Quantized] | None,
+        typer.Option(help="Measure a quantised copy too, with and without rescoring; may be repeated"),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=0, help="Average over so many parts (default: 5 where there are 5,000 images)")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Evaluate what is there where images or captions are missing")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write metrics.json, ranks.jsonl and report.html into this folder")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Where the photos are now, for report.html (default: the remembered folder)")
+    ] = None,
     as_json: JsonOption = False,
     path: PathOption = None,
     url: UrlOption = None,
     dataset: DatasetOption = None,
 ) -> None:
-    """Replay a split against the index and print the scores, by the oracle and by Qdrant exactly."""
-    from tqdm import tqdm
-
+    """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
+    from eval.evaluate import Plan, evaluate
     from eval.protocol import FIRST_CAPTIONS, read_protocol
-    from eval.replay import agreement, oracle_ranks, qdrant_ranks
-    from eval.report import EXACT, ORACLE, Report
     from search.index import open_index
     from search.retrieve import only_dataset
 
+    asked = engine or [Engine.EXACT, Engine.SERVED]
+    plan = Plan(
+        engines=tuple(f"qdrant-{each.value}" for each in asked if each is not Engine.NONE),
+        efs=_beams(ef),
+        quantizations=tuple(each.value for each in quantization or ()),
+        folds=folds,
+        resamples=resamples,
+    )
     with closing(open_index(load_settings(path, url))) as index:
         keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
-        protocol = read_protocol(index, dataset or only_dataset(index), split or ["test"], keep)
-        ranks, agreements = {}, {}
-        for task in protocol.tasks:
-            with tqdm(total=2 * len(task.queries.ids), desc=task.name, unit=" queries", dynamic_ncols=True) as bar:
-                oracle = oracle_ranks(task, bar.update)
-                exact = qdrant_ranks(index, task, progress=bar.update)
-            ranks[task.name] = {ORACLE: oracle.ranks, EXACT: exact}
-            agreements[task.name] = agreement(task, oracle, exact)
-        report = Report(protocol, index.engine, ranks, agreements)
+        name = dataset or only_dataset(index)
+        protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
+        report = evaluate(index, protocol, plan)
+        if out is not None:
+            from eval.page import write_report
+
+            write_report(out, report, index, images)
     typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=1) if as_json else report.table())
-    if broken := [name for name, found in agreements.items() if len(found.unexplained)]:
+    if out is not None:
+        command.note(f"the report is in {out.resolve() / 'report.html'}")
+    if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
         raise EvaluationError(
             f"Qdrant's exact {broken[0]} ranks are not those of its own vectors: was the index written to meanwhile? "
             "Run it again, and if it stays, report it"
         )
 
 
-def main() -> None:
-    command.run(app, "python -m eval")
+def _beams(given: str) -> tuple[int, ...]:
+    from eval.runs import TOP
 
-
-if __name__ == "__main__":
-    main()
+    try:
+        beams = tuple(sorted({int(each) for each in given.split(",") if each.strip()}))
+    except ValueError:
+        raise typer.BadParameter(f"--ef {given!r}: give whole numbers with commas between them: 32,64,128") from None
+    if beams and beams[0] < TOP:
+        raise typer.BadParameter(f"--ef {beams[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
+    return beams

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,9 @@ from search.index import CollectionSpec, Index, Vectors, Where, collection_name
 from search.records import Caption, Image
 
 Ids = npt.NDArray[np.int64]
-R = TypeVar("R", Image, Caption)
 
 FIRST_CAPTIONS = 5  # as the literature reports it, where a few images have six or seven
+ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,21 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Both directions over the same images and captions."""
+    """Both directions over the same images and captions.
+
+    Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
+    `texts` are the captions, `files` the images' files; `truncated` counts captions that the model did not read whole.
+    """
 
     spec: CollectionSpec
     splits: tuple[str, ...]
     captions_per_image: int | None
     image_to_text: Task
     text_to_image: Task
+    image_of: Ids
+    files: list[str]
+    texts: list[str]
+    truncated: int
     notes: tuple[str, ...]
 
     @property
@@ -69,13 +77,62 @@ class Evaluation:
     def tasks(self) -> tuple[Task, Task]:
         return self.image_to_text, self.text_to_image
 
+    def folds(self, count: int) -> list[tuple[Task, Task]]:
+        """Both directions over `count` equal parts of the images, in the order of the annotation file.
+
+        Queries and gallery are both of the part, as the five 1K folds of the literature are.
+
+        Raises:
+            EvaluationError: the images cannot be divided into so many equal parts.
+        """
+        if count < 2 or self.images % count:
+            raise EvaluationError(f"{self.images:,} images do not make {count} equal folds")
+        size = self.images // count
+        return [self._part(first, first + size) for first in range(0, self.images, size)]
+
+    def _part(self, first: int, last: int) -> tuple[Task, Task]:
+        images, captions = self.image_to_text.queries, self.text_to_image.queries
+        mine = np.flatnonzero((self.image_of >= first) & (self.image_of < last))
+        return both_tasks(
+            Side(images.collection, images.ids[first:last], images.vectors[first:last], images.where),
+            Side(captions.collection, captions.ids[mine], captions.vectors[mine], captions.where),
+            self.image_of[mine] - first,
+        )
+
+
+def both_tasks(images: Side, captions: Side, image_of: Ids) -> tuple[Task, Task]:
+    """Image-to-text and text-to-image, where `image_of` int64 (captions,) is the row of each caption's image."""
+    per_image = np.bincount(image_of, minlength=len(images.ids))
+    return (
+        Task(
+            name="image-to-text",
+            queries=images,
+            gallery=captions,
+            positives=np.argsort(image_of, kind="stable").astype(np.int64),
+            starts=np.concatenate(([0], np.cumsum(per_image))).astype(np.int64),
+        ),
+        Task(
+            name="text-to-image",
+            queries=captions,
+            gallery=images,
+            positives=image_of,
+            starts=np.arange(len(captions.ids) + 1, dtype=np.int64),
+        ),
+    )
+
 
 def read_protocol(
-    index: Index, dataset: str, splits: Sequence[str], captions_per_image: int | None = FIRST_CAPTIONS
+    index: Index,
+    dataset: str,
+    splits: Sequence[str],
+    captions_per_image: int | None = FIRST_CAPTIONS,
+    *,
+    allow_missing: bool = False,
 ) -> Evaluation:
     """Reads the vectors and the ground truth of some splits ("all" means every one) from the index.
 
-    `captions_per_image` keeps the first so many of each image, None all of them.
+    `captions_per_image` keeps the first so many of each image, None all of them. `allow_missing` evaluates what is
+    there: captions without their image, and images without captions, take no part, and the notes say how many.
 
     Raises:
         CollectionMissing: the index holds no such data set.
@@ -90,92 +147,192 @@ def read_protocol(
     chosen = tuple(sorted(spec.splits)) if "all" in splits else tuple(sorted(set(splits)))
     last = None if captions_per_image is None else captions_per_image - 1
     where = None if "all" in splits else chosen
-    of_images = Where(splits=where)
-    of_captions = Where(splits=where, max_position=last)
 
-    images, image_vectors = _read(index, names[0], of_images, Image)
-    captions, caption_vectors = _read(index, names[1], of_captions, Caption)
-    _check_complete(spec, chosen, images, captions, captions_per_image)
-    image_side = Side(names[0], np.array([image.id for image in images], dtype=np.int64), image_vectors, of_images)
-    caption_ids = np.array([caption.id for caption in captions], dtype=np.int64)
-    caption_side = Side(names[1], caption_ids, caption_vectors, of_captions)
+    images = _Images.read(index, names[0], Where(splits=where), captions_per_image)
+    captions = _Captions.read(index, names[1], Where(splits=where, max_position=last))
+    notes = _notes(spec, chosen)
+    if allow_missing:
+        images, captions, said = _what_is_complete(spec, chosen, images, captions)
+        notes += said
+    else:
+        _check_complete(spec, chosen, images, captions)
+    _check_strangers(spec, chosen, images, captions)
 
-    row = {image.id: number for number, image in enumerate(images)}
-    image_of = np.array([row[caption.image_id] for caption in captions], dtype=np.int64)
-    per_image = np.bincount(image_of, minlength=len(images))
+    row = {image_id: number for number, image_id in enumerate(images.side.ids.tolist())}
+    image_of = np.array([row[image_id] for image_id in captions.image_ids.tolist()], dtype=np.int64)
+    image_to_text, text_to_image = both_tasks(images.side, captions.side, image_of)
     return Evaluation(
         spec=spec,
         splits=("all",) if "all" in splits else chosen,
         captions_per_image=captions_per_image,
-        image_to_text=Task(
-            name="image-to-text",
-            queries=image_side,
-            gallery=caption_side,
-            positives=np.argsort(image_of, kind="stable").astype(np.int64),
-            starts=np.concatenate(([0], np.cumsum(per_image))).astype(np.int64),
-        ),
-        text_to_image=Task(
-            name="text-to-image",
-            queries=caption_side,
-            gallery=image_side,
-            positives=image_of,
-            starts=np.arange(len(captions) + 1, dtype=np.int64),
-        ),
-        notes=_notes(spec, chosen),
+        image_to_text=image_to_text,
+        text_to_image=text_to_image,
+        image_of=image_of,
+        files=images.files,
+        texts=captions.texts,
+        truncated=sum(captions.truncated),
+        notes=tuple(notes),
     )
 
 
-def _read(index: Index, collection: str, where: Where, kind: type[R]) -> tuple[list[R], Vectors]:
-    records: list[R] = []
-    blocks: list[Vectors] = []
-    for batch in index.scan(collection, where=where, vectors=True):
-        for record in batch.records:
-            if not isinstance(record, kind):
-                raise EvaluationError(f"{collection} holds something else than {kind.__name__.lower()}s: {record}")
-            records.append(record)
-        if batch.vectors is not None:
-            blocks.append(batch.vectors)
-    if not records:
-        raise EvaluationError(f"{collection} holds no points of this split: run `python -m ingest run` first")
-    return records, np.concatenate(blocks)
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The images read, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
+
+    side: Side
+    captions: Ids
+    splits: list[str]
+    files: list[str]
+
+    @classmethod
+    def read(cls, index: Index, collection: str, where: Where, captions_per_image: int | None) -> _Images:
+        vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
+        for image in vectors.records():
+            if not isinstance(image, Image):
+                raise EvaluationError(f"{collection} holds something else than images: {image}")
+            wanted = min(len(image.captions), captions_per_image or len(image.captions))
+            records.append((image.order, image.id, wanted, image.split, image.file))
+        order = np.argsort([record[0] for record in records], kind="stable")
+        _, ids, wanted_of, splits, files = zip(*(records[place] for place in order), strict=True)
+        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows[order], where)
+        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files))
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> _Images:
+        rows = np.flatnonzero(keep)
+        splits, files = [self.splits[row] for row in rows], [self.files[row] for row in rows]
+        return _Images(_only(self.side, keep), self.captions[rows], splits, files)
 
 
-def _check_complete(
-    spec: CollectionSpec,
-    splits: Sequence[str],
-    images: Sequence[Image],
-    captions: Sequence[Caption],
-    captions_per_image: int | None,
-) -> None:
-    """A missing image would make the gallery smaller and every score better, so it is an error."""
-    advice = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
-    for split in splits:
-        there = sum(image.split == split for image in images)
-        expected = spec.splits[split].images
-        if there < expected:
-            raise EvaluationError(f"split {split} lacks {expected - there:,} of {expected:,} images: {advice}")
-        if there > expected:
+@dataclass(frozen=True, slots=True)
+class _Captions:
+    """The captions read; `image_ids` int64 (n,)."""
+
+    side: Side
+    image_ids: Ids
+    texts: list[str]
+    truncated: list[bool]
+
+    @classmethod
+    def read(cls, index: Index, collection: str, where: Where) -> _Captions:
+        vectors = _Vectors(index, collection, where)
+        ids, image_ids, texts, truncated = list[int](), list[int](), list[str](), list[bool]()
+        for caption in vectors.records():
+            if not isinstance(caption, Caption):
+                raise EvaluationError(f"{collection} holds something else than captions: {caption}")
+            ids.append(caption.id)
+            image_ids.append(caption.image_id)
+            texts.append(caption.text)
+            truncated.append(caption.truncated)
+        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows, where)
+        return cls(side, np.array(image_ids, dtype=np.int64), texts, truncated)
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> _Captions:
+        rows = np.flatnonzero(keep)
+        texts, truncated = [self.texts[row] for row in rows], [self.truncated[row] for row in rows]
+        return _Captions(_only(self.side, keep), self.image_ids[rows], texts, truncated)
+
+
+def _only(side: Side, keep: npt.NDArray[np.bool_]) -> Side:
+    """A part of a side; its filter keeps the rest out of Qdrant's answers too."""
+    where = replace(side.where, not_ids=tuple(side.ids[~keep].tolist()) or None)
+    return Side(side.collection, side.ids[keep], side.vectors[keep], where)
+
+
+@dataclass
+class _Vectors:
+    """Reads a collection into one array of vectors, float32 (n, dim), while the records pass by."""
+
+    index: Index
+    collection: str
+    where: Where
+    rows: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+
+    def records(self) -> Iterator[Image | Caption]:
+        """Raises EvaluationError where there is nothing to read, or the collection is written to meanwhile."""
+        count, filled = self.index.count(self.collection, where=self.where), 0
+        if not count:
+            raise EvaluationError(f"{self.collection} holds no points of this split: run `python -m ingest run` first")
+        self.rows = np.empty((count, self.index.spec(self.collection).dim), dtype=np.float32)
+        for batch in self.index.scan(self.collection, where=self.where, vectors=True):
+            assert batch.vectors is not None
+            if filled + len(batch.records) <= count:
+                self.rows[filled : filled + len(batch.records)] = batch.vectors
+            filled += len(batch.records)
+            yield from batch.records
+        if filled != count:
             raise EvaluationError(
-                f"split {split} holds {there:,} images where its annotation file has {expected:,}: it was filled from "
-                "several files; ingest them under different --dataset names"
+                f"{self.collection} was written to meanwhile ({count:,} points, then {filled:,}): run it again"
             )
-    have = {caption.image_id for caption in captions}
-    if silent := [image.id for image in images if image.id not in have]:
-        raise EvaluationError(f"image {silent[0]} and {len(silent) - 1:,} more have no captions: {advice}")
-    known = {image.id for image in images}
-    if orphans := [caption.id for caption in captions if caption.image_id not in known]:
-        raise EvaluationError(f"caption {orphans[0]} and {len(orphans) - 1:,} more have no image: {advice}")
-    wanted = sum(min(len(image.captions), captions_per_image or len(image.captions)) for image in images)
-    if len(captions) < wanted:
-        raise EvaluationError(f"{wanted - len(captions):,} of {wanted:,} captions are missing: {advice}")
-    if len(captions) > wanted:
+
+
+def _check_strangers(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
+    """What belongs to no image of the annotation file would be in the gallery, where nothing can be its positive."""
+    there = Counter(images.splits)
+    for split in splits:
+        if there[split] > spec.splits[split].images:
+            raise EvaluationError(
+                f"split {split} holds {there[split]:,} images where its annotation file has "
+                f"{spec.splits[split].images:,}: it was filled from several files; "
+                "ingest them under different --dataset names"
+            )
+    if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
         raise EvaluationError(
-            f"{len(captions) - wanted:,} captions belong to no image's own list: they are left over from another "
+            f"{extra:,} captions belong to no image's own list: they are left over from another "
             "annotation file; ingest it under another --dataset name"
         )
 
 
-def _notes(spec: CollectionSpec, splits: Sequence[str]) -> tuple[str, ...]:
+def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
+    """A missing image would make the gallery smaller and every score better, so it is an error."""
+    or_not = "; --allow-missing evaluates what is there"
+    there = Counter(images.splits)
+    for split in splits:
+        expected = spec.splits[split].images
+        if there[split] < expected:
+            raise EvaluationError(
+                f"split {split} lacks {expected - there[split]:,} of {expected:,} images: {ADVICE}{or_not}"
+            )
+    silent, orphans = _unmatched(images, captions)
+    if silent.any():
+        first = images.side.ids[silent][0]
+        raise EvaluationError(f"image {first} and {silent.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
+    if orphans.any():
+        first = captions.side.ids[orphans][0]
+        raise EvaluationError(f"caption {first} and {orphans.sum() - 1:,} more have no image: {ADVICE}{or_not}")
+    wanted, have = int(images.captions.sum()), len(captions.texts)
+    if have < wanted:
+        raise EvaluationError(f"{wanted - have:,} of {wanted:,} captions are missing: {ADVICE}{or_not}")
+
+
+def _what_is_complete(
+    spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions
+) -> tuple[_Images, _Captions, list[str]]:
+    """The images with captions and the captions with an image, and notes on what that leaves out."""
+    expected = sum(spec.splits[split].images for split in splits)
+    wanted = int(images.captions.sum())
+    silent, orphans = _unmatched(images, captions)
+    images, captions = images.only(~silent), captions.only(~orphans)
+    if not len(images.files):
+        raise EvaluationError(f"no image of this split has a caption beside it: {ADVICE}")
+    notes = []
+    if lost := expected - len(images.files):
+        notes.append(
+            f"{lost:,} of {expected:,} images take no part (missing, or without captions): the gallery is smaller and "
+            "scores are higher than those of the whole split"
+        )
+    if orphans.any():
+        notes.append(f"{orphans.sum():,} captions without their image take no part")
+    if silent_captions := wanted - len(captions.texts):
+        notes.append(f"{silent_captions:,} captions of images that are there are missing")
+    return images, captions, notes
+
+
+def _unmatched(images: _Images, captions: _Captions) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which images have no caption, and which captions have no image."""
+    return ~np.isin(images.side.ids, captions.image_ids), ~np.isin(captions.image_ids, images.side.ids)
+
+
+def _notes(spec: CollectionSpec, splits: Sequence[str]) -> list[str]:
     """What a reader of the scores should know about the gallery."""
     notes = [
         f"split {split}: {spec.splits[split].images:,} of its {spec.splits[split].images_in_file:,} images "
@@ -185,4 +342,4 @@ def _notes(spec: CollectionSpec, splits: Sequence[str]) -> tuple[str, ...]:
     ]
     if "train" in splits and "restval" not in splits:
         notes.append("Karpathy's training set is train plus restval; this is train alone")
-    return tuple(notes)
+    return notes

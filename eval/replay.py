@@ -1,38 +1,28 @@
-"""Ranks of every query's best positive: by the oracle in memory, and by asking Qdrant."""
+"""Replaying a split against Qdrant: exactly, until every rank is known, or as it is served, for the first hits."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import Ranks
+from eval.metrics import NOT_FOUND, Ranks
+from eval.oracle import ROUNDING, OracleRanks
 from eval.protocol import Ids, Task
+from eval.runs import TOP
 from search.errors import EvaluationError
-from search.index import Index, Vectors
+from search.index import Index
+from search.records import Hit
 
-QUERIES_PER_BLOCK = 256
-PAIRS_PER_BLOCK = 16_384  # of near ties, scored again in float64
+QUERIES_PER_CALL = 256
 FIRST_LIMIT = 100
 WIDENING = 10
+TIMED_SINGLY = 200  # queries asked one at a time for the latency
 
-ROUNDING = 1e-5
-"""Scores of unit vectors this close may be ordered either way by float32 arithmetic (its error stays under 1e-6 for
-hundreds of dimensions; the margin is for engines that sum in another order)."""
-
-
-@dataclass(frozen=True, slots=True)
-class OracleRanks:
-    """`ranks` int64 (n,): 1 + the number of items that score strictly higher than the best positive.
-
-    `lowest` and `highest`: what rounding in float32 could make of it.
-    """
-
-    ranks: Ranks
-    lowest: Ranks
-    highest: Ranks
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,86 +44,113 @@ class Agreement:
         return said
 
 
-def oracle_ranks(task: Task, progress: Callable[[int], object] = int) -> OracleRanks:
-    """Exact ranks from the stored vectors.
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Qdrant's answers to all queries of a task.
 
-    A float32 matrix product, in blocks, finds the order; items within `ROUNDING` of the positive's score are scored
-    again in float64, row by row, so that equal vectors tie exactly. Memory: one block of queries times the gallery.
-    `progress` is called with the number of queries done since the last call.
+    `ranks` int64 (n,): 1 + the number of hits that score strictly higher than the best positive, `NOT_FOUND` where none
+    came back. `top_ids` int64 and `top_scores` float64, both (n, 10): the first hits, padded with -1 and NaN.
+    `queries_per_second`: of all queries in batches. `latency_ms`: the median of queries asked one at a time.
     """
-    queries, gallery = task.queries.vectors, task.gallery.vectors
-    ranks, lowest, highest = (np.empty(len(queries), dtype=np.int64) for _ in range(3))
-    owner = np.repeat(np.arange(len(queries)), np.diff(task.starts))
-    of_positives = _dots(queries, gallery, owner, task.positives)
-    best = np.maximum.reduceat(of_positives, task.starts[:-1])
-    for start in range(0, len(queries), QUERIES_PER_BLOCK):
-        block = slice(start, min(start + QUERIES_PER_BLOCK, len(queries)))
-        scores = queries[block] @ gallery.T
-        mine = slice(task.starts[block.start], task.starts[block.stop])
-        scores[owner[mine] - start, task.positives[mine]] = -np.inf  # a positive is nobody's rival
-        threshold = best[block, np.newaxis]
-        surely = np.count_nonzero(scores > threshold + ROUNDING, axis=1)
-        row, column = np.nonzero(np.abs(scores - threshold) <= ROUNDING)
-        higher = _dots(queries, gallery, row + start, column) > best[row + start]
-        ranks[block] = 1 + surely + np.bincount(row[higher], minlength=len(scores))
-        lowest[block] = 1 + surely
-        highest[block] = 1 + surely + np.bincount(row, minlength=len(scores))
-        progress(len(scores))
-    return OracleRanks(ranks, lowest, highest)
+
+    ranks: Ranks
+    top_ids: Ids
+    top_scores: npt.NDArray[np.float64]
+    queries_per_second: float
+    latency_ms: float
 
 
-def _dots(queries: Vectors, gallery: Vectors, query_rows: Ids, gallery_rows: Ids) -> npt.NDArray[np.float64]:
-    """Dot products in float64 of chosen pairs; the same two rows give the same bits wherever they occur."""
-    out = np.empty(len(query_rows))
-    for start in range(0, len(out), PAIRS_PER_BLOCK):
-        pairs = slice(start, start + PAIRS_PER_BLOCK)
-        left = queries[query_rows[pairs]].astype(np.float64)
-        out[pairs] = np.einsum("ij,ij->i", left, gallery[gallery_rows[pairs]].astype(np.float64))
-    return out
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How an index is asked: by a full scan (`exact`), or through HNSW with a beam of `ef`, with or without scoring
+    the hits of a quantised collection again; None leaves it to the collection."""
+
+    exact: bool = False
+    ef: int | None = None
+    rescore: bool | None = None
 
 
-def qdrant_ranks(index: Index, task: Task, *, exact: bool = True, progress: Callable[[int], object] = int) -> Ranks:
-    """Ranks int64 (n,) from Qdrant's own answers: 1 + the number of hits that score strictly higher than the positive.
+EXACTLY = Effort(exact=True)
+AS_SERVED = Effort()
 
-    Asks for the first hundred, and for more only where no positive is among them.
+
+def replay(
+    index: Index,
+    task: Task,
+    effort: Effort = EXACTLY,
+    *,
+    limit: int = FIRST_LIMIT,
+    widen: bool = True,
+    progress: Progress = int,
+) -> Replay:
+    """Asks every query for its `limit` best hits; with `widen`, asks those without a positive again for more and more.
 
     Raises:
-        EvaluationError: a positive is not found in the whole gallery.
+        EvaluationError: with `widen`, a positive is not found in the whole gallery.
     """
-    ranks = np.zeros(len(task.queries.ids), dtype=np.int64)
-    waiting = np.arange(len(ranks))
-    limit = FIRST_LIMIT
+    count = len(task.queries.ids)
+    ranks = np.full(count, NOT_FOUND, dtype=np.int64)
+    top_ids, top_scores = np.full((count, TOP), -1, dtype=np.int64), np.full((count, TOP), np.nan)
+    waiting, first_round = np.arange(count), True
+    started, rate = time.perf_counter(), 0.0
     while len(waiting):
         limit = min(limit, len(task.gallery.ids))
-        at_once = max(1, QUERIES_PER_BLOCK * FIRST_LIMIT // limit)  # so many hits lie in memory
+        at_once = max(1, QUERIES_PER_CALL * FIRST_LIMIT // max(limit, FIRST_LIMIT))  # so many hits lie in memory
         for start in range(0, len(waiting), at_once):
             rows = waiting[start : start + at_once]
-            answers = index.query(
-                task.gallery.collection,
-                task.queries.vectors[rows],
-                limit,
-                where=task.gallery.where,
-                exact=exact,
-                payload=False,
-            )
-            for row, hits in zip(rows, answers, strict=True):
-                positives = set(task.gallery.ids[task.positives_of(row)].tolist())
-                best = next((hit.score for hit in hits if hit.id in positives), None)
-                if best is not None:
-                    ranks[row] = 1 + sum(hit.score > best for hit in hits if hit.id not in positives)
-            progress(int(np.count_nonzero(ranks[rows])))
-        waiting = waiting[ranks[waiting] == 0]
+            for row, hits in zip(rows, _ask(index, task, rows, limit, effort), strict=True):
+                ranks[row] = _rank(hits, set(task.gallery.ids[task.positives_of(row)].tolist()))
+                if first_round:
+                    top = hits[:TOP]
+                    top_ids[row, : len(top)] = [hit.id for hit in top]
+                    top_scores[row, : len(top)] = [hit.score for hit in top]
+            progress(len(rows) if not widen else int(np.count_nonzero(ranks[rows] != NOT_FOUND)))
+        if first_round:
+            rate = count / (time.perf_counter() - started)
+        first_round = False
+        waiting = waiting[ranks[waiting] == NOT_FOUND] if widen else waiting[:0]
         if len(waiting) and limit == len(task.gallery.ids):
             raise EvaluationError(
                 f"query {task.queries.ids[waiting[0]]} of {task.name}: none of its positives came back from "
                 f"{task.gallery.collection}; was the collection changed meanwhile? Run it again"
             )
         limit *= WIDENING
-    return ranks
+    return Replay(ranks, top_ids, top_scores, rate, _latency(index, task, effort))
 
 
-def agreement(task: Task, oracle: OracleRanks, exact: Ranks) -> Agreement:
+def _ask(index: Index, task: Task, rows: Ids, limit: int, effort: Effort) -> list[list[Hit]]:
+    return index.query(
+        task.gallery.collection,
+        task.queries.vectors[rows],
+        limit,
+        where=task.gallery.where,
+        exact=effort.exact,
+        ef=effort.ef,
+        rescore=effort.rescore,
+        payload=False,
+    )
+
+
+def _rank(hits: list[Hit], positives: set[int]) -> int:
+    best = next((hit.score for hit in hits if hit.id in positives), None)
+    if best is None:
+        return NOT_FOUND
+    return 1 + sum(hit.score > best for hit in hits if hit.id not in positives)
+
+
+def _latency(index: Index, task: Task, effort: Effort) -> float:
+    """Milliseconds, the median of single queries for ten hits, spread over the split."""
+    rows = np.unique(np.linspace(0, len(task.queries.ids) - 1, TIMED_SINGLY).astype(np.int64))
+    seconds = []
+    for row in rows:
+        started = time.perf_counter()
+        _ask(index, task, rows[rows == row], min(TOP, len(task.gallery.ids)), effort)
+        seconds.append(time.perf_counter() - started)
+    return float(1000 * np.median(seconds))
+
+
+def agreement(oracle: OracleRanks, exact: Ranks) -> Agreement:
     """Compares Qdrant's exact ranks with the oracle's."""
     differ = exact != oracle.ranks
     explained = differ & (exact >= oracle.lowest) & (exact <= oracle.highest)
-    return Agreement(len(exact), int(explained.sum()), task.queries.ids[differ & ~explained])
+    return Agreement(len(exact), int(explained.sum()), oracle.task.queries.ids[differ & ~explained])

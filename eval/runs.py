@@ -29,8 +29,8 @@ class QueryResult:
 
     `query` is the image's or caption's id, `image_id` the image it is or belongs to, `text` the caption, or the image's
     file. `rank` (1-based, strict), `pessimistic_rank` and `score` (cosine) are those of the best positive, whose id is
-    `positive`; `average_precision` (0 to 1) counts all positives. `served_rank` is the rank in the answer of the index as
-    served, None where no positive was among its first ten, or it was not asked. `top` are the first ten hits.
+    `positive`; `average_precision` (0 to 1) counts all positives. `served_rank` is the rank in the answer of the index
+    as served, None where no positive was among its first ten, or it was not asked. `top` are the first ten hits.
     """
 
     direction: str

@@ -32,6 +32,28 @@ class Decode(str, Enum):
     SCALED = "scaled"
 
 
+class Quantized(str, Enum):
+    """The smaller copies of the vectors that HNSW is searched with."""
+
+    NONE = "none"
+    INT8 = "int8"
+    BINARY = "binary"
+
+
+QuantizationOption = Annotated[
+    Quantized | None, typer.Option(help="New collections: search smaller copies of the vectors, kept in memory")
+]
+OnDiskOption = Annotated[
+    bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
+]
+ShardsOption = Annotated[
+    int | None, typer.Option(min=1, help="New collections: how many parts the server divides each into")
+]
+ReplicasOption = Annotated[
+    int | None, typer.Option(min=1, help="New collections: how many copies of each part a cluster keeps")
+]
+
+
 @app.command()
 def run(
     annotations: Annotated[Path, typer.Option(help="dataset_coco.json, or its Flickr8k / Flickr30k sibling")],
@@ -43,13 +65,19 @@ def run(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help='Wraps every caption, such as "a photo of {}"')] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images")] = None,
-    shard: Annotated[str, typer.Option(help="This machine's part where several fill one server, such as 2/8")] = "1/1",
+    shard: Annotated[
+        str, typer.Option(help="This machine's part of the work where several fill one server, such as 2/8")
+    ] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Encode everything again")] = False,
     devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto (float16 on CUDA), float32, float16 or bfloat16")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
     decode: Annotated[Decode, typer.Option(help="scaled: faster, a little less exact")] = Decode.FULL,
+    quantization: QuantizationOption = None,
+    on_disk: OnDiskOption = False,
+    shards: ShardsOption = None,
+    replicas: ReplicasOption = None,
     failures: Annotated[Path, typer.Option(help="Where unreadable photos are listed")] = Path("failures.jsonl"),
     path: PathOption = None,
     url: UrlOption = None,
@@ -61,7 +89,7 @@ def run(
     from ingest.pipeline import Plan, collection_specs, ingest, part_of
     from ingest.summary import Summary
     from search.encoder import DEFAULT_MODEL, ClipEncoder
-    from search.index import collection_name, open_index
+    from search.index import Tuning, collection_name, open_index
 
     settings = load_settings(path, url)
     read = read_annotations(annotations)
@@ -69,11 +97,7 @@ def run(
     mine = part_of(chosen, shard)
     if split == ["train"] and "restval" in read.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
-    if not images.is_dir():
-        raise AnnotationError(f"no photo folder {images}: check --images")
-    if not any((images / image.file).exists() for image in mine[0]):
-        looked_for = images / mine[0][0].file if mine[0] else images
-        raise AnnotationError(f"none of the {len(mine[0]):,} photos is there (looked for {looked_for}): check --images")
+    _check_photos(images, [image.file for image in mine[0]])
     name = dataset or read.dataset
     collections = collection_name(name, "images"), collection_name(name, "captions")
 
@@ -94,7 +118,9 @@ def run(
         first = encoders[0]
         used = ", ".join(encoder.device for encoder in encoders)
         note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
-        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force)
+        asked = quantization or on_disk or shards or replicas
+        tuning = Tuning((quantization or Quantized.NONE).value, on_disk, shards, replicas) if asked else None
+        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force, tuning)
         specs = collection_specs(read, chosen, images, first, name, decode.value)
         try:
             ingest(index, specs, mine, encoders, plan, summary)
@@ -209,7 +235,7 @@ def status(
     dataset: DatasetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the collections with their points, indexed vectors, model and data set."""
+    """List the collections with their points, indexed vectors, settings, model and data set."""
     from search.index import collection_name, open_index
 
     with closing(open_index(load_settings(path, url))) as index:
@@ -225,6 +251,15 @@ def status(
         typer.echo(_describe(info))
     if not infos:
         typer.echo("no collections yet: fill them with `python -m ingest run`")
+
+
+def _check_photos(folder: Path, files: list[str]) -> None:
+    """Raises AnnotationError unless at least one of the photos is in the folder."""
+    if not folder.is_dir():
+        raise AnnotationError(f"no photo folder {folder}: check --images")
+    if not any((folder / file).exists() for file in files):
+        looked_for = folder / files[0] if files else folder
+        raise AnnotationError(f"none of the {len(files):,} photos is there (looked for {looked_for}): check --images")
 
 
 def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_json: bool) -> None:
@@ -253,11 +288,17 @@ def _describe(info: CollectionInfo) -> str:
     sizes = ", ".join(
         f"{name} {size.images if spec.kind == 'images' else size.captions:,}" for name, size in spec.splits.items()
     )
+    settings = ", ".join(
+        f"{name} {value:,}" if type(value) is int else f"{name} {value}"
+        for name, value in info.settings.items()
+        if value not in (None, False)
+    )
     indexed = f"{info.indexed_vectors:,}" if info.indexed_vectors else "0 (a small collection is scanned: exact)"
     return (
         f"\n{info.name}\n"
         f"  points           {info.points:,}\n"
         f"  indexed vectors  {indexed}\n"
+        f"  settings         {settings}\n"
         f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
         f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"

@@ -22,7 +22,7 @@ from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Vectors
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning
 from search.pixels import is_same_photo
 from search.records import Caption, Image
 from search.tensors import PendingVectors
@@ -40,13 +40,14 @@ class Plan:
     """How a run goes about it.
 
     `workers` read photos, as processes for a GPU; `scaled_decode` lets JPEG be scaled while it is decoded; `force`
-    encodes again what is there already.
+    encodes again what is there already; `tuning` says how collections are built.
     """
 
     workers: int
     processes: bool
     scaled_decode: bool = False
     force: bool = False
+    tuning: Tuning | None = None
 
 
 def ingest(
@@ -73,7 +74,7 @@ def ingest(
     for empty in _check(index, specs):  # an empty collection binds nobody to a model
         index.drop(empty)
     for spec in specs:
-        summary.warnings += index.create(spec)
+        summary.warnings += index.create(spec, plan.tuning)
     with _Writer(index, to_images, summary.images, summary) as writer:
         _embed_images(index, writer, encoders, to_images, images, plan, summary)
     with _Writer(index, to_captions, summary.captions, summary) as writer:
@@ -219,26 +220,38 @@ def _embed_captions(
     current: set[int] = set()
     if not plan.force:
         with summary.timed("look up"):
-            current = {caption.id for caption, stored in _stored(index, spec, ordered) if stored == caption}
+            current = {
+                caption.id for caption, stored in _stored(index, spec, ordered) if _says_the_same(caption, stored)
+            }
     summary.captions.already_there = len(current)
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in encoders]
 
-        def encode(number: int) -> Future[Vectors]:
+        def encode(number: int) -> Future[Points]:
             which = number % len(encoders)
-            return threads[which].submit(encoders[which].encode_texts, [caption.text for caption in batches[number]])
+            return threads[which].submit(_encode_captions, encoders[which], batches[number])
 
         ahead = map(encode, range(len(batches)))
         under_way = deque(islice(ahead, 2 * len(encoders)))
-        for batch in batches:
+        for _ in batches:
             with summary.waiting("encoder", "encode captions"):
-                vectors = under_way.popleft().result()
+                points = under_way.popleft().result()
             under_way.extend(islice(ahead, 1))
-            writer.put(Points(batch, vectors))
-            bar.update(len(batch))
-    summary.truncated = sum(encoder.truncated for encoder in encoders)
+            summary.truncated += sum(caption.truncated for caption in points.records if isinstance(caption, Caption))
+            writer.put(points)
+            bar.update(len(points))
+
+
+def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> Points:
+    texts = [caption.text for caption in captions]
+    marked = [replace(caption, truncated=cut) for caption, cut in zip(captions, encoder.too_long(texts), strict=True)]
+    return Points(marked, encoder.encode_texts(texts))
+
+
+def _says_the_same(caption: Caption, stored: Image | Caption) -> bool:
+    return isinstance(stored, Caption) and replace(stored, truncated=False) == caption
 
 
 def _stored(index: Index, spec: CollectionSpec, records: Sequence[R]) -> Iterator[tuple[R, Image | Caption]]:

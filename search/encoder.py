@@ -70,8 +70,6 @@ class ClipEncoder:
         self.name = source.name
         self.revision = source.revision
         self.prompt = prompt
-        self.truncated = 0
-        """How many texts so far were longer than the model reads; their ends were cut off."""
         self._model = _load(source, choose_device(device))
         self.weights = weights_hash(self._model)
         self._model.to(choose_dtype(dtype, self._model.device))
@@ -108,14 +106,29 @@ class ClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Vectors float32 (n, dim) of unit length; the same text twice gives the same vector twice.
 
-        Texts that are too long are cut, and counted in `truncated`.
+        Texts that are too long lose their ends: `too_long` says which.
         """
-        wrapped = [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
-        self.truncated += self._count_too_long(wrapped)
+        wrapped = self._wrap(texts)
         once = list(dict.fromkeys(wrapped))
         row = {text: number for number, text in enumerate(once)}
         vectors = PendingVectors([self._embed_texts(once)]).vectors()
         return vectors[[row[text] for text in wrapped]]
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Which texts, in their prompt, are longer than the model reads."""
+        limit, wrapped = self._model.max_seq_length, self._wrap(texts)
+        too_long = [False] * len(wrapped)
+        # A token is at least one byte, so only longer texts can be cut: the others need not be tokenised twice.
+        suspects = [row for row, text in enumerate(wrapped) if limit and len(text.encode()) + 2 > limit]
+        if suspects and limit:
+            lengths = {"text": {"max_length": limit + 1}}
+            tokens = self._model.preprocess([wrapped[row] for row in suspects], processing_kwargs=lengths)
+            for row, length in zip(suspects, tokens["attention_mask"].sum(dim=1).tolist(), strict=True):
+                too_long[row] = length > limit
+        return too_long
+
+    def _wrap(self, texts: Sequence[str]) -> list[str]:
+        return [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         """float32 (n, dim) of unit length, on the model's device."""
@@ -146,15 +159,6 @@ class ClipEncoder:
                         features[name] = value.to(self._model.device, to_float)
                 parts.append(self._model(features)["sentence_embedding"].float())
         return torch.nn.functional.normalize(torch.cat(parts), dim=1)
-
-    def _count_too_long(self, texts: list[str]) -> int:
-        limit = self._model.max_seq_length
-        # A token is at least one byte, so only longer texts can be cut: the others need not be tokenised twice.
-        suspects = [text for text in texts if limit and len(text.encode()) + 2 > limit]
-        if not suspects or not limit:
-            return 0
-        tokens = self._model.preprocess(suspects, processing_kwargs={"text": {"max_length": limit + 1}})
-        return int((tokens["attention_mask"].sum(dim=1) > limit).sum())
 
     def _dimension(self) -> int:
         grey = Image.new("RGB", (64, 64), "grey")

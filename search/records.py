@@ -59,7 +59,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One sentence about one photo; `position` is its 0-based place among that photo's captions."""
+    """One sentence about one photo.
+
+    `position` is its 0-based place among that photo's captions; `truncated`: the model did not read it to its end.
+    """
 
     id: int
     image_id: int
@@ -67,6 +70,7 @@ class Caption:
     position: int
     text: str
     url: str | None
+    truncated: bool = False
 
     def payload(self) -> dict[str, Any]:
         return {
@@ -76,6 +80,7 @@ class Caption:
             "position": self.position,
             "text": self.text,
             **({"url": self.url} if self.url else {}),
+            **({"truncated": True} if self.truncated else {}),
         }
 
 
@@ -103,6 +108,7 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
                 position=payload["position"],
                 text=payload["text"],
                 url=payload.get("url"),
+                truncated=payload.get("truncated", False),
             )
         return Image(
             id=payload["image_id"],

@@ -1,7 +1,8 @@
 """A Qdrant server's gRPC side in front of the client's local mode.
 
 It is no Qdrant: it lets the contract tests send all that the server's adapter sends through the real wire format, both
-ways, where no server can be installed. Like a server, an update of metadata removes what is null.
+ways, where no server can be installed. Like a server, an update of metadata removes what is null, and a collection
+reports the configuration that it was made with.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class LocalClient(QdrantClient):
 class Collections(CollectionsServicer):
     def __init__(self, local: LocalClient) -> None:
         self.local = local
+        self.made: dict[str, Any] = {}
 
     def List(self, _request: Any, _context: Any) -> Any:
         names = [found.name for found in self.local.get_collections().collections]
@@ -49,6 +51,13 @@ class Collections(CollectionsServicer):
         metadata = RestToGrpc.convert_payload(info.config.metadata or {})
         for key, value in metadata.items():
             converted.config.metadata[key].CopyFrom(value)
+        made = self.made[request.collection_name]
+        converted.config.hnsw_config.MergeFrom(made.hnsw_config)
+        converted.config.optimizer_config.MergeFrom(made.optimizers_config)
+        if made.HasField("quantization_config"):
+            converted.config.quantization_config.CopyFrom(made.quantization_config)
+        converted.config.params.shard_number = made.shard_number or 1
+        converted.config.params.replication_factor = made.replication_factor or 1
         return grpc.GetCollectionInfoResponse(result=converted)
 
     def CollectionExists(self, request: Any, _context: Any) -> Any:
@@ -61,6 +70,7 @@ class Collections(CollectionsServicer):
             vectors_config=GrpcToRest.convert_vectors_config(request.vectors_config),
             metadata=GrpcToRest.convert_payload(request.metadata),
         )
+        self.made[request.collection_name] = request
         return grpc.CollectionOperationResponse(result=True)
 
     def Update(self, request: Any, _context: Any) -> Any:

@@ -144,6 +144,28 @@ def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folde
     assert call("eval", "run", *place)[0] == 0
 
 
+def test_how_the_collections_are_built(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    options = [*ingest_options(photo_set, clip_folder, place), "--limit", 2]
+    code, _, err = call("ingest", *options, "--quantization", "int8", "--on-disk")
+    assert code == 0
+    assert "warning" not in err
+    assert "quantization int8, on_disk True" in call("ingest", "status", *place)[1]
+    stored = json.loads(call("ingest", "status", "--json", *place)[1])
+    assert [(each["settings"]["quantization"], each["settings"]["on_disk"]) for each in stored] == [("int8", True)] * 2
+
+    assert "warning" not in call("ingest", *options)[2]  # nothing asked: as it is
+    code, _, err = call("ingest", *options, "--quantization", "binary", "--on-disk")
+    assert code == 0
+    assert err.count("exists with quantization int8 and keeps it, though binary is asked for") == 2
+
+
+def test_shards_need_a_server(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    place = ["--path", str(tmp_path / "index")]
+    for option in ("--shards", "--replicas"):
+        error = one_line_error(call("ingest", *ingest_options(photo_set, clip_folder, place), option, 2))
+        assert "need a Qdrant server (--url)" in error
+
+
 def test_a_moved_model_and_moved_photos_are_no_matter(
     call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
 ) -> None:

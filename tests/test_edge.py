@@ -18,8 +18,9 @@ import pytest
 from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Points
+from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors
 from search.index.edge import EdgeIndex
+from search.records import Hit
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -188,6 +189,78 @@ def test_hnsw_is_built_above_the_threshold(tmp_path: Path, make_spec: MakeSpec) 
     index.optimize(spec.collection)
     assert index.info(spec.collection).indexed_vectors == 6000
     index.close()
+
+
+def test_everything_is_indexed_where_that_is_asked_for_also_after_reopening(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(dim=64)
+    index = EdgeIndex(tmp_path)
+    index.create(spec, Tuning(index_everything=True))
+    for first in (0, 50):
+        index.upsert(
+            spec.collection, Points([image(number) for number in range(first, first + 50)], unit(50, 64, seed=first))
+        )
+        index.optimize(spec.collection)  # closes and opens the shard
+        assert index.info(spec.collection).indexed_vectors == first + 50
+    settings = index.info(spec.collection).settings
+    assert (settings["indexing_threshold"], settings["full_scan_threshold"]) == (1, 0)
+    queries = unit(200, 64, seed=9)
+    exact = index.query(spec.collection, queries, 1, exact=True)
+    assert index.query(spec.collection, queries, 1, ef=100) == exact
+    assert index.query(spec.collection, queries, 1, ef=1) != exact
+    index.close()
+
+
+@pytest.mark.parametrize("quantization", ["int8", "binary"])
+def test_quantisation_takes_effect(tmp_path: Path, make_spec: MakeSpec, quantization: Quantization) -> None:
+    spec = make_spec(dim=64)
+    index = EdgeIndex(tmp_path)
+    tuning = Tuning(quantization, index_everything=True)
+    index.create(spec, tuning)
+    fill(index, spec, 300)
+    index.optimize(spec.collection)
+    index.close()
+
+    index = EdgeIndex(tmp_path)
+    assert index.create(spec, tuning) == []
+    assert index.info(spec.collection).settings["quantization"] == quantization
+    queries = unit(50, 64, seed=9)
+    exact = scores(index.query(spec.collection, queries, 1, exact=True))
+    rough = scores(index.query(spec.collection, queries, 1, ef=300, rescore=False))
+    rescored = scores(index.query(spec.collection, queries, 1, ef=300, rescore=True, oversampling=300.0))
+    original = scores(index.query(spec.collection, queries, 1, ef=300, quantized=False))
+    assert np.abs(rough - exact).max() > 1e-4
+    np.testing.assert_allclose(rescored, exact, atol=1e-6)
+    np.testing.assert_allclose(original, exact, atol=1e-6)
+    index.close()
+
+
+def scores(answers: list[list[Hit]]) -> Vectors:
+    return np.array([hits[0].score for hits in answers], dtype=np.float32)
+
+
+def test_what_lies_on_the_disk(tmp_path: Path, make_spec: MakeSpec) -> None:
+    spec = make_spec(dim=512)
+    index = EdgeIndex(tmp_path)
+    index.create(spec, Tuning("int8", on_disk=True))
+    empty = index.disk_bytes(spec.collection)
+    index.upsert(spec.collection, Points([image(number) for number in range(6000)], unit(6000, 512)))
+    index.optimize(spec.collection)
+    assert index.disk_bytes(spec.collection) - empty > 6000 * (4 + 1) * 512
+    settings = index.info(spec.collection).settings
+    assert (settings["on_disk"], settings["m"], settings["full_scan_threshold"]) == (True, 16, 10_000)
+    segments = [json.loads(file.read_text()) for file in (tmp_path / spec.collection).glob("segments/*/segment.json")]
+    assert "Mmap" in {segment["config"]["vector_data"][""]["storage_type"] for segment in segments}
+    index.close()
+
+
+@pytest.mark.parametrize("tuning", [Tuning(shards=2), Tuning(replicas=2)])
+def test_an_embedded_index_is_one_shard(tmp_path: Path, make_spec: MakeSpec, tuning: Tuning) -> None:
+    index = EdgeIndex(tmp_path / "index")
+    with pytest.raises(IndexFailure, match=r"single shard: shards and replicas need a Qdrant server \(--url\)"):
+        index.create(make_spec(), tuning)
+    assert not index.path.exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"dataset": 3}', "not json"])

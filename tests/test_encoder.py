@@ -46,7 +46,7 @@ def agrees(model: Path, images: list[PIL.Image.Image]) -> ClipEncoder:
 
 def test_agreement_with_sentence_transformers_for_the_published_layout(clip_folder: Path) -> None:
     encoder = agrees(clip_folder, pictures())
-    assert encoder.truncated == 1
+    assert sum(encoder.too_long(TEXTS)) == 1
     assert encoder.dtype == "float32"
 
 
@@ -93,18 +93,16 @@ def test_nothing_in_nothing_out(clip_folder: Path) -> None:
     assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, encoder.dim)
 
 
-@pytest.mark.parametrize(("length", "cut"), [(75, 0), (76, 1)])
-def test_truncation_is_counted_exactly(clip_folder: Path, length: int, cut: int) -> None:
+@pytest.mark.parametrize(("length", "cut"), [(75, False), (76, True)])
+def test_truncation_is_counted_exactly(clip_folder: Path, length: int, cut: bool) -> None:
     """The model reads 77 tokens; here a letter is one, and two mark start and end."""
     encoder = ClipEncoder(str(clip_folder))
-    encoder.encode_texts(["x" * length, "short"])
-    assert encoder.truncated == cut
+    assert encoder.too_long(["short", "x" * length, ""]) == [False, cut, False]
 
 
 def test_multi_byte_letters_are_many_tokens(clip_folder: Path) -> None:
     encoder = ClipEncoder(str(clip_folder))
-    encoder.encode_texts(["🐶" * 30])  # four bytes, four tokens each
-    assert encoder.truncated == 1
+    assert encoder.too_long(["🐶" * 30]) == [True]  # four bytes, four tokens each
 
 
 def test_a_prompt_wraps_texts(clip_folder: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, InvalidPoints, SpecMismatch
-from search.index import CollectionSpec, Index, Points, Vectors, Where
+from search.index import CollectionSpec, Index, Points, Tuning, Vectors, Where
 from search.index.server import ServerIndex
 from search.records import Caption, Image
 
@@ -164,6 +164,52 @@ def test_the_specification_is_remembered(index: Index, make_spec: MakeSpec) -> N
     info = index.info(spec.collection)
     assert (info.name, info.points, info.spec) == (spec.collection, 0, spec)
     assert spec.collection in index.collections()
+
+
+SETTINGS = (
+    "m", "ef_construct", "full_scan_threshold", "indexing_threshold",
+    "quantization", "on_disk", "shards", "replicas", "segments",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("tuning", [None, Tuning(), Tuning("int8", on_disk=True), Tuning("binary")])
+def test_however_a_collection_is_built_it_answers_alike(
+    index: Index, make_spec: MakeSpec, tuning: Tuning | None
+) -> None:
+    spec = make_spec(dim=16)
+    assert index.create(spec, tuning) == []
+    vectors = fill(index, spec, 100)
+    index.optimize(spec.collection)
+    exact = index.query(spec.collection, vectors[:5], 3, exact=True)
+    assert [hits[0].id for hits in exact] == [0, 1, 2, 3, 4]
+    for effort in ({"ef": 4}, {"ef": 100}, {"quantized": False}, {"rescore": True, "oversampling": 40.0}):
+        answers = index.query(spec.collection, vectors[:5], 3, **effort)
+        assert [len(hits) for hits in answers] == [3] * 5
+        if effort != {"ef": 4}:
+            np.testing.assert_allclose([hits[0].score for hits in answers], 1, atol=1e-2)
+    assert len(index.query(spec.collection, vectors[:5], 3, rescore=False)) == 5
+
+
+def test_settings_are_reported(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    info = index.info(spec.collection)
+    assert tuple(info.settings) == SETTINGS
+    assert info.settings["quantization"] == "none"
+    assert info.settings["segments"] >= 1
+    assert info.as_json()["settings"] == info.settings
+
+
+def test_an_existing_collection_stays_as_it_was_built_and_says_so(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec, Tuning())
+    assert index.create(spec) == []
+    assert index.create(spec, Tuning()) == []
+    warnings = index.create(spec, Tuning("int8", on_disk=True))
+    assert len(warnings) == 2
+    assert "quantization none and keeps it, though int8 is asked for" in warnings[0]
+    assert "on_disk" in warnings[1]
+    assert index.info(spec.collection).settings["quantization"] == "none"
 
 
 def test_creating_again_is_harmless(index: Index, make_spec: MakeSpec) -> None:

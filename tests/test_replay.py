@@ -1,87 +1,22 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_index import caption, image
+from test_oracle import by_hand, unit
 
 from eval.metrics import summarise
-from eval.protocol import Evaluation, Side, Task, read_protocol
-from eval.replay import agreement, oracle_ranks, qdrant_ranks
+from eval.oracle import oracle_ranks
+from eval.protocol import Evaluation, read_protocol
+from eval.replay import agreement, replay
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Index, Points, SplitSize, Where
+from search.index import CollectionSpec, Index, Points, SplitSize
 
 MakeSpec = Callable[..., CollectionSpec]
 Matrix = npt.NDArray[np.float32]
-
-
-def task(queries: Matrix, gallery: Matrix, positives: list[list[int]]) -> Task:
-    return Task(
-        name="a-to-b",
-        queries=Side("a", np.arange(len(queries)), queries, Where()),
-        gallery=Side("b", np.arange(len(gallery)), gallery, Where()),
-        positives=np.array([row for rows in positives for row in rows], dtype=np.int64),
-        starts=np.cumsum([0, *map(len, positives)]).astype(np.int64),
-    )
-
-
-def unit(matrix: npt.NDArray[np.float64]) -> Matrix:
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    return np.asarray(matrix / lengths, dtype=np.float32)
-
-
-def by_hand(of: Task) -> list[int]:
-    """The definition, word for word; `fsum` makes the dot product of two float32 vectors exact."""
-    queries, gallery = of.queries.vectors.astype(float), of.gallery.vectors.astype(float)
-    ranks = []
-    for number, query in enumerate(queries):
-        scores = [math.fsum(row) for row in (gallery * query).tolist()]
-        best = max(scores[row] for row in of.positives_of(number))
-        ranks.append(1 + sum(score > best for score in scores))
-    return ranks
-
-
-def test_ranks_by_hand() -> None:
-    gallery = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0]], dtype=np.float32)
-    queries = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
-    ranks = oracle_ranks(task(queries, gallery, [[0], [3, 1], [0, 2]])).ranks
-    assert ranks.tolist() == [1, 3, 2]
-
-
-def test_equal_scores_do_not_count_as_higher() -> None:
-    gallery = np.array([[0.6, 0.8]] * 4 + [[1, 0]], dtype=np.float32)
-    queries = np.array([[0.8, 0.6], [0.6, 0.8]], dtype=np.float32)
-    found = oracle_ranks(task(queries, gallery, [[2], [3]]))
-    assert found.ranks.tolist() == [1, 1] if queries[0] @ gallery[0] >= queries[0] @ gallery[4] else [2, 1]
-    assert (found.highest - found.lowest).tolist() == [3, 3]
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60), st.integers(2, 32), st.booleans())
-def test_ranks_are_those_of_the_definition(seed: int, queries: int, gallery: int, dim: int, twins: bool) -> None:
-    rng = np.random.default_rng(seed)
-    items = rng.normal(size=(gallery, dim))
-    if twins:  # several items with one vector, as captions with one text
-        items = items[rng.integers(0, gallery, gallery)]
-    positives = [
-        rng.choice(gallery, size=rng.integers(1, min(6, gallery) + 1), replace=False).tolist() for _ in range(queries)
-    ]
-    of = task(unit(rng.normal(size=(queries, dim))), unit(items), positives)
-    assert oracle_ranks(of).ranks.tolist() == by_hand(of)
-
-
-def test_blocks_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    of = task(unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(80, 8))), [[n, n + 20] for n in range(50)])
-    whole = oracle_ranks(of).ranks.tolist()
-    monkeypatch.setattr("eval.replay.QUERIES_PER_BLOCK", 7)
-    monkeypatch.setattr("eval.replay.PAIRS_PER_BLOCK", 3)
-    assert oracle_ranks(of).ranks.tolist() == whole
 
 
 def store(index: Index, make_spec: MakeSpec, images: Matrix, captions: Matrix, *, expected: int | None = None) -> None:
@@ -141,9 +76,9 @@ def test_qdrant_exact_agrees_with_the_oracle(
         assert (protocol.images, protocol.captions) == (images, captions)
         for of in protocol.tasks:
             oracle = oracle_ranks(of)
-            exact = qdrant_ranks(index, of)
+            exact = replay(index, of).ranks
             assert oracle.ranks.tolist() == by_hand(of)
-            found = agreement(of, oracle, exact)
+            found = agreement(oracle, exact)
             assert not len(found.unexplained), str(found)
             assert summarise(exact)["recall@10"] == pytest.approx(summarise(oracle.ranks)["recall@10"], abs=1)
             assert oracle.ranks.max() > 3  # so that widening was needed
@@ -157,26 +92,6 @@ def test_positives_are_the_images_own_captions(index: Index, make_spec: MakeSpec
         assert to_text.gallery.ids[to_text.positives_of(row)].tolist() == [image_id * 10 + n for n in range(3)]
     for row, caption_id in enumerate(to_image.queries.ids):
         assert to_image.gallery.ids[to_image.positives_of(row)].tolist() == [caption_id // 10]
-
-
-def test_disagreement_is_told_from_rounding() -> None:
-    rng = np.random.default_rng(0)
-    of = task(unit(rng.normal(size=(20, 8))), unit(rng.normal(size=(30, 8))), [[n] for n in range(20)])
-    oracle = oracle_ranks(of)
-    wrong = oracle.ranks.copy()
-    wrong[3] += 5
-    found = agreement(of, oracle, wrong)
-    assert found.unexplained.tolist() == [3]
-    assert "WITHOUT EXPLANATION" in str(found)
-    assert str(agreement(of, oracle, oracle.ranks)) == "all 20 ranks are the same"
-
-    near = np.array([[1.0, 0], [1, 1e-4], [0, 1]])
-    of = task(np.array([[1, 5e-5]], dtype=np.float32), unit(near), [[0]])
-    oracle = oracle_ranks(of)
-    swapped = 3 - oracle.ranks
-    found = agreement(of, oracle, swapped)
-    assert (found.rounding, len(found.unexplained)) == (1, 0)
-    assert "rounding" in str(found)
 
 
 def test_a_missing_image_is_an_error(index: Index, make_spec: MakeSpec, dataset: str) -> None:

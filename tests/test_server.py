@@ -13,11 +13,11 @@ import grpc
 import pytest
 from grpc_qdrant import ANSWERS, rest_server
 from pydantic import SecretStr
-from qdrant_client import QdrantClient
+from qdrant_client import QdrantClient, models
 from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
-from search.index import CollectionSpec, Points, open_index
+from search.index import CollectionSpec, Points, Tuning, open_index
 from search.index.server import ServerIndex, connect
 from search.settings import Settings
 
@@ -161,6 +161,74 @@ def test_writes_wait_for_a_server_that_is_away(
     with pytest.raises(ServerError, match="INVALID_ARGUMENT"):
         index.upsert(spec.collection, Points([image(2)], unit(1)))
     assert client.failures == 0  # asked once: asking again would not help
+
+
+class Recording(QdrantClient):
+    """Local mode that keeps what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.asked: list[dict[str, Any]] = []
+
+    def create_collection(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked.append(kwargs)
+        return super().create_collection(*args, **kwargs)
+
+    def query_batch_points(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += [request.params.model_dump() for request in args[1]]
+        return super().query_batch_points(*args, **kwargs)
+
+
+def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[..., CollectionSpec]) -> None:
+    client = Recording()
+    index = ServerIndex(client, ":memory:", "test")
+    index.create(make_spec(kind="images"), Tuning("int8", on_disk=True, shards=3, replicas=2, index_everything=True))
+    index.create(make_spec(kind="captions"))
+    told, plain = client.asked
+    assert told["quantization_config"].scalar.model_dump(exclude_none=True) == {
+        "type": models.ScalarType.INT8, "quantile": 0.99, "always_ram": True,
+    }  # fmt: skip
+    assert told["vectors_config"].on_disk is True
+    assert (told["shard_number"], told["replication_factor"]) == (3, 2)
+    assert told["hnsw_config"].full_scan_threshold == 10
+    assert told["optimizers_config"].indexing_threshold == 1
+    assert plain["vectors_config"].on_disk is None
+    assert {name for name, value in plain.items() if value is not None} == {"vectors_config", "metadata"}
+
+
+def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> None:
+    client = Recording()
+    index = ServerIndex(client, ":memory:", "test")
+    spec = make_spec()
+    index.create(spec)
+    client.asked.clear()
+    index.query(spec.collection, unit(1), 3, ef=7, rescore=False)
+    index.query(spec.collection, unit(1), 3, rescore=True, oversampling=2.0)
+    index.query(spec.collection, unit(1), 3, quantized=False)
+    assert [asked["hnsw_ef"] for asked in client.asked] == [7, None, None]
+    assert [asked["quantization"] for asked in client.asked] == [
+        {"ignore": False, "rescore": False, "oversampling": None},
+        {"ignore": False, "rescore": True, "oversampling": 2.0},
+        {"ignore": True, "rescore": None, "oversampling": None},
+    ]
+    assert index.disk_bytes(spec.collection) is None
+
+
+def test_settings_travel_by_grpc(local_grpc_server: tuple[int, int], make_spec: Callable[..., CollectionSpec]) -> None:
+    rest_port, grpc_port = local_grpc_server
+    index = connect(settings(rest_port, grpc_port))
+    spec = make_spec()
+    tuning = Tuning("binary", on_disk=True, shards=3, replicas=2, index_everything=True)
+    index.create(spec, tuning)
+    found = index.info(spec.collection).settings
+    assert (found["quantization"], found["on_disk"], found["shards"], found["replicas"]) == ("binary", True, 3, 2)
+    assert (found["indexing_threshold"], found["full_scan_threshold"], found["m"]) == (1, 10, 16)
+    assert index.create(spec, tuning) == []
+    warnings = index.create(spec, Tuning("binary", on_disk=True, shards=5))
+    assert len(warnings) == 1
+    assert "shards 3 and keeps it, though 5 is asked for" in warnings[0]
+    index.drop(spec.collection)
+    index.close()
 
 
 def test_a_real_server_speaks_grpc_and_refuses_a_wrong_key(qdrant_server: Settings) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from search.errors import IndexFailure, InvalidPoints
 from search.index.spec import CollectionSpec, SplitSize, collection_name
+from search.index.tuning import Quantization, Tuning
 from search.records import Caption, Hit, Image, record_of
 from search.settings import Settings
 
@@ -24,7 +25,9 @@ __all__ = [
     "CollectionSpec",
     "Index",
     "Points",
+    "Quantization",
     "SplitSize",
+    "Tuning",
     "Vectors",
     "Where",
     "collection_name",
@@ -124,18 +127,24 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made."""
+    """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made.
+
+    `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
+    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`.
+    """
 
     name: str
     points: int
     indexed_vectors: int
     spec: CollectionSpec
+    settings: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         return {
             "collection": self.name,
             "points": self.points,
             "indexed_vectors": self.indexed_vectors,
+            "settings": self.settings,
             **self.spec.model_dump(),
         }
 
@@ -154,11 +163,15 @@ class Index(Protocol):
         """The engine and its version, for reports."""
         ...
 
-    def create(self, spec: CollectionSpec) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
         """Make the collection, or accept the one that exists; returns warnings. Idempotent.
+
+        `tuning` says how to build it; where the collection exists and was built otherwise, it stays as it is and the
+        warnings say so. None: the engine's defaults, or whatever is there.
 
         Raises:
             SpecMismatch: what exists was made with another model or prompt.
+            IndexFailure: shards or replicas are asked of the embedded index.
         """
         ...
 
@@ -180,8 +193,18 @@ class Index(Protocol):
         exact: bool = False,
         payload: bool = True,
         offset: int = 0,
+        ef: int | None = None,
+        rescore: bool | None = None,
+        oversampling: float | None = None,
+        quantized: bool = True,
     ) -> list[list[Hit]]:
-        """The `limit` best hits for each row of `vectors` (n, dim), best first. `exact` scans instead of using HNSW."""
+        """The `limit` best hits for each row of `vectors` (n, dim), best first. `exact` scans instead of using HNSW.
+
+        `ef`: how many candidates HNSW keeps while it searches, at least `limit` (None: as many as when it was built).
+        For quantised collections, whose scores are rough unless rescored: `rescore` scores what was found with the
+        float32 vectors (None: the engine's default, on for binary and off for int8), `oversampling` finds so many times
+        `limit` for that, and `quantized=False` searches with the float32 vectors from the start.
+        """
         ...
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
@@ -209,6 +232,10 @@ class Index(Protocol):
         ...
 
     def info(self, collection: str) -> CollectionInfo: ...
+
+    def disk_bytes(self, collection: str) -> int | None:
+        """What the collection takes on the disk, None where the engine does not say."""
+        ...
 
     def drop(self, collection: str) -> None:
         """Delete the collection and its points; nothing happens where there is none."""

@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.index import Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.spec import CollectionSpec, read_spec
+from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Hit
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
@@ -30,6 +32,8 @@ POINTS_PER_SCAN = 1000
 SHARD_CONFIG = "edge_config.json"
 SPARE_BYTES = 128 * 2**20
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
+M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
+FULL_SCAN_THRESHOLD = 0  # KB below which HNSW gives way to a scan, with `index_everything`
 
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
     "split": qdrant.PayloadSchemaType.Keyword,
@@ -37,6 +41,12 @@ _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] =
     "position": qdrant.PayloadSchemaType.Integer,
     "text": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
     "captions": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
+}
+
+_QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
+    "none": None,
+    "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
+    "binary": qdrant.BinaryQuantizationConfig(always_ram=True),
 }
 
 
@@ -66,7 +76,11 @@ class EdgeIndex:
     def engine(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
 
-    def create(self, spec: CollectionSpec) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
+        if tuning and (tuning.shards or tuning.replicas):
+            raise IndexFailure(
+                f"the embedded index {self.path} is a single shard: shards and replicas need a Qdrant server (--url)"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,10 +89,12 @@ class EdgeIndex:
         if spec.collection in self.collections():
             self._shard(spec.collection)  # nothing is changed while another process has it open
             spec, warnings = self.spec(spec.collection).merged(spec)
+            if tuning:
+                warnings += tuning.differences(spec.collection, self._settings(spec.collection))
         # The specification comes first: whoever is killed between the two makes the shard next time.
         _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
         if spec.collection not in self._shards:
-            self._shards[spec.collection] = _open(self.path / spec.collection, spec)
+            self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
         return warnings
 
     def collections(self) -> list[str]:
@@ -113,16 +129,27 @@ class EdgeIndex:
         exact: bool = False,
         payload: bool = True,
         offset: int = 0,
+        ef: int | None = None,
+        rescore: bool | None = None,
+        oversampling: float | None = None,
+        quantized: bool = True,
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
         conditions = _filter(where)
+        params = qdrant.SearchParams(
+            exact=exact,
+            hnsw_ef=ef,
+            quantization=qdrant.QuantizationSearchParams(
+                ignore=not quantized, rescore=rescore, oversampling=oversampling
+            ),
+        )
         requests = [
             qdrant.QueryRequest(
                 limit=limit,
                 offset=offset,
                 query=qdrant.Query.Nearest(vector),
                 filter=conditions,
-                params=qdrant.SearchParams(exact=exact),
+                params=params,
                 with_payload=payload,
             )
             for vector in vectors.tolist()
@@ -193,7 +220,13 @@ class EdgeIndex:
         shard = self._shard(collection)
         with _engine(f"reading {collection}"):
             indexed = shard.info().indexed_vectors_count
-        return CollectionInfo(collection, self.count(collection), indexed, self.spec(collection))
+        settings = self._settings(collection)
+        return CollectionInfo(collection, self.count(collection), indexed, self.spec(collection), settings)
+
+    def disk_bytes(self, collection: str) -> int:
+        with _engine(f"flushing {collection}"):
+            self._shard(collection).flush()
+        return sum(file.stat().st_blocks * 512 for file in (self.path / collection).rglob("*") if file.is_file())
 
     def drop(self, collection: str) -> None:
         if self._spec_file(collection).exists():
@@ -209,6 +242,28 @@ class EdgeIndex:
     def _spec_file(self, collection: str) -> Path:
         return self.path / f"{collection}.json"
 
+    def _settings(self, collection: str) -> dict[str, Any]:
+        """The settings of CollectionInfo, from the shard's configuration or a segment that HNSW was built for."""
+        folder = self.path / collection
+        config = json.loads((folder / SHARD_CONFIG).read_text(encoding="utf-8"))
+        vectors = config["vectors"][""]
+        hnsw = config.get("hnsw_config") or {}
+        for file in [] if hnsw else folder.glob("segments/*/segment.json"):
+            index = json.loads(file.read_text(encoding="utf-8"))["config"]["vector_data"][""]["index"]
+            hnsw = index["options"] if index["type"] == "hnsw" else hnsw
+        quantization = next(iter(config.get("quantization_config") or {"none": {}}))
+        with _engine(f"reading {collection}"):
+            segments = self._shard(collection).info().segments_count
+        return {
+            **{name: hnsw.get(name) for name in ("m", "ef_construct", "full_scan_threshold")},
+            "indexing_threshold": (config.get("optimizers") or {}).get("indexing_threshold"),
+            "quantization": "int8" if quantization == "scalar" else quantization,
+            "on_disk": vectors.get("on_disk") or False,
+            "shards": None,
+            "replicas": None,
+            "segments": segments,
+        }
+
     def _shard(self, collection: str) -> qdrant.EdgeShard:
         if collection not in self._shards:
             self._shards[collection] = _open(self.path / collection, self.spec(collection))
@@ -221,13 +276,13 @@ class EdgeIndex:
             shard.close()
 
 
-def _open(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
-    """Opens a shard, makes it where there is none, and waits a little for one that another process has open."""
+def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
+    """Opens a shard, waits a little for one that another process has open, or makes it as `tuning` says."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
             with _engine(f"opening {folder}"):
-                shard = _load_or_create(folder, spec)
+                shard = _load_or_create(folder, spec, tuning or Tuning())
             break
         except IndexFailure as failure:
             if "WouldBlock" not in str(failure):  # the engine's word for a write-ahead log that is locked
@@ -243,16 +298,29 @@ def _open(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
     return shard
 
 
-def _load_or_create(folder: Path, spec: CollectionSpec) -> qdrant.EdgeShard:
+def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdrant.EdgeShard:
     if (folder / SHARD_CONFIG).exists():
         shard = qdrant.EdgeShard.load(str(folder))
     else:
-        vectors = qdrant.EdgeVectorParams(size=spec.dim, distance=qdrant.Distance.Cosine)
-        shard = qdrant.EdgeShard.create(str(folder), qdrant.EdgeConfig(vectors=vectors))
+        shard = qdrant.EdgeShard.create(str(folder), _config(spec.dim, tuning))
     missing = _PAYLOAD_INDEXES.keys() - shard.info().payload_schema.keys()
     for field in sorted(missing):
         shard.update(qdrant.UpdateOperation.create_field_index(field, _PAYLOAD_INDEXES[field]))
     return shard
+
+
+def _config(dim: int, tuning: Tuning) -> qdrant.EdgeConfig:
+    vectors = qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Cosine, on_disk=tuning.on_disk or None)
+    hnsw = optimizers = None
+    if tuning.index_everything:
+        hnsw = qdrant.HnswIndexConfig(M, EF_CONSTRUCT, FULL_SCAN_THRESHOLD)
+        optimizers = qdrant.EdgeOptimizersConfig(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
+    return qdrant.EdgeConfig(
+        vectors=vectors,
+        hnsw_config=hnsw,
+        optimizers=optimizers,
+        quantization_config=_QUANTIZATION[tuning.quantization],
+    )
 
 
 def _owner_file(folder: Path) -> Path:

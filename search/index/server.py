@@ -6,9 +6,7 @@ The adapter takes a `QdrantClient`, so the contract tests run it on `QdrantClien
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
-import socket
 import sys
 import time
 import warnings as python_warnings
@@ -21,21 +19,22 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from search.errors import CollectionMissing, IndexFailure, ServerError, SpecMismatch
+from search.errors import IndexFailure, ServerError, SpecMismatch
 from search.index import Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.reach import failure, is_loopback, listens
 from search.index.spec import CollectionSpec, read_spec
+from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Hit
 from search.settings import Settings
 
 OLDEST = (1, 16)  # the first with collection metadata
-CONNECT_SECONDS = 3.0
 QUERIES_PER_BATCH = 64
 POINTS_PER_REQUEST = 256
 POINTS_PER_SCAN = 1000
 RETRY_SECONDS = 60.0  # how long a write tries again while the server is away or overloaded
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between tries
-TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "429", "502", "503", "504")
 STALLED_SECONDS = 1200.0  # building one large segment shows no progress for minutes
+LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; a server refuses less
 QUIET_CHECKS = 3  # how often in a row a collection must be green before its index counts as built
 
 _TEXT = models.TextIndexParams(type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.WORD, lowercase=True)
@@ -45,6 +44,14 @@ _PAYLOAD_INDEXES: dict[str, models.PayloadSchemaType | models.TextIndexParams] =
     "position": models.PayloadSchemaType.INTEGER,
     "text": _TEXT,
     "captions": _TEXT,
+}
+
+_QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
+    "none": None,
+    "int8": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=QUANTILE, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
 }
 
 
@@ -60,7 +67,7 @@ def connect(settings: Settings) -> ServerIndex:
     http_port = address.port or (443 if address.scheme == "https" else 6333)
     grpc_port = settings.qdrant_grpc_port or (6334 if http_port == 443 else http_port + 1)
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-    if key and address.scheme == "http" and not _is_loopback(host):
+    if key and address.scheme == "http" and not is_loopback(host):
         print(f"warning: the API key travels unencrypted to {host}: use https", file=sys.stderr)
 
     def client(prefer_grpc: bool) -> QdrantClient:
@@ -88,7 +95,7 @@ def connect(settings: Settings) -> ServerIndex:
         ) from error
     if _minor(version) < OLDEST:
         raise ServerError(f"the server at {url} is Qdrant {version}: {'.'.join(map(str, OLDEST))} or newer is needed")
-    if not _listens(host, grpc_port):
+    if not listens(host, grpc_port):
         return ServerIndex(rest, url, f"qdrant {version}, REST (nothing listens on the gRPC port {grpc_port})")
     rest.close()
     fast = client(prefer_grpc=True)
@@ -102,21 +109,6 @@ def _minor(version: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else OLDEST  # a development build
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        with socket.create_connection((host, port), timeout=CONNECT_SECONDS):
-            return True
-    except OSError:
-        return False
-
-
 @contextlib.contextmanager
 def _server(url: str, collection: str | None = None) -> Iterator[None]:
     """Turns what the client raises into ServerError or CollectionMissing."""
@@ -125,35 +117,16 @@ def _server(url: str, collection: str | None = None) -> Iterator[None]:
     except grpc.RpcError as error:
         code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
         detail = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
-        raise _failure(url, collection, code, detail) from error
+        raise failure(url, collection, code, detail) from error
     except UnexpectedResponse as error:
         codes = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
         detail = error.content.decode(errors="replace")[:300]
-        raise _failure(url, collection, codes.get(error.status_code or 0, str(error.status_code)), detail) from error
+        raise failure(url, collection, codes.get(error.status_code or 0, str(error.status_code)), detail) from error
     except ResponseHandlingException as error:
         late = "timed out" in str(error).lower() or "timeout" in type(error.source).__name__.lower()
-        raise _failure(url, collection, "DEADLINE_EXCEEDED" if late else "UNAVAILABLE", str(error)) from error
+        raise failure(url, collection, "DEADLINE_EXCEEDED" if late else "UNAVAILABLE", str(error)) from error
     except ResourceExhaustedResponse as error:
-        raise _failure(url, collection, "RESOURCE_EXHAUSTED", str(error)) from error
-
-
-def _failure(url: str, collection: str | None, code: str, detail: str) -> IndexFailure:
-    detail = " ".join(detail.split())
-    if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-        return ServerError(
-            f"the Qdrant server at {url} refuses the API key ({detail}): set QDRANT_API_KEY to the server's key"
-        )
-    if code == "NOT_FOUND" and collection is not None:
-        return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
-    message = f"the Qdrant server at {url} failed with {code}: {detail}"
-    if code == "UNAVAILABLE":
-        message = (
-            f"no Qdrant server answers at {url} ({detail}): start it with `docker compose up -d`, "
-            "or leave out --url and QDRANT_URL for the embedded index"
-        )
-    if code == "DEADLINE_EXCEEDED":
-        message = f"the Qdrant server at {url} took too long: raise QDRANT_TIMEOUT (seconds)"
-    return ServerError(message, transient=code in TRANSIENT)
+        raise failure(url, collection, "RESOURCE_EXHAUSTED", str(error)) from error
 
 
 class ServerIndex:
@@ -172,7 +145,7 @@ class ServerIndex:
     def engine(self) -> str:
         return self._engine
 
-    def create(self, spec: CollectionSpec) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
         name, warnings = spec.collection, list[str]()
         with _server(self._url, name):
             there = self._client.collection_exists(name)
@@ -181,8 +154,8 @@ class ServerIndex:
                 with _server(self._url, name):
                     self._client.create_collection(
                         name,
-                        vectors_config=models.VectorParams(size=spec.dim, distance=models.Distance.COSINE),
                         metadata=spec.model_dump(),
+                        **_configuration(spec.dim, tuning or Tuning()),
                     )
             except IndexFailure:
                 with _server(self._url, name):
@@ -192,6 +165,8 @@ class ServerIndex:
         with _server(self._url, name):
             if there:
                 spec, warnings = self.spec(name).merged(spec)
+                if tuning:
+                    warnings += tuning.differences(name, _settings(self._client.get_collection(name)))
                 self._client.update_collection(name, metadata=spec.model_dump())
             missing = _PAYLOAD_INDEXES.keys() - (self._client.get_collection(name).payload_schema or {}).keys()
             for field in sorted(missing):
@@ -223,15 +198,26 @@ class ServerIndex:
         exact: bool = False,
         payload: bool = True,
         offset: int = 0,
+        ef: int | None = None,
+        rescore: bool | None = None,
+        oversampling: float | None = None,
+        quantized: bool = True,
     ) -> list[list[Hit]]:
         conditions = _filter(where)
+        params = models.SearchParams(
+            exact=exact,
+            hnsw_ef=ef,
+            quantization=models.QuantizationSearchParams(
+                ignore=not quantized, rescore=rescore, oversampling=oversampling
+            ),
+        )
         requests = [
             models.QueryRequest(
                 query=vector,
                 limit=limit,
                 offset=offset,
                 filter=conditions,
-                params=models.SearchParams(exact=exact),
+                params=params,
                 with_payload=payload,
             )
             for vector in vectors.tolist()
@@ -300,8 +286,13 @@ class ServerIndex:
 
     def info(self, collection: str) -> CollectionInfo:
         with self._asking(collection):
-            indexed = self._client.get_collection(collection).indexed_vectors_count or 0
-        return CollectionInfo(collection, self.count(collection), indexed, self.spec(collection))
+            found = self._client.get_collection(collection)
+        spec = read_spec(collection, found.config.metadata)
+        indexed = found.indexed_vectors_count or 0
+        return CollectionInfo(collection, self.count(collection), indexed, spec, _settings(found))
+
+    def disk_bytes(self, collection: str) -> int | None:  # noqa: ARG002
+        return None  # a server does not say
 
     def drop(self, collection: str) -> None:
         with _server(self._url, collection):
@@ -341,7 +332,43 @@ class ServerIndex:
         except ValueError as error:  # what the client's local mode raises for a collection that is not there
             if "not found" not in str(error):
                 raise
-            raise _failure(self._url, collection, "NOT_FOUND", str(error)) from error
+            raise failure(self._url, collection, "NOT_FOUND", str(error)) from error
+
+
+def _configuration(dim: int, tuning: Tuning) -> dict[str, Any]:
+    """The part of a `create_collection` call that `tuning` decides."""
+    hnsw = optimizers = None
+    if tuning.index_everything:
+        hnsw = models.HnswConfigDiff(full_scan_threshold=LOWEST_FULL_SCAN_THRESHOLD)
+        optimizers = models.OptimizersConfigDiff(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
+    return {
+        "vectors_config": models.VectorParams(
+            size=dim, distance=models.Distance.COSINE, on_disk=tuning.on_disk or None
+        ),
+        "hnsw_config": hnsw,
+        "optimizers_config": optimizers,
+        "quantization_config": _QUANTIZATION[tuning.quantization],
+        "shard_number": tuning.shards,
+        "replication_factor": tuning.replicas,
+    }
+
+
+def _settings(found: models.CollectionInfo) -> dict[str, Any]:
+    """The settings of CollectionInfo."""
+    config, params = found.config, found.config.params
+    kinds = {type(None): "none", models.ScalarQuantization: "int8", models.BinaryQuantization: "binary"}
+    quantization = type(config.quantization_config)
+    return {
+        "m": config.hnsw_config.m,
+        "ef_construct": config.hnsw_config.ef_construct,
+        "full_scan_threshold": config.hnsw_config.full_scan_threshold,
+        "indexing_threshold": config.optimizer_config.indexing_threshold,
+        "quantization": kinds.get(quantization, quantization.__name__),
+        "on_disk": params.vectors.on_disk if isinstance(params.vectors, models.VectorParams) else None,
+        "shards": params.shard_number,
+        "replicas": params.replication_factor,
+        "segments": found.segments_count,
+    }
 
 
 def _filter(where: Where | None) -> models.Filter | None:

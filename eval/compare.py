@@ -1,0 +1,325 @@
+"""Two runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
+
+Both runs rank the same queries in the same gallery, so they are compared query by query: the interval of a difference
+comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Twelve
+scores are compared at once, and among twelve one in twenty is soon found by chance: the adjusted p allows for that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eval.metrics import Ranks
+from eval.runs import QueryResult, Run, read_run
+from eval.stats import (
+    OF_THE_MEDIAN,
+    RANDOMISATIONS,
+    RESAMPLES,
+    Interval,
+    bca_interval,
+    holm,
+    image_numbers,
+    image_totals,
+    per_query,
+    percentile_interval,
+    resample,
+    swap_p_values,
+)
+from search.errors import EvaluationError
+
+CHANGED = 5  # most improved, and most worsened, queries shown
+SIGNIFICANT = 0.05
+TEXT_WIDTH = 72
+
+DIRECTIONS = ("image-to-text", "text-to-image")
+METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank", "mean_average_precision")
+SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One metric in both runs (percent, or a rank): B - A with its 95 % interval, and p.
+
+    `p_holm` is adjusted for all comparisons made, in both directions.
+    """
+
+    metric: str
+    a: float
+    b: float
+    difference: float
+    interval: Interval
+    p: float
+    p_holm: float
+
+    @property
+    def better(self) -> str | None:
+        """A or B, where the adjusted p is under 0.05. Ranks are better low, everything else is better high."""
+        if self.p_holm >= SIGNIFICANT or not self.difference:
+            return None
+        return "B" if (self.difference < 0) == self.metric.endswith("_rank") else "A"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A query (an image's or a caption's id) whose rank differs between the runs."""
+
+    query: int
+    image_id: int
+    text: str
+    rank_a: int
+    rank_b: int
+
+    @property
+    def log_ratio(self) -> float:
+        """Change of log rank, negative where B is better. Rounded, so that 10 to 1 and 100 to 10 tie exactly."""
+        return round(math.log(self.rank_b / self.rank_a), 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """One direction compared. `improved` and `worsened` in B: the largest changes of log rank first, ties by id."""
+
+    name: str
+    queries: int
+    images: int
+    differences: tuple[Difference, ...]
+    improved: tuple[Change, ...]
+    worsened: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Run B against run A. `settings` are those of their fingerprints that differ: (name, in A, in B)."""
+
+    a: Run
+    b: Run
+    directions: tuple[Direction, ...]
+    settings: tuple[tuple[str, Any, Any], ...]
+    resamples: int
+    randomisations: int
+
+    def as_json(self) -> dict[str, Any]:
+        """One JSON object: both runs, their settings that differ, and every metric's difference by direction."""
+        return {
+            "a": _side(self.a),
+            "b": _side(self.b),
+            "settings": {name: {"a": in_a, "b": in_b} for name, in_a, in_b in self.settings},
+            "resamples": self.resamples,
+            "randomisations": self.randomisations,
+            "randomisations_of_the_median": min(self.randomisations, OF_THE_MEDIAN),
+            "comparisons": sum(len(direction.differences) for direction in self.directions),
+            **{direction.name: _direction_as_json(direction) for direction in self.directions},
+        }
+
+    def table(self) -> str:
+        """All of it as aligned text for a terminal."""
+        of_directions = (line for direction in self.directions for line in _lines(direction))
+        return "\n".join([*self._heading(), *of_directions, *self._foot()])
+
+    def _heading(self) -> Iterator[str]:
+        width = max(len(str(run.folder)) for run in (self.a, self.b))
+        for letter, run in (("A", self.a), ("B", self.b)):
+            yield f"{letter}  {run.folder!s:<{width}}  " + ", ".join(
+                f"{key} {run.metrics.get(key, 'unknown')}" for key in ("model", "dataset")
+            )
+        yield ", ".join(f"{key.replace('_', ' ')} {self.a.metrics.get(key, 'unknown')}" for key in SAME)
+        for name, in_a, in_b in self.settings:
+            yield f"differs: {name}: {_shown(in_a)} in A, {_shown(in_b)} in B"
+        if not self.settings:
+            yield "no recorded setting differs"
+
+    def _foot(self) -> Iterator[str]:
+        of_median = min(self.randomisations, OF_THE_MEDIAN)
+        comparisons = sum(len(direction.differences) for direction in self.directions)
+        yield f"\n95% of B - A: paired bootstrap over images, {self.resamples:,} resamples"
+        yield f"p: A and B swapped image by image, {self.randomisations:,} times (for the median {of_median:,})"
+        yield f"p (Holm): adjusted for {comparisons} comparisons; better: where this is under {SIGNIFICANT}"
+
+
+def _side(run: Run) -> dict[str, Any]:
+    return {"folder": str(run.folder), "model": run.metrics.get("model"), "dataset": run.metrics.get("dataset")}
+
+
+def _direction_as_json(direction: Direction) -> dict[str, Any]:
+    fields: dict[str, Any] = {"queries": direction.queries, "images": direction.images}
+    for found in direction.differences:
+        row = asdict(found) | {"interval": list(found.interval), "better": found.better}
+        fields[row.pop("metric")] = row
+    for name, changes in (("improved", direction.improved), ("worsened", direction.worsened)):
+        fields[name] = [asdict(change) for change in changes]
+    return fields
+
+
+def _lines(direction: Direction) -> Iterator[str]:
+    yield f"\n{direction.name}: {direction.queries:,} queries"
+    yield f"{'':<24}{'A':>9}{'B':>9}{'B - A':>9}  {'95% of B - A':^20}{'p':>9}{'p (Holm)':>10}  better"
+    for found in direction.differences:
+        interval = f"[{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+        yield (
+            f"{found.metric:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
+            f"{found.p:>9.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
+        )
+    for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):
+        if changes:
+            yield f"{title}:"
+            yield f"{'query':>10}{'rank A':>8}{'rank B':>8}  text"
+        for change in changes:
+            yield f"{change.query:>10}{change.rank_a:>8}{change.rank_b:>8}  {_shown(change.text)}"
+
+
+def _shown(value: object) -> str:
+    """Anything on one line of a terminal, shortened."""
+    if value is None:
+        return "not recorded"
+    text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
+    return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+
+
+def compare_folders(
+    a: Path, b: Path, *, changed: int = CHANGED, resamples: int = RESAMPLES, randomisations: int = RANDOMISATIONS
+) -> Comparison:
+    """`compare` of two runs on disk.
+
+    Raises:
+        EvaluationError: a folder holds no run, or the runs are not of the same queries and gallery.
+    """
+    return compare(read_run(a), read_run(b), changed=changed, resamples=resamples, randomisations=randomisations)
+
+
+def compare(
+    a: Run,
+    b: Run,
+    *,
+    changed: int = CHANGED,
+    resamples: int = RESAMPLES,
+    randomisations: int = RANDOMISATIONS,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two runs query by query, whatever the order in their files; the same seed gives the same figures.
+
+    The data set's name may differ, since two models live side by side under two names; the queries, and with them the
+    galleries, may not. `changed` is how many most improved and most worsened queries are kept per direction.
+
+    Raises:
+        EvaluationError: the runs are not of the same queries and gallery; the message says what differs.
+    """
+    for key in SAME:
+        if a.metrics.get(key) != b.metrics.get(key):
+            raise EvaluationError(
+                f"these runs cannot be compared: {key} is {_shown(a.metrics.get(key))} in {a.folder} "
+                f"and {_shown(b.metrics.get(key))} in {b.folder}"
+            )
+    pairs = {name: _paired(name, a, b) for name in DIRECTIONS}
+    if not any(pairs.values()):
+        raise EvaluationError(f"these runs cannot be compared: {a.folder} and {b.folder} hold no queries")
+    found = {name: _differences(pair, resamples, randomisations, seed) for name, pair in pairs.items() if pair}
+    adjusted = iter(holm([difference.p for differences in found.values() for difference in differences]))
+    directions = []
+    for name, differences in found.items():
+        improved, worsened = _changes(pairs[name], changed)
+        directions.append(
+            Direction(
+                name=name,
+                queries=len(pairs[name]),
+                images=len({ours.image_id for ours, _ in pairs[name]}),
+                differences=tuple(replace(difference, p_holm=next(adjusted)) for difference in differences),
+                improved=improved,
+                worsened=worsened,
+            )
+        )
+    return Comparison(a, b, tuple(directions), tuple(_settings(a, b)), resamples, randomisations)
+
+
+Pairs = list[tuple[QueryResult, QueryResult]]
+
+
+def _paired(direction: str, a: Run, b: Run) -> Pairs:
+    """The results of each query in both runs, by ascending id."""
+    in_a, in_b = _by_query(direction, a), _by_query(direction, b)
+    for run, mine, others in ((a, in_a, in_b), (b, in_b, in_a)):
+        if only := sorted(mine.keys() - others.keys()):
+            raise EvaluationError(
+                f"these runs cannot be compared: {len(only):,} {direction} queries are in {run.folder} alone, "
+                f"the first is {only[0]}"
+            )
+    pairs = [(in_a[query], in_b[query]) for query in sorted(in_a)]
+    for ours, theirs in pairs:
+        # An image's text is its file, which may lie elsewhere; a caption's is the query itself.
+        fields = ("image_id",) if direction == DIRECTIONS[0] else ("image_id", "text")
+        for field in fields:
+            if getattr(ours, field) != getattr(theirs, field):
+                raise EvaluationError(
+                    f"these runs cannot be compared: {field} of the {direction} query {ours.query} is "
+                    f"{_shown(getattr(ours, field))} in {a.folder} and {_shown(getattr(theirs, field))} in {b.folder}"
+                )
+    return pairs
+
+
+def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
+    results: dict[int, QueryResult] = {}
+    for result in run.results:
+        if result.direction == direction and results.setdefault(result.query, result) is not result:
+            raise EvaluationError(f"{run.folder} ranks the {direction} query {result.query} twice: make it again")
+    return results
+
+
+def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
+    """Every metric's difference in the order of `METRICS`; `p_holm` is still p."""
+    ranks = _ranks(pairs, 0), _ranks(pairs, 1)
+    image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
+    scores = [
+        per_query(ranks[side], np.array([pair[side].average_precision for pair in pairs], dtype=np.float64))
+        for side in (0, 1)
+    ]
+    by_query = np.stack([scores[1][name] - scores[0][name] for name in scores[0]], axis=1)
+    drawn = resample(by_query, ranks, image_of, resamples=resamples, seed=seed)
+    p_values, p_median = swap_p_values(by_query, ranks, image_of, randomisations=randomisations, seed=seed)
+    totals, sizes = image_totals(by_query, image_of)
+    found = {}
+    for column, name in enumerate(scores[0]):
+        in_a, in_b = (float(of[name].mean()) for of in scores)
+        interval = bca_interval(drawn.averages[:, column], totals[:, column], sizes)
+        p = float(p_values[column])
+        found[name] = Difference(name, in_a, in_b, float(by_query[:, column].mean()), interval, p, p)
+    in_a, in_b = (float(np.median(of)) for of in ranks)
+    interval = percentile_interval(drawn.medians[:, 1] - drawn.medians[:, 0], in_b - in_a)
+    found["median_rank"] = Difference("median_rank", in_a, in_b, in_b - in_a, interval, p_median, p_median)
+    return [found[name] for name in METRICS]
+
+
+def _ranks(pairs: Pairs, side: int) -> Ranks:
+    return np.array([pair[side].rank for pair in pairs], dtype=np.int64)
+
+
+def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """The most improved and the most worsened queries."""
+    changes = [
+        Change(ours.query, ours.image_id, ours.text, ours.rank, theirs.rank)
+        for ours, theirs in pairs
+        if ours.rank != theirs.rank
+    ]
+    improved = sorted((change for change in changes if change.log_ratio < 0), key=lambda c: (c.log_ratio, c.query))
+    worsened = sorted((change for change in changes if change.log_ratio > 0), key=lambda c: (-c.log_ratio, c.query))
+    return tuple(improved[:count]), tuple(worsened[:count])
+
+
+def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
+    """What differs between the two fingerprints; nested settings are named with dots, a missing one is None."""
+    in_a, in_b = (dict(_flat(run.metrics.get("fingerprint") or {})) for run in (a, b))
+    for name in sorted(in_a.keys() | in_b.keys()):
+        if in_a.get(name) != in_b.get(name):
+            yield name, in_a.get(name), in_b.get(name)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

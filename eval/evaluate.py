@@ -1,0 +1,104 @@
+"""One evaluation, from the index to its report."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from eval.columns import EXACT, ORACLE, SERVED, Column, exact_column, hnsw_columns, quantized_columns, served_column
+from eval.eccv import judged_by_more
+from eval.fingerprint import fingerprint
+from eval.metrics import summarise
+from eval.oracle import OracleRanks, oracle_ranks
+from eval.protocol import Evaluation
+from eval.report import Folds, Report
+from eval.stats import RESAMPLES, intervals
+from search.index import Index, Quantization
+
+FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the average of five times 1K
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure beside the oracle: the `engines` "qdrant-exact" and "qdrant-served"; HNSW with beams of `efs`;
+    quantised copies. `folds`: into how many parts the images are divided, 0 for none, None for five where they are
+    5,000. `resamples` of the intervals."""
+
+    engines: tuple[str, ...] = (EXACT, SERVED)
+    efs: tuple[int, ...] = ()
+    quantizations: tuple[Quantization, ...] = ()
+    folds: int | None = None
+    resamples: int = RESAMPLES
+
+
+def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
+    """Ranks all queries by every engine of the plan, and scores them.
+
+    Raises:
+        EvaluationError: the images do not divide into the folds, or Qdrant does not find a positive at all.
+    """
+    folds = _folds(evaluation, plan.folds)
+    oracle: dict[str, OracleRanks] = {}
+    with _bar(ORACLE, evaluation) as bar:
+        for task in evaluation.tasks:
+            oracle[task.name] = oracle_ranks(task, bar.update)
+    columns = [Column(ORACLE, "the exact product of the stored vectors", {n: o.ranks for n, o in oracle.items()})]
+    columns += _qdrant_columns(index, evaluation, plan)
+    headline = next((column for column in columns if column.name == EXACT), columns[0])
+    image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
+    return Report(
+        evaluation=evaluation,
+        oracle=oracle,
+        columns=columns,
+        headline=headline,
+        intervals={
+            name: intervals(headline.ranks[name], found.average_precision, image_of[name], resamples=plan.resamples)
+            for name, found in oracle.items()
+        },
+        folds=folds,
+        more=judged_by_more(evaluation),
+        fingerprint=fingerprint(evaluation, index),
+    )
+
+
+def _qdrant_columns(index: Index, evaluation: Evaluation, plan: Plan) -> list[Column]:
+    columns = []
+    if EXACT in plan.engines:
+        with _bar(EXACT, evaluation) as bar:
+            columns.append(exact_column(index, evaluation, bar.update))
+    if SERVED in plan.engines or plan.efs:
+        with _bar(SERVED, evaluation) as bar:
+            served = served_column(index, evaluation, bar.update)
+            columns.append(served)
+        if plan.efs:
+            with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:
+                columns += hnsw_columns(index, evaluation, served.used or {}, plan.efs, bar.update)
+    for quantization in plan.quantizations:
+        with _bar(quantization, evaluation, times=2) as bar:
+            columns += quantized_columns(index, evaluation, quantization, bar.update)
+    return columns
+
+
+def _folds(evaluation: Evaluation, count: int | None) -> Folds | None:
+    """The average over parts of the images, by the oracle: each metric of each part, then their mean."""
+    if count is None:
+        count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
+    if not count:
+        return None
+    scores: dict[str, list[dict[str, float | None]]] = {task.name: [] for task in evaluation.tasks}
+    for tasks in evaluation.folds(count):
+        for task in tasks:
+            scores[task.name].append(summarise(oracle_ranks(task).ranks))
+    averages = {
+        direction: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
+        for direction, folds in scores.items()
+    }
+    return Folds(count, evaluation.images // count, averages)
+
+
+def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[None]:
+    queries = times * sum(len(task.queries.ids) for task in evaluation.tasks)
+    return tqdm(total=queries, desc=name, unit=" queries", dynamic_ncols=True, file=sys.stderr)

@@ -1,0 +1,61 @@
+"""Everything that a score depends on, so that two runs can be told apart."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from eval.protocol import Evaluation
+from search.index import Index
+
+PACKAGES = (
+    "coco-search",
+    "numpy",
+    "pillow",
+    "qdrant-client",
+    "qdrant-edge-py",
+    "sentence-transformers",
+    "torch",
+    "transformers",
+)
+TIE_RULE = "1 + items that score strictly higher; pessimistic: 1 + other items that score at least as high"
+
+
+def fingerprint(evaluation: Evaluation, index: Index) -> dict[str, Any]:
+    """What made the vectors, what was evaluated, by which engine, with which versions of this machine's software."""
+    spec = evaluation.spec
+    return {
+        "model": spec.model,
+        "revision": spec.revision,
+        "weights": spec.weights,
+        "dtype": spec.dtype,
+        "dim": spec.dim,
+        "prompt": spec.prompt,
+        "decode": spec.decode,
+        "embedded_by": f"coco-search {spec.version}",
+        "dataset": spec.dataset,
+        "annotations": spec.annotations,
+        "split": "+".join(evaluation.splits),
+        "images": evaluation.images,
+        "captions": evaluation.captions,
+        "captions_per_image": evaluation.captions_per_image or "all",
+        "truncated_captions": evaluation.truncated,
+        "tie_rule": TIE_RULE,
+        "engine": index.engine,
+        "collections": {
+            side.collection: index.info(side.collection).settings
+            for side in (evaluation.image_to_text.queries, evaluation.text_to_image.queries)
+        },
+        "software": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
