@@ -56,7 +56,7 @@ def contact_sheet(title: str, sections: Sequence[Section], open_photo: OpenPhoto
 
     A photo that cannot be opened is shown as its reason.
     """
-    photos = _Thumbnails(open_photo)
+    photos = Thumbnails(open_photo)
     body = "".join(_section(section, photos, heading=section.query != title) for section in sections)
     below = f"<pre>{escape(foot)}</pre>" if foot else ""
     return (
@@ -67,30 +67,49 @@ def contact_sheet(title: str, sections: Sequence[Section], open_photo: OpenPhoto
     )
 
 
-class _Thumbnails:
-    """`<img>` elements by image id, each photo opened once."""
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """A small JPEG as a `data:` address, and its width and height in pixels."""
 
-    def __init__(self, open_photo: OpenPhoto) -> None:
-        self._open = open_photo
-        self._made: dict[int, str] = {}
-
-    def element(self, image_id: int, alt: str) -> str:
-        try:
-            if image_id not in self._made:
-                self._made[image_id] = _data_uri(self._open(image_id))
-        except PhotoError as error:
-            return f'<div class="lost">{escape(str(error))}</div>'
-        return f'<img src="{self._made[image_id]}" alt="{escape(alt)}">'
+    uri: str
+    width: int
+    height: int
 
 
-def _section(section: Section, photos: _Thumbnails, *, heading: bool) -> str:
-    picture = "" if section.picture is None else photos.element(section.picture, section.query)
+class Thumbnails:
+    """Small copies of photos by image id, each photo opened once; `side` is the longer side in pixels."""
+
+    def __init__(self, open_photo: OpenPhoto, side: int = THUMBNAIL, quality: int = 80) -> None:
+        self._open, self._side, self._quality = open_photo, side, quality
+        self._made: dict[int, Thumbnail] = {}
+
+    def of(self, image_id: int) -> Thumbnail:
+        """Raises PhotoError where the photo cannot be opened."""
+        if image_id not in self._made:
+            photo = self._open(image_id)
+            photo.thumbnail((self._side, self._side))
+            stream = io.BytesIO()
+            photo.save(stream, "JPEG", quality=self._quality, optimize=True)
+            uri = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+            self._made[image_id] = Thumbnail(uri, photo.width, photo.height)
+        return self._made[image_id]
+
+
+def _element(photos: Thumbnails, image_id: int, alt: str) -> str:
+    try:
+        return f'<img src="{photos.of(image_id).uri}" alt="{escape(alt)}">'
+    except PhotoError as error:
+        return f'<div class="lost">{escape(str(error))}</div>'
+
+
+def _section(section: Section, photos: Thumbnails, *, heading: bool) -> str:
+    picture = "" if section.picture is None else _element(photos, section.picture, section.query)
     items = "".join(_item(rank, hit, photos) for rank, hit in enumerate(section.hits, start=1))
     above = f"<h2>{picture}<span>{escape(section.query)}</span></h2>" if heading else ""
     return f"{above}<ol>{items or '<li>nothing found</li>'}</ol>"
 
 
-def _item(rank: int, hit: Hit, photos: _Thumbnails) -> str:
+def _item(rank: int, hit: Hit, photos: Thumbnails) -> str:
     match hit.record:
         case Image(id=image_id, captions=captions, file=file):
             text = captions[0] if captions else file
@@ -99,11 +118,4 @@ def _item(rank: int, hit: Hit, photos: _Thumbnails) -> str:
         case None:
             return f"<li>{hit.id}</li>"
     about = f"{escape(text)}<small>{rank} · {hit.score:.3f} · image {image_id}</small>"
-    return f'<li>{photos.element(image_id, text)}<div class="about">{about}</div></li>'
-
-
-def _data_uri(photo: PIL.Image.Image) -> str:
-    photo.thumbnail((THUMBNAIL, THUMBNAIL))
-    stream = io.BytesIO()
-    photo.save(stream, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return f'<li>{_element(photos, image_id, text)}<div class="about">{about}</div></li>'

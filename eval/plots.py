@@ -1,0 +1,209 @@
+"""Plots as inline SVG: few marks, direct labels, colours from the page's CSS variables, numbers also as text.
+
+Every mark carries its numbers as `<title>` (a tooltip), and every plot a `<desc>` that says them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 440, 280
+LEFT, RIGHT, TOP, BOTTOM = 40, 424, 24, 236  # of the plotting area
+LABEL_HEIGHT = 14
+BAR_LEFT, BAR_RIGHT, BAR_STEP = 92, 330, 21
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve: (x, y) points, of which those at `marked` x get a dot and their value.
+
+    `kind` is the CSS class that tells lines apart by colour and dashes; `below` writes the values under the line.
+    """
+
+    name: str
+    kind: str
+    points: Sequence[tuple[float, float]]
+    marked: Sequence[float]
+    below: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar: the label to its left, its length, the text to its right, and the tooltip."""
+
+    label: str
+    value: float
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One labelled point of a scatter plot."""
+
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Maps values between `low` and `high`, both at least 1e-9 apart, onto pixels; `log` by logarithm."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, here = (math.log(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + (here - low) / (high - low) * (self.end - self.start)
+
+
+def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup:
+    """Percentages (0 to 100) against a logarithmic x that counts from 1; `name` is unique on the page."""
+    last = max(x for line in lines for x, _ in line.points)
+    x_axis = Axis(0.7, max(last, 2), LEFT, RIGHT, log=True)  # room for a number above the first point
+    y_axis = Axis(0, 100, BOTTOM, TOP)
+    said = [f"{line.name}: " + ", ".join(f"{y:.1f} % at {x:g}" for x, y in _marked(line)) for line in lines]
+    svg = _svg(name, title, "; ".join(said), HEIGHT)
+    _frame(svg, x_axis, _one_two_five(1, x_axis.high), y_axis, [0, 25, 50, 75, 100], x_label, "%")
+    for line in lines:
+        path = " ".join(f"{x_axis(x):.2f},{y_axis(y):.2f}" for x, y in line.points)
+        SubElement(svg, "polyline", {"class": f"line {line.kind}", "points": path})
+        for x, y in _marked(line):
+            at = {"cx": f"{x_axis(x):.2f}", "cy": f"{y_axis(y):.2f}"}
+            dot = SubElement(svg, "circle", {"class": f"dot {line.kind}", "r": "4", **at})
+            SubElement(dot, "title").text = f"{line.name}, {x_label} {x:g}: {y:.2f} %"
+    for line in lines:
+        for x, y in _marked(line):
+            text = f"{line.name} {y:.1f}" if x == line.marked[-1] else f"{y:.1f}"
+            if x == x_axis.high:
+                left, anchor = x_axis(x), "end"
+            elif line.below:
+                left, anchor = x_axis(x) + 3, "start"
+            else:
+                left, anchor = x_axis(x) + (0 if x == 1 else 4), "middle" if x == 1 else "end"
+            _text(svg, left, y_axis(y) + (18 if line.below else -9), text, anchor, f"value {line.kind}")
+    return _markup(svg)
+
+
+def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
+    """Horizontal bars; one of the value `longest` takes the whole width (so that two plots share a scale)."""
+    said = "; ".join(row.detail for row in rows)
+    svg = _svg(name, title, said, BAR_STEP * len(rows) + 6)
+    length = Axis(0, longest or 1, 0, BAR_RIGHT - BAR_LEFT)
+    for number, row in enumerate(rows):
+        top, middle = BAR_STEP * number + 4, BAR_STEP * number + 16
+        _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")
+        size = {"x": str(BAR_LEFT), "y": str(top), "width": f"{length(row.value):.2f}", "height": str(BAR_STEP - 5)}
+        bar = SubElement(svg, "rect", {"class": "bar first" if number == 0 else "bar", **size})
+        SubElement(bar, "title").text = row.detail
+        _text(svg, BAR_LEFT + length(row.value) + 6, middle, row.text, "start", "value")
+    SubElement(
+        svg,
+        "path",
+        {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"},
+    )
+    return _markup(svg)
+
+
+def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: str) -> Markup:
+    """Labelled points: x logarithmic and above 0; both axes end at round numbers around what there is."""
+    x_low, x_high = min(dot.x for dot in dots) / 1.05, max(dot.x for dot in dots) * 1.05
+    round_numbers = _one_two_five(x_low / 10, x_high * 10)
+    left, right = max(x for x in round_numbers if x <= x_low), min(x for x in round_numbers if x >= x_high)
+    x_axis = Axis(left, right, LEFT, RIGHT, log=True)
+    step = _round_step((max(dot.y for dot in dots) - min(dot.y for dot in dots)) / 4)
+    low = math.floor(min(dot.y for dot in dots) / step - 0.25) * step
+    high = math.ceil(max(dot.y for dot in dots) / step + 0.25) * step
+    y_axis = Axis(low, high, BOTTOM, TOP)
+    said = "; ".join(f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.1f}" for dot in dots)
+    svg = _svg(name, title, said, HEIGHT)
+    y_ticks = [low + step * number for number in range(round((high - low) / step) + 1)]
+    _frame(svg, x_axis, _one_two_five(left, right), y_axis, y_ticks, x_label, y_label)
+    in_order = sorted(dots, key=lambda dot: -dot.y)
+    heights = _spread([y_axis(dot.y) for dot in in_order], BOTTOM - 4)
+    for dot, height in zip(in_order, heights, strict=True):
+        x, y = x_axis(dot.x), y_axis(dot.y)
+        side = 1 if x + 14 + 6.6 * len(dot.name) < RIGHT else -1
+        if abs(height - y) > 3:
+            SubElement(svg, "path", {"class": "leader", "d": f"M{x:.1f} {y:.1f}L{x + side * 10:.1f} {height:.1f}"})
+        mark = SubElement(svg, "circle", {"class": "dot exact", "r": "4.5", "cx": f"{x:.2f}", "cy": f"{y:.2f}"})
+        SubElement(mark, "title").text = f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.2f}"
+        _text(svg, x + side * 12, height + 4, dot.name, "start" if side > 0 else "end", "value")
+    return _markup(svg)
+
+
+def _marked(line: Line) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in line.points if x in line.marked]
+
+
+def _one_two_five(low: float, high: float) -> list[float]:
+    """The numbers 1, 2, 5, 10, 20, ... (and below 1 likewise) between two bounds."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    numbers = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
+    return [number for number in numbers if low <= number <= high]
+
+
+def _round_step(about: float) -> float:
+    """The smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, ... that is at least `about`, and at least 0.1."""
+    return next(step for step in _one_two_five(0.1, 1000) if step >= about)
+
+
+def _spread(wanted: Sequence[float], lowest: float) -> list[float]:
+    """Heights (downwards, in order) at least a line of text apart and not under `lowest`, near those wanted."""
+    heights: list[float] = []
+    for height in wanted:
+        heights.append(max(height, heights[-1] + LABEL_HEIGHT) if heights else height)
+    for number in reversed(range(len(heights))):
+        heights[number] = min(heights[number], lowest - LABEL_HEIGHT * (len(heights) - 1 - number))
+    return heights
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _svg(name: str, title: str, description: str, height: int) -> Element:
+    box = {"class": "plot", "viewBox": f"0 0 {WIDTH} {height}", "role": "img"}
+    svg = Element("svg", {**box, "aria-labelledby": f"{name}-title {name}-desc"})
+    SubElement(svg, "title", {"id": f"{name}-title"}).text = title
+    SubElement(svg, "desc", {"id": f"{name}-desc"}).text = description
+    return svg
+
+
+def _frame(
+    svg: Element,
+    x_axis: Axis,
+    x_ticks: Sequence[float],
+    y_axis: Axis,
+    y_ticks: Sequence[float],
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Grid lines, numbers along both axes, and what they count."""
+    for tick in y_ticks:
+        SubElement(svg, "path", {"class": "grid", "d": f"M{LEFT} {y_axis(tick):.2f}H{RIGHT}"})
+        _text(svg, LEFT - 8, y_axis(tick) + 4, f"{tick:g}" if tick % 1 == 0 else f"{tick:.1f}", "end", "tick y")
+    for tick in x_ticks:
+        SubElement(svg, "path", {"class": "axis", "d": f"M{x_axis(tick):.2f} {BOTTOM}v4"})
+        _text(svg, x_axis(tick), BOTTOM + 18, _short(tick), "middle", "tick x")
+    SubElement(svg, "path", {"class": "axis", "d": f"M{LEFT} {BOTTOM}H{RIGHT}"})
+    _text(svg, (LEFT + RIGHT) / 2, BOTTOM + 38, x_label, "middle", "name")
+    _text(svg, 4, 12, y_label, "start", "name")
+
+
+def _text(svg: Element, x: float, y: float, text: str, anchor: str, kind: str) -> None:
+    where = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": kind}
+    SubElement(svg, "text", where).text = text
+
+
+def _markup(svg: Element) -> Markup:
+    return Markup(tostring(svg, encoding="unicode"))

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import Element, fromstring
+
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.exhibits import SIDE
+from eval.page import rank_bins, report_page
+from eval.runs import QueryResult, TopHit
+from search.errors import PhotoError
+from search.records import Caption, Image
+
+DASH = "\N{EN DASH}"
+HOSTILE = '<img src=x onerror="alert(1)"></p><script>alert(1)</script> & "quoted" {{ 7 * 7 }}'
+HEBREW = "\u202eכלב על החוף"
+TEXTS = {1: ("a dog", "one dog"), 2: (HOSTILE, "a cat"), 3: (HEBREW, "a beach"), 4: ("a kite", "two kites")}
+IMAGES = {number: Image(number, "test", number, f"val/{number}.jpg", None, TEXTS[number]) for number in TEXTS}
+CAPTIONS = {
+    10 * number + place: Caption(10 * number + place, number, "test", place, text, None)
+    for number, texts in TEXTS.items()
+    for place, text in enumerate(texts)
+}
+
+
+def records(kind: str, ids: Sequence[int]) -> Mapping[int, Image | Caption]:
+    known: Mapping[int, Image | Caption] = IMAGES if kind == "images" else CAPTIONS
+    return {number: known[number] for number in ids if number in known}
+
+
+def photo(image_id: int) -> PIL.Image.Image:
+    if image_id == 4:
+        raise PhotoError("no such file")
+    return PIL.Image.new("RGB", (640, 480), (40 * image_id, 90, 120))
+
+
+def by_caption(query: int, rank: int, served: int | None = None) -> QueryResult:
+    """text-to-image: the images 1, 2, ... score 0.9, 0.8, ..., but the expected one stands at its rank."""
+    own = query // 10
+    others = [number for number in IMAGES if number != own]
+    order = [*others[: rank - 1], own, *others[rank - 1 :]]
+    top = tuple(TopHit(number, 0.9 - place / 10, number == own) for place, number in enumerate(order))
+    score = 0.9 - (rank - 1) / 10
+    text = CAPTIONS[query].text
+    return QueryResult("text-to-image", query, own, text, rank, rank, score, own, 1 / rank, served, top)
+
+
+def by_photo(query: int, rank: int, served: int | None = None) -> QueryResult:
+    """image-to-text: likewise, with captions."""
+    best = 10 * query
+    others = [number for number in CAPTIONS if number // 10 != query]
+    order = [*others[: rank - 1], best, *others[rank - 1 :]]
+    top = tuple(TopHit(number, 0.9 - place / 10, number == best) for place, number in enumerate(order))
+    score = 0.9 - (rank - 1) / 10
+    return QueryResult(
+        "image-to-text", query, query, f"val/{query}.jpg", rank, rank, score, best, 1 / rank, served, top
+    )
+
+
+# text-to-image: ranks 1 1 1 1 2 2 3 4 of 4 images; image-to-text: ranks 1 2 3 6 of 8 captions.
+RESULTS = [by_caption(query, rank, rank) for query, rank in zip(CAPTIONS, (1, 1, 2, 3, 2, 4, 1, 1), strict=True)]
+RESULTS += [by_photo(query, rank, rank if rank < 6 else None) for query, rank in zip(IMAGES, (1, 2, 3, 6), strict=True)]
+I2T = {"recall@1": 25.0, "recall@5": 75.0, "recall@10": 100.0, "median_rank": 2.5, "mean_rank": 3.0}
+T2I = {"recall@1": 50.0, "recall@5": 100.0, "recall@10": 100.0, "median_rank": 1.5, "mean_rank": 1.875}
+LEAST: dict[str, Any] = {"image-to-text": I2T, "text-to-image": T2I, "images": 4, "captions": 8}
+SERVED = {"recall@1": 25.0, "recall@5": 74.0, "recall@10": 75.0, "median_rank": 3.0, "mean_rank": None}
+FULL: dict[str, Any] = {
+    **LEAST,
+    "engine": "qdrant-exact",
+    "engine_version": "qdrant-edge 0.9.0",
+    "columns": [
+        {"name": "oracle", "about": "a product", "image-to-text": I2T, "text-to-image": T2I},
+        {
+            "name": "qdrant-exact",
+            "about": "every vector",
+            "image-to-text": {**I2T, "mean_average_precision": 51.25},
+            "text-to-image": T2I,
+            "latency_ms": {"image-to-text": 4.0, "text-to-image": 2.0},
+            "queries_per_second": {"image-to-text": 250.0, "text-to-image": 1234.0},
+            "bytes_per_vector": 2048,
+            "used": {"image-to-text": "scan", "text-to-image": "scan"},
+        },
+        {
+            "name": "qdrant-served",
+            "about": "as asked",
+            "image-to-text": SERVED,
+            "text-to-image": T2I,
+            "latency_ms": {"image-to-text": 0.5, "text-to-image": 0.25},
+            "queries_per_second": None,
+            "bytes_per_vector": None,
+            "used": {"image-to-text": "hnsw", "text-to-image": "indistinguishable from a scan"},
+        },
+    ],
+    "loss": {"qdrant-served": {"image-to-text": {"recall@1": 0.0, "recall@10": -25.0}}},
+    "intervals": {"image-to-text": {"recall@1": [0.0, 67.5]}},
+    "pessimistic": {"text-to-image": {"queries": 1, "recall@1": 37.5}},
+    "proportion": {"image-to-text": {"proportion@1": 12.5}},
+    "folds": {"count": 2, "images": 1000, "image-to-text": I2T, "text-to-image": T2I},
+    "extended": {"cxc": {"image-to-text": {"recall@1": 26.5}}, "eccv": {"text-to-image": {"map_at_r": 33.25}}},
+    "published": [
+        {
+            "name": "OpenAI ViT-B/32",
+            "source": "a <paper>",
+            "image-to-text": {"recall@1": 50.1, "recall@5": 75.0, "recall@10": 83.5},
+            "text-to-image": {"recall@1": 30.4},
+            "same_model": True,
+            "verdict": ["recall@1: 25.1 points below"],
+        }
+    ],
+    "agreement": {
+        "image-to-text": {"queries": 4, "differ_by_rounding": 0, "differ_unexplained": 0},
+        "text-to-image": {"queries": 8, "differ_by_rounding": 1, "differ_unexplained": 2},
+    },
+    "fingerprint": {"model": "m", "revision": None, "versions": {"torch": "2.13.0"}, "splits": ["test", "val"]},
+    "captions_per_image": 2,
+    "split": "test",
+    "dataset": "coco",
+    "model": "models/<tiny>",
+    "notes": ["4 of 5,000 images"],
+}
+
+
+class Reader(HTMLParser):
+    """A page's elements, its visible text, and its tables as rows of cells."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self._style = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        self._style = tag == "style"
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+        elif tag == "small" and self.rows:
+            self.handle_data(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "table":
+            self.rows.append([])  # what follows is no cell
+
+    def handle_data(self, data: str) -> None:
+        if not self._style:
+            self.text += data
+            if self.rows and self.rows[-1]:
+                self.rows[-1][-1] += data.removesuffix("\n")
+
+    def row(self, name: str) -> list[list[str]]:
+        return [row[1:] for row in self.rows if row and row[0].startswith(name)]
+
+    def all(self, name: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+def page_of(metrics: dict[str, Any], results: Sequence[QueryResult] = RESULTS, per_group: int = 6) -> str:
+    return report_page(metrics, results, records, photo, per_group=per_group)
+
+
+def plot(page: str, name: str) -> Element:
+    found = re.search(rf'<svg class="plot"[^>]*aria-labelledby="{name}-title.*?</svg>', page, re.S)
+    assert found, name
+    return fromstring(found[0])
+
+
+@pytest.fixture(scope="module")
+def full() -> str:
+    return page_of(FULL)
+
+
+def test_it_is_one_file_that_fetches_nothing(full: str) -> None:
+    reader = Reader(full)
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in reader.elements}
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in reader.elements:
+        for key, value in attributes.items():
+            assert not key.startswith("on"), tag
+            if key in {"src", "href", "srcset", "xlink:href", "action", "poster"}:
+                inside = value.removeprefix("#") in ids if tag in {"a", "use"} else False
+                assert inside or value.startswith("data:image/jpeg;base64,"), (tag, value)
+    assert "url(" not in full
+    assert "@import" not in full
+    policy = next(meta["content"] for meta in reader.all("meta") if meta.get("http-equiv"))
+    assert "default-src 'none'" in policy
+
+
+def test_captions_are_text_in_their_own_direction(full: str) -> None:
+    reader = Reader(full)
+    assert HOSTILE in reader.text
+    assert not any("onerror" in attributes for _, attributes in reader.elements)
+    shown = re.findall(r"<(\w+)([^>]*)>" + HEBREW, full)
+    assert shown
+    assert all('dir="auto"' in attributes for _, attributes in shown)
+    assert any(attributes.get("aria-label") == HOSTILE for attributes in reader.all("svg"))
+    assert "<tiny> on coco" in reader.text
+
+
+def test_each_photo_is_embedded_once_and_small(full: str) -> None:
+    embedded = Reader(full).all("image")
+    assert [one["id"] for one in embedded] == [f"photo-{number}" for number in sorted((1, 2, 3), key=first_use(full))]
+    for one in embedded:
+        data = base64.b64decode(one["href"].removeprefix("data:image/jpeg;base64,"))
+        assert PIL.Image.open(io.BytesIO(data)).size == (SIDE, SIDE * 3 // 4) == (int(one["width"]), int(one["height"]))
+    assert len(Reader(full).all("use")) > len(embedded)
+    assert "no such file" in full
+
+
+def first_use(page: str) -> Any:
+    return lambda number: page.index(f'href="#photo-{number}"')
+
+
+def test_the_table_shows_every_column_side_by_side(full: str) -> None:
+    reader = Reader(full)
+    heads = ["recall@1", "recall@5", "recall@10", "median rank", "mean rank", "mAP"]
+    heads += ["ms/query", "queries/s", "bytes/vector", "answered by"]
+    assert ["", *heads] in reader.rows
+    oracle, exact, served = reader.row("oracle"), reader.row("qdrant-exact"), reader.row("qdrant-served")
+    assert oracle[0] == ["25.00", "75.00", "100.00", "2.5", "3.00", DASH, DASH, DASH, DASH, DASH]
+    assert exact[0] == [
+        f"25.00 0.0{DASH}67.5", "75.00", "100.00", "2.5", "3.00", "51.25", "4.00", "250", "2,048", "scan"
+    ]  # fmt: skip
+    assert exact[1][:5] == ["50.00", "100.00", "100.00", "1.5", "1.88"]
+    assert served[0][:5] == ["25.00 same", "74.00", "75.00 \N{MINUS SIGN}25.00", "3.0", "not ranked"]
+    assert served[1][-1] == "indistinguishable from a scan"
+    assert "its rank is unknown" in reader.text
+    assert reader.row("OpenAI")[0] == ["50.1", "75.0", "83.5", "30.4", DASH, DASH]
+    others = ("2 folds of 1,000 images", "26.5", "33.2", "37.5", "12.5")
+    for found in ("a <paper>", "recall@1: 25.1 points below", *others):
+        assert found in reader.text, found
+    assert "2 differ without explanation" in reader.text
+    assert "versions.torch2.13.0" in reader.text.replace("\n", "")
+    assert "splitstest, val" in reader.text.replace("\n", "")
+
+
+def test_the_recall_curve_is_that_of_the_ranks(full: str) -> None:
+    captions = plot(full, "curve-text-to-image")
+    tips = [dot.findtext("title") for dot in captions.iter("circle")]
+    assert tips[:2] == ["exact, k 1: 50.00 %", "exact, k 4: 100.00 %"]
+    photos = plot(full, "curve-image-to-text")
+    said = photos.findtext("desc") or ""
+    assert said == ("exact: 25.0 % at 1, 75.0 % at 5, 100.0 % at 8; as served: 25.0 % at 1, 75.0 % at 5, 75.0 % at 8")
+    heights = [float(point.split(",")[1]) for point in (next(photos.iter("polyline")).get("points") or "").split()]
+    zero, whole = (float(text.get("y", "")) - 4 for text in photos.iter("text") if text.text in {"0", "100"})
+    shares = [100 * (zero - height) / (zero - whole) for height in heights]
+    assert shares == pytest.approx([25, 50, 75, 75, 75, 100, 100, 100], abs=0.1)
+
+
+def test_the_rank_bars_count_queries(full: str) -> None:
+    bars = list(plot(full, "ranks-text-to-image").iter("rect"))
+    assert [bar.findtext("title") for bar in bars] == [
+        "rank 1: 4 queries, 50.00 %",
+        "rank 2: 2 queries, 25.00 %",
+        f"rank 3{DASH}4: 2 queries, 25.00 %",
+    ]
+    widths = [float(bar.get("width", "")) for bar in bars]
+    assert widths == pytest.approx([widths[0], widths[0] / 2, widths[0] / 2], abs=0.02)
+    # one scale for both directions: 25 % of four photos is as long as 25 % of eight captions
+    assert float(next(plot(full, "ranks-image-to-text").iter("rect")).get("width", "")) == pytest.approx(widths[1])
+
+
+def test_the_speed_plot_has_the_columns_with_a_speed(full: str) -> None:
+    tips = {dot.findtext("title") for dot in plot(full, "speed-image-to-text").iter("circle")}
+    assert tips == {
+        "qdrant-exact: 4 milliseconds a query, recall@10 100.00",
+        "qdrant-served: 0.5 milliseconds a query, recall@10 75.00",
+    }
+
+
+def test_bins_end_where_recall_is_reported() -> None:
+    assert rank_bins([1, 1, 2, 5, 6, 10, 11, 25], 25) == [
+        (1, 1, 2), (2, 2, 1), (3, 5, 1), (6, 10, 2), (11, 20, 1), (21, 25, 1)
+    ]  # fmt: skip
+    assert rank_bins([1], 1) == [(1, 1, 1)]
+
+
+@given(st.integers(1, 30_000), st.data())
+def test_every_rank_is_in_one_bin(gallery: int, data: st.DataObject) -> None:
+    ranks = data.draw(st.lists(st.integers(1, gallery), max_size=20))
+    bins = rank_bins(ranks, gallery)
+    assert sum(count for *_, count in bins) == len(ranks)
+    assert bins[0][0] == 1
+    assert bins[-1][1] == gallery
+    assert all(after[0] == before[1] + 1 for before, after in pairwise(bins))
+
+
+def test_a_miss_shows_what_was_asked_expected_and_returned() -> None:
+    page = page_of(FULL, [by_caption(30, 3), by_photo(3, 2)])
+    photos, captions = re.findall(r"<article.*?</article>", page, re.S)
+    read = Reader(captions)
+    assert "expected at rank 3, score 0.700: 0.200 below the first hit" in read.text
+    assert [use["href"] for use in read.all("use")] == ["#photo-3", "#photo-1", "#photo-2", "#photo-3"]
+    assert "4 · 0.600" in read.text
+    assert read.text.count("✓ expected") == 1
+    read = Reader(photos)
+    assert "expected at rank 2, score 0.800: 0.100 below the first hit" in read.text
+    shown = [use["href"].removeprefix("#photo-") for use in read.all("use")]
+    assert shown == ["3", "1", "3", "1", "2", "2"]  # its own photo, then that of each caption returned
+    assert "the best of them: 2 · 0.800" in read.text
+    assert "a beach" in read.text
+
+
+def test_records_that_are_gone_are_said() -> None:
+    page = report_page(LEAST, RESULTS, lambda _kind, _ids: {}, photo)
+    assert "no longer in the index" in page
+
+
+@pytest.mark.parametrize("missing", [key for key in FULL if key not in LEAST])
+def test_what_was_not_measured_is_left_out(missing: str) -> None:
+    reader = Reader(page_of({key: value for key, value in FULL.items() if key != missing}))
+    assert not re.search(r"\b(None|Undefined|nan)\b", reader.text)
+    assert reader.row("OpenAI") or missing == "published"
+
+
+def test_the_least_a_run_holds_is_a_page() -> None:
+    reader = Reader(page_of(LEAST))
+    assert reader.row("this run")[1][:5] == ["50.00", "100.00", "100.00", "1.5", "1.88"]
+    empty: dict[str, Any] = {
+        "folds": None,
+        "extended": None,
+        "published": [],
+        "notes": [],
+        "fingerprint": {},
+        "columns": [],
+    }
+    assert Reader(page_of({**LEAST, **empty})).text == reader.text
+
+
+def test_a_run_without_misses_says_so() -> None:
+    page = page_of(LEAST, [by_caption(10, 1), by_photo(1, 1)])
+    assert "None of 1 queries missed" in page
+    assert "<article" not in page
+    assert page_of(LEAST, [])
+
+
+def test_headings_and_tables_are_in_order(full: str) -> None:
+    reader = Reader(full)
+    levels = [int(tag[1]) for tag, _ in reader.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert all(cell.get("scope") for cell in reader.all("th"))
+    for svg in reader.all("svg"):
+        assert svg.get("aria-hidden") or svg.get("aria-labelledby") or svg.get("aria-label")
+
+
+def test_the_metrics_come_from_a_json_file(full: str) -> None:
+    assert page_of(json.loads(json.dumps(FULL))) == full
+
+
+def test_the_template_is_shipped() -> None:
+    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert '"report.html.j2"' in project
