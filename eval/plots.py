@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 40, 424, 24, 236  # of the plotting area
+NAMES = 336  # where the names of scattered points begin
 LABEL_HEIGHT = 14
 BAR_LEFT, BAR_RIGHT, BAR_STEP = 92, 330, 21
 
@@ -106,38 +107,38 @@ def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
         bar = SubElement(svg, "rect", {"class": "bar first" if number == 0 else "bar", **size})
         SubElement(bar, "title").text = row.detail
         _text(svg, BAR_LEFT + length(row.value) + 6, middle, row.text, "start", "value")
-    SubElement(
-        svg,
-        "path",
-        {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"},
-    )
+    SubElement(svg, "path", {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"})
     return _markup(svg)
 
 
 def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: str) -> Markup:
-    """Labelled points: x logarithmic and above 0; both axes end at round numbers around what there is."""
+    """Points, with their names in a column at the right: x logarithmic and above 0, y in percent.
+
+    Both axes end at round numbers around what there is; y spans at least two points, lest noise look like a difference.
+    """
     x_low, x_high = min(dot.x for dot in dots) / 1.05, max(dot.x for dot in dots) * 1.05
     round_numbers = _one_two_five(x_low / 10, x_high * 10)
     left, right = max(x for x in round_numbers if x <= x_low), min(x for x in round_numbers if x >= x_high)
-    x_axis = Axis(left, right, LEFT, RIGHT, log=True)
-    step = _round_step((max(dot.y for dot in dots) - min(dot.y for dot in dots)) / 4)
-    low = math.floor(min(dot.y for dot in dots) / step - 0.25) * step
-    high = math.ceil(max(dot.y for dot in dots) / step + 0.25) * step
+    x_axis = Axis(left, right, LEFT, NAMES - 24, log=True)
+    lowest, highest = min(dot.y for dot in dots), max(dot.y for dot in dots)
+    step = next(step for step in _one_two_five(0.5, 100) if step >= (highest - lowest) / 4)
+    low = max(math.floor(lowest / step - 0.25) * step, 0)
+    high = max(min(math.ceil(highest / step + 0.25) * step, 100), low + step)
     y_axis = Axis(low, high, BOTTOM, TOP)
     said = "; ".join(f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.1f}" for dot in dots)
     svg = _svg(name, title, said, HEIGHT)
     y_ticks = [low + step * number for number in range(round((high - low) / step) + 1)]
     _frame(svg, x_axis, _one_two_five(left, right), y_axis, y_ticks, x_label, y_label)
-    in_order = sorted(dots, key=lambda dot: -dot.y)
-    heights = _spread([y_axis(dot.y) for dot in in_order], BOTTOM - 4)
+    in_order = sorted(dots, key=lambda dot: (-dot.y, -dot.x))  # so that no line to a name crosses another
+    heights = _spread([y_axis(dot.y) for dot in in_order], BOTTOM)
     for dot, height in zip(in_order, heights, strict=True):
-        x, y = x_axis(dot.x), y_axis(dot.y)
-        side = 1 if x + 14 + 6.6 * len(dot.name) < RIGHT else -1
-        if abs(height - y) > 3:
-            SubElement(svg, "path", {"class": "leader", "d": f"M{x:.1f} {y:.1f}L{x + side * 10:.1f} {height:.1f}"})
-        mark = SubElement(svg, "circle", {"class": "dot exact", "r": "4.5", "cx": f"{x:.2f}", "cy": f"{y:.2f}"})
+        line = f"M{x_axis(dot.x):.2f} {y_axis(dot.y):.2f}L{NAMES - 14} {height:.2f}H{NAMES - 4}"
+        SubElement(svg, "path", {"class": "leader", "d": line})
+        _text(svg, NAMES, height + 4, dot.name, "start", "value")
+    for dot in dots:
+        at = {"cx": f"{x_axis(dot.x):.2f}", "cy": f"{y_axis(dot.y):.2f}"}
+        mark = SubElement(svg, "circle", {"class": "dot exact", "r": "4.5", **at})
         SubElement(mark, "title").text = f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.2f}"
-        _text(svg, x + side * 12, height + 4, dot.name, "start" if side > 0 else "end", "value")
     return _markup(svg)
 
 
@@ -150,11 +151,6 @@ def _one_two_five(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     numbers = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
     return [number for number in numbers if low <= number <= high]
-
-
-def _round_step(about: float) -> float:
-    """The smallest of ..., 0.1, 0.2, 0.5, 1, 2, 5, ... that is at least `about`, and at least 0.1."""
-    return next(step for step in _one_two_five(0.1, 1000) if step >= about)
 
 
 def _spread(wanted: Sequence[float], lowest: float) -> list[float]:
@@ -189,14 +185,15 @@ def _frame(
     y_label: str,
 ) -> None:
     """Grid lines, numbers along both axes, and what they count."""
+    digits = 0 if all(float(tick).is_integer() for tick in y_ticks) else 1
     for tick in y_ticks:
-        SubElement(svg, "path", {"class": "grid", "d": f"M{LEFT} {y_axis(tick):.2f}H{RIGHT}"})
-        _text(svg, LEFT - 8, y_axis(tick) + 4, f"{tick:g}" if tick % 1 == 0 else f"{tick:.1f}", "end", "tick y")
+        SubElement(svg, "path", {"class": "grid", "d": f"M{LEFT} {y_axis(tick):.2f}H{x_axis.end}"})
+        _text(svg, LEFT - 8, y_axis(tick) + 4, f"{tick:.{digits}f}", "end", "tick y")
     for tick in x_ticks:
         SubElement(svg, "path", {"class": "axis", "d": f"M{x_axis(tick):.2f} {BOTTOM}v4"})
         _text(svg, x_axis(tick), BOTTOM + 18, _short(tick), "middle", "tick x")
-    SubElement(svg, "path", {"class": "axis", "d": f"M{LEFT} {BOTTOM}H{RIGHT}"})
-    _text(svg, (LEFT + RIGHT) / 2, BOTTOM + 38, x_label, "middle", "name")
+    SubElement(svg, "path", {"class": "axis", "d": f"M{LEFT} {BOTTOM}H{x_axis.end}"})
+    _text(svg, (LEFT + x_axis.end) / 2, BOTTOM + 38, x_label, "middle", "name")
     _text(svg, 4, 12, y_label, "start", "name")
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -13,12 +14,13 @@ from xml.etree.ElementTree import Element, fromstring
 
 import PIL.Image
 import pytest
+from conftest import Call, ingest_options
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.exhibits import SIDE
 from eval.page import rank_bins, report_page
-from eval.runs import QueryResult, TopHit
+from eval.runs import QueryResult, TopHit, read_run
 from search.errors import PhotoError
 from search.records import Caption, Image
 
@@ -364,6 +366,23 @@ def test_the_metrics_come_from_a_json_file(full: str) -> None:
     assert page_of(json.loads(json.dumps(FULL))) == full
 
 
-def test_the_template_is_shipped() -> None:
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    assert '"report.html.j2"' in project
+def test_what_the_page_reads_is_shipped() -> None:
+    root = Path(__file__).parents[1]
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["eval"]
+    assert set(listed) == {file.name for file in (root / "eval").iterdir() if file.suffix in {".j2", ".json"}}
+
+
+def test_the_command_writes_the_page(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    place = ["--path", str(tmp_path / "index")]
+    call("ingest", *ingest_options(photo_set, clip_folder, place))
+    code, _, err = call("eval", "run", "--split", "all", "--out", "run", *place)
+    assert code == 0, err
+    run = read_run(Path("run"))
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    read = Reader(page)
+    for way, metrics in ((way, run.metrics[way]) for way in ("image-to-text", "text-to-image")):
+        assert any(row[0].split()[0] == f"{metrics['recall@1']:.2f}" for row in read.row("qdrant-exact"))
+        misses = sum(result.rank > 1 for result in run.results if result.direction == way)
+        assert f"{misses} of " in read.text
+    assert len(read.all("image")) == 12
+    assert len(read.all("article")) == 30  # 12 of 12 photos at most, 18 of 60 captions
