@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from eval.failures import margin
 from eval.runs import QueryResult
 from search.errors import PhotoError
-from search.records import Caption, Image
+from search.records import Caption, Image, Kind
 from search.sheet import OpenPhoto, Thumbnail, Thumbnails
 
 RETURNED = 5  # hits shown of each query
 SIDE, QUALITY = 220, 72  # of the photos inside the page: the two hundred of a full gallery stay below 3 MB
 GONE = "no longer in the index"
 
-Records = Callable[[str, Sequence[int]], Mapping[int, Image | Caption]]
+Records = Callable[[Kind, Sequence[int]], Mapping[int, Image | Caption]]
 """Looks up records in the index: "images" or "captions", and their ids; those that are not there are left out."""
 
 

@@ -41,8 +41,7 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
 
 def _some(queries: Vectors) -> Vectors:
     rows = np.linspace(0, len(queries) - 1, min(PROBES, len(queries))).astype(np.int64)
-    some: Vectors = queries[rows]
-    return some
+    return queries.take(rows, axis=0)
 
 
 def _directions(dim: int) -> Vectors:
