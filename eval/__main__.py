@@ -154,3 +154,11 @@ def _beams(given: str) -> tuple[int, ...]:
     if beams and beams[0] < TOP:
         raise typer.BadParameter(f"--ef {beams[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
     return beams
+
+
+def main() -> None:
+    command.run(app, "python -m eval")
+
+
+if __name__ == "__main__":
+    main()
