@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +16,11 @@ from search import command
 from search.command import DatasetOption, JsonOption, PathOption, UrlOption
 from search.errors import EvaluationError
 from search.settings import load_settings
+
+if TYPE_CHECKING:
+    from eval.report import Report
+    from search.index import Index
+    from search.records import Caption, Image, Kind
 
 app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
@@ -95,9 +101,7 @@ def run(
         protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
         report = evaluate(index, protocol, plan)
         if out is not None:
-            from eval.page import write_report
-
-            write_report(out, report, index, images)
+            write_out(out, report, index, images)
     typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=1) if as_json else report.table())
     if out is not None:
         command.note(f"the report is in {out.resolve() / 'report.html'}")
@@ -106,6 +110,23 @@ def run(
             f"Qdrant's exact {broken[0]} ranks are not those of its own vectors: was the index written to meanwhile? "
             "Run it again, and if it stays, report it"
         )
+
+
+def write_out(folder: Path, report: Report, index: Index, images: Path | None) -> None:
+    """metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
+    from eval.page import report_page
+    from eval.runs import PAGE_FILE, write_run
+    from search.retrieve import Searcher
+
+    metrics, results = report.as_json(), list(report.results())
+    write_run(folder, metrics, results)
+    searcher = Searcher(index, report.evaluation.spec.dataset)
+
+    def records(kind: Kind, ids: Sequence[int]) -> dict[int, Image | Caption]:
+        return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
+
+    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, images))
+    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
 
 
 @app.command()
@@ -133,3 +154,11 @@ def _beams(given: str) -> tuple[int, ...]:
     if beams and beams[0] < TOP:
         raise typer.BadParameter(f"--ef {beams[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
     return beams
+
+
+def main() -> None:
+    command.run(app, "python -m eval")
+
+
+if __name__ == "__main__":
+    main()

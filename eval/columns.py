@@ -89,7 +89,7 @@ def quantized_columns(
             for name, effort in efforts.items():
                 replays[name][task.name] = _first_ten(index, copied, effort, progress)
     size = bytes_per_vector(evaluation.spec.dim, quantization)
-    about = {True: "hits scored again in float32", False: "no rescoring"}
+    about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
     return [
         _column(name, f"{quantization} copy, HNSW, {about[bool(effort.rescore)]}", replays[name], answered, size)
         for name, effort in efforts.items()
@@ -118,8 +118,8 @@ def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Ta
 
 
 def bytes_per_vector(dim: int, quantization: Quantization) -> float:
-    """float32 has four bytes a dimension, int8 one, binary a bit."""
-    return {"none": 4.0, "int8": 1.0, "binary": 1 / 8}[quantization] * dim
+    """float32 has four bytes a dimension, int8 one and a number for each vector, binary a bit."""
+    return {"none": 4.0 * dim, "int8": dim + 4.0, "binary": dim / 8}[quantization]
 
 
 def _first_ten(index: Index, task: Task, effort: Effort, progress: Progress) -> Replay:

@@ -6,7 +6,7 @@ than `full_scan_threshold`. Scores of such answers are exact and would be report
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -41,10 +41,9 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
 
 def _some(queries: Vectors) -> Vectors:
     rows = np.linspace(0, len(queries) - 1, min(PROBES, len(queries))).astype(np.int64)
-    some: Vectors = queries[rows]
-    return some
+    return queries[rows]
 
 
 def _directions(dim: int) -> Vectors:
     directions = np.random.default_rng(SEED).normal(size=(PROBES, dim))
-    return (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32)
+    return cast(Vectors, (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32))

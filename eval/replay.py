@@ -62,12 +62,12 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How an index is asked: by a full scan (`exact`), or through HNSW with a beam of `ef`, with or without scoring
-    the hits of a quantised collection again; None leaves it to the collection."""
+    """How an index is asked: by a full scan (`exact`), or through HNSW with a beam of `ef` (None: the collection's),
+    with or without scoring the hits of a quantised collection again."""
 
     exact: bool = False
     ef: int | None = None
-    rescore: bool | None = None
+    rescore: bool = True
 
 
 EXACTLY = Effort(exact=True)

@@ -207,9 +207,9 @@ def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> Non
     index.query(spec.collection, unit(1), 3, quantized=False)
     assert [asked["hnsw_ef"] for asked in client.asked] == [7, None, None]
     assert [asked["quantization"] for asked in client.asked] == [
-        {"ignore": False, "rescore": False, "oversampling": None},
+        {"ignore": False, "rescore": False, "oversampling": 3.0},
         {"ignore": False, "rescore": True, "oversampling": 2.0},
-        {"ignore": True, "rescore": None, "oversampling": None},
+        {"ignore": True, "rescore": True, "oversampling": 3.0},
     ]
     assert index.disk_bytes(spec.collection) is None
 

@@ -22,7 +22,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
-from search.index import Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Hit
@@ -130,8 +130,8 @@ class EdgeIndex:
         payload: bool = True,
         offset: int = 0,
         ef: int | None = None,
-        rescore: bool | None = None,
-        oversampling: float | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
         quantized: bool = True,
     ) -> list[list[Hit]]:
         shard = self._shard(collection)

@@ -20,7 +20,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from search.errors import IndexFailure, ServerError, SpecMismatch
-from search.index import Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.reach import failure, is_loopback, listens
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
@@ -199,8 +199,8 @@ class ServerIndex:
         payload: bool = True,
         offset: int = 0,
         ef: int | None = None,
-        rescore: bool | None = None,
-        oversampling: float | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
         quantized: bool = True,
     ) -> list[list[Hit]]:
         conditions = _filter(where)
