@@ -13,12 +13,8 @@ from markupsafe import Markup
 from eval import plots, tables
 from eval.exhibits import Exhibit, Photos, Records, exhibits
 from eval.failures import PER_GROUP, choose
-from eval.report import Report
-from eval.runs import PAGE_FILE, TOP, QueryResult, write_run
+from eval.runs import TOP, QueryResult
 from eval.tables import DIRECTIONS, RECALLS
-from search.index import Index
-from search.records import Caption, Image, Kind
-from search.retrieve import Searcher
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
@@ -38,19 +34,6 @@ GROUPS = (
     ),
     ("furthest", "Furthest away", "The worst ranks: what the model does not see at all."),
 )
-
-
-def write_report(folder: Path, report: Report, index: Index, photos: Path | None = None) -> None:
-    """Writes `metrics.json`, `ranks.jsonl` and `report.html`; the photos are in `photos` or the remembered folder."""
-    metrics, results = report.as_json(), list(report.results())
-    searcher = Searcher(index, report.evaluation.spec.dataset)
-
-    def records(kind: Kind, ids: Sequence[int]) -> dict[int, Image | Caption]:
-        return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
-
-    write_run(folder, metrics, results)
-    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, photos))
-    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)

@@ -380,9 +380,11 @@ def test_the_command_writes_the_page(call: Call, photo_set: Path, clip_folder: P
     run = read_run(Path("run"))
     page = Path("run/report.html").read_text(encoding="utf-8")
     read = Reader(page)
+    shown = 0
     for way, metrics in ((way, run.metrics[way]) for way in ("image-to-text", "text-to-image")):
         assert any(row[0].split()[0] == f"{metrics['recall@1']:.2f}" for row in read.row("qdrant-exact"))
         misses = sum(result.rank > 1 for result in run.results if result.direction == way)
         assert f"{misses} of " in read.text
+        shown += min(misses, 18)
     assert len(read.all("image")) == 12
-    assert len(read.all("article")) == 30  # 12 of 12 photos at most, 18 of 60 captions
+    assert len(read.all("article")) == shown > 18
