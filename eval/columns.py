@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from eval.guard import Used, used
 from eval.metrics import Ranks
+from eval.oracle import OracleRanks
 from eval.protocol import Evaluation, Side, Task
 from eval.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
 from eval.runs import TOP
@@ -32,10 +33,14 @@ class Column:
     bytes_per_vector: float | None = None
 
 
-def exact_column(index: Index, evaluation: Evaluation, progress: Progress) -> Column:
-    """Qdrant's full scan, every rank known."""
-    replays = {task.name: replay(index, task, EXACTLY, progress=progress) for task in evaluation.tasks}
-    return _column(EXACT, f"{index.engine}, exact=True", replays, None, 4.0 * evaluation.spec.dim)
+def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Column:
+    """Qdrant's full scan, every rank known; the oracle's ranks say how many hits to ask for."""
+    replays = {
+        name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
+        for name, found in oracle.items()
+    }
+    dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
+    return _column(EXACT, f"{index.engine}, exact=True", replays, None, 4.0 * dim)
 
 
 def served_column(index: Index, evaluation: Evaluation, progress: Progress) -> Column:
@@ -124,7 +129,7 @@ def bytes_per_vector(dim: int, quantization: Quantization) -> float:
 
 def _first_ten(index: Index, task: Task, effort: Effort, progress: Progress) -> Replay:
     # A limit above what is reported would widen the beam, and flatter the scores.
-    return replay(index, task, effort, limit=TOP, widen=False, progress=progress)
+    return replay(index, task, effort, progress=progress)
 
 
 def _used(index: Index, task: Task) -> Used:

@@ -47,7 +47,7 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     columns = [Column(ORACLE, "the exact product of the stored vectors", {n: o.ranks for n, o in oracle.items()})]
-    columns += _qdrant_columns(index, evaluation, plan)
+    columns += _qdrant_columns(index, evaluation, oracle, plan)
     headline = next((column for column in columns if column.name == EXACT), columns[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
@@ -65,11 +65,11 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     )
 
 
-def _qdrant_columns(index: Index, evaluation: Evaluation, plan: Plan) -> list[Column]:
+def _qdrant_columns(index: Index, evaluation: Evaluation, oracle: dict[str, OracleRanks], plan: Plan) -> list[Column]:
     columns = []
     if EXACT in plan.engines:
         with _bar(EXACT, evaluation) as bar:
-            columns.append(exact_column(index, evaluation, bar.update))
+            columns.append(exact_column(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
         with _bar(SERVED, evaluation) as bar:
             served = served_column(index, evaluation, bar.update)

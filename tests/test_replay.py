@@ -64,8 +64,9 @@ def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5
 def test_qdrant_exact_agrees_with_the_oracle(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.replay.FIRST_LIMIT", 3)
-    store(index, make_spec, *related(60, 6, 16, noise=2.0))
+    monkeypatch.setattr("eval.replay.SHALLOW", 4)
+    monkeypatch.setattr("eval.replay.MARGIN", 1)
+    store(index, make_spec, *related(60, 6, 16, noise=4.0))
     for splits, keep, images, captions in (
         (["test"], 5, 30, 150),
         (["test"], None, 30, 180),
@@ -76,12 +77,15 @@ def test_qdrant_exact_agrees_with_the_oracle(
         assert (protocol.images, protocol.captions) == (images, captions)
         for of in protocol.tasks:
             oracle = oracle_ranks(of)
-            exact = replay(index, of).ranks
+            exact = replay(index, of, expected=(oracle.lowest, oracle.highest)).ranks
+            for wrong in (np.ones_like(exact), exact + 40):  # what is expected saves time, and decides nothing
+                found_anyway = replay(index, of, expected=(np.ones_like(exact), wrong)).ranks
+                assert found_anyway.tolist() == exact.tolist()
             assert oracle.ranks.tolist() == by_hand(of)
             found = agreement(oracle, exact)
             assert not len(found.unexplained), str(found)
             assert summarise(exact)["recall@10"] == pytest.approx(summarise(oracle.ranks)["recall@10"], abs=1)
-            assert oracle.ranks.max() > 3  # so that widening was needed
+            assert oracle.ranks.max() > 10  # so that the first ten were not enough
 
 
 def test_positives_are_the_images_own_captions(index: Index, make_spec: MakeSpec, dataset: str) -> None:
