@@ -13,6 +13,7 @@ from typing import Any, Literal
 from search.errors import IndexFailure
 
 Kind = Literal["images", "captions"]
+Wanted = Literal["images", "captions", "both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,22 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for."""
+    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for; `also`
+    holds what else this one stands for: the other captions of its image, the near-duplicates met further down."""
 
     id: int
     score: float
     record: Image | Caption | None = None
+    also: tuple[Hit, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return "captions" if isinstance(self.record, Caption) else "images"
+
+    @property
+    def image_id(self) -> int:
+        """The image found, or the one that the caption found is about."""
+        return self.record.image_id if self.record else self.id
 
 
 def record_of(payload: Mapping[str, Any]) -> Image | Caption:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,18 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
+from search import ranking
 from search.encoder import ClipEncoder, Encoder
-from search.errors import PhotoError, QueryError, SettingsError
-from search.index import MAX_ID, CollectionSpec, Index, Vectors, Where, collection_name, open_index
-from search.pixels import open_image, open_photo
+from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.index import Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.pixels import as_rgb, open_image, open_photo
+from search.query import Options, Part, combine, named_images
 from search.records import Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
+
+CAPTIONS_PER_IMAGE = 10  # more than most images have
+SPARE = 10  # hits read beyond a page, so that it seldom takes a second look
 
 
 class Searcher:
@@ -45,58 +50,85 @@ class Searcher:
         self.index = index
         self.dataset = dataset or only_dataset(index)
         self._make_encoder = encoder or encoder_for
+        self._middles: dict[Kind, Vectors] = {}  # the mean vector of each collection
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
         """A searcher on the index that the settings, by default those of the environment, name."""
         return cls(open_index(settings or Settings()), dataset)
 
-    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a text, best first.
+    def search(self, parts: Sequence[Part], options: Options | None = None) -> list[Hit]:
+        """What is nearest to the weighted sum of the parts, best first; of both kinds, the images come first.
+
+        Stored images that the query names are not among the images found.
 
         Raises:
-            QueryError: the text is empty or no text, or the split is not there.
+            QueryError: the query cannot be asked: no parts, parts that cancel each other out, a split or an id that is
+                not there.
+            PhotoError: a picture cannot be opened.
             SpecMismatch: the encoder is not the model that made the collection.
         """
-        if not text.strip():
-            raise QueryError("the text to search for is empty")
-        if not text.isprintable() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
-            raise QueryError("the text to search for is not valid UTF-8")
-        self._check(k, to, where)
-        return self._nearest(self.encoder.encode_texts([text])[0], k, to, where)
+        options = options or Options()
+        self.check(options)
+        [vector] = self.encode([parts])
+        if isinstance(vector, CocoSearchError):
+            raise vector
+        return self.search_vector(vector, options, leave_out=named_images(parts))
+
+    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+        """The `k` images or captions nearest to a text, best first: `search` with one part, and its errors."""
+        return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
     def image(
         self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None
     ) -> list[Hit]:
-        """The `k` images or captions nearest to a picture, best first.
-
-        Raises:
-            PhotoError: the file is no picture that can be opened.
-            SpecMismatch: the encoder is not the model that made the collection.
-        """
-        self._check(k, to, where)
-        try:
-            opened = open_image(image) if isinstance(image, Path) else image
-        except PhotoError as error:
-            raise PhotoError(f"{image}: {error}") from error
-        return self._nearest(self.encoder.encode_images([opened])[0], k, to, where)
+        """The `k` images or captions nearest to a picture, best first: `search` with one part, and its errors."""
+        return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 
     def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a stored image, best first, without the image itself.
+        """The `k` images or captions nearest to a stored image, best first, without the image itself: `search` with one
+        part, and its errors; needs no model."""
+        return self.search([Part(image_id=image_id)], Options(k=k, to=to, where=where))
+
+    def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
+        """The direction of each query, float32 (dim,) of unit length, or why it has none, so that one wrong query
+        spoils no batch. All texts are encoded in one call, all pictures in another.
 
         Raises:
-            QueryError: no image of this id is stored.
+            CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        if not 0 <= image_id < MAX_ID:
-            raise QueryError(f"{image_id} is no image id")
-        self._check(k, to, where)
-        stored = self.index.retrieve(self.collection("images"), [image_id], vectors=True)
-        if stored.vectors is None or not len(stored.vectors):
-            raise QueryError(f"no image {image_id} in {self.collection('images')} (a file is given as ./{image_id})")
-        where = where or Where()
-        if to == "images":
-            where = replace(where, not_ids=(*(where.not_ids or ()), image_id))
-        return self._nearest(stored.vectors[0], k, to, where)
+        stored = self._stored_vectors(queries)
+        ready = [self._inputs(parts, stored) for parts in queries]
+        inputs = [each for found in ready if isinstance(found, list) for each in found]
+        texts = [each for each in inputs if isinstance(each, str)]
+        pictures = [each for each in inputs if isinstance(each, Image.Image)]
+        of_texts = iter(self.encoder.encode_texts(texts) if texts else ())
+        of_pictures = iter(self.encoder.encode_images(pictures) if pictures else ())
+
+        def vector(each: str | Image.Image | Vectors) -> Vectors:
+            if isinstance(each, str):
+                return next(of_texts)
+            return next(of_pictures) if isinstance(each, Image.Image) else each
+
+        answers: list[Vectors | CocoSearchError] = []
+        for parts, found in zip(queries, ready, strict=True):
+            if isinstance(found, CocoSearchError):
+                answers.append(found)
+                continue
+            try:
+                answers.append(combine(np.stack([vector(each) for each in found]), [part.weight for part in parts]))
+            except QueryError as error:
+                answers.append(error)
+        return answers
+
+    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
+        """What is nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
+
+        Raises:
+            QueryError: the split is not there.
+        """
+        self.check(options)
+        return [hit for kind in options.kinds for hit in self._results(vector, kind, options, tuple(leave_out))]
 
     def photo(self, image_id: int, folder: Path | None = None) -> Image.Image:
         """The photo of a stored image, from `folder`, by default the remembered one.
@@ -132,16 +164,124 @@ class Searcher:
     ) -> None:
         self.close()
 
-    def _check(self, k: int, to: Kind, where: Where | None) -> None:
-        """Refuses what cannot be answered before a model is loaded for it."""
-        if k < 1:
-            raise QueryError(f"k is {k}: ask for at least one result")
-        known = self.index.spec(self.collection(to)).splits
-        if where and (strange := [split for split in where.splits or () if split not in known]):
-            raise QueryError(f"{self.collection(to)} has no split {strange[0]!r}; it has {', '.join(known)}")
+    def check(self, options: Options) -> None:
+        """Refuses what cannot be answered, before a model is loaded for it.
 
-    def _nearest(self, vector: Vectors, k: int, to: Kind, where: Where | None) -> list[Hit]:
-        return self.index.query(self.collection(to), vector[np.newaxis], k, where=where)[0]
+        Raises:
+            QueryError: the split is not there.
+            CollectionMissing: the data set is not there.
+        """
+        for kind in options.kinds:
+            known = self.index.spec(self.collection(kind)).splits
+            splits = options.where.splits if options.where else None
+            if strange := [split for split in splits or () if split not in known]:
+                raise QueryError(f"{self.collection(kind)} has no split {strange[0]!r}; it has {', '.join(known)}")
+
+    def _results(self, vector: Vectors, kind: Kind, options: Options, leave_out: tuple[int, ...]) -> list[Hit]:
+        """One page of one kind; reads the ranking until the page is full."""
+        where = options.where or Where()
+        if kind == "images" and leave_out:
+            where = replace(where, not_ids=(*(where.not_ids or ()), *leave_out))
+        grouped = kind == "captions" and options.group
+        end = options.offset + options.k
+        depth = end + SPARE
+        while True:
+            hits, whole = self._ranking(vector, kind, depth, where, exact=options.exact)
+            least = self._least_score(vector, kind, options, hits)
+            kept = [hit for hit in hits if hit.score >= least]
+            results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
+            if whole or len(results) >= end or len(kept) < len(hits):
+                break
+            depth *= 4
+        page = results[options.offset : end]
+        return self._with_captions(vector, page, where, least) if grouped and page else page
+
+    def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
+        if options.fold is None:
+            return results
+        if results and results[0].kind == "captions" and not options.group:
+            return ranking.fold_same_words(results)
+        return ranking.fold_photos(results, self._image_vectors, options.fold)
+
+    def _with_captions(self, vector: Vectors, page: list[Hit], where: Where, least: float) -> list[Hit]:
+        """Results that stand for images, with all captions of these that score at least `least`."""
+        images = tuple({each.image_id for hit in page for each in (hit, *hit.also)})
+        depth, whole = CAPTIONS_PER_IMAGE * len(images), False
+        while not whole:
+            mine = replace(where, image_ids=images)
+            captions, whole = self._ranking(vector, "captions", depth, mine, exact=True)
+            depth *= 4
+        return ranking.with_captions(page, [hit for hit in captions if hit.score >= least])
+
+    def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
+        """The first `depth` hits or fewer, in order of scores, ties in order of ids; and whether there are no more."""
+        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
+        whole = len(hits) < depth
+        if not whole:  # of the hits that score like the last one, others may lie beyond it
+            hits = [hit for hit in hits if hit.score > hits[-1].score]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
+
+    def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:
+        if not hits:
+            return -np.inf
+        typical = 0.0 if options.cutoff is None else self._typical(vector, kind)
+        return ranking.least_score(hits[0].score, typical, options.min_score, options.cutoff)
+
+    def _typical(self, vector: Vectors, kind: Kind) -> float:
+        """The mean score of a collection, estimated on its first thousand points."""
+        if kind not in self._middles:
+            batch = next(self.index.scan(self.collection(kind), vectors=True), None)
+            if batch is None or batch.vectors is None:
+                return 0.0
+            self._middles[kind] = batch.vectors.mean(axis=0)
+        return float(self._middles[kind] @ vector)
+
+    def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
+        stored = self.index.retrieve(self.collection("images"), ids, vectors=True)
+        return {record.id: vector for record, vector in zip(stored.records, _rows(stored), strict=True)}
+
+    def _stored_vectors(self, queries: Sequence[Sequence[Part]]) -> dict[Kind, dict[int, Vectors]]:
+        """The vectors of the images and captions that the queries name."""
+        parts = [part for query in queries for part in query]
+        ids: dict[Kind, list[int]] = {
+            "images": [part.image_id for part in parts if part.image_id is not None],
+            "captions": [part.caption_id for part in parts if part.caption_id is not None],
+        }
+        found: dict[Kind, dict[int, Vectors]] = {}
+        for kind, named in ids.items():
+            stored = self.index.retrieve(self.collection(kind), named, vectors=True) if named else Batch([])
+            found[kind] = {record.id: vector for record, vector in zip(stored.records, _rows(stored), strict=True)}
+        return found
+
+    def _inputs(
+        self, parts: Sequence[Part], stored: dict[Kind, dict[int, Vectors]]
+    ) -> list[str | Image.Image | Vectors] | CocoSearchError:
+        """What each part gives to the encoder, or its vector where it is stored; or why the query cannot be asked."""
+        if not parts:
+            return QueryError("the query has no parts")
+        inputs: list[str | Image.Image | Vectors] = []
+        for part in parts:
+            if part.text is not None:
+                inputs.append(part.text)
+            elif part.image is not None:
+                try:
+                    inputs.append(open_image(part.image) if isinstance(part.image, Path) else as_rgb(part.image))
+                except PhotoError as error:
+                    return PhotoError(f"{part.image}: {error}")
+            elif part.image_id is not None:
+                if part.image_id not in stored["images"]:
+                    hint = f"(a file is given as ./{part.image_id})"
+                    return QueryError(f"no image {part.image_id} in {self.collection('images')} {hint}")
+                inputs.append(stored["images"][part.image_id])
+            elif part.caption_id is not None:
+                if part.caption_id not in stored["captions"]:
+                    return QueryError(f"no caption {part.caption_id} in {self.collection('captions')}")
+                inputs.append(stored["captions"][part.caption_id])
+        return inputs
+
+
+def _rows(batch: Batch) -> list[Vectors]:
+    return [] if batch.vectors is None else list(batch.vectors)
 
 
 def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> ClipEncoder:
@@ -151,7 +291,7 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
         EncoderError: it cannot be loaded.
         SpecMismatch: it is another model.
     """
-    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt)
+    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt, dim=spec.dim)
     spec.check_weights(encoder.name, encoder.weights)
     return encoder
 

@@ -352,6 +352,7 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "search",
         "search text",
         "search image",
+        "search batch",
         "eval",
         "eval run",
     ],
