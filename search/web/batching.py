@@ -1,0 +1,63 @@
+"""Questions that arrive at the same time are answered together: one thread, one call for all that wait."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Generic, TypeVar
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+AT_ONCE = 32
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[Question, Answer]):
+    question: Question
+    answers: list[Answer] = field(default_factory=list)  # of length 1 once it is answered
+
+
+class Batcher(Generic[Question, Answer]):
+    """Collects what many threads ask, for a model that answers thirty questions nearly as fast as one.
+
+    Args:
+        answer: gives the answers of some questions, in their order; only ever called by one thread at a time.
+        at_once: how many questions it is given at most.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Question]], Sequence[Answer]], at_once: int = AT_ONCE) -> None:
+        self._answer = answer
+        self._at_once = at_once
+        self._waiting: deque[_Job[Question, Answer]] = deque()
+        self._lock = Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
+
+    def ask(self, question: Question) -> Answer:
+        """The answer, once it is there. Raises what `answer` raised for this question."""
+        job: _Job[Question, Answer] = _Job(question)
+        with self._lock:
+            self._waiting.append(job)
+        return self._thread.submit(self._serve, job).result()
+
+    def close(self) -> None:
+        """Answers what waits, then ends the thread."""
+        self._thread.shutdown()
+
+    def _serve(self, job: _Job[Question, Answer]) -> Answer:
+        """Answers the job, and others along with it; it may have been answered along with an earlier one."""
+        if not job.answers:
+            # A job that is not waiting was in a batch that failed: it is tried again, alone.
+            batch = self._take() if job in self._waiting else [job]
+            answers = self._answer([each.question for each in batch])
+            for each, answer in zip(batch, answers, strict=True):
+                each.answers.append(answer)
+        return job.answers[0]
+
+    def _take(self) -> list[_Job[Question, Answer]]:
+        """The jobs that have waited longest; jobs are served in the order in which they came, so ours is the first."""
+        with self._lock:
+            return [self._waiting.popleft() for _ in range(min(self._at_once, len(self._waiting)))]
