@@ -9,21 +9,29 @@ with Searcher.open() as searcher:
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from search.records import Caption, Hit, Image
 from search.settings import Settings
 
 if TYPE_CHECKING:
+    from search.index import Where
+    from search.query import Options, Part
     from search.retrieve import Searcher
 
-__all__ = ["Caption", "Hit", "Image", "Searcher", "Settings"]
+__all__ = ["Caption", "Hit", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
+
+# Importing any module of this package runs this file, so what is heavy waits for its first use.
+_HEAVY = {
+    "Options": "search.query",
+    "Part": "search.query",
+    "Searcher": "search.retrieve",
+    "Where": "search.index",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Importing any module of this package runs this file, so what is heavy waits for its first use.
-    if name == "Searcher":
-        from search.retrieve import Searcher
-
-        return Searcher
+    if name in _HEAVY:
+        return getattr(importlib.import_module(_HEAVY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -81,11 +81,22 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for."""
+    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for; `also`
+    holds the hits further down that this one stands for: other captions of its image, near-duplicates."""
 
     id: int
     score: float
     record: Image | Caption | None = None
+    also: tuple[Hit, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return "captions" if isinstance(self.record, Caption) else "images"
+
+    @property
+    def image_id(self) -> int:
+        """The image found, or the one that the caption found is about."""
+        return self.record.image_id if self.record else self.id
 
 
 def record_of(payload: Mapping[str, Any]) -> Image | Caption:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +12,17 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
+from search import ranking
 from search.encoder import ClipEncoder, Encoder
-from search.errors import PhotoError, QueryError, SettingsError
-from search.index import MAX_ID, CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.index import Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
 from search.pixels import open_image, open_photo
+from search.query import Options, Part, combine, named_images
 from search.records import Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
+
+SPARE = 10  # hits read beyond a page, so that it seldom takes a second look
 
 
 class Searcher:
@@ -51,52 +55,91 @@ class Searcher:
         """A searcher on the index that the settings, by default those of the environment, name."""
         return cls(open_index(settings or Settings()), dataset)
 
-    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a text, best first.
+    def search(self, parts: Sequence[Part], options: Options | None = None) -> list[Hit]:
+        """What is nearest to the weighted sum of the parts, best first; of both kinds, the images come first.
+
+        Stored images that the query names are not among the images found.
 
         Raises:
-            QueryError: the text is empty or no text, or the split is not there.
+            QueryError: the query cannot be asked: no parts, parts that cancel each other out, a split or an id that is
+                not there.
+            PhotoError: a picture cannot be opened.
             SpecMismatch: the encoder is not the model that made the collection.
         """
-        if not text.strip():
-            raise QueryError("the text to search for is empty")
-        if not text.isprintable() and any(0xD800 <= ord(char) <= 0xDFFF for char in text):
-            raise QueryError("the text to search for is not valid UTF-8")
-        self._check(k, to, where)
-        return self._nearest(self.encoder.encode_texts([text])[0], k, to, where)
+        options = options or Options()
+        self.check(options)
+        [vector] = self.encode([parts])
+        if isinstance(vector, CocoSearchError):
+            raise vector
+        return self.search_vector(vector, options, leave_out=named_images(parts))
+
+    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+        """The `k` images or captions nearest to a text, best first; `search` with one part, whose errors it raises."""
+        return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
     def image(
         self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None
     ) -> list[Hit]:
-        """The `k` images or captions nearest to a picture, best first.
-
-        Raises:
-            PhotoError: the file is no picture that can be opened.
-            SpecMismatch: the encoder is not the model that made the collection.
-        """
-        self._check(k, to, where)
-        try:
-            opened = open_image(image) if isinstance(image, Path) else image
-        except PhotoError as error:
-            raise PhotoError(f"{image}: {error}") from error
-        return self._nearest(self.encoder.encode_images([opened])[0], k, to, where)
+        """The `k` images or captions nearest to a picture, best first; `search` with one part, whose errors it raises."""
+        return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 
     def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a stored image, best first, without the image itself.
+        """The `k` images or captions nearest to a stored image, best first, without the image itself; needs no model.
+
+        `search` with one part, whose errors it raises.
+        """
+        return self.search([Part(image_id=image_id)], Options(k=k, to=to, where=where))
+
+    def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
+        """The direction of each query, float32 (dim,) of unit length, or why it has none, so that one wrong query
+        spoils no batch. All texts are encoded in one call, all pictures in another.
 
         Raises:
-            QueryError: no image of this id is stored.
+            CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        if not 0 <= image_id < MAX_ID:
-            raise QueryError(f"{image_id} is no image id")
-        self._check(k, to, where)
-        stored = self.index.retrieve(self.collection("images"), [image_id], vectors=True)
-        if stored.vectors is None or not len(stored.vectors):
-            raise QueryError(f"no image {image_id} in {self.collection('images')} (a file is given as ./{image_id})")
-        where = where or Where()
-        if to == "images":
-            where = replace(where, not_ids=(*(where.not_ids or ()), image_id))
-        return self._nearest(stored.vectors[0], k, to, where)
+        found: list[dict[int, Vectors] | CocoSearchError] = [{} for _ in queries]
+        texts: list[tuple[int, int, str]] = []
+        pictures: list[tuple[int, int, Image.Image]] = []
+        stored = self._stored_vectors(queries)
+        for number, parts in enumerate(queries):
+            try:
+                if not parts:
+                    raise QueryError("the query has no parts")
+                opened = {place: _opened(part.image) for place, part in enumerate(parts) if part.image is not None}
+                found[number] = {
+                    place: self._stored_vector(part, stored)
+                    for place, part in enumerate(parts)
+                    if part.text is None and part.image is None
+                }
+            except CocoSearchError as error:
+                found[number] = error
+                continue
+            pictures += [(number, place, picture) for place, picture in opened.items()]
+            texts += [(number, place, part.text) for place, part in enumerate(parts) if part.text is not None]
+        encoded: list[tuple[int, int, Vectors]] = []
+        if texts:
+            vectors = self.encoder.encode_texts([text for _, _, text in texts])
+            encoded += [(number, place, vector) for (number, place, _), vector in zip(texts, vectors, strict=True)]
+        if pictures:
+            vectors = self.encoder.encode_images([picture for _, _, picture in pictures])
+            encoded += [(number, place, vector) for (number, place, _), vector in zip(pictures, vectors, strict=True)]
+        for number, place, vector in encoded:
+            mine = found[number]
+            assert isinstance(mine, dict)
+            mine[place] = vector
+        return [
+            mine if isinstance(mine, CocoSearchError) else _sum(parts, mine)
+            for parts, mine in zip(queries, found, strict=True)
+        ]
+
+    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
+        """What is nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
+
+        Raises:
+            QueryError: the split is not there.
+        """
+        self.check(options)
+        return [hit for kind in options.kinds for hit in self._results(vector, kind, options, tuple(leave_out))]
 
     def photo(self, image_id: int, folder: Path | None = None) -> Image.Image:
         """The photo of a stored image, from `folder`, by default the remembered one.
@@ -132,16 +175,98 @@ class Searcher:
     ) -> None:
         self.close()
 
-    def _check(self, k: int, to: Kind, where: Where | None) -> None:
-        """Refuses what cannot be answered before a model is loaded for it."""
-        if k < 1:
-            raise QueryError(f"k is {k}: ask for at least one result")
-        known = self.index.spec(self.collection(to)).splits
-        if where and (strange := [split for split in where.splits or () if split not in known]):
-            raise QueryError(f"{self.collection(to)} has no split {strange[0]!r}; it has {', '.join(known)}")
+    def check(self, options: Options) -> None:
+        """Refuses what cannot be answered, before a model is loaded for it.
 
-    def _nearest(self, vector: Vectors, k: int, to: Kind, where: Where | None) -> list[Hit]:
-        return self.index.query(self.collection(to), vector[np.newaxis], k, where=where)[0]
+        Raises:
+            QueryError: the split is not there.
+            CollectionMissing: the data set is not there.
+        """
+        for kind in options.kinds:
+            known = self.index.spec(self.collection(kind)).splits
+            splits = options.where.splits if options.where else None
+            if strange := [split for split in splits or () if split not in known]:
+                raise QueryError(f"{self.collection(kind)} has no split {strange[0]!r}; it has {', '.join(known)}")
+
+    def _results(self, vector: Vectors, kind: Kind, options: Options, leave_out: tuple[int, ...]) -> list[Hit]:
+        """One page of one kind; reads the ranking until the page is full."""
+        where = options.where or Where()
+        if kind == "images" and leave_out:
+            where = replace(where, not_ids=(*(where.not_ids or ()), *leave_out))
+        end = options.offset + options.k
+        depth = end + SPARE
+        while True:
+            [hits] = self.index.query(
+                self.collection(kind), vector[np.newaxis], depth, where=where, exact=options.exact
+            )
+            whole = len(hits) < depth
+            # Of hits with the same score, some may lie beyond the last one: they count only when all are known.
+            known = hits if whole else [hit for hit in hits if hit.score > hits[-1].score]
+            known.sort(key=lambda hit: (-hit.score, hit.id))
+            kept = ranking.cut(known, options)
+            results = self._folded(kept, kind, options)
+            if whole or len(results) >= end or len(kept) < len(known):
+                return results[options.offset : end]
+            depth *= 4
+
+    def _folded(self, hits: list[Hit], kind: Kind, options: Options) -> list[Hit]:
+        grouped = kind == "captions" and options.group
+        if grouped:
+            hits = ranking.group_by_image(hits)
+        if options.fold is None:
+            return hits
+        if kind == "captions" and not grouped:
+            return ranking.fold_same_words(hits)
+        return ranking.fold_photos(hits, self._image_vectors, options.fold)
+
+    def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
+        stored = self.index.retrieve(self.collection("images"), ids, vectors=True)
+        return {record.id: vector for record, vector in zip(stored.records, _rows(stored), strict=True)}
+
+    def _stored_vectors(self, queries: Sequence[Sequence[Part]]) -> dict[Kind, dict[int, Vectors]]:
+        """The vectors of the images and captions that the queries name."""
+        parts = [part for query in queries for part in query]
+        ids: dict[Kind, list[int]] = {
+            "images": [part.image_id for part in parts if part.image_id is not None],
+            "captions": [part.caption_id for part in parts if part.caption_id is not None],
+        }
+        found: dict[Kind, dict[int, Vectors]] = {}
+        for kind, named in ids.items():
+            stored = self.index.retrieve(self.collection(kind), named, vectors=True) if named else Batch([])
+            found[kind] = {record.id: vector for record, vector in zip(stored.records, _rows(stored), strict=True)}
+        return found
+
+    def _stored_vector(self, part: Part, stored: dict[Kind, dict[int, Vectors]]) -> Vectors:
+        if part.image_id is not None:
+            if part.image_id not in stored["images"]:
+                raise QueryError(
+                    f"no image {part.image_id} in {self.collection('images')} (a file is given as ./{part.image_id})"
+                )
+            return stored["images"][part.image_id]
+        assert part.caption_id is not None
+        if part.caption_id not in stored["captions"]:
+            raise QueryError(f"no caption {part.caption_id} in {self.collection('captions')}")
+        return stored["captions"][part.caption_id]
+
+
+def _rows(batch: Batch) -> list[Vectors]:
+    return [] if batch.vectors is None else list(batch.vectors)
+
+
+def _opened(image: Image.Image | Path) -> Image.Image:
+    if not isinstance(image, Path):
+        return image
+    try:
+        return open_image(image)
+    except PhotoError as error:
+        raise PhotoError(f"{image}: {error}") from error
+
+
+def _sum(parts: Sequence[Part], vectors: dict[int, Vectors]) -> Vectors | QueryError:
+    try:
+        return combine(np.stack([vectors[place] for place in range(len(parts))]), [part.weight for part in parts])
+    except QueryError as error:
+        return error
 
 
 def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> ClipEncoder:

@@ -111,13 +111,15 @@ def id_of(point: StoredPoint) -> int:
 class Where:
     """A filter; the conditions that are given must all hold.
 
-    `splits`: in one of these; `ids` / `not_ids`: the point's id is / is not one of these; `words`: all of them occur in
-    the caption (or in the image's captions); `max_position`: a caption's place in its image, 0-based, inclusive.
+    `splits`: in one of these; `ids` / `not_ids`: the point's id is / is not one of these; `image_ids`: one of these
+    images, or a caption of one; `words`: all of them occur in the caption (or in the image's captions);
+    `max_position`: a caption's place in its image, 0-based, inclusive.
     """
 
     splits: tuple[str, ...] | None = None
     ids: tuple[int, ...] | None = None
     not_ids: tuple[int, ...] | None = None
+    image_ids: tuple[int, ...] | None = None
     words: str | None = None
     max_position: int | None = None
 

@@ -284,6 +284,8 @@ def _filter(where: Where | None) -> qdrant.Filter | None:
         must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
     if where.ids is not None:
         must.append(qdrant.HasIdCondition(set(where.ids)))
+    if where.image_ids is not None:
+        must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
     if where.max_position is not None:
         must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
     if where.words is not None:

@@ -352,6 +352,8 @@ def _filter(where: Where | None) -> models.Filter | None:
         must.append(models.FieldCondition(key="split", match=models.MatchAny(any=list(where.splits))))
     if where.ids is not None:
         must.append(models.HasIdCondition(has_id=list(where.ids)))
+    if where.image_ids is not None:
+        must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
     if where.max_position is not None:
         must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
     if where.words is not None:

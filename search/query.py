@@ -1,0 +1,126 @@
+"""What can be asked: the parts of a query, what is wanted of the answer, and the sum of the parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from search.errors import QueryError
+from search.index import MAX_ID, Vectors, Where
+from search.records import Kind
+
+Wanted = Literal["images", "captions", "both"]
+SAME_PHOTO = 0.95
+"""Cosine of two stored images from which they are shown as one, where `Options.fold` asks for it."""
+SHORTEST_SUM = 1e-3  # a sum of unit vectors this short is rounding, not a direction
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One ingredient of a query: exactly one of a text, a picture (a file or an opened one), the id of a stored image,
+    the id of a stored caption. A negative `weight` takes away.
+
+    Raises:
+        QueryError: none or several of them are given, the text is empty or no text, or the weight is not finite.
+    """
+
+    text: str | None = None
+    image: Path | Image.Image | None = None
+    image_id: int | None = None
+    caption_id: int | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        given = [self.text, self.image, self.image_id, self.caption_id]
+        if sum(value is not None for value in given) != 1:
+            raise QueryError("a part of a query is one of: a text, an image, an image id, a caption id")
+        if not math.isfinite(self.weight):
+            raise QueryError(f"a weight of {self.weight} cannot be used")
+        if self.text is not None and not self.text.strip():
+            raise QueryError("the text to search for is empty")
+        if self.text is not None and any(0xD800 <= ord(char) <= 0xDFFF for char in self.text):
+            raise QueryError("the text to search for is not valid UTF-8")
+        if self.image_id is not None and not 0 <= self.image_id < MAX_ID:
+            raise QueryError(f"{self.image_id} is no image id")
+        if self.caption_id is not None and not 0 <= self.caption_id < MAX_ID:
+            raise QueryError(f"{self.caption_id} is no caption id")
+
+    def __str__(self) -> str:
+        if self.text is not None:
+            return self.text
+        if self.image is not None:
+            return f"image {self.image}" if isinstance(self.image, Path) else "a picture"
+        return f"caption {self.caption_id}" if self.image_id is None else f"image {self.image_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is wanted of the answer. With `to="both"` all of it holds for the images and for the captions separately.
+
+    `k` results from `offset` on; only what `where` lets through and scores at least `min_score` (a cosine).
+    `cutoff` (0 to 1, such as `CUTOFF`) also leaves out what is far below the best result, see `search.ranking`.
+    `group` makes one result of the captions of one image. `fold` (a cosine, such as `SAME_PHOTO`) makes one result of
+    near-duplicate photos, and of captions in the same words. `exact` scans all vectors instead of using HNSW.
+
+    Raises:
+        QueryError: a number is out of its range.
+    """
+
+    k: int = 10
+    offset: int = 0
+    to: Wanted = "images"
+    where: Where | None = None
+    min_score: float | None = None
+    cutoff: float | None = None
+    group: bool = False
+    fold: float | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise QueryError(f"k is {self.k}: ask for at least one result")
+        if self.offset < 0:
+            raise QueryError(f"the offset is {self.offset}: the first result has offset 0")
+        if self.to not in ("images", "captions", "both"):
+            raise QueryError(f"{self.to!r} cannot be searched: images, captions or both can")
+        for name, value in (("min_score", self.min_score), ("cutoff", self.cutoff), ("fold", self.fold)):
+            if value is not None and not -1 <= value <= 1:
+                raise QueryError(f"{name} is {value}: it must lie between {-1 if name == 'min_score' else 0} and 1")
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return ("images", "captions") if self.to == "both" else (self.to,)
+
+
+def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
+    """The stored images that a query names; it does not find these."""
+    return tuple(part.image_id for part in parts if part.image_id is not None)
+
+
+def describe(parts: Sequence[Part]) -> str:
+    """The query as a person reads it: `a beach + image 42 - 0.5 people`."""
+    words = ""
+    for part in parts:
+        sign = "- " if part.weight < 0 else "+ "
+        size = "" if abs(part.weight) == 1 else f"{abs(part.weight):g} "
+        words += (" " if words else "") + (sign if words or part.weight < 0 else "") + size + str(part)
+    return words
+
+
+def combine(vectors: Vectors, weights: Sequence[float]) -> Vectors:
+    """The weighted sum of unit vectors (n, dim), as a unit vector (dim,), float32.
+
+    Raises:
+        QueryError: the parts cancel each other out.
+    """
+    total = np.asarray(weights, dtype=np.float64) @ vectors.astype(np.float64)
+    length = float(np.linalg.norm(total))
+    if length <= SHORTEST_SUM * max(map(abs, weights), default=1.0):
+        raise QueryError("the parts of the query cancel each other out: change a weight")
+    return np.asarray(total / length, dtype=np.float32)
