@@ -79,6 +79,26 @@ def image(
         _show(searcher, f"image {query}", hits, as_json, html, images)
 
 
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    images: ImagesOption = None,
+    path: PathOption = None,
+    url: UrlOption = None,
+    dataset: DatasetOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Search in a browser: a web page and its JSON API."""
+    from search.web.serve import serve
+
+    try:
+        serve(load_settings(path, url), dataset, host=host, port=port, model=model, images=images, device=device)
+    except KeyboardInterrupt:
+        raise typer.Exit(command.Exit.INTERRUPTED) from None
+
+
 @contextmanager
 def _searcher(
     path: Path | None, url: str | None, dataset: str | None, model: str | None, device: str

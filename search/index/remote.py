@@ -81,9 +81,7 @@ class RemoteIndex:
 
     def info(self, collection: str) -> CollectionInfo:
         said = self._one("info", collection)
-        return CollectionInfo(
-            collection, said["points"], said["indexed_vectors"], read_spec(collection, said["spec"])
-        )
+        return CollectionInfo(collection, said["points"], said["indexed_vectors"], read_spec(collection, said["spec"]))
 
     def create(self, spec: CollectionSpec) -> list[str]:  # noqa: ARG002
         self._refuse()

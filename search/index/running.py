@@ -47,7 +47,7 @@ def announced(folder: Path, running: Running) -> Iterator[None]:
     file = _file(folder)
     partial = file.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
         json.dump(asdict(running), stream)
     partial.replace(file)
     try:

@@ -1,7 +1,7 @@
 """How an index is asked from another process: calls and answers as JSON, vectors in them as base64 of float32.
 
 A request is one object, `{"method": ..., "collection": ..., "arguments": {...}}`. The answer is JSON lines, each
-`{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`: reading a whole collection is many parts.
+`{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`; a whole collection is many parts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def pack_where(where: Where | None) -> Json | None:
 def unpack_where(packed: Mapping[str, Any] | None) -> Where | None:
     if packed is None:
         return None
-    return Where(**{name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()})
+    given: Json = {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}
+    return Where(**given)
 
 
 def pack_hit(hit: Hit) -> Json:

@@ -69,7 +69,7 @@ class Photos:
 
 
 class Uploads:
-    """The directions of pictures that were handed in, by a hash of their content; the latest `most`. No picture is kept.
+    """The vectors of the latest `most` pictures that were handed in, by a hash of their content. No picture is kept.
 
     Args:
         encode: the vector float32 (dim,) of a picture.
