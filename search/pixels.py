@@ -73,7 +73,7 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
             if at_least is not None:
                 image.draft("RGB", (at_least, at_least))
             turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return _rgb(image if turn is None else image.transpose(turn))
+            return as_rgb(image if turn is None else image.transpose(turn))
     except FileNotFoundError:
         raise PhotoError("no such file") from None
     except UnidentifiedImageError:
@@ -157,7 +157,8 @@ def open_photo(folder: Path, file: str) -> Image.Image:
     return open_image(io.BytesIO(read_photo(folder, file)[0]))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Any opened image as RGB: transparency on white, 16-bit greyscale scaled to 8 bits."""
     if image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
     if image.has_transparency_data:

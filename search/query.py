@@ -6,16 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from search.errors import QueryError
 from search.index import MAX_ID, Vectors, Where
-from search.records import Kind
+from search.records import Kind, Wanted
 
-Wanted = Literal["images", "captions", "both"]
+DEEPEST = 100_000  # a page further down would be a scan, not a search
+HALFWAY = 0.5
+"""For `Options.cutoff`."""
 SAME_PHOTO = 0.95
 """Cosine of two stored images from which they are shown as one, where `Options.fold` asks for it."""
 SHORTEST_SUM = 1e-3  # a sum of unit vectors this short is rounding, not a direction
@@ -64,9 +65,10 @@ class Options:
     """What is wanted of the answer. With `to="both"` all of it holds for the images and for the captions separately.
 
     `k` results from `offset` on; only what `where` lets through and scores at least `min_score` (a cosine).
-    `cutoff` (0 to 1, such as `CUTOFF`) also leaves out what is far below the best result, see `search.ranking`.
-    `group` makes one result of the captions of one image. `fold` (a cosine, such as `SAME_PHOTO`) makes one result of
-    near-duplicate photos, and of captions in the same words. `exact` scans all vectors instead of using HNSW.
+    `cutoff` (0 to 1, such as `HALFWAY`) also drops the tail below that point of the way from what anything scores, the
+    mean over the collection, up to the best result. `group` makes one result of the captions of one image. `fold` (a
+    cosine, such as `SAME_PHOTO`) makes one result of near-duplicate photos, and of captions in the same words. `exact`
+    compares with every vector instead of using HNSW.
 
     Raises:
         QueryError: a number is out of its range.
@@ -87,11 +89,14 @@ class Options:
             raise QueryError(f"k is {self.k}: ask for at least one result")
         if self.offset < 0:
             raise QueryError(f"the offset is {self.offset}: the first result has offset 0")
+        if self.offset + self.k > DEEPEST:
+            raise QueryError(f"only the first {DEEPEST:,} results can be had, not {self.k:,} after {self.offset:,}")
         if self.to not in ("images", "captions", "both"):
             raise QueryError(f"{self.to!r} cannot be searched: images, captions or both can")
         for name, value in (("min_score", self.min_score), ("cutoff", self.cutoff), ("fold", self.fold)):
-            if value is not None and not -1 <= value <= 1:
-                raise QueryError(f"{name} is {value}: it must lie between {-1 if name == 'min_score' else 0} and 1")
+            least = -1 if name == "min_score" else 0
+            if value is not None and not least <= value <= 1:
+                raise QueryError(f"{name} is {value}: it must lie between {least} and 1")
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -10,21 +10,25 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from search.index import Vectors
 from search.query import Options
 from search.records import Caption, Hit
 
-CUTOFF = 0.5
 
+def cut(hits: Sequence[Hit], options: Options, typical: float) -> list[Hit]:
+    """The beginning of a ranking that scores high enough; `typical` is the mean score of the whole collection.
 
-def cut(hits: Sequence[Hit], options: Options) -> list[Hit]:
-    """The beginning of a ranking that scores high enough."""
+    Scores of one model mean little to another (CLIP gives 0.15 to what has nothing to do with a text, and 0.3 to what
+    fits), so the cut-off is a place between the typical score and the best; the best result itself is never cut off.
+    """
     if not hits:
         return []
-    least = -1.1 if options.min_score is None else options.min_score
+    least = -np.inf if options.min_score is None else options.min_score
     if options.cutoff is not None:
         best = hits[0].score
-        least = max(least, best - (1 - options.cutoff) * abs(best))
+        least = max(least, min(best, typical + options.cutoff * (best - typical)))
     return [hit for hit in hits if hit.score >= least]
 
 

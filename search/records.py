@@ -13,6 +13,7 @@ from typing import Any, Literal
 from search.errors import IndexFailure
 
 Kind = Literal["images", "captions"]
+Wanted = Literal["images", "captions", "both"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from search import ranking
 from search.encoder import ClipEncoder, Encoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.index import Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
-from search.pixels import open_image, open_photo
+from search.pixels import as_rgb, open_image, open_photo
 from search.query import Options, Part, combine, named_images
 from search.records import Hit, Kind
 from search.records import Image as ImageRecord
@@ -49,6 +49,7 @@ class Searcher:
         self.index = index
         self.dataset = dataset or only_dataset(index)
         self._make_encoder = encoder or encoder_for
+        self._middles: dict[Kind, Vectors] = {}  # the mean vector of each collection
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -97,40 +98,29 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        found: list[dict[int, Vectors] | CocoSearchError] = [{} for _ in queries]
-        texts: list[tuple[int, int, str]] = []
-        pictures: list[tuple[int, int, Image.Image]] = []
         stored = self._stored_vectors(queries)
-        for number, parts in enumerate(queries):
-            try:
-                if not parts:
-                    raise QueryError("the query has no parts")
-                opened = {place: _opened(part.image) for place, part in enumerate(parts) if part.image is not None}
-                found[number] = {
-                    place: self._stored_vector(part, stored)
-                    for place, part in enumerate(parts)
-                    if part.text is None and part.image is None
-                }
-            except CocoSearchError as error:
-                found[number] = error
+        ready = [self._inputs(parts, stored) for parts in queries]
+        inputs = [each for found in ready if isinstance(found, list) for each in found]
+        texts = [each for each in inputs if isinstance(each, str)]
+        pictures = [each for each in inputs if isinstance(each, Image.Image)]
+        of_texts = iter(self.encoder.encode_texts(texts) if texts else ())
+        of_pictures = iter(self.encoder.encode_images(pictures) if pictures else ())
+
+        def vector(each: str | Image.Image | Vectors) -> Vectors:
+            if isinstance(each, str):
+                return next(of_texts)
+            return next(of_pictures) if isinstance(each, Image.Image) else each
+
+        answers: list[Vectors | CocoSearchError] = []
+        for parts, found in zip(queries, ready, strict=True):
+            if isinstance(found, CocoSearchError):
+                answers.append(found)
                 continue
-            pictures += [(number, place, picture) for place, picture in opened.items()]
-            texts += [(number, place, part.text) for place, part in enumerate(parts) if part.text is not None]
-        encoded: list[tuple[int, int, Vectors]] = []
-        if texts:
-            vectors = self.encoder.encode_texts([text for _, _, text in texts])
-            encoded += [(number, place, vector) for (number, place, _), vector in zip(texts, vectors, strict=True)]
-        if pictures:
-            vectors = self.encoder.encode_images([picture for _, _, picture in pictures])
-            encoded += [(number, place, vector) for (number, place, _), vector in zip(pictures, vectors, strict=True)]
-        for number, place, vector in encoded:
-            mine = found[number]
-            assert isinstance(mine, dict)
-            mine[place] = vector
-        return [
-            mine if isinstance(mine, CocoSearchError) else _sum(parts, mine)
-            for parts, mine in zip(queries, found, strict=True)
-        ]
+            try:
+                answers.append(combine(np.stack([vector(each) for each in found]), [part.weight for part in parts]))
+            except QueryError as error:
+                answers.append(error)
+        return answers
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """What is nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -203,11 +193,20 @@ class Searcher:
             # Of hits with the same score, some may lie beyond the last one: they count only when all are known.
             known = hits if whole else [hit for hit in hits if hit.score > hits[-1].score]
             known.sort(key=lambda hit: (-hit.score, hit.id))
-            kept = ranking.cut(known, options)
+            kept = ranking.cut(known, options, self._typical(vector, kind) if options.cutoff is not None else 0.0)
             results = self._folded(kept, kind, options)
             if whole or len(results) >= end or len(kept) < len(known):
                 return results[options.offset : end]
             depth *= 4
+
+    def _typical(self, vector: Vectors, kind: Kind) -> float:
+        """The mean score of a collection, estimated on its first thousand points."""
+        if kind not in self._middles:
+            batch = next(self.index.scan(self.collection(kind), vectors=True), None)
+            if batch is None or batch.vectors is None:
+                return 0.0
+            self._middles[kind] = batch.vectors.mean(axis=0)
+        return float(self._middles[kind] @ vector)
 
     def _folded(self, hits: list[Hit], kind: Kind, options: Options) -> list[Hit]:
         grouped = kind == "captions" and options.group
@@ -236,37 +235,35 @@ class Searcher:
             found[kind] = {record.id: vector for record, vector in zip(stored.records, _rows(stored), strict=True)}
         return found
 
-    def _stored_vector(self, part: Part, stored: dict[Kind, dict[int, Vectors]]) -> Vectors:
-        if part.image_id is not None:
-            if part.image_id not in stored["images"]:
-                raise QueryError(
-                    f"no image {part.image_id} in {self.collection('images')} (a file is given as ./{part.image_id})"
-                )
-            return stored["images"][part.image_id]
-        assert part.caption_id is not None
-        if part.caption_id not in stored["captions"]:
-            raise QueryError(f"no caption {part.caption_id} in {self.collection('captions')}")
-        return stored["captions"][part.caption_id]
+    def _inputs(
+        self, parts: Sequence[Part], stored: dict[Kind, dict[int, Vectors]]
+    ) -> list[str | Image.Image | Vectors] | CocoSearchError:
+        """What each part gives to the encoder, or its vector where it is stored; or why the query cannot be asked."""
+        if not parts:
+            return QueryError("the query has no parts")
+        inputs: list[str | Image.Image | Vectors] = []
+        for part in parts:
+            if part.text is not None:
+                inputs.append(part.text)
+            elif part.image is not None:
+                try:
+                    inputs.append(open_image(part.image) if isinstance(part.image, Path) else as_rgb(part.image))
+                except PhotoError as error:
+                    return PhotoError(f"{part.image}: {error}")
+            elif part.image_id is not None:
+                if part.image_id not in stored["images"]:
+                    hint = f"(a file is given as ./{part.image_id})"
+                    return QueryError(f"no image {part.image_id} in {self.collection('images')} {hint}")
+                inputs.append(stored["images"][part.image_id])
+            elif part.caption_id is not None:
+                if part.caption_id not in stored["captions"]:
+                    return QueryError(f"no caption {part.caption_id} in {self.collection('captions')}")
+                inputs.append(stored["captions"][part.caption_id])
+        return inputs
 
 
 def _rows(batch: Batch) -> list[Vectors]:
     return [] if batch.vectors is None else list(batch.vectors)
-
-
-def _opened(image: Image.Image | Path) -> Image.Image:
-    if not isinstance(image, Path):
-        return image
-    try:
-        return open_image(image)
-    except PhotoError as error:
-        raise PhotoError(f"{image}: {error}") from error
-
-
-def _sum(parts: Sequence[Part], vectors: dict[int, Vectors]) -> Vectors | QueryError:
-    try:
-        return combine(np.stack([vectors[place] for place in range(len(parts))]), [part.weight for part in parts])
-    except QueryError as error:
-        return error
 
 
 def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> ClipEncoder:

@@ -38,6 +38,10 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
 li > img, .lost { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: #8883; }
 .lost { display: grid; place-content: center; padding: 1rem; color: var(--soft); text-align: center; }
 .about { padding: .6rem .75rem .75rem; font-size: .9rem; }
+.about ul { list-style: none; margin: .6rem 0 0; padding: 0; font-size: .85rem; }
+.about li { display: flex; gap: .6rem; padding: .35rem 0; border: 0; border-top: 1px solid var(--line);
+  border-radius: 0; }
+.about li > img, .about li > .lost { width: 4.5rem; flex: none; padding: 0; }
 .about small { display: block; color: var(--soft); font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 """
 
@@ -84,7 +88,7 @@ class _Thumbnails:
 
 
 def _section(section: Section, photos: _Thumbnails, *, heading: bool) -> str:
-    picture = "" if section.picture is None else photos.element(section.picture, section.query)
+    picture = "" if section.picture is None else photos.element(section.picture, f"image {section.picture}")
     items = "".join(_item(rank, hit, photos) for rank, hit in enumerate(section.hits, start=1))
     above = f"<h2>{picture}<span>{escape(section.query)}</span></h2>" if heading else ""
     return f"{above}<ol>{items or '<li>nothing found</li>'}</ol>"
@@ -98,8 +102,17 @@ def _item(rank: int, hit: Hit, photos: _Thumbnails) -> str:
             pass
         case None:
             return f"<li>{hit.id}</li>"
+    also = "".join(f"<li>{_also(other, image_id, photos)}</li>" for other in hit.also)
     about = f"{escape(text)}<small>{rank} · {hit.score:.3f} · image {image_id}</small>"
+    about += f"<ul>{also}</ul>" if also else ""
     return f'<li>{photos.element(image_id, text)}<div class="about">{about}</div></li>'
+
+
+def _also(hit: Hit, shown: int, photos: _Thumbnails) -> str:
+    """What a result stands for: another caption of the image `shown`, or another photo."""
+    text = hit.record.text if isinstance(hit.record, Caption) else f"image {hit.image_id}"
+    picture = "" if hit.image_id == shown else photos.element(hit.image_id, text)
+    return f"{picture}<span>{escape(text)}<small>{hit.score:.3f}</small></span>"
 
 
 def _data_uri(photo: PIL.Image.Image) -> str:

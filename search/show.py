@@ -7,30 +7,50 @@ import shutil
 from collections.abc import Sequence
 from typing import Any
 
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Kind
 
 WIDTH_OF_A_PIPE = 120
 
 
-def as_json(hit: Hit, rank: int) -> dict[str, Any]:
-    """One hit as a JSON object: `rank` (from 1), `score` (cosine), `kind` ("image" or "caption"), and the payload."""
-    record = hit.record
-    kind = "image" if isinstance(record, Image) else "caption"
-    return {"rank": rank, "score": round(hit.score, 6), "kind": kind, **(record.payload() if record else {})}
+def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
+    """The images found and the captions found, each in their order, where there are any."""
+    kinds: tuple[Kind, ...] = ("images", "captions")
+    sections = [(kind, [hit for hit in hits if hit.kind == kind]) for kind in kinds]
+    return [(kind, found) for kind, found in sections if found]
 
 
-def json_lines(hits: Sequence[Hit]) -> str:
+def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
+    """Hits as JSON objects.
+
+    `rank` counts from 1 (after `offset`) within its `kind`, "image" or "caption"; `score` is the cosine; then the
+    payload; `also` holds the hits that this one stands for, without ranks.
+    """
+    return [
+        {"rank": rank, **_fields(hit), "also": [_fields(other) for other in hit.also]}
+        for _, found in by_kind(hits)
+        for rank, hit in enumerate(found, start=offset + 1)
+    ]
+
+
+def json_lines(hits: Sequence[Hit], offset: int = 0) -> str:
     """One object a line, each line ended."""
-    return "".join(json.dumps(as_json(hit, rank), ensure_ascii=False) + "\n" for rank, hit in enumerate(hits, start=1))
+    return "".join(compact(found) + "\n" for found in as_json(hits, offset))
 
 
-def table(hits: Sequence[Hit], width: int | None = None) -> str:
-    """Hits as aligned text, `width` columns wide (default: the terminal's)."""
-    if not hits:
-        return "nothing found"
+def compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
+    """Hits as aligned text, `width` columns wide (default: the terminal's), ranks from `first`; images and captions
+    apart."""
     width = width or shutil.get_terminal_size((WIDTH_OF_A_PIPE, 0)).columns
-    rows = [("rank", "score", "image", "file" if isinstance(hits[0].record, Image) else "caption")]
-    rows += [(str(rank), f"{hit.score:.4f}", *_columns(hit)) for rank, hit in enumerate(hits, start=1)]
+    return "\n\n".join(_table(found, width, first) for _, found in by_kind(hits)) or "nothing found"
+
+
+def _table(hits: Sequence[Hit], width: int, first: int) -> str:
+    rows = [("rank", "score", "image", "file" if hits[0].kind == "images" else "caption")]
+    rows += [(str(rank), f"{hit.score:.4f}", *_columns(hit)) for rank, hit in enumerate(hits, start=first)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = []
     for rank, score, image, text in rows:
@@ -39,12 +59,18 @@ def table(hits: Sequence[Hit], width: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def _fields(hit: Hit) -> dict[str, Any]:
+    kind = "image" if hit.kind == "images" else "caption"
+    return {"score": round(hit.score, 6), "kind": kind, **(hit.record.payload() if hit.record else {})}
+
+
 def _columns(hit: Hit) -> tuple[str, str]:
+    more = f"(+{len(hit.also)})  " if hit.also else ""
     match hit.record:
         case Image(id=image_id, file=file, captions=captions):
-            return str(image_id), f"{file}  {captions[0] if captions else ''}"
+            return str(image_id), f"{more}{file}  {captions[0] if captions else ''}"
         case Caption(image_id=image_id, text=text):
-            return str(image_id), text
+            return str(image_id), more + text
         case None:
             return "", str(hit.id)
 

@@ -1,0 +1,156 @@
+"""Many queries, one a line, answered in order; what a line may hold, and what an answer says."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from search import show
+from search.errors import CocoSearchError, PhotoError, QueryError
+from search.flags import text_part
+from search.index import Where
+from search.query import Options, Part, named_images
+from search.records import Wanted
+from search.retrieve import Searcher
+
+QUERIES_AT_ONCE = 64
+BYTES_AT_ONCE = 2**16
+
+
+class AskedPart(BaseModel):
+    """A part of a query as JSON: `text`, `image` (a file), `image_id` or `caption_id`, and its `weight`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str | None = None
+    image: str | None = None
+    image_id: int | None = None
+    caption_id: int | None = None
+    weight: float = 1.0
+
+    def part(self) -> Part:
+        image = None if self.image is None else Path(self.image)
+        return Part(self.text, image, self.image_id, self.caption_id, self.weight)
+
+
+class Asked(BaseModel):
+    """A query as JSON: its `parts`, and the options, by default those of the command line."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    parts: list[AskedPart]
+    k: int | None = None
+    offset: int | None = None
+    to: Wanted | None = None
+    splits: list[str] | None = None
+    image_ids: list[int] | None = None
+    contains: str | None = None
+    min_score: float | None = None
+    cutoff: float | None = None
+    group: bool | None = None
+    fold: float | None = None
+    exact: bool | None = None
+
+    def options(self, default: Options) -> Options:
+        given = self.model_dump(exclude_none=True)
+        where = default.where or Where()
+        if self.splits is not None:
+            where = replace(where, splits=tuple(self.splits))
+        if self.image_ids is not None:
+            where = replace(where, image_ids=tuple(self.image_ids))
+        if self.contains is not None:
+            where = replace(where, words=self.contains)
+        known = {field.name for field in fields(Options)}
+        return replace(default, where=where, **{name: value for name, value in given.items() if name in known})
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line's number (from 1), what it says (a text or a JSON object), and the query, or why it is none."""
+
+    number: int
+    said: Any
+    query: tuple[list[Part], Options] | CocoSearchError
+
+
+def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
+    """Lines in lists of at most 64: as many as are there already, so that nobody waits for a query still to come."""
+    rest = b""
+    while chunk := stream.read1(BYTES_AT_ONCE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for start in range(0, len(lines), QUERIES_AT_ONCE):
+            yield lines[start : start + QUERIES_AT_ONCE]
+    if rest:
+        yield [rest]
+
+
+def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Options) -> Iterator[dict[str, Any]]:
+    """For each line that is not blank `line`, `query` as it was given, and `hits`, or the `error` in one line.
+
+    Each list of lines is encoded at once and answered before the next is asked for.
+    """
+    number = 0
+    for batch in batches:
+        lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if line.strip()]
+        number += len(batch)
+        asked = [line.query[0] for line in lines if isinstance(line.query, tuple)]
+        directions = iter(searcher.encode(asked))
+        for line in lines:
+            answer = {"line": line.number, "query": line.said}
+            try:
+                if isinstance(line.query, CocoSearchError):
+                    raise line.query
+                direction = next(directions)
+                if isinstance(direction, CocoSearchError):
+                    raise direction
+                parts, options = line.query
+                hits = searcher.search_vector(direction, options, leave_out=named_images(parts))
+            except (QueryError, PhotoError) as error:
+                yield {**answer, "error": str(error)}
+            else:
+                yield {**answer, "hits": show.as_json(hits, options.offset)}
+
+
+def read_line(number: int, line: bytes, default: Options) -> Line:
+    """A line that begins with `{` is JSON; any other is a text, which may end in a weight."""
+    said: Any = line.decode("utf-8", "backslashreplace").strip()
+    try:
+        if said.startswith("{"):
+            said = _object(said)
+            asked = Asked.model_validate(said if "parts" in said else _with_parts(said))
+            return Line(number, said, ([part.part() for part in asked.parts], asked.options(default)))
+        return Line(number, said, ([text_part(_utf8(line))], default))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        return Line(number, said, QueryError(f"{place}: {first['msg']}"))
+    except QueryError as error:
+        return Line(number, said, error)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise QueryError(f"not a JSON object ({error}); a text cannot begin with a brace") from None
+    assert isinstance(found, dict)  # it begins with a brace
+    return found
+
+
+def _with_parts(asked: dict[str, Any]) -> dict[str, Any]:
+    """A query of one part may be written without `parts`."""
+    part = {name: value for name, value in asked.items() if name in AskedPart.model_fields}
+    return {"parts": [part], **{name: value for name, value in asked.items() if name not in part}}
+
+
+def _utf8(line: bytes) -> str:
+    try:
+        return line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise QueryError("the text to search for is not valid UTF-8") from None
