@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from search.errors import CocoSearchError, QueryError
+from search.errors import CocoSearchError, PhotoError, QueryError
 from search.index import Vectors, Where
 from search.query import SAME_PHOTO, Options, Part, combine, named_images
 from search.records import Caption, Hit, Image
@@ -19,7 +19,7 @@ from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, PartOfQuery, Question
 
 EXAMPLES = 6
-EXAMPLE_LENGTH = range(20, 61)  # characters: what a person would type
+EXAMPLE_LENGTH = range(15, 46)  # characters: what a person would type
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 
 
@@ -99,8 +99,12 @@ class Gallery:
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
-        """The photo of a stored image; see `Photos.jpeg`. Raises NotHere, or PhotoError where it cannot be opened."""
-        return self._photos.jpeg(self._stored(image_id).file, size or FULL_SIZE, known_tag)
+        """The photo of a stored image; see `Photos.jpeg`. Raises NotHere where it is not stored or cannot be opened."""
+        record = self._stored(image_id)
+        try:
+            return self._photos.jpeg(record.file, size or FULL_SIZE, known_tag)
+        except PhotoError as error:
+            raise NotHere(f"the photo of image {image_id}, {record.file}: {error}") from error
 
     def collections(self) -> Collections:
         """The two collections as they are now."""
@@ -116,7 +120,7 @@ class Gallery:
         """A few short captions of different images, always the same ones."""
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
-        short = [caption for caption in captions if len(caption.text.strip()) in EXAMPLE_LENGTH]
+        short = [caption for caption in captions if _is_example(caption.text.strip())]
         random.Random(0).shuffle(short)
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:EXAMPLES]
@@ -161,6 +165,10 @@ class Gallery:
         images = {record.id: record for record in batch if isinstance(record, Image)}
         images |= {hit.id: hit.record for hit in hits if isinstance(hit.record, Image)}
         return [_one(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
+
+
+def _is_example(text: str) -> bool:
+    return len(text) in EXAMPLE_LENGTH and not text.isupper()
 
 
 def _one(hit: Hit, image: Image | None, rank: int) -> Found:

@@ -20,7 +20,7 @@ function item(result, first) {
   made.querySelector(".caption").textContent = result.text;
   const others = result.captions.filter((caption) => caption !== result.text);
   made.querySelector(".others").replaceChildren(...others.map((caption) => line("span", caption)));
-  const also = result.also.length ? ` · ${result.also.length} more of this photo` : "";
+  const also = result.also.length ? ` · and ${result.also.length} more` : "";
   made.querySelector(".score").textContent = result.score.toFixed(3) + also;
   for (const button of made.querySelectorAll("button")) {
     button.tabIndex = first ? 0 : -1;
