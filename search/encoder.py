@@ -9,6 +9,7 @@ import urllib.request
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,7 +20,7 @@ from PIL import Image
 from search.errors import EncoderError
 from search.index import Vectors
 from search.pixels import Preparation
-from search.tensors import PendingVectors, enough_memory, find_pixel_path
+from search.tensors import PendingVectors, PixelPath, enough_memory, find_pixel_path
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +51,8 @@ class ClipEncoder:
             and Ctrl-C would wait for it).
         dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
+        dim: the number of dimensions, where the model is known to be a usable one; otherwise it is tried out, which
+            takes a second.
 
     Raises:
         EncoderError: there is no such model, the hub cannot be reached, or it does not take both images and texts.
@@ -63,6 +66,7 @@ class ClipEncoder:
         batch_size: int | None = None,
         dtype: str = "auto",
         prompt: str | None = None,
+        dim: int | None = None,
     ) -> None:
         if prompt is not None and prompt.count("{}") != 1:
             raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
@@ -78,8 +82,11 @@ class ClipEncoder:
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.device = str(self._model.device)
         self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
-        self.dim = self._dimension()
-        self._pixels = find_pixel_path(self._model)
+        self.dim = dim or self._dimension()
+
+    @cached_property
+    def _pixels(self) -> PixelPath | None:
+        return find_pixel_path(self._model)
 
     @property
     def texts_at_once(self) -> int:

@@ -75,20 +75,18 @@ class Searcher:
         return self.search_vector(vector, options, leave_out=named_images(parts))
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a text, best first; `search` with one part, whose errors it raises."""
+        """The `k` images or captions nearest to a text, best first: `search` with one part, and its errors."""
         return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
     def image(
         self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None
     ) -> list[Hit]:
-        """The `k` images or captions nearest to a picture, best first; `search` with one part, whose errors it raises."""
+        """The `k` images or captions nearest to a picture, best first: `search` with one part, and its errors."""
         return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 
     def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
-        """The `k` images or captions nearest to a stored image, best first, without the image itself; needs no model.
-
-        `search` with one part, whose errors it raises.
-        """
+        """The `k` images or captions nearest to a stored image, best first, without the image itself: `search` with one
+        part, and its errors; needs no model."""
         return self.search([Part(image_id=image_id)], Options(k=k, to=to, where=where))
 
     def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
@@ -273,7 +271,7 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
         EncoderError: it cannot be loaded.
         SpecMismatch: it is another model.
     """
-    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt)
+    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt, dim=spec.dim)
     spec.check_weights(encoder.name, encoder.weights)
     return encoder
 
