@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from threading import Lock
 from typing import Generic, TypeVar
 
 Question = TypeVar("Question")
@@ -33,31 +32,28 @@ class Batcher(Generic[Question, Answer]):
         self._answer = answer
         self._at_once = at_once
         self._waiting: deque[_Job[Question, Answer]] = deque()
-        self._lock = Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
     def ask(self, question: Question) -> Answer:
         """The answer, once it is there. Raises what `answer` raised for this question."""
         job: _Job[Question, Answer] = _Job(question)
-        with self._lock:
-            self._waiting.append(job)
-        return self._thread.submit(self._serve, job).result()
+        self._waiting.append(job)
+        self._thread.submit(self._answer_together)  # where this fails, each is tried alone
+        return self._thread.submit(self._answer_alone, job).result()
 
     def close(self) -> None:
         """Answers what waits, then ends the thread."""
         self._thread.shutdown()
 
-    def _serve(self, job: _Job[Question, Answer]) -> Answer:
-        """Answers the job, and others along with it; it may have been answered along with an earlier one."""
-        if not job.answers:
-            # A job that is not waiting was in a batch that failed: it is tried again, alone.
-            batch = self._take() if job in self._waiting else [job]
-            answers = self._answer([each.question for each in batch])
-            for each, answer in zip(batch, answers, strict=True):
-                each.answers.append(answer)
-        return job.answers[0]
+    def _answer_together(self) -> None:
+        """Answers those that have waited longest; one alone is left to `_answer_alone`, which comes next."""
+        batch = [self._waiting.popleft() for _ in range(min(self._at_once, len(self._waiting)))]
+        if len(batch) > 1:
+            answers = self._answer([job.question for job in batch])
+            for job, answer in zip(batch, answers, strict=True):
+                job.answers.append(answer)
 
-    def _take(self) -> list[_Job[Question, Answer]]:
-        """The jobs that have waited longest; jobs are served in the order in which they came, so ours is the first."""
-        with self._lock:
-            return [self._waiting.popleft() for _ in range(min(self._at_once, len(self._waiting)))]
+    def _answer_alone(self, job: _Job[Question, Answer]) -> Answer:
+        if not job.answers:
+            job.answers += self._answer([job.question])
+        return job.answers[0]

@@ -191,7 +191,8 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
 
 
 def _part(part: PartOfQuery) -> Part:
-    return Part(text=part.text, image_id=part.image_id, caption_id=part.caption_id, weight=part.weight)
+    """The part as the library knows it, with a weight of 1: weights count when the vectors are added."""
+    return Part(text=part.text, image_id=part.image_id, caption_id=part.caption_id)
 
 
 def _picture(image: Image) -> str:
