@@ -1,43 +1,46 @@
-"""From a ranking to results: what is too far down is cut off, groups and near-duplicates become one result, pages.
+"""From a ranking to results: the tail is cut off, the captions of an image and near-duplicates become one result.
 
 A ranking is in order of scores, ties in order of ids. Whether a hit is a result of its own depends only on the hits
-above it, so the results of a page do not depend on how far down the ranking was read: pages continue each other.
+above it, so the results of a page do not depend on how far down the ranking was read: pages continue each other. How
+many near-duplicates further down are in `also` does depend on it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from search.index import Vectors
-from search.query import Options
 from search.records import Caption, Hit
 
 
-def cut(hits: Sequence[Hit], options: Options, typical: float) -> list[Hit]:
-    """The beginning of a ranking that scores high enough; `typical` is the mean score of the whole collection.
+def least_score(best: float, typical: float, min_score: float | None, cutoff: float | None) -> float:
+    """The score from which on hits are shown, given the best score and the mean score of the whole collection.
 
     Scores of one model mean little to another (CLIP gives 0.15 to what has nothing to do with a text, and 0.3 to what
-    fits), so the cut-off is a place between the typical score and the best; the best result itself is never cut off.
+    fits), so the cut-off is a place between the typical score and the best; the best itself is never cut off by it.
     """
-    if not hits:
-        return []
-    least = -np.inf if options.min_score is None else options.min_score
-    if options.cutoff is not None:
-        best = hits[0].score
-        least = max(least, min(best, typical + options.cutoff * (best - typical)))
-    return [hit for hit in hits if hit.score >= least]
+    least = -math.inf if min_score is None else min_score
+    return least if cutoff is None else max(least, min(best, typical + cutoff * (best - typical)))
 
 
-def group_by_image(hits: Sequence[Hit]) -> list[Hit]:
-    """One hit for each image: its best caption, with its other captions in `also`."""
-    groups: dict[int, list[Hit]] = {}
+def best_of_images(hits: Sequence[Hit]) -> list[Hit]:
+    """The best caption of each image."""
+    best: dict[int, Hit] = {}
     for hit in hits:
-        groups.setdefault(hit.image_id, []).append(hit)
-    return [_one(group) for group in groups.values()]
+        best.setdefault(hit.image_id, hit)
+    return list(best.values())
+
+
+def with_captions(results: Sequence[Hit], captions: Sequence[Hit]) -> list[Hit]:
+    """Results that stand for images, with all other `captions` of these images in `also`, best first."""
+    return [
+        replace(hit, also=tuple(other for other in captions if other.image_id in about and other.id != hit.id))
+        for hit in results
+        for about in [{each.image_id for each in (hit, *hit.also)}]
+    ]
 
 
 def fold_same_words(hits: Sequence[Hit]) -> list[Hit]:
@@ -72,6 +75,4 @@ def fold_photos(hits: Sequence[Hit], vectors: Callable[[list[int]], dict[int, Ve
 
 
 def _one(group: Sequence[Hit]) -> Hit:
-    first, *others = group
-    also = [*first.also, *(hit for other in others for hit in (replace(other, also=()), *other.also))]
-    return replace(first, also=tuple(also))
+    return replace(group[0], also=tuple(group[1:]))

@@ -83,7 +83,7 @@ class Caption:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for; `also`
-    holds the hits further down that this one stands for: other captions of its image, near-duplicates."""
+    holds what else this one stands for: the other captions of its image, the near-duplicates met further down."""
 
     id: int
     score: float

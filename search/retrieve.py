@@ -22,6 +22,7 @@ from search.records import Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
 
+CAPTIONS_PER_IMAGE = 10  # more than most images have
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second look
 
 
@@ -181,21 +182,50 @@ class Searcher:
         where = options.where or Where()
         if kind == "images" and leave_out:
             where = replace(where, not_ids=(*(where.not_ids or ()), *leave_out))
+        grouped = kind == "captions" and options.group
         end = options.offset + options.k
         depth = end + SPARE
         while True:
-            [hits] = self.index.query(
-                self.collection(kind), vector[np.newaxis], depth, where=where, exact=options.exact
-            )
-            whole = len(hits) < depth
-            # Of hits with the same score, some may lie beyond the last one: they count only when all are known.
-            known = hits if whole else [hit for hit in hits if hit.score > hits[-1].score]
-            known.sort(key=lambda hit: (-hit.score, hit.id))
-            kept = ranking.cut(known, options, self._typical(vector, kind) if options.cutoff is not None else 0.0)
-            results = self._folded(kept, kind, options)
-            if whole or len(results) >= end or len(kept) < len(known):
-                return results[options.offset : end]
+            hits, whole = self._ranking(vector, kind, depth, where, exact=options.exact)
+            least = self._least_score(vector, kind, options, hits)
+            kept = [hit for hit in hits if hit.score >= least]
+            results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
+            if whole or len(results) >= end or len(kept) < len(hits):
+                break
             depth *= 4
+        page = results[options.offset : end]
+        return self._with_captions(vector, page, where, least) if grouped and page else page
+
+    def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
+        if options.fold is None:
+            return results
+        if results and results[0].kind == "captions" and not options.group:
+            return ranking.fold_same_words(results)
+        return ranking.fold_photos(results, self._image_vectors, options.fold)
+
+    def _with_captions(self, vector: Vectors, page: list[Hit], where: Where, least: float) -> list[Hit]:
+        """Results that stand for images, with all captions of these that score at least `least`."""
+        images = tuple({each.image_id for hit in page for each in (hit, *hit.also)})
+        depth, whole = CAPTIONS_PER_IMAGE * len(images), False
+        while not whole:
+            mine = replace(where, image_ids=images)
+            captions, whole = self._ranking(vector, "captions", depth, mine, exact=True)
+            depth *= 4
+        return ranking.with_captions(page, [hit for hit in captions if hit.score >= least])
+
+    def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
+        """The first `depth` hits or fewer, in order of scores, ties in order of ids; and whether there are no more."""
+        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
+        whole = len(hits) < depth
+        if not whole:  # of the hits that score like the last one, others may lie beyond it
+            hits = [hit for hit in hits if hit.score > hits[-1].score]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
+
+    def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:
+        if not hits:
+            return -np.inf
+        typical = 0.0 if options.cutoff is None else self._typical(vector, kind)
+        return ranking.least_score(hits[0].score, typical, options.min_score, options.cutoff)
 
     def _typical(self, vector: Vectors, kind: Kind) -> float:
         """The mean score of a collection, estimated on its first thousand points."""
@@ -205,16 +235,6 @@ class Searcher:
                 return 0.0
             self._middles[kind] = batch.vectors.mean(axis=0)
         return float(self._middles[kind] @ vector)
-
-    def _folded(self, hits: list[Hit], kind: Kind, options: Options) -> list[Hit]:
-        grouped = kind == "captions" and options.group
-        if grouped:
-            hits = ranking.group_by_image(hits)
-        if options.fold is None:
-            return hits
-        if kind == "captions" and not grouped:
-            return ranking.fold_same_words(hits)
-        return ranking.fold_photos(hits, self._image_vectors, options.fold)
 
     def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
         stored = self.index.retrieve(self.collection("images"), ids, vectors=True)
