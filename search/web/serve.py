@@ -72,20 +72,13 @@ def serve(
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(WAITING_CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
     except OSError as error:
-        reason = (
-            "something else is listening there: choose another --port"
-            if error.errno == errno.EADDRINUSE
-            else error.strerror
-        )
+        taken = error.errno == errno.EADDRINUSE
+        reason = "something else is listening there, choose another --port" if taken else error.strerror
         raise SettingsError(f"cannot serve at {host}, port {port}: {reason}") from None
-    return listener
 
 
 def _address(host: str, listener: socket.socket) -> str:
