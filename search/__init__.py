@@ -1,9 +1,11 @@
 """The index of captioned photos, and how it is asked.
 
-from search import Searcher
+from search import Options, Part, Searcher
 
 with Searcher.open() as searcher:
     for hit in searcher.text("a dog on a beach", k=5):
+        print(hit.score, hit.record)
+    for hit in searcher.search([Part(text="a beach"), Part(text="people", weight=-1)], Options(k=5, to="both")):
         print(hit.score, hit.record)
 """
 

@@ -19,7 +19,7 @@ from search.query import Options, Part, named_images
 from search.records import Wanted
 from search.retrieve import Searcher
 
-QUERIES_AT_ONCE = 64
+QUERIES_AT_ONCE = 32  # their pictures are open at the same time
 BYTES_AT_ONCE = 2**16
 
 
@@ -80,7 +80,7 @@ class Line:
 
 
 def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
-    """Lines in lists of at most 64: as many as are there already, so that nobody waits for a query still to come."""
+    """Lines in lists of at most 32: as many as are there already, so that nobody waits for a query still to come."""
     rest = b""
     while chunk := stream.read1(BYTES_AT_ONCE):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -331,6 +331,7 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "search text",
         "search image",
         "search serve",
+        "search batch",
         "eval",
         "eval run",
     ],

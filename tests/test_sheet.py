@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,6 +59,15 @@ def test_captions_are_text_and_nothing_is_fetched() -> None:
     assert "a &lt;b&gt;bold&lt;/b&gt; dog &amp; cat" in page
 
 
+def test_what_a_result_stands_for_is_in_its_card() -> None:
+    other = Hit(78, 0.2, Caption(78, 1, "test", 1, "another <caption>", None))
+    twin = Hit(2, 0.1, Image(2, "test", 1, "b.jpg", None, ()))
+    page = contact_sheet("dogs", [Section("dogs", [Hit(1, 0.5, HITS[0].record, also=(other, twin))])], photo)
+    assert "another &lt;caption&gt;" in page
+    assert "image 2" in page
+    assert len(Elements(page).images) == 2  # the photo once, and its near-duplicate
+
+
 def test_a_photo_that_is_gone_is_said() -> None:
     assert "no such file" in contact_sheet("dogs", [Section("dogs", HITS)], photo)
 
@@ -81,7 +91,11 @@ def test_the_readmes_library_example_runs(call: Call, photo_set: Path, clip_fold
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Searcher" in block)
+    shutil.copy(next((photo_set / "images/val2014").glob("*.jpg")), "holiday.jpg")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(example, "README.md", "exec"), {})
-    assert len(printed.getvalue().splitlines()) == 5
+    lines = printed.getvalue().splitlines()
+    assert len(lines) == 5 + 3
+    assert all(".jpg Photo" in line for line in lines[:5])
+    assert all(line.endswith(". 4") for line in lines[5:])
