@@ -67,8 +67,19 @@ def serve(
         if not is_loopback(host):
             note(f"warning: everybody who can reach {host} can search and see the photos: there are no passwords")
         with _calm_end():
-            note(f"{gallery.dataset} is at {_address(host, listener)} (Ctrl-C stops it)")
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, f"{gallery.dataset} is at {_address(host, listener)} (Ctrl-C stops it)").run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it answers, and signals end it in order."""
+
+    def __init__(self, config: uvicorn.Config, message: str) -> None:
+        super().__init__(config)
+        self._message = message
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        note(self._message)
 
 
 def _listening(host: str, port: int) -> socket.socket:
