@@ -135,12 +135,12 @@ class Report:
         """What the columns do not say by themselves."""
         notes = []
         for column in self.columns:
-            for direction, answered in (column.used or {}).items():
-                if answered != "hnsw":
+            for answered, reason in _NOT_HNSW.items():
+                if where := [direction for direction, by in (column.used or {}).items() if by == answered]:
                     more = "; --ef 64 measures HNSW on a copy that must use it" if column.name == SERVED else ""
-                    notes.append(f"{column.name}, {direction}: {_NOT_HNSW[answered]}{more}")
+                    notes.append(f"{column.name}, {' and '.join(where)}: {reason}{more}")
         if self.evaluation.truncated:
-            notes.append(f"{self.evaluation.truncated:,} captions were longer than the model reads and were cut")
+            notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes
 
     def results(self) -> Iterator[QueryResult]:
@@ -194,7 +194,7 @@ class Report:
             f"{evaluation.images:,} images, {evaluation.captions:,} captions ({kept} of each image)",
             f"model {evaluation.spec.model}",
             "",
-            f"{'':<32}" + "".join(f"{name:>13}" for name in (*METRICS, "queries/s", "ms a query", "bytes")),
+            f"{'':<30}" + "".join(f"{name:>12}" for name in METRICS) + f"{'queries/s':>10}{'ms':>7}{'bytes':>7}",
         ]
         for direction in self.oracle:
             for column in self.columns:
@@ -202,27 +202,24 @@ class Report:
         lines += ["", *self._more_lines(), ""]
         lines += [f"{direction}: {found}" for direction, found in self.agreements().items()]
         lines += [f"{column.name}: {column.about}" for column in self.columns]
-        lines += [
-            line if row["verdict"] else ""
-            for row in compare_with_published(evaluation, self.scores(self.headline), self.intervals)
-            for line in row["verdict"]
-        ]
+        for row in compare_with_published(evaluation, self.scores(self.headline), self.intervals):
+            lines += row["verdict"]
         return "\n".join([*lines, *(f"note: {note}" for note in (*evaluation.notes, *self.notes()))])
 
     def _rows(self, direction: str, column: Column) -> Iterator[str]:
         scores, found = self.scores(column)[direction], (column.replays or {}).get(direction)
-        row = "".join(f"{_number(scores[name], 1 if name == 'median_rank' else 2):>13}" for name in METRICS)
+        row = "".join(f"{_number(scores[name], 1 if name == 'median_rank' else 2):>12}" for name in METRICS)
         if found is not None:
-            row += f"{found.queries_per_second:>13,.0f}{found.latency_ms:>13.2f}{column.bytes_per_vector or 0:>13,.0f}"
-        yield f"{direction:<16}{column.name:<16}{row}"
+            row += f"{found.queries_per_second:>10,.0f}{found.latency_ms:>7.2f}{column.bytes_per_vector or 0:>7,.0f}"
+        yield f"{direction:<15}{column.name:<15}{row}"
         if column is self.headline:
             ends = self.intervals[direction]
-            yield f"{'':<16}{'  95% interval':<16}" + "".join(
-                f"{f'{ends[name][0]:.1f}..{ends[name][1]:.1f}':>13}" for name in METRICS
+            yield f"{'':<15}{'  95% interval':<15}" + "".join(
+                f"{f'{ends[name][0]:.1f}-{ends[name][1]:.1f}':>12}" for name in METRICS
             )
         elif column.replays is not None:
             loss = self.loss(column)[direction]
-            yield f"{'':<16}{'  difference':<16}" + "".join(f"{_number(loss[name], 2, '+'):>13}" for name in METRICS)
+            yield f"{'':<15}{'  difference':<15}" + "".join(f"{_number(loss[name], 2, '+'):>12}" for name in METRICS)
 
     def _more_lines(self) -> Iterator[str]:
         for direction, scores in self.scores(self.headline).items():

@@ -152,10 +152,10 @@ def demo(
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.say("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     run(annotations, out / "images", model=str(tour.MODEL), dataset=tour.DATASET, path=path, url=url)
-    tour.look(load_settings(path, url), place, out / "index.html")
-    page = (out / "index.html").resolve()
+    tour.look(load_settings(path, url), place, out)
+    pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(
-        f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {page}\n"
+        f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {pages}\n"
         'next: python -m search text "an umbrella on a city street" --html found.html, or real COCO: see README.md'
     )
 

@@ -61,7 +61,7 @@ def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, p
     assert (scores_of_test["images"], scores_of_test["captions"], scores_of_test["split"]) == (8, 40, "test")
     for direction in ("image-to-text", "text-to-image"):
         assert scores_of_test[direction] == scores_of_test["oracle"][direction]
-        assert scores_of_test[direction].keys() == {"recall@1", "recall@5", "recall@10", "median_rank", "mean_rank"}
+        assert scores_of_test[direction].keys() >= {"recall@1", "recall@5", "recall@10", "median_rank", "mean_rank"}
     code, out, _ = call("eval", "run", "--split", "all", "--captions", "all", *place)
     assert code == 0
     assert "12 images, 60 captions (all of each image)" in out

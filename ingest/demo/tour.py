@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 import subprocess
 import sys
@@ -58,17 +59,18 @@ def make_room(settings: Settings, annotations: Path) -> None:
                 index.drop(collection)
 
 
-def look(settings: Settings, place: Sequence[str], page: Path) -> None:
-    """Asks and evaluates the demo's data set in the index, and writes what was found into `page`.
+def look(settings: Settings, place: Sequence[str], out: Path) -> None:
+    """Asks and evaluates the demo's data set in the index, and writes `out`/index.html and `out`/report/report.html.
 
     Raises:
         CocoSearchError: the evaluation failed, or the page cannot be written.
     """
     with Searcher.open(settings, DATASET) as searcher:
         sections = _ask(searcher, place)
-    table = _evaluate(place)  # another process, which opens the index for itself
+    table = _evaluate(place, out / "report")  # another process, which opens the index for itself
     with Searcher.open(settings, DATASET) as searcher:
         sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, foot=table)
+    page = out / "index.html"
     try:
         page.write_text(sheet, encoding="utf-8")
     except OSError as error:
@@ -94,9 +96,9 @@ def _ask(searcher: Searcher, place: Sequence[str]) -> list[Section]:
     return sections
 
 
-def _evaluate(place: Sequence[str]) -> str:
-    say("eval", "run", *place)
-    command = [sys.executable, "-m", "eval", "run", *place, "--dataset", DATASET]
+def _evaluate(place: Sequence[str], out: Path) -> str:
+    say("eval", "run", "--out", os.path.relpath(out), *place)
+    command = [sys.executable, "-m", "eval", "run", "--out", str(out), *place, "--dataset", DATASET]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, end="", flush=True)
     if done.returncode:

@@ -1,0 +1,213 @@
+"""The evaluation as people run it: `python -m eval run` with its columns, files and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Call, one_line_error
+from test_replay import related, store
+
+from eval.columns import copy_of
+from eval.evaluate import Plan, evaluate
+from eval.protocol import read_protocol
+from eval.published import compare_with_published, published
+from eval.replay import AS_SERVED, replay
+from eval.runs import read_run
+from search.errors import EvaluationError
+from search.index import CollectionSpec, Index, SplitSize, Tuning
+from search.index.edge import EdgeIndex
+
+MakeSpec = Callable[..., CollectionSpec]
+
+
+@pytest.fixture
+def place(tmp_path: Path, make_spec: MakeSpec) -> list[str]:
+    """An embedded index of 200 images with 6 captions each, half of them in the test split."""
+    index = EdgeIndex(tmp_path / "index")
+    store(index, make_spec, *related(200, 6, 32, noise=3.0))
+    index.close()
+    return ["--path", str(tmp_path / "index")]
+
+
+def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, printed, err = call("eval", "run", "--ef", "12,64", "--folds", 4, "--out", out, "--json", *place)
+    assert code == 0, err
+    found = json.loads(printed)
+    run = read_run(out)
+    assert run.metrics == found
+    names = [column["name"] for column in found["columns"]]
+    assert names == ["oracle", "qdrant-exact", "qdrant-served", "hnsw ef=12", "hnsw ef=64"]
+    assert (found["images"], found["captions"], found["captions_per_image"]) == (100, 500, 5)
+    assert found["folds"]["images"] == 25
+    for direction, queries in (("image-to-text", 100), ("text-to-image", 500)):
+        mine = [result for result in run.results if result.direction == direction]
+        assert len(mine) == queries
+        headline = found[direction]
+        ranks = np.array([result.rank for result in mine])
+        assert headline["recall@5"] == pytest.approx(100 * np.mean(ranks <= 5))
+        assert headline["mean_rank"] == pytest.approx(ranks.mean())
+        assert found["folds"][direction]["recall@5"] > headline["recall@5"]  # a smaller gallery
+        for name, (low, high) in found["intervals"][direction].items():
+            assert low <= headline[name] <= high
+            assert low < high or name == "median_rank"
+        for result in mine:
+            scores = [hit.score for hit in result.top]
+            assert len(scores) == 10
+            assert scores == sorted(scores, reverse=True)
+            first = next((place for place, hit in enumerate(result.top, start=1) if hit.positive), None)
+            assert (first is None) == (result.rank > 10)
+            if first is not None:
+                assert result.score == pytest.approx(result.top[first - 1].score, abs=1e-5)
+    served = found["columns"][2]
+    assert set(served["used"].values()) == {"scan"}  # so small a collection gets no HNSW
+    assert any("a full scan answered" in note for note in found["notes"])
+    narrow, wide = found["columns"][3:]
+    assert set(narrow["used"].values()) == {"hnsw"}
+    for direction in ("image-to-text", "text-to-image"):
+        assert narrow[direction]["mean_rank"] is None
+        assert narrow[direction]["recall@10"] <= wide[direction]["recall@10"] + 1
+        assert found["loss"]["hnsw ef=12"][direction]["mean_rank"] is None
+    page = (out / "report.html").read_text()
+    assert "hnsw ef=12" in page
+
+    left = EdgeIndex(tmp_path / "index")
+    assert [name for name in left.collections() if "trial" in name] == []
+    left.close()
+
+
+def test_quantised_copies(call: Call, place: list[str]) -> None:
+    code, out, err = call("eval", "run", "--engine", "none", "--quantization", "int8", "--json", *place)
+    assert code == 0, err
+    found = json.loads(out)
+    assert [column["name"] for column in found["columns"]] == ["oracle", "int8 rescored", "int8"]
+    assert found["engine"] == "oracle"
+    assert found["agreement"] == {}
+    assert [column["bytes_per_vector"] for column in found["columns"]] == [None, 36, 36]
+
+
+def test_the_table(call: Call, place: list[str]) -> None:
+    code, out, _ = call("eval", "run", "--captions", "all", *place)
+    assert code == 0
+    assert "100 images, 600 captions (all of each image)" in out
+    assert "95% interval" in out
+    assert out.count("qdrant-served  ") == 2
+    assert "all 600 ranks are the same" in out
+    assert max(map(len, out.splitlines()[4:14])) <= 120
+
+
+@pytest.mark.parametrize("wrong", [["--ef", "many"], ["--ef", "5"], ["--engine", "magic"], ["--quantization", "int3"]])
+def test_wrong_usage(call: Call, place: list[str], wrong: list[str]) -> None:
+    code, out, err = call("eval", "run", *wrong, *place)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_folds_that_do_not_divide(call: Call, place: list[str]) -> None:
+    assert "100 images do not make 7 equal folds" in one_line_error(call("eval", "run", "--folds", 7, *place))
+
+
+def test_what_is_missing_is_allowed_only_when_asked(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    images, captions = related(40, 5, 16, noise=2.0)
+    store(index, make_spec, images, captions, expected=44)
+    with pytest.raises(EvaluationError, match="--allow-missing"):
+        read_protocol(index, dataset, ["test"])
+    evaluation = read_protocol(index, dataset, ["test"], allow_missing=True)
+    assert evaluation.images == 20
+    assert any("2 of 22 images take no part" in note for note in evaluation.notes)
+
+
+def test_captions_without_their_image_leave_the_gallery_too(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    """An image of the validation split, moved out of the test split: its captions stay behind in it."""
+    store(index, make_spec, *related(40, 5, 16, noise=2.0))
+    everything = index.retrieve(f"{dataset}_images", [0], vectors=True)
+    assert everything.vectors is not None
+    from test_index import image
+
+    from search.index import Points
+
+    texts = tuple(f"sentence {position}" for position in range(5))
+    index.upsert(f"{dataset}_images", Points([image(0, "val", texts)], everything.vectors))
+    evaluation = read_protocol(index, dataset, ["test"], allow_missing=True)
+    assert (evaluation.images, evaluation.captions) == (19, 95)
+    assert any("5 captions without their image" in note for note in evaluation.notes)
+    report = evaluate(index, evaluation, Plan(engines=("qdrant-exact",), resamples=100))
+    assert all(not len(found.unexplained) for found in report.agreements().values())
+    top = {hit.id for result in report.results() if result.direction == "image-to-text" for hit in result.top}
+    assert not top & set(range(5))
+
+
+def test_a_copy_is_dropped_whatever_happens(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(20, 5, 16, noise=2.0))
+    task = read_protocol(index, dataset, ["test"]).image_to_text
+
+    def use() -> None:
+        with copy_of(index, task, "hnsw", Tuning(index_everything=True)) as copied:
+            assert copied.gallery.collection in index.collections()
+            assert index.count(copied.gallery.collection) == 50  # of the test split alone
+            assert replay(index, copied, AS_SERVED).top_ids.shape == (10, 10)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        use()
+    assert index.collections() == sorted(f"{dataset}_{kind}" for kind in ("images", "captions"))
+
+
+def scores(value: float) -> dict[str, dict[str, float | None]]:
+    metrics = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
+    return {direction: dict.fromkeys(metrics, value) for direction in ("image-to-text", "text-to-image")}
+
+
+def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {row.name for row in published()} >= {"OpenAI ViT-B/32", "an earlier report on this task"}
+    monkeypatch.setattr("eval.published.PUBLISHED_IMAGES", 10)
+    change = {"model": "sentence-transformers/clip-ViT-B-32", "dtype": "bfloat16"}
+    store(index, lambda **fields: make_spec(**{**fields, **change}), *related(20, 5, 16, noise=2.0))
+    evaluation = read_protocol(index, dataset, ["test"])
+    near = {way: dict.fromkeys(found, (29.0, 52.0)) for way, found in scores(0).items()}
+    rows: dict[str, dict[str, Any]] = {
+        row["name"]: row for row in compare_with_published(evaluation, scores(40.0), near)
+    }
+    verdict = rows["OpenAI ViT-B/32"]["verdict"]
+    assert "text-to-image recall@1: 40.0, within the interval of the published 30.4" in verdict
+    assert "text-to-image recall@10: 40.0, 26.9 points below the published 66.9" in verdict
+    assert "what differs from the published protocol: the number type (bfloat16 here, float32 there)" in verdict
+    assert verdict[-1].startswith("check: what differs, then the weights")
+    assert rows["OpenAI ViT-L/14"]["verdict"] == []
+    assert rows["an earlier report on this task"]["text-to-image"]["mean_rank"] == 36.97
+    everything = read_protocol(index, dataset, ["val"], None)
+    (line,) = next(row["verdict"] for row in compare_with_published(everything, scores(40.0), near) if row["verdict"])
+    assert line.startswith("not comparable")
+    assert "the split (val here, test there); the captions (all here, the first five there)" in line
+
+
+def test_cut_captions_are_counted(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    from dataclasses import replace
+
+    from search.index import Points
+    from search.records import Caption
+
+    store(index, make_spec, *related(10, 5, 8, noise=0.5))
+    stored = index.retrieve(f"{dataset}_captions", [0], vectors=True)
+    (caption,) = stored.records
+    assert isinstance(caption, Caption)
+    assert stored.vectors is not None
+    index.upsert(f"{dataset}_captions", Points([replace(caption, truncated=True)], stored.vectors))
+    report = evaluate(index, read_protocol(index, dataset, ["test"]), Plan(engines=(), resamples=100))
+    assert report.fingerprint["truncated_captions"] == 1
+    assert any("longer than the model reads, and cut: 1" in note for note in report.notes())
+
+
+def test_the_fingerprint_tells_runs_apart(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(10, 5, 8, noise=0.5))
+    report = evaluate(index, read_protocol(index, dataset, ["test"]), Plan(engines=(), resamples=100))
+    found = report.fingerprint
+    assert (found["model"], found["weights"], found["annotations"]) == ("some-clip", "a" * 64, "b" * 64)
+    assert {"dtype", "decode", "prompt", "split", "tie_rule", "engine", "collections", "software"} <= found.keys()
+    assert found["software"]["qdrant-client"].startswith("1.")
+    assert SplitSize(images=5, captions=25, images_in_file=5) == report.evaluation.spec.splits["test"]
