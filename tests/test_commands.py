@@ -356,6 +356,8 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "search batch",
         "eval",
         "eval run",
+        "eval bench ingest",
+        "eval bench eval",
     ],
 )
 def test_help_is_instant(arguments: str) -> None:

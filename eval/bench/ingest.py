@@ -1,31 +1,17 @@
-"""`python -m eval bench`: speed and memory beside the alternatives, in one run, as ratios.
-
-Machines differ and drift, so what counts is the ratio between two things measured in turn on the same inputs. Each
-measurement runs in a process of its own, whose peak memory it is.
-"""
+"""How fast photos and captions become points of the index, beside the plain encode loop and the parts alone."""
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from search import command
-from search.command import JsonOption
+from eval.bench.measure import Measured, in_turn, median_peak
 from search.errors import CocoSearchError
-
-app = command.application("Measure speed and memory beside the alternatives.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,83 +27,38 @@ class Job:
     workers: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One measurement: inputs a second, and the largest resident memory in MiB."""
-
-    name: str
-    rate: float
-    peak_mib: float
-
-
-@app.callback()
-def callback() -> None:
-    """Keeps `ingest` a command of its own while it is the only one."""
-
-
-@app.command()
-def ingest(
-    images: Annotated[Path, typer.Option(help="A folder of photos; searched for .jpg files, repeated if need be")],
-    model: Annotated[str, typer.Option(help="A sentence-transformers model, name or folder")] = "clip-ViT-B-32",
-    count: Annotated[int, typer.Option(min=1, help="How many photos each contestant gets")] = 300,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured, in turn")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Our pipeline, the plain encode loop, the forward pass alone, decoding alone, and captions, on the same inputs."""
-    found = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
-    if not found:
-        raise CocoSearchError(f"no .jpg files below {images}")
-    from search.encoder import locate
-
-    locate(model)  # a wrong name shows before processes are started
-    files = tuple(islice(cycle(found), count))
-    readers = workers or os.cpu_count() or 1
-    job = Job(str(images), files, model, device, dtype, batch_size, readers)
-    contestants = (pipeline, plain_loop, forward_alone, decoding_alone, captions)
-    measured = [measure(contestant, job) for _ in range(rounds) for contestant in contestants]
-    by_name = {
-        contestant.__name__: [each for each in measured if each.name == contestant.__name__]
-        for contestant in contestants
-    }
-    if as_json:
-        typer.echo(json.dumps({name: [asdict(each) for each in runs] for name, runs in by_name.items()}, indent=1))
-        return
-    typer.echo(f"{count:,} photos, {rounds} rounds in turn; model {model}; {readers} readers; medians")
-    typer.echo(f"{'':<18}{'a second':>10}{'peak MiB':>10}{'pipeline / this':>17}")
-    for name, runs in by_name.items():
-        ratios = [ours.rate / other.rate for ours, other in zip(by_name["pipeline"], runs, strict=True)]
-        ratio = f"{statistics.median(ratios):.2f}" if name != "captions" else ""
-        peak = statistics.median(each.peak_mib for each in runs)
-        typer.echo(f"{name:<18}{statistics.median(each.rate for each in runs):>10.1f}{peak:>10.0f}{ratio:>17}")
-
-
-def measure(contestant: Callable[[Job], float], job: Job) -> Measured:
-    """Runs a contestant, which returns inputs a second, in a process of its own.
+def compare(job: Job, rounds: int) -> dict[str, list[Measured[float]]]:
+    """Inputs a second of every contestant, in turn.
 
     Raises:
-        CocoSearchError: it failed there.
+        CocoSearchError: there is no such model, or a contestant failed.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_in_child, args=(contestant, job, sender))
-    process.start()
-    sender.close()
-    try:
-        rate, peak = receiver.recv()
-    except EOFError:
-        raise CocoSearchError(f"{contestant.__name__} failed: see above") from None
-    finally:
-        process.join()
-    return Measured(contestant.__name__, rate, peak)
+    from search.encoder import locate
+
+    locate(job.model)  # a wrong name shows before processes are started
+    return in_turn((pipeline, plain_loop, forward_alone, decoding_alone, captions), job, rounds)
 
 
-def _measure_in_child(contestant: Callable[[Job], float], job: Job, sender: Any) -> None:
-    rate = contestant(job)
-    sender.send((rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+def as_json(measured: Mapping[str, Sequence[Measured[float]]]) -> dict[str, Any]:
+    return {
+        name: [{"name": name, "rate": each.found, "peak_mib": each.peak_mib} for each in runs]
+        for name, runs in measured.items()
+    }
+
+
+def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
+    """Medians, and our pipeline's rate over each of the others."""
+    rounds = len(measured["pipeline"])
+    lines = [
+        f"{len(job.files):,} photos, {rounds} rounds in turn; model {job.model}; {job.workers} readers; medians",
+        f"{'':<18}{'a second':>10}{'peak MiB':>10}{'pipeline / this':>17}",
+    ]
+    for name, runs in measured.items():
+        ratios = [ours.found / other.found for ours, other in zip(measured["pipeline"], runs, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f}" if name != "captions" else ""
+        rate = statistics.median(each.found for each in runs)
+        lines.append(f"{name:<18}{rate:>10.1f}{median_peak(runs):>10.0f}{ratio:>17}")
+    return "\n".join(lines)
 
 
 def pipeline(job: Job) -> float:

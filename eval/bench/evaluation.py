@@ -1,0 +1,185 @@
+"""How long exact ranks take, beside the usual way and beside eccv-caption, and what their intervals cost."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources, util
+from typing import Any
+
+import numpy as np
+
+from eval.bench import vectors
+from eval.bench.measure import Measured, in_turn, median_peak
+from eval.metrics import CUTOFFS, recall_at_k
+from eval.oracle import oracle_ranks
+from eval.protocol import Ids, Side, Task, both_tasks
+from eval.stats import intervals
+from search.errors import EvaluationError
+from search.index import Vectors, Where
+
+COCO = (5000, 5)  # images, and captions of each, that eccv-caption judges
+RESAMPLES = 1000
+QUERIES_PER_BLOCK = 500
+ROUNDING = 0.05  # percent of queries whose rank may differ where two products sum in another order
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the contestants get: vectors of this shape, the same ones for all."""
+
+    images: int
+    captions_per_image: int
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Seconds, and recall@1, 5 and 10 in percent: image-to-text, then text-to-image. The intervals have no recall."""
+
+    seconds: float
+    recalls: tuple[float, ...]
+
+
+def contestants(job: Job) -> list[Callable[[Job], Found]]:
+    """eccv-caption only where it is installed and the images are as many as it judges."""
+    known = (job.images, job.captions_per_image) == COCO and util.find_spec("eccv_caption")
+    return [oracle, full_matrix, *([eccv_caption] if known else []), bootstrap]
+
+
+def compare(job: Job, rounds: int) -> dict[str, list[Measured[Found]]]:
+    """Every contestant, in turn.
+
+    Raises:
+        EvaluationError: two of them do not find the same recall.
+        CocoSearchError: one failed.
+    """
+    measured = in_turn(contestants(job), job, rounds)
+    ours = measured["oracle"][0].found.recalls
+    for name, runs in measured.items():
+        theirs = runs[0].found.recalls
+        if theirs and not np.allclose(ours, theirs, rtol=0, atol=ROUNDING):
+            raise EvaluationError(
+                f"the oracle finds recalls of {ours} percent, {name} of {theirs}: one of them is wrong"
+            )
+    return measured
+
+
+def as_json(measured: Mapping[str, Sequence[Measured[Found]]]) -> dict[str, Any]:
+    return {
+        name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs] for name, runs in measured.items()
+    }
+
+
+def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
+    """Medians, and each one's time over the oracle's."""
+    ours = measured["oracle"]
+    recalls = ours[0].found.recalls
+    lines = [
+        f"{job.images:,} images, {job.images * job.captions_per_image:,} captions of {job.dim} dimensions, both "
+        f"directions; {len(ours)} rounds in turn; medians",
+        f"recall@1 {recalls[0]:.1f}% image-to-text, {recalls[len(CUTOFFS)]:.1f}% text-to-image, by all of them",
+        f"{'':<16}{'seconds':>10}{'peak MiB':>10}{'this / oracle':>15}",
+    ]
+    for name, runs in measured.items():
+        ratios = [this.found.seconds / oracles.found.seconds for this, oracles in zip(runs, ours, strict=True)]
+        seconds = statistics.median(each.found.seconds for each in runs)
+        ratio = f"{statistics.median(ratios):.2f}" if runs[0].found.recalls else ""
+        lines.append(f"{name:<16}{seconds:>10.2f}{median_peak(runs):>10.0f}{ratio:>15}")
+    first = ", ".join(map(str, CUTOFFS))
+    notes = {
+        "full_matrix": "all scores at once, and an argsort of each row",
+        "eccv_caption": f"recall@{first} alone, from lists of the first {max(CUTOFFS)}, which it does not make itself",
+        "bootstrap": f"the intervals of both directions, {RESAMPLES:,} resamples of ranks that are there",
+    }
+    return "\n".join(lines + [f"{name}: {note}" for name, note in notes.items() if name in measured])
+
+
+def oracle(job: Job) -> Found:
+    """`eval.oracle`: all ranks, near ties settled in float64."""
+    tasks = _tasks(job)
+    start = time.perf_counter()
+    found = [oracle_ranks(task) for task in tasks]
+    recalls = tuple(recall_at_k(each.ranks, k) for each in found for k in CUTOFFS)
+    return Found(time.perf_counter() - start, recalls)
+
+
+def full_matrix(job: Job) -> Found:
+    """All ranks as evaluation scripts since VSE++ find them: every score in one matrix, every row of it sorted."""
+    image_vectors, caption_vectors, image_of = _vectors(job)
+    start = time.perf_counter()
+    scores = image_vectors @ caption_vectors.T
+    to_text = [1 + int(np.argmax(image_of[np.argsort(-row)] == image)) for image, row in enumerate(scores)]
+    to_image = [1 + int(np.argmax(np.argsort(-row) == image)) for image, row in zip(image_of, scores.T, strict=True)]
+    recalls = tuple(recall_at_k(np.array(ranks), k) for ranks in (to_text, to_image) for k in CUTOFFS)
+    return Found(time.perf_counter() - start, recalls)
+
+
+def eccv_caption(job: Job) -> Found:
+    """eccv-caption's own count of COCO's recalls over lists of the first ten, the making of the lists included."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it would rather have ujson
+        from eccv_caption import Metrics
+    image_ids, caption_ids = _coco_ids()
+    judge = Metrics()
+    image_vectors, caption_vectors, _ = _vectors(job)
+    start = time.perf_counter()
+    found: dict[str, Any] = judge.compute_all_metrics(
+        _first_ids(image_vectors, caption_vectors, image_ids, caption_ids),
+        _first_ids(caption_vectors, image_vectors, caption_ids, image_ids),
+        target_metrics=("coco_5k_recalls",),
+        Ks=CUTOFFS,
+        verbose=False,
+    )
+    seconds = time.perf_counter() - start
+    return Found(seconds, tuple(100 * float(found[f"coco_5k_r{k}"][way]) for way in ("i2t", "t2i") for k in CUTOFFS))
+
+
+def bootstrap(job: Job) -> Found:
+    """`eval.stats.intervals` of both directions, of ranks that are there."""
+    tasks = _tasks(job)
+    found = [oracle_ranks(task) for task in tasks]
+    images = np.arange(job.images), tasks[1].positives
+    start = time.perf_counter()
+    for each, image_of in zip(found, images, strict=True):
+        intervals(each.ranks, each.average_precision, image_of, resamples=RESAMPLES)
+    return Found(time.perf_counter() - start, ())
+
+
+def _vectors(job: Job) -> tuple[Vectors, Vectors, Ids]:
+    """Of images and captions, and the row of each caption's image."""
+    image_of = np.repeat(np.arange(job.images), job.captions_per_image)
+    image_vectors = vectors.images(job.images, job.dim)
+    return image_vectors, vectors.captions_of(image_vectors, image_of), image_of
+
+
+def _tasks(job: Job) -> tuple[Task, Task]:
+    image_vectors, caption_vectors, image_of = _vectors(job)
+    return both_tasks(
+        Side("images", np.arange(len(image_vectors)), image_vectors, Where()),
+        Side("captions", np.arange(len(caption_vectors)), caption_vectors, Where()),
+        image_of,
+    )
+
+
+def _coco_ids() -> tuple[Ids, Ids]:
+    """Ids of the images and captions of the Karpathy test split, five captions for each image, in its order."""
+    file = resources.files("eccv_caption") / "data" / "original_image_to_caption.json"
+    captions_of = json.loads(file.read_text())
+    return np.array(list(map(int, captions_of))), np.array([int(each) for ids in captions_of.values() for each in ids])
+
+
+def _first_ids(queries: Vectors, gallery: Vectors, query_ids: Ids, gallery_ids: Ids) -> dict[int, list[int]]:
+    """The ids of the ten best items of each query, best first."""
+    kept, lists = max(CUTOFFS), dict[int, list[int]]()
+    for start in range(0, len(queries), QUERIES_PER_BLOCK):
+        block = slice(start, start + QUERIES_PER_BLOCK)
+        scores = queries[block] @ gallery.T
+        best = np.argpartition(-scores, kept, axis=1)[:, :kept]
+        order = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1), 1)
+        lists.update(zip(query_ids[block].tolist(), gallery_ids[order].tolist(), strict=True))
+    return lists
