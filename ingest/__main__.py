@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest import moving
+from ingest.moving import OnDiskOption, QuantizationOption, Quantized, ReplicasOption, ShardsOption
 from search import command
 from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
 from search.errors import AnnotationError
@@ -30,28 +32,6 @@ class Decode(str, Enum):
 
     FULL = "full"
     SCALED = "scaled"
-
-
-class Quantized(str, Enum):
-    """The smaller copies of the vectors that HNSW is searched with."""
-
-    NONE = "none"
-    INT8 = "int8"
-    BINARY = "binary"
-
-
-QuantizationOption = Annotated[
-    Quantized | None, typer.Option(help="New collections: search smaller copies of the vectors, kept in memory")
-]
-OnDiskOption = Annotated[
-    bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
-]
-ShardsOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many parts the server divides each into")
-]
-ReplicasOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many copies of each part a cluster keeps")
-]
 
 
 @app.command()
@@ -251,6 +231,10 @@ def status(
         typer.echo(_describe(info))
     if not infos:
         typer.echo("no collections yet: fill them with `python -m ingest run`")
+
+
+for _command in (moving.copy, moving.backup, moving.restore):
+    app.command()(_command)
 
 
 def _check_photos(folder: Path, files: list[str]) -> None:

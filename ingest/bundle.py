@@ -1,7 +1,7 @@
 """The file of a backup: a gzipped tar with `manifest.json` first and `SHA256SUMS` last.
 
-Without this software: `tar xzf FILE && sha256sum -c SHA256SUMS`. Storage files are mostly holes (half a gigabyte of them
-for eight megabytes of data), so it is compressed, quickly, and holes are made again when it is unpacked.
+Without this software: `tar xzf FILE && sha256sum -c SHA256SUMS`. Storage files are mostly holes (half a gigabyte for
+eight megabytes of data), so it is compressed, quickly, and holes are made again when it is unpacked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from search.errors import IndexFailure
+from search.errors import IndexFailure, SettingsError
+from search.index.spec import collection_name
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 LEVEL = 1  # vectors hardly shrink, holes vanish at any level
@@ -32,7 +33,8 @@ Progress = Callable[[int], object]
 class Manifest(BaseModel):
     """What a backup holds: `points` by collection; `made` by `engine` with this software's `version`.
 
-    `kind`: folders of the embedded index, or snapshots of a server. `room`: bytes on the disk when unpacked.
+    `kind`: folders of the embedded index, or snapshots of a server. `bytes`: the size of all files together; `room`:
+    what they take on the disk, which is less where they have holes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,8 +44,18 @@ class Manifest(BaseModel):
     version: str
     engine: str
     made: str
+    bytes: int
     room: int
     points: dict[str, int]
+
+    @field_validator("points")
+    @classmethod
+    def _names_are_collections(cls, points: dict[str, int]) -> dict[str, int]:
+        for name in points:  # they become names of folders
+            dataset, _, kind = name.rpartition("_")
+            if kind not in ("images", "captions") or not _is_dataset(dataset):
+                raise ValueError(f"{name!r} is no name of a collection")
+        return points
 
 
 class Bundle:
@@ -82,8 +94,8 @@ class Bundle:
         reader = _Hashing(source, self._progress)
         try:
             self._tar.addfile(member, cast("BinaryIO", reader))
-        except OSError:
-            if reader.count < size:  # tarfile's word for it is an OSError
+        except OSError as error:
+            if error.errno is None and reader.count < size:  # tarfile's word for it
                 raise IndexFailure(f"{name} ended after {reader.count:,} of {size:,} bytes: try again") from None
             raise
         if source.read(1):
@@ -157,6 +169,13 @@ def _reading(file: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise IndexFailure(f"{file} is damaged or no backup: {error}") from error
+
+
+def _is_dataset(name: str) -> bool:
+    try:
+        return bool(collection_name(name, "images"))
+    except SettingsError:
+        return False
 
 
 def _safe(file: Path, member: tarfile.TarInfo) -> str:

@@ -11,14 +11,14 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import Index, Points, Tuning, Vectors, collection_name
+from search.index import Index, Points, Quantization, Tuning, Vectors, collection_name
 from search.records import Caption, Image
 
 POINTS_PER_WRITE = 1000
@@ -217,5 +217,5 @@ def _write(target: Index, collection: str, points: Sequence[Point]) -> None:
 
 def _tuning_of(index: Index, collection: str) -> Tuning:
     settings = index.info(collection).settings
-    quantization = settings["quantization"] if settings["quantization"] in ("int8", "binary") else "none"
-    return replace(Tuning(), quantization=quantization, on_disk=bool(settings["on_disk"]))
+    known: dict[str, Quantization] = {"int8": "int8", "binary": "binary"}
+    return Tuning(known.get(settings["quantization"], "none"), bool(settings["on_disk"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -84,7 +84,7 @@ def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
         SettingsError: a value is malformed.
     """
     names = ("qdrant_api_key", "qdrant_grpc_port")
-    own = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
+    own: dict[str, Any] = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
     if place.startswith(("http://", "https://")):
         return load_settings(url=place, **own)
     return load_settings(path=Path(place), **own)

@@ -25,10 +25,22 @@ def held(path: Path, collections: Sequence[str]) -> Iterator[list[CollectionInfo
     """
     with closing(EdgeIndex(path)) as index:
         infos = [index.info(collection) for collection in collections]
+    with shut(path, collections):
+        yield infos
+
+
+@contextmanager
+def shut(path: Path, collections: Sequence[str]) -> Iterator[None]:
+    """No other process opens these shards meanwhile; they are not opened here either, so they may be damaged or absent.
+
+    Raises:
+        IndexBusy: another process has one of them open.
+    """
     with ExitStack() as locks:
         for collection in collections:
-            locks.enter_context(locked(path / collection / LOCKED))
-        yield infos
+            if (path / collection / LOCKED).is_dir():
+                locks.enter_context(locked(path / collection / LOCKED))
+        yield
 
 
 @contextmanager

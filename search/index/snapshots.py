@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ class Snapshots:
             yield response
         except TimeoutError as error:
             raise failure(self.url, collection, "DEADLINE_EXCEEDED", str(error)) from error
-        except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
+        except (ConnectionError, http.client.HTTPException, ssl.SSLError, socket.gaierror) as error:
             raise failure(self.url, collection, "UNAVAILABLE", str(error) or type(error).__name__) from error
         finally:
             connection.close()
