@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from search.settings import load_settings
 
 if TYPE_CHECKING:
     from ingest.summary import Summary
-    from search.index import CollectionInfo
+    from search.index import CollectionInfo, Index
 
 app = command.application("Embed captioned photos into the two collections of the index.")
 
@@ -223,9 +223,9 @@ def status(
         if dataset is not None:
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         infos = [index.info(name) for name in names]
-    if as_json:
-        typer.echo(json.dumps([info.as_json() for info in infos], ensure_ascii=False, indent=1))
-        return
+        if as_json:
+            typer.echo(json.dumps([_as_json(index, info) for info in infos], ensure_ascii=False, indent=1))
+            return
     typer.echo(f"{index.place} ({index.engine})")
     for info in infos:
         typer.echo(_describe(info))
@@ -265,6 +265,19 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         typer.echo(f"{len(summary.failures):,} photos could not be read; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:
             note(f"  {failure.file}: {failure.reason}")
+
+
+def _as_json(index: Index, info: CollectionInfo) -> dict[str, Any]:
+    from search.index import Where
+
+    by_split = {split: index.count(info.name, where=Where(splits=(split,))) for split in info.spec.splits}
+    return {
+        "place": index.place,
+        "engine": index.engine,
+        **info.as_json(),
+        "points_by_split": by_split,
+        "disk_bytes": index.disk_bytes(info.name),
+    }
 
 
 def _describe(info: CollectionInfo) -> str:
