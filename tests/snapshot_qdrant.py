@@ -126,9 +126,12 @@ def handler(server: SnapshotServer) -> type[BaseHTTPRequestHandler]:
 
         def _upload(self, collection: str, query: dict[str, str], body: bytes) -> None:
             head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
-            (part,) = email.message_from_bytes(head + body).get_payload()
+            whole = email.message_from_bytes(head + body)
+            assert whole.is_multipart()
+            _, part = whole.walk()
             assert part.get_param("name", header="content-disposition") == "snapshot"
             content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
             if query.get("checksum") not in (None, hashlib.sha256(content).hexdigest()):
                 self._bad(400, "Wrong input: Snapshot checksum mismatch")
                 return

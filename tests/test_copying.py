@@ -37,7 +37,7 @@ def embedded(tmp_path: Path) -> Iterator[EdgeIndex]:
 
 
 def stored(index: Index, collection: str) -> dict[int, tuple[Image | Caption, Vectors]]:
-    found = {}
+    found: dict[int, tuple[Image | Caption, Vectors]] = {}
     for batch in index.scan(collection, vectors=True):
         assert batch.vectors is not None
         found |= {record.id: (record, vector) for record, vector in zip(batch.records, batch.vectors, strict=True)}
