@@ -159,7 +159,7 @@ def test_nothing_is_overwritten_unasked(call: Call, small: EdgeIndex, make_spec:
     index.close()
     changed = contents(small.path)
     assert changed != before
-    assert "holds 40 points: --force" in one_line_error(call("ingest", "restore", "all.tgz", *where))
+    assert "holds 41 points: --force" in one_line_error(call("ingest", "restore", "all.tgz", *where))
     assert contents(small.path) == changed
     assert call("ingest", "restore", "all.tgz", "--force", *where)[0] == 0
     assert contents(small.path) == before

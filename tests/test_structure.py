@@ -16,7 +16,6 @@ ONLY = {  # who alone may import a library
     "qdrant_edge": {"search/index/edge.py"},
     "qdrant_client": {"search/index/server.py"},
     "grpc": {"search/index/server.py"},
-    "fcntl": {"search/index/folder.py"},
     "sentence_transformers": {"search/encoder.py"},
 }
 MAY_IMPORT = {"ingest": {"ingest", "search"}, "search": {"search"}, "eval": {"eval", "search"}}
