@@ -102,7 +102,7 @@ def run(
     collections = collection_name(name, "images"), collection_name(name, "captions")
 
     summary = Summary()
-    with closing(open_index(settings)) as index:
+    with closing(open_index(settings, writing=True)) as index:
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
         with summary.timed("load the model"):
             encoders = [
@@ -218,7 +218,7 @@ def drop(
     """Delete the two collections of a data set from the index; photos and annotations stay."""
     from search.index import collection_name, open_index
 
-    with closing(open_index(load_settings(path, url))) as index:
+    with closing(open_index(load_settings(path, url), writing=True)) as index:
         names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         for collection in [name for name in names if name in index.collections()] or names:
             points = index.count(collection)

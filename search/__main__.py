@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search import command, show
-from search.command import Exit
+from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption
 from search.flags import Asking, Mixing, expanded, image_part, text_part
 from search.records import Hit
+from search.settings import load_settings
 
 if TYPE_CHECKING:
     from search.query import Options, Part
@@ -63,6 +64,26 @@ def batch(
     if failed:
         command.note(f"{failed:,} of the queries could not be answered")
         raise typer.Exit(Exit.PARTLY)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: remembered)")] = None,
+    path: PathOption = None,
+    url: UrlOption = None,
+    dataset: DatasetOption = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now (default: remembered)")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Search in a browser: a web page and its JSON API."""
+    from search.web.serve import serve
+
+    try:
+        serve(load_settings(path, url), dataset, host=host, port=port, model=model, images=images, device=device)
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 def _answer(parts: list[Part], options: Options, asking: Asking, mixing: Mixing) -> None:

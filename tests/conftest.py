@@ -22,7 +22,9 @@ import PIL.Image
 import pytest
 from clip_factory import save_random_clip
 from grpc_qdrant import LocalClient, grpc_qdrant
+from running_web import PHOTOS, Web, make_index, serving, stored
 
+from search.encoder import ClipEncoder
 from search.index import CollectionSpec, Index, SplitSize, open_index
 from search.index.edge import EdgeIndex
 from search.index.server import ServerIndex
@@ -91,6 +93,16 @@ def write_photo_set(folder: Path, photos: int, dataset: str = "coco") -> Path:
         )
     (folder / "dataset_coco.json").write_text(json.dumps({"images": entries, "dataset": dataset}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Iterator[Web]:
+    """The web page of 60 photos, served by a process of its own."""
+    photos = write_photo_set(tmp_path_factory.mktemp("web-photos"), PHOTOS)
+    index = make_index(tmp_path_factory.mktemp("web"), photos, clip_folder)
+    known = stored(index)
+    with serving(index) as (address, process):
+        yield Web(address, process, index, photos, ClipEncoder(str(clip_folder), device="cpu"), *known)
 
 
 @pytest.fixture(scope="session")

@@ -352,6 +352,7 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "search",
         "search text",
         "search image",
+        "search serve",
         "search batch",
         "eval",
         "eval run",
@@ -371,7 +372,7 @@ from {package}.__main__ import main
 try:
     main()
 finally:
-    heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy"}}
+    heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy", "fastapi"}}
     assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -211,3 +211,16 @@ def test_the_fingerprint_tells_runs_apart(index: Index, make_spec: MakeSpec, dat
     assert {"dtype", "decode", "prompt", "split", "tie_rule", "engine", "collections", "software"} <= found.keys()
     assert found["software"]["qdrant-client"].startswith("1.")
     assert SplitSize(images=5, captions=25, images_in_file=5) == report.evaluation.spec.splits["test"]
+
+
+def test_two_runs_are_compared(call: Call, place: list[str], tmp_path: Path) -> None:
+    for name, options in (("a", []), ("b", ["--engine", "none"]), ("all", ["--captions", "all"])):
+        assert call("eval", "run", "--out", tmp_path / name, *options, *place)[0] == 0
+    code, out, _ = call("eval", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert code == 0
+    for direction in ("image-to-text", "text-to-image"):
+        for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank", "mean_average_precision"):
+            found = json.loads(out)[direction][metric]
+            assert (found["difference"], found["interval"], found["p"]) == (0, [0, 0], 1)
+    assert "captions" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "all"))
+    assert "holds no run" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "nowhere"))

@@ -249,16 +249,30 @@ class Index(Protocol):
         ...
 
 
-def open_index(settings: Settings) -> Index:
+def open_index(settings: Settings, *, writing: bool = False) -> Index:
     """The index that the settings name: a Qdrant server where there is a URL, else the embedded engine.
+
+    An embedded index that a running `python -m search serve` has open is read through that process.
+
+    Args:
+        writing: whether points will be written or deleted.
 
     Raises:
         ServerError: the server does not answer or refuses the API key.
+        IndexBusy: `writing`, and a running server has the embedded index open.
     """
     if settings.qdrant_url:
         from search.index.server import connect
 
         return connect(settings)
+    from search.index.running import find_running
+
+    if running := find_running(settings.index_path):
+        from search.index.remote import RemoteIndex, busy
+
+        if writing:
+            raise busy(settings.index_path, running)
+        return RemoteIndex(settings.index_path, running)
     from search.index.edge import EdgeIndex
 
     return EdgeIndex(settings.index_path)

@@ -1,0 +1,150 @@
+"""An embedded index that a running `python -m search serve` has open: read through that process."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from search.errors import IndexBusy, IndexFailure
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where
+from search.index.running import COMMAND, HELLO, Running
+from search.index.spec import CollectionSpec, read_spec
+from search.index.wire import (
+    pack_vectors,
+    pack_where,
+    unpack_batch,
+    unpack_failure,
+    unpack_hit,
+)
+from search.records import Hit
+
+ANSWER_SECONDS = 120.0
+
+
+class RemoteIndex:
+    """The Index protocol over another process of this machine, for reading; all that writes raises IndexBusy."""
+
+    def __init__(self, path: Path, running: Running) -> None:
+        self.path = path
+        self._running = running
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def engine(self) -> str:
+        return f"{self._one('engine')}, through {COMMAND}, process {self._running.pid}"
+
+    def collections(self) -> list[str]:
+        return list(self._one("collections"))
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+        ef: int | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
+        quantized: bool = True,
+    ) -> list[list[Hit]]:
+        answer = self._one(
+            "query",
+            collection,
+            vectors=pack_vectors(vectors),
+            limit=limit,
+            where=pack_where(where),
+            exact=exact,
+            payload=payload,
+            offset=offset,
+            ef=ef,
+            rescore=rescore,
+            oversampling=oversampling,
+            quantized=quantized,
+        )
+        return [[unpack_hit(hit) for hit in hits] for hits in answer]
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        return unpack_batch(self._one("retrieve", collection, ids=list(ids), vectors=vectors))
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        for part in self._ask("scan", collection, where=pack_where(where), vectors=vectors):
+            yield unpack_batch(part)
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        return int(self._one("count", collection, where=pack_where(where)))
+
+    def spec(self, collection: str) -> CollectionSpec:
+        return read_spec(collection, self._one("spec", collection))
+
+    def info(self, collection: str) -> CollectionInfo:
+        said = self._one("info", collection)
+        spec = read_spec(collection, said["spec"])
+        return CollectionInfo(collection, said["points"], said["indexed_vectors"], spec, said["settings"])
+
+    def disk_bytes(self, collection: str) -> int | None:
+        said = self._one("disk_bytes", collection)
+        return None if said is None else int(said)
+
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:  # noqa: ARG002
+        self._refuse()
+
+    def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def optimize(self, collection: str) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def drop(self, collection: str) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def close(self) -> None:
+        """Nothing is held: every call has a connection of its own."""
+
+    def _refuse(self) -> NoReturn:
+        raise busy(self.path, self._running)
+
+    def _one(self, method: str, collection: str | None = None, **arguments: object) -> Any:
+        """The answer of a call that has one part."""
+        (part,) = self._ask(method, collection, **arguments)
+        return part
+
+    def _ask(self, method: str, collection: str | None = None, **arguments: object) -> Iterator[Any]:
+        call = json.dumps({"method": method, "collection": collection, "arguments": arguments})
+        headers = {**self._running.headers, "Content-Type": "application/json"}
+        try:
+            with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
+                connection.request("POST", HELLO, call, headers)
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    raise self._failure(f"answered {answer.status} to {method}")
+                for line in answer:
+                    said = json.loads(line)
+                    if "failure" in said:
+                        raise unpack_failure(said)
+                    yield said["part"]
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._failure(f"stopped answering ({type(error).__name__})") from error
+
+    def _failure(self, what: str) -> IndexFailure:
+        return IndexFailure(
+            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again"
+        )
+
+
+def busy(path: Path, running: Running) -> IndexBusy:
+    """What a command that would write is told."""
+    return IndexBusy(
+        f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
+        "(one process at a time may write; a Qdrant server with --url serves many)"
+    )

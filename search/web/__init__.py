@@ -1,0 +1,1 @@
+"""The index as a web page and a JSON API: `python -m search serve`."""

@@ -1,0 +1,180 @@
+"""The page and its JSON API as an ASGI application."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version as package_version
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp
+
+from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, ServerError
+from search.index import MAX_ID
+from search.index.running import HELLO, Running
+from search.web.gallery import Gallery, NotHere, version
+from search.web.index_calls import index_calls
+from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
+from search.web.schemas import Answer, Collections, Examples, Failure, Health, ImageRecord, PictureToken, Question
+
+PAGE = {  # what the page is made of, by path
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/query.js": ("query.js", "text/javascript; charset=utf-8"),
+    "/chips.js": ("chips.js", "text/javascript; charset=utf-8"),
+    "/results.js": ("results.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+PICTURES = "/api/pictures"
+FOR_GOOD = "public, max-age=31536000, immutable"
+
+ImageId = Annotated[int, Path(ge=0, lt=MAX_ID)]
+
+
+def create_app(gallery: Gallery, *, host: str, running: Running | None = None) -> ASGIApp:
+    """The application.
+
+    Args:
+        gallery: what is shown; already warm.
+        host: the name or address that the server is bound to.
+        running: what other commands were told about this server, where they may read the index through it.
+    """
+    app = FastAPI(
+        title="coco-search",
+        version=package_version("coco-search"),
+        docs_url=None,  # they would be fetched from another site
+        redoc_url=None,
+        responses={code: {"model": Failure} for code in (403, 413, 422, 500, 503)},
+    )
+    _add_failures(app)
+    _add_page(app)
+    _add_api(app, gallery)
+    _add_pictures(app, gallery)
+    if running is not None:
+        app.include_router(index_calls(gallery.index, running))
+    # Around everything, so that answers to failures are protected too. What counts or times requests for a monitoring
+    # system belongs around this.
+    return Protection(app, host, {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})})
+
+
+def _add_api(app: FastAPI, gallery: Gallery) -> None:
+    @app.post("/api/search", responses=_may_be(404))
+    def find(question: Question) -> Answer:
+        """The images or captions nearest to the weighted sum of the parts, best first."""
+        return gallery.answer(question)
+
+    @app.get("/api/images/{image_id}", responses=_may_be(404))
+    def image(image_id: ImageId) -> ImageRecord:
+        """One stored image."""
+        return gallery.image(image_id)
+
+    @app.get("/api/collections")
+    def collections() -> Collections:
+        """The two collections: how many points, and how they were made."""
+        return gallery.collections()
+
+    @app.get("/api/examples")
+    def examples() -> Examples:
+        """A few questions that have good answers here."""
+        return Examples(captions=gallery.examples)
+
+    @app.get("/healthz")
+    def health() -> Health:
+        """Whether the index answers."""
+        return gallery.health()
+
+
+def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
+    body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
+
+    @app.post(PICTURES, responses=_may_be(415), openapi_extra={"requestBody": body})
+    async def hand_in(request: Request) -> PictureToken:
+        """Takes a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
+        if not request.headers.get("content-type", "").startswith("image/"):
+            raise HTTPException(415, "send the picture itself as the body, with its Content-Type, such as image/jpeg")
+        content = bytearray()
+        async for chunk in request.stream():  # Protection ends it where it is too long
+            content += chunk
+        return PictureToken(picture=await run_in_threadpool(gallery.upload, bytes(content)))
+
+    jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
+
+    @app.get("/pictures/{image_id}", response_class=Response, responses={**_may_be(404), 200: jpeg, 304: {}})
+    def picture(
+        image_id: ImageId,
+        size: Annotated[Literal["360", "720", "1600"] | None, Query(description="Pixels of the longer side")] = None,
+        v: Annotated[str, Query(max_length=20, description="As given with a result: may be kept for good")] = "",
+        if_none_match: Annotated[str, Header()] = "",
+    ) -> Response:
+        """The photo of a stored image, as JPEG."""
+        made = gallery.jpeg(image_id, int(size) if size else None, if_none_match)
+        headers = {"ETag": made.tag, "Cache-Control": FOR_GOOD if v == version(made.tag) else "no-cache"}
+        if made.tag == if_none_match:
+            return Response(status_code=304, headers=headers)
+        return Response(made.content, media_type="image/jpeg", headers=headers)
+
+
+def _add_page(app: FastAPI) -> None:
+    for path, (name, kind) in PAGE.items():
+        content = files("search.web").joinpath(name).read_bytes()
+        app.add_route(path, _asset(content, kind), include_in_schema=False)
+
+
+def _asset(content: bytes, kind: str) -> Any:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+    async def send(request: Request) -> Response:
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=kind, headers=headers)
+
+    return send
+
+
+def _add_failures(app: FastAPI) -> None:
+    """Every failure is answered with one line of JSON."""
+
+    @app.exception_handler(CocoSearchError)
+    def ours(_: Request, error: CocoSearchError) -> JSONResponse:
+        return _failure(_status(error), str(error))
+
+    @app.exception_handler(StarletteHTTPException)
+    def http(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return _failure(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        place = ".".join(str(step) for step in first["loc"] if step != "body") or "the request"
+        return _failure(422, f"{place}: {first['msg'].removeprefix('Value error, ')}")
+
+    @app.exception_handler(500)
+    def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return _failure(500, f"a fault of this server ({type(error).__name__}): its terminal says more")
+
+
+def _status(error: CocoSearchError) -> int:
+    match error:
+        case NotHere():
+            return 404
+        case QueryError() | PhotoError():
+            return 422
+        case IndexBusy() | ServerError():
+            return 503
+        case _:
+            return 500
+
+
+def _failure(status: int, message: str, headers: Any = None) -> JSONResponse:
+    return JSONResponse({"error": " ".join(message.split())}, status, headers)
+
+
+def _may_be(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Failure} for status in statuses}

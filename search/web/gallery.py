@@ -1,0 +1,205 @@
+"""What the page and the API ask for, from one data set of an index; safe to use from many threads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from search.errors import CocoSearchError, PhotoError, QueryError
+from search.index import Vectors, Where
+from search.query import SAME_PHOTO, Options, Part, combine, named_images
+from search.records import Caption, Hit, Image
+from search.retrieve import Searcher
+from search.web.batching import Batcher
+from search.web.pictures import Jpeg, Photos, Uploads
+from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, PartOfQuery, Question
+
+EXAMPLES = 6
+EXAMPLE_LENGTH = range(15, 46)  # characters: what a person would type
+FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
+
+
+class NotHere(QueryError):
+    """Something that was named, a stored image or a picture handed in, is not there."""
+
+
+class Gallery:
+    """One data set, its photos in `folder`, and the pictures that users hand in.
+
+    Everything that is slow at first, the model and the shards, is loaded by `warm_up`.
+    """
+
+    def __init__(self, searcher: Searcher, folder: Path | None = None) -> None:
+        self.searcher = searcher
+        self.index = searcher.index
+        self.dataset = searcher.dataset
+        self._folder = folder
+        self._batcher = Batcher(self._encode_all)
+        self._uploads = Uploads(lambda picture: self._encode([Part(image=picture)])[0])
+
+    def warm_up(self) -> None:
+        """Loads the model, opens the shards of every data set, so that none is opened by two threads, and reads ahead.
+
+        Raises:
+            CocoSearchError: the model, a shard or the data set cannot be opened.
+        """
+        self._encode([Part(text="a photo")])
+        for collection in self.index.collections():
+            self.index.count(collection)
+        self.examples  # noqa: B018
+        self._photos  # noqa: B018
+
+    def close(self) -> None:
+        """Ends the encoder's thread and closes the index."""
+        self._batcher.close()
+        self.searcher.close()
+
+    def answer(self, question: Question) -> Answer:
+        """The results of a question.
+
+        Raises:
+            NotHere: it names an image, caption or picture that is not there.
+            QueryError: it cannot be asked otherwise.
+        """
+        words = (question.words or "").strip() or None
+        splits = tuple(question.splits) if question.splits else None
+        options = Options(
+            k=question.k + 1,  # to see whether there are more
+            offset=question.offset,
+            to=question.to,
+            where=Where(splits=splits, words=words) if splits or words else None,
+            min_score=question.min_score,
+            group=question.group,
+            fold=SAME_PHOTO if question.fold else None,
+        )
+        self.searcher.check(options)
+        vector = combine(self._vectors(question.parts), [part.weight for part in question.parts])
+        named = named_images([_part(part) for part in question.parts if part.picture is None])
+        hits = self.searcher.search_vector(vector, options, leave_out=named)
+        return Answer(results=self._found(hits[: question.k], question.offset), more=len(hits) > question.k)
+
+    def upload(self, content: bytes) -> str:
+        """Takes a picture; the token that names it in questions. Raises PhotoError where it cannot be opened."""
+        return self._uploads.add(content)
+
+    def image(self, image_id: int) -> ImageRecord:
+        """The record of a stored image. Raises NotHere."""
+        record = self._stored(image_id)
+        return ImageRecord(
+            id=record.id,
+            split=record.split,
+            file=record.file,
+            url=record.url,
+            captions=list(record.captions),
+            picture=_picture(record),
+        )
+
+    def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
+        """The photo of a stored image; see `Photos.jpeg`. Raises NotHere where it is not stored or cannot be opened."""
+        record = self._stored(image_id)
+        try:
+            return self._photos.jpeg(record.file, size or FULL_SIZE, known_tag)
+        except PhotoError as error:
+            raise NotHere(f"the photo of image {image_id}, {record.file}: {error}") from error
+
+    def collections(self) -> Collections:
+        """The two collections as they are now."""
+        infos = [self.index.info(self.searcher.collection(kind)) for kind in ("images", "captions")]
+        return Collections(dataset=self.dataset, collections=[Collection(**info.as_json()) for info in infos])
+
+    def health(self) -> Health:
+        """That the index answers. Raises IndexFailure where it does not."""
+        return Health(status="ok", dataset=self.dataset, images=self.index.count(self.searcher.collection("images")))
+
+    @cached_property
+    def examples(self) -> list[str]:
+        """A few short captions of different images, always the same ones."""
+        batch = next(self.index.scan(self.searcher.collection("captions")), None)
+        captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
+        short = [caption for caption in captions if _is_example(caption.text.strip())]
+        random.Random(0).shuffle(short)
+        one_each = {caption.image_id: caption.text.strip() for caption in short}
+        return list(one_each.values())[:EXAMPLES]
+
+    @cached_property
+    def _photos(self) -> Photos:
+        return Photos(self._folder or Path(self.index.spec(self.searcher.collection("images")).photos))
+
+    def _vectors(self, parts: Sequence[PartOfQuery]) -> Vectors:
+        """The unit vectors of the parts, float32 (n, dim)."""
+        handed_in = [self._uploads.vector(part.picture) if part.picture else None for part in parts]
+        if any(part.picture and vector is None for part, vector in zip(parts, handed_in, strict=True)):
+            raise NotHere("this picture is not here any more: hand it in again")
+        encoded = iter(self._encode([_part(part) for part in parts if part.picture is None]))
+        return np.stack([next(encoded) if vector is None else vector for vector in handed_in])
+
+    def _encode(self, parts: Sequence[Part]) -> list[Vectors]:
+        """The unit vectors of the parts, float32 (dim,), encoded along with those of other questions of this moment."""
+        vectors = []
+        for part, found in zip(parts, self._batcher.ask(parts) if parts else [], strict=True):
+            if isinstance(found, QueryError) and part.text is None:
+                raise NotHere(f"no {part} is stored") from found
+            if isinstance(found, CocoSearchError):
+                raise found
+            vectors.append(found)
+        return vectors
+
+    def _encode_all(self, questions: Sequence[Sequence[Part]]) -> list[list[Vectors | CocoSearchError]]:
+        vectors = iter(self.searcher.encode([[part] for parts in questions for part in parts]))
+        return [[next(vectors) for _ in parts] for parts in questions]
+
+    def _stored(self, image_id: int) -> Image:
+        found = self.index.retrieve(self.searcher.collection("images"), [image_id]).records
+        if not found or not isinstance(found[0], Image):
+            raise NotHere(f"no image {image_id} is stored")
+        return found[0]
+
+    def _found(self, hits: Sequence[Hit], offset: int) -> list[Found]:
+        """Hits with all captions of their images."""
+        ids = list(dict.fromkeys(hit.image_id for hit in hits if isinstance(hit.record, Caption)))
+        batch = self.index.retrieve(self.searcher.collection("images"), ids).records if ids else []
+        images = {record.id: record for record in batch if isinstance(record, Image)}
+        images |= {hit.id: hit.record for hit in hits if isinstance(hit.record, Image)}
+        return [_one(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
+
+
+def _is_example(text: str) -> bool:
+    return len(text) in EXAMPLE_LENGTH and not text.isupper()
+
+
+def _one(hit: Hit, image: Image | None, rank: int) -> Found:
+    record = hit.record
+    assert record is not None
+    captions = list(image.captions) if image else []
+    text = record.text if isinstance(record, Caption) else captions[0] if captions else ""
+    return Found(
+        rank=rank,
+        score=round(hit.score, 6),
+        kind="caption" if isinstance(record, Caption) else "image",
+        id=hit.id,
+        image_id=hit.image_id,
+        split=record.split,
+        text=text,
+        captions=captions or [text],
+        picture=_picture(image) if image else f"/pictures/{hit.image_id}?v=0",
+        also=[other.id for other in hit.also],
+    )
+
+
+def _part(part: PartOfQuery) -> Part:
+    """The part as the library knows it, with a weight of 1: weights count when the vectors are added."""
+    return Part(text=part.text, image_id=part.image_id, caption_id=part.caption_id)
+
+
+def _picture(image: Image) -> str:
+    """The address of a photo, another one whenever the photo is, so that browsers may keep it for good."""
+    return f"/pictures/{image.id}?v={version(image.photo.blake2b) if image.photo else 0}"
+
+
+def version(tag: str) -> str:
+    """The part of a photo's hash that is in its address."""
+    return tag.strip('"')[:12]

@@ -1,0 +1,114 @@
+"""Pictures of the page: stored photos, scaled down, and what users hand in."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock, Semaphore
+
+import PIL.Image
+
+from search.index import Vectors
+from search.pixels import open_image, read_photo
+
+SIZES = (360, 720, 1600)  # pixels, the longer side
+CACHE_BYTES = 64 * 2**20
+UPLOADS = 256
+DECODED_AT_ONCE = 2  # a photo of 100 megapixels takes 300 MB while it is decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Jpeg:
+    """A picture ready to send; `tag` changes whenever it does."""
+
+    content: bytes
+    tag: str
+
+
+class Photos:
+    """The stored photos as JPEG; the most recently asked for are kept in memory."""
+
+    def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES) -> None:
+        self._folder = folder
+        self._left = cache_bytes
+        self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._lock = Lock()
+        self._decoding = Semaphore(DECODED_AT_ONCE)
+
+    def jpeg(self, file: str, size: int, known_tag: str | None = None) -> Jpeg:
+        """The photo `file` with its longer side at most `size` pixels; no content where its tag is `known_tag`.
+
+        Raises:
+            PhotoError: it cannot be opened, or lies outside the photo folder.
+        """
+        content, mark = read_photo(self._folder, file)
+        tag = f'"{mark.blake2b}-{size}"'
+        if tag == known_tag:
+            return Jpeg(b"", tag)
+        key = mark.blake2b, size
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return Jpeg(self._made[key], tag)
+        with self._decoding:
+            made = _scaled(content, size)
+        self._keep(key, made)
+        return Jpeg(made, tag)
+
+    def _keep(self, key: tuple[str, int], made: bytes) -> None:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = made
+                self._left -= len(made)
+            while self._left < 0:
+                self._left += len(self._made.popitem(last=False)[1])
+
+
+class Uploads:
+    """The vectors of the latest `most` pictures that were handed in, by a hash of their content. No picture is kept.
+
+    Args:
+        encode: the vector float32 (dim,) of a picture.
+    """
+
+    def __init__(self, encode: Callable[[PIL.Image.Image], Vectors], most: int = UPLOADS) -> None:
+        self._encode = encode
+        self._most = most
+        self._vectors: OrderedDict[str, Vectors] = OrderedDict()
+        self._lock = Lock()
+        self._decoding = Semaphore(DECODED_AT_ONCE)
+
+    def add(self, content: bytes) -> str:
+        """The token of a picture: the same for the same picture.
+
+        Raises:
+            PhotoError: it is no picture that can be opened, or has too many pixels.
+        """
+        token = hashlib.sha256(content).hexdigest()[:32]
+        if self.vector(token) is None:
+            with self._decoding:
+                vector = self._encode(open_image(io.BytesIO(content)))
+            with self._lock:
+                self._vectors[token] = vector
+                while len(self._vectors) > self._most:
+                    self._vectors.popitem(last=False)
+        return token
+
+    def vector(self, token: str) -> Vectors | None:
+        """float32 (dim,) of unit length; None where the token is unknown or was forgotten."""
+        with self._lock:
+            if token in self._vectors:
+                self._vectors.move_to_end(token)
+            return self._vectors.get(token)
+
+
+def _scaled(content: bytes, size: int) -> bytes:
+    photo = open_image(io.BytesIO(content), at_least=size)
+    photo.thumbnail((size, size))
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=82, progressive=True)
+    return stream.getvalue()

@@ -1,0 +1,126 @@
+"""What stands before every request: whose page is asking, how much it may send, what a browser may do with the answer.
+
+The server has no passwords, so it must not be reachable through somebody else's web page: a page at evil.example can
+make its own name point to 127.0.0.1 (DNS rebinding), or simply send requests here (CSRF). The first carries a wrong
+`Host`, the second a foreign `Origin`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+JSON_BYTES = 128 * 1024
+PICTURE_BYTES = 20 * 1024 * 1024
+INTERNAL_BYTES = 256 * 1024 * 1024
+"""The longest bodies: of a question, of a picture, and of a call from another command, which has shown its token."""
+
+
+class Protection:
+    """ASGI middleware: refuses foreign hosts and origins and bodies that are too long, and sets `HEADERS`.
+
+    Args:
+        host: the name or address that the server is bound to.
+        limits: the longest body in bytes, by path; `JSON_BYTES` elsewhere.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, limits: dict[str, int]) -> None:
+        self._app = app
+        self._host = host.lower()
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        headers = Headers(scope=scope)
+        limit = self._limits.get(scope["path"], JSON_BYTES)
+        refusal = self._refusal(headers, limit)
+        if refusal:
+            answer = JSONResponse({"error": refusal.detail}, refusal.status_code)
+            await answer(scope, receive, send_protected)
+        else:
+            await self._app(scope, _limited(receive, limit), send_protected)
+
+    def _refusal(self, headers: Headers, limit: int) -> HTTPException | None:
+        host = headers.get("host", "")
+        if not self._is_mine(host):
+            return HTTPException(403, f"this server is not called {_shown(host)}: ask it by its own address")
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return HTTPException(403, "this request was made by a page of another site")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > limit:
+            return _too_long(limit)
+        return None
+
+    def _is_mine(self, host: str) -> bool:
+        """Addresses in numbers cannot be rebound; names are ours only if we know them."""
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            known = {"localhost", self._host}
+            return name in known or (not is_loopback(self._host) and name == socket.gethostname().lower())
+        return address.is_loopback or not is_loopback(self._host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """`receive`, which raises once more than `limit` bytes came, whatever was announced."""
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_long(limit)
+        return message
+
+    return receive_limited
+
+
+def _too_long(limit: int) -> HTTPException:
+    size = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 2**10} KB"
+    return HTTPException(413, f"too much was sent: the limit is {size}")
+
+
+def _shown(host: str) -> str:
+    return repr(host[:100])

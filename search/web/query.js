@@ -1,0 +1,96 @@
+// The query: what is in the box, the parts beside it, the filters; as an address, and as a question to the API.
+
+export const PAGE = 36; // results at a time: divisible by 2, 3, 4 and 6 columns
+
+// A part is {text}, {image: id} or {picture: token}, with a weight; `box` is the text being written.
+export function emptyQuery(kept = {}) {
+  return { box: "", parts: [], to: "images", split: "", words: "", ...kept };
+}
+
+export function isEmpty(query) {
+  return !query.box.trim() && query.parts.length === 0;
+}
+
+export function hasPicture(query) {
+  return query.parts.some((part) => part.picture);
+}
+
+// A picture handed in cannot be in an address: only this browser and its server have it.
+export function toAddress(query) {
+  const given = new URLSearchParams();
+  if (query.box.trim()) given.append("q", query.box.trim());
+  const shared = query.parts.filter((part) => !part.picture);
+  for (const part of shared) {
+    if (part.text !== undefined) given.append("text", part.text);
+    else given.append("image", part.image);
+  }
+  if (shared.some((part) => part.weight !== 1)) given.append("w", shared.map((part) => part.weight).join(","));
+  if (query.to !== "images") given.append("to", query.to);
+  if (query.split) given.append("split", query.split);
+  if (query.words.trim()) given.append("words", query.words.trim());
+  const written = given.toString();
+  return written ? `/?${written}` : "/";
+}
+
+export function fromAddress(search) {
+  const given = new URLSearchParams(search);
+  const weights = (given.get("w") ?? "").split(",").map(Number);
+  const parts = [];
+  for (const [name, value] of given) {
+    if (name !== "text" && name !== "image") continue;
+    const weight = Math.max(-10, Math.min(10, weights[parts.length] || 1));
+    if (name === "text" && value.trim()) parts.push({ text: value, weight });
+    if (name === "image" && /^\d{1,15}$/.test(value)) parts.push({ image: Number(value), weight });
+  }
+  return emptyQuery({
+    box: given.get("q") ?? "",
+    parts,
+    to: given.get("to") === "captions" ? "captions" : "images",
+    split: given.get("split") ?? "",
+    words: given.get("words") ?? "",
+  });
+}
+
+export function toQuestion(query, offset) {
+  const parts = query.parts.map(({ text, image, picture, weight }) => ({ text, image_id: image, picture, weight }));
+  if (query.box.trim()) parts.unshift({ text: query.box.trim(), weight: 1 });
+  return {
+    parts,
+    to: query.to,
+    k: PAGE,
+    offset,
+    splits: query.split ? [query.split] : null,
+    words: query.words.trim() || null,
+    group: query.to === "captions",
+  };
+}
+
+// The answer as JSON; throws an Error whose message a person can read, and whose `status` is 0 where nobody answered.
+export async function ask(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw Object.assign(new Error("The server does not answer: is it still running?"), { status: 0 });
+  }
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) {
+    throw Object.assign(new Error(said.error ?? `The server answered ${answer.status}`), { status: answer.status });
+  }
+  return said;
+}
+
+export function search(query, offset, signal) {
+  return ask("/api/search", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(toQuestion(query, offset)),
+    signal,
+  });
+}
+
+export async function handIn(file) {
+  const type = file.type.startsWith("image/") ? file.type : "image/unknown";
+  return (await ask("/api/pictures", { method: "POST", headers: { "Content-Type": type }, body: file })).picture;
+}

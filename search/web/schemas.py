@@ -1,0 +1,117 @@
+"""The JSON API's requests and answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from search.index import MAX_ID
+from search.records import Kind
+
+MOST_PARTS = 16
+MOST_RESULTS = 200
+MOST_OFFSET = 10_000
+LONGEST_TEXT = 2000
+
+Id = Annotated[int, Field(ge=0, lt=MAX_ID, description="The id of a stored image (in COCO: its COCO id)")]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PartOfQuery(Strict):
+    """One ingredient: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
+
+    text: str | None = Field(default=None, min_length=1, max_length=LONGEST_TEXT)
+    image_id: Id | None = None
+    caption_id: int | None = Field(default=None, ge=0, lt=MAX_ID)
+    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="What POST /api/pictures answered")
+    weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="Negative takes away")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        given = (self.text, self.image_id, self.caption_id, self.picture)
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("give exactly one of text, image_id, caption_id and picture")
+        return self
+
+
+class Question(Strict):
+    """The weighted sum of the parts, and what is wanted of the answer."""
+
+    parts: list[PartOfQuery] = Field(min_length=1, max_length=MOST_PARTS)
+    to: Kind = "images"
+    k: int = Field(default=30, ge=1, le=MOST_RESULTS, description="How many results")
+    offset: int = Field(default=0, ge=0, le=MOST_OFFSET, description="How many results to leave out before them")
+    splits: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=20)
+    words: str | None = Field(default=None, max_length=200, description="All of them occur in the image's captions")
+    min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
+    group: bool = Field(default=False, description="One result for all captions of one image")
+    fold: bool = Field(default=False, description="One result for near-duplicates")
+
+
+class Found(BaseModel):
+    """One result. `id` is that of the image or caption, `captions` all those of the image."""
+
+    rank: int
+    score: float = Field(description="Cosine similarity")
+    kind: Literal["image", "caption"]
+    id: int
+    image_id: int
+    split: str
+    text: str = Field(description="The caption found, or the image's first one")
+    captions: list[str]
+    picture: str = Field(description="Where the picture is: append size=360, 720 or 1600")
+    also: list[int] = Field(description="Ids of results further down that this one stands for (with group or fold)")
+
+
+class Answer(BaseModel):
+    results: list[Found]
+    more: bool = Field(description="Whether there are results beyond these")
+
+
+class ImageRecord(BaseModel):
+    """One stored image."""
+
+    id: int
+    split: str
+    file: str
+    url: str | None
+    captions: list[str]
+    picture: str
+
+
+class PictureToken(BaseModel):
+    picture: str = Field(description="Names the picture in a question, until many others have come")
+
+
+class Collection(BaseModel):
+    """One collection, with all that is remembered of how it was made."""
+
+    model_config = ConfigDict(extra="allow")
+
+    collection: str
+    points: int
+    indexed_vectors: int
+    splits: dict[str, Any]
+
+
+class Collections(BaseModel):
+    dataset: str
+    collections: list[Collection]
+
+
+class Examples(BaseModel):
+    captions: list[str] = Field(description="A few captions of the index, to try")
+
+
+class Health(BaseModel):
+    status: Literal["ok"]
+    dataset: str
+    images: int
+
+
+class Failure(BaseModel):
+    error: str = Field(description="One line: what was wrong, and what to do")

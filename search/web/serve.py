@@ -1,0 +1,110 @@
+"""Running the page: one process, from the first loaded weight to the last answered request."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from search.command import note
+from search.errors import SettingsError
+from search.index import open_index
+from search.index.edge import EdgeIndex
+from search.index.running import Running, announced
+from search.retrieve import Searcher, encoder_for
+from search.settings import Settings
+from search.web.app import create_app
+from search.web.gallery import Gallery
+from search.web.protection import is_loopback
+
+LAST_SECONDS = 10  # how long requests may still take once the server was told to stop
+WAITING_CONNECTIONS = 512
+
+
+def serve(
+    settings: Settings,
+    dataset: str | None,
+    *,
+    host: str,
+    port: int,
+    model: str | None = None,
+    images: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Serves until SIGINT, which ends in KeyboardInterrupt, or SIGTERM; what is running then is finished first.
+
+    Raises:
+        SettingsError: the port is taken, or the host is no address of this machine.
+        CocoSearchError: the index or the model cannot be opened.
+    """
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
+        index = open_index(settings, writing=True)
+        searcher = Searcher(index, dataset, encoder=lambda spec: encoder_for(spec, model, device))
+        gallery = Gallery(searcher, images)
+        stack.callback(gallery.close)
+        gallery.warm_up()
+        running = None
+        if isinstance(index, EdgeIndex):
+            running = Running(_address("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, listener))
+            stack.enter_context(announced(index.path, running))
+        app = create_app(gallery, host=host, running=running)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            lifespan="off",
+            timeout_graceful_shutdown=LAST_SECONDS,
+        )
+        if not is_loopback(host):
+            note(f"warning: everybody who can reach {host} can search and see the photos: there are no passwords")
+        with _calm_end():
+            _Server(config, f"{gallery.dataset} is at {_address(host, listener)} (Ctrl-C stops it)").run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Says where it is once it answers, and signals end it in order."""
+
+    def __init__(self, config: uvicorn.Config, message: str) -> None:
+        super().__init__(config)
+        self._message = message
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        note(self._message)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        reason = "something else is listening there, choose another --port" if taken else error.strerror
+        raise SettingsError(f"cannot serve at {host}, port {port}: {reason}") from None
+    # Headers and body leave in two packets: without this, the second waits 40 ms for the client's receipt of the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    name = f"[{host}]" if ":" in host else host
+    return f"http://{name}:{listener.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def _calm_end() -> Iterator[None]:
+    """The server repeats the signal that ended it; SIGTERM would kill this process before the index is closed."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,95 @@
+"""Runs `python -m search serve` for tests, on a small index that the tests know by heart."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from search.encoder import ClipEncoder
+from search.index import Vectors
+from search.index.edge import EdgeIndex
+from search.records import Caption
+
+HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
+PHOTOS = 60
+
+
+@dataclass(frozen=True)
+class Web:
+    """A running server, its index and photos, and what is stored there, read before it was started."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    index: Path
+    photos: Path
+    encoder: ClipEncoder
+    images: dict[int, Vectors]
+    captions: dict[int, tuple[Caption, Vectors]]
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.address, timeout=60)
+
+    def nearest_images(self, vector: Vectors, without: tuple[int, ...] = ()) -> list[int]:
+        """Ids by descending cosine, by an exact product."""
+        scores = {image_id: float(each @ vector) for image_id, each in self.images.items() if image_id not in without}
+        return sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
+
+
+@contextmanager
+def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(address, process) of a server on a free port; it is stopped at the end, if it still runs."""
+    command = [sys.executable, "-m", "search", "serve", "--path", str(index), "--port", "0", *options]
+    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            line = b""
+            for line in process.stderr:
+                if b" is at http://" in line:
+                    break
+                said.write(line)
+            else:
+                said.seek(0)
+                raise AssertionError(f"no server: {said.read().decode()}")
+            yield line.decode().split(" is at ")[1].split()[0], process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=30)
+            process.stderr.read()
+
+
+def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
+    """An index of the photo set, one of whose captions tries to be a script."""
+    from ingest.__main__ import run
+
+    annotations = json.loads((photo_set / "dataset_coco.json").read_text())
+    annotations["images"][1]["sentences"][0]["raw"] = HOSTILE
+    (photo_set / "dataset_coco.json").write_text(json.dumps(annotations))
+    run(photo_set / "dataset_coco.json", photo_set / "images", model=str(model), path=folder / "index")
+    return folder / "index"
+
+
+def stored(index: Path) -> tuple[dict[int, Vectors], dict[int, tuple[Caption, Vectors]]]:
+    """Everything in the two collections: vectors by image id, captions and vectors by caption id."""
+    edge = EdgeIndex(index)
+    images: dict[int, Vectors] = {}
+    captions: dict[int, tuple[Caption, Vectors]] = {}
+    for kind in ("images", "captions"):
+        for batch in edge.scan(f"coco_{kind}", vectors=True):
+            assert batch.vectors is not None
+            for record, vector in zip(batch.records, np.asarray(batch.vectors), strict=True):
+                if isinstance(record, Caption):
+                    captions[record.id] = record, vector
+                else:
+                    images[record.id] = vector
+    edge.close()
+    return images, captions

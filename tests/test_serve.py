@@ -1,0 +1,199 @@
+"""`python -m search serve` as a process: how it starts and ends, and how other commands read its index."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import Call, ingest_options, one_line_error, write_photo_set
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from running_web import Web, serving
+
+from search.errors import CollectionMissing, IndexBusy
+from search.index import Points, Vectors, Where, open_index
+from search.index.edge import EdgeIndex
+from search.index.remote import RemoteIndex
+from search.index.running import Running, announced, find_running
+from search.index.wire import pack_vectors, pack_where, unpack_vectors, unpack_where
+from search.settings import Settings
+
+COMMANDS = (
+    ("search", "text", "Photo 3 in words", "--json"),
+    ("search", "image", 103, "--to", "captions", "-k", 7, "--json"),
+    ("search", "image", 103, "--plus", "noise", "--split", "val", "--json"),
+    ("search", "batch", "queries.txt"),
+    ("ingest", "status", "--json"),
+    ("eval", "run", "--json"),
+)
+
+
+@pytest.fixture
+def index(tmp_path: Path, clip_folder: Path, call: Call) -> Path:
+    """A small index of its own, for what changes it or ends its server."""
+    photos = write_photo_set(tmp_path / "photos", photos=12)
+    path = tmp_path / "index"
+    assert call("ingest", *ingest_options(photos, clip_folder, ["--path", str(path)]))[0] == 0
+    return path
+
+
+def test_other_commands_answer_the_same_while_it_runs(call: Call, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "queries.txt").write_text("Photo 3\nPhoto 5 in words\n")
+    alone = [call(*command, "--path", index) for command in COMMANDS]
+    assert {code for code, _, _ in alone} == {0}
+    with serving(index) as (_, process):
+        together = [call(*command, "--path", index) for command in COMMANDS]
+        status = call("ingest", "status", "--path", index)[1]
+    for command, before, during in zip(COMMANDS, alone, together, strict=True):
+        if command[0] == "eval":  # which says how long it took, and through what
+            before, during = (scores(each) for each in (before, during))
+        assert during == before, command
+    assert f"through python -m search serve, process {process.pid}" in status
+
+
+def scores(result: tuple[int, str, str]) -> tuple[int, str, str]:
+    said = json.loads(result[1])
+    return result[0], json.dumps({key: said[key] for key in ("image-to-text", "text-to-image")}), ""
+
+
+def test_commands_that_write_say_who_has_the_index(call: Call, index: Path, clip_folder: Path) -> None:
+    place = ["--path", str(index)]
+    with serving(index) as (address, process):
+        for command in (
+            ("ingest", *ingest_options(index.parent / "photos", clip_folder, place)),
+            ("ingest", "drop", "--dataset", "coco", "--yes", *place),
+            ("search", "serve", *place),
+        ):
+            error = one_line_error(call(*command))
+            assert f"process {process.pid}: python -m search serve, at {address}" in error
+            assert "stop it" in error
+    assert call("ingest", "drop", "--dataset", "coco", "--yes", *place)[0] == 0
+
+
+def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> None:
+    index = open_index(Settings(index_path=web.index))
+    assert isinstance(index, RemoteIndex)
+    assert index.count("coco_captions", where=Where(splits=("val",), max_position=1)) == 40
+    assert [len(batch.records) for batch in index.scan("coco_captions")] == [300]
+    read = index.retrieve("coco_images", [130, 7, 110], vectors=True)
+    assert [record.id for record in read.records] == [130, 110]
+    assert read.vectors is not None
+    assert (read.vectors[1] == web.images[110]).all()
+    [hits] = index.query("coco_images", read.vectors[:1], 3, exact=True, payload=False, offset=1)
+    assert [hit.id for hit in hits] == web.nearest_images(web.images[130])[1:4]
+    assert hits[0].record is None
+    info = index.info("coco_images")
+    assert (info.points, info.spec) == (60, index.spec("coco_images"))
+    with pytest.raises(CollectionMissing, match="no collection coco_videos"):
+        index.count("coco_videos")
+    for write in (
+        lambda: index.create(info.spec),
+        lambda: index.upsert("coco_images", Points(read.records, read.vectors)),
+        lambda: index.optimize("coco_images"),
+        lambda: index.drop("coco_images"),
+    ):
+        with pytest.raises(IndexBusy, match="python -m search serve"):
+            write()
+    index.close()
+
+
+@given(arrays.arrays("float32", st.tuples(st.integers(0, 3), st.integers(1, 5))))
+def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
+    back = unpack_vectors(json.loads(json.dumps(pack_vectors(vectors))))
+    assert back.tobytes() == vectors.tobytes()
+    assert back.shape == vectors.shape
+
+
+@given(
+    st.builds(
+        Where,
+        splits=st.none() | st.lists(st.text()).map(tuple),
+        ids=st.none() | st.lists(st.integers(0, 2**63)).map(tuple),
+        words=st.none() | st.text(),
+        max_position=st.none() | st.integers(0, 9),
+    )
+)
+def test_filters_travel_unchanged(where: Where) -> None:
+    assert unpack_where(json.loads(json.dumps(pack_where(where)))) == where
+
+
+def test_a_dead_server_is_nobodys_owner(index: Path) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        gone = Running(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    with announced(index, gone):
+        assert find_running(index) is None
+        assert isinstance(open_index(Settings(index_path=index)), EdgeIndex)
+    (index / ".serve.json").write_text("{broken")
+    assert find_running(index) is None
+
+
+def test_another_server_on_the_old_port_is_not_believed(web: Web, index: Path) -> None:
+    """The file of a server that was killed, whose port another one has now."""
+    with announced(index, Running(web.address)):
+        assert isinstance(open_index(Settings(index_path=index)), EdgeIndex)
+
+
+def test_it_finishes_what_it_has_begun(index: Path) -> None:
+    with serving(index) as (address, process):
+        assert (index / ".serve.json").exists()
+        to = urlsplit(address)
+        connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+        connection.putrequest("POST", "/api/pictures")
+        photo = (index.parent / "photos/images/val2014/COCO_val2014_000000000103.jpg").read_bytes()
+        connection.putheader("Content-Type", "image/jpeg")
+        connection.putheader("Content-Length", str(len(photo)))
+        connection.endheaders()
+        connection.send(photo[:1000])
+        wait_for_other_requests(address)
+        process.send_signal(signal.SIGTERM)
+        threading.Event().wait(0.5)
+        connection.send(photo[1000:])
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert "picture" in json.loads(answer.read())
+        connection.close()
+        assert process.wait(timeout=30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert not (index / ".serve.json").exists()
+
+
+def wait_for_other_requests(address: str) -> None:
+    """Requests that were sent before have reached the application once a later one is answered."""
+    to = urlsplit(address)
+    connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_ctrl_c_ends_it(index: Path) -> None:
+    with serving(index) as (_, process):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert not (index / ".serve.json").exists()
+
+
+def test_a_port_that_is_taken(call: Call, index: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        error = one_line_error(call("search", "serve", "--path", index, "--port", port))
+    assert f"port {port}" in error
+    assert "--port" in error
+    assert "no-such-host.invalid" in one_line_error(call("search", "serve", "--host", "no-such-host.invalid"))
+
+
+def test_an_index_that_is_not_there(call: Call) -> None:
+    error = one_line_error(call("search", "serve", "--path", "nothing", "--port", 0))
+    assert "run `python -m ingest run`" in error
+    assert not Path("nothing").exists()

@@ -1,0 +1,419 @@
+"""The JSON API over real HTTP: the right answers, and none that it should not give."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import PIL.Image
+import pytest
+from running_web import HOSTILE, PHOTOS, Web
+
+from search.index import Vectors
+
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture
+def client(web: Web) -> Iterator[httpx.Client]:
+    with web.client() as made:
+        yield made
+
+
+def ask(client: httpx.Client, *parts: dict[str, Any], **wishes: Any) -> dict[str, Any]:
+    answer = client.post("/api/search", json={"parts": parts, **wishes})
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids(answer: dict[str, Any]) -> list[int]:
+    return [result["id"] for result in answer["results"]]
+
+
+def error_of(answer: httpx.Response, status: int) -> str:
+    """The message of a failure: one line, in the one form that failures have."""
+    assert answer.status_code == status, answer.text
+    said = answer.json()
+    assert list(said) == ["error"]
+    assert "\n" not in said["error"]
+    assert "Traceback" not in said["error"]
+    return str(said["error"])
+
+
+def unit(vector: Vectors) -> Vectors:
+    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
+
+
+def picture(number: int, web: Web) -> bytes:
+    return (web.photos / f"images/val2014/COCO_val2014_{number:012d}.jpg").read_bytes()
+
+
+def png(size: tuple[int, int], mode: str = "1") -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.new(mode, size).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None:
+    [vector] = web.encoder.encode_texts(["Photo 7 in words"])
+    answer = ask(client, {"text": "Photo 7 in words"}, k=12)
+    assert ids(answer) == web.nearest_images(vector)[:12]
+    assert answer["more"] is True
+    first = answer["results"][0]
+    assert first["rank"] == 1
+    assert first["score"] == pytest.approx(float(web.images[first["id"]] @ vector), abs=1e-5)
+    assert first["captions"] == [web.captions[(first["id"] - 100) * 10 + place][0].text for place in range(5)]
+
+
+def test_parts_are_added_and_taken_away(web: Web, client: httpx.Client) -> None:
+    [text] = web.encoder.encode_texts(["noise"])
+    vector = unit(text + 0.5 * web.images[110] - 2 * web.images[120])
+    parts: list[dict[str, Any]] = [{"text": "noise"}, {"image_id": 110, "weight": 0.5}, {"image_id": 120, "weight": -2}]
+    assert ids(ask(client, *parts, k=20)) == web.nearest_images(vector, without=(110, 120))[:20]
+
+
+def test_a_picture_that_is_handed_in(web: Web, client: httpx.Client) -> None:
+    first, again = (client.post("/api/pictures", content=picture(105, web), headers=JPEG).json() for _ in range(2))
+    assert first == again
+    best = ask(client, {"picture": first["picture"]}, k=3)["results"][0]
+    assert best["id"] == 105
+    assert best["score"] == pytest.approx(1, abs=1e-4)
+    vector = unit(web.images[105] - web.images[106])
+    answer = ask(client, {"picture": first["picture"]}, {"image_id": 106, "weight": -1}, k=5)
+    assert ids(answer) == web.nearest_images(vector, without=(106,))[:5]
+    assert "hand it in again" in error_of(client.post("/api/search", json={"parts": [{"picture": "0" * 32}]}), 404)
+
+
+def test_captions_are_found_one_by_one_or_by_photo(web: Web, client: httpx.Client) -> None:
+    scores = {caption_id: float(vector @ web.images[130]) for caption_id, (_, vector) in web.captions.items()}
+    ranked = sorted(scores, key=lambda caption_id: (-scores[caption_id], caption_id))
+    answer = ask(client, {"image_id": 130}, to="captions", k=10)
+    assert ids(answer) == ranked[:10]
+    assert answer["results"][0]["text"] == web.captions[ranked[0]][0].text
+    photos = [web.captions[caption_id][0].image_id for caption_id in ranked]
+    grouped = ask(client, {"image_id": 130}, to="captions", k=10, group=True)["results"]
+    assert [result["image_id"] for result in grouped] == list(dict.fromkeys(photos))[:10]
+    same = [caption_id for caption_id in ranked if web.captions[caption_id][0].image_id == grouped[0]["image_id"]]
+    assert [grouped[0]["id"], *grouped[0]["also"]] == same
+
+
+def test_pages_continue_each_other(client: httpx.Client) -> None:
+    whole = ask(client, {"text": "noise"}, k=PHOTOS)
+    pages = [ask(client, {"text": "noise"}, k=25, offset=offset) for offset in (0, 25, 50)]
+    assert [image_id for page in pages for image_id in ids(page)] == ids(whole)
+    assert [page["more"] for page in pages] == [True, True, False]
+    assert [page["results"][0]["rank"] for page in pages] == [1, 26, 51]
+    assert ask(client, {"text": "noise"}, offset=PHOTOS) == {"results": [], "more": False}
+
+
+def test_filters(web: Web, client: httpx.Client) -> None:
+    found = ask(client, {"text": "noise"}, splits=["val"], k=200)["results"]
+    assert len(found) == PHOTOS // 3
+    assert {result["split"] for result in found} == {"val"}
+    assert ids(ask(client, {"text": "noise"}, words="Photo 17")) == [117]
+    least = ask(client, {"image_id": 103}, k=200, min_score=0.9)["results"]
+    assert len(least) == sum(float(vector @ web.images[103]) >= 0.9 for key, vector in web.images.items() if key != 103)
+    refused = client.post("/api/search", json={"parts": [{"text": "noise"}], "splits": ["dev"]})
+    assert "no split 'dev'" in error_of(refused, 422)
+
+
+def test_fifty_clients_at_once_get_what_each_gets_alone(web: Web, client: httpx.Client) -> None:
+    alone = [ask(client, {"text": f"sentence number {number}"}, k=5) for number in range(50)]
+
+    def together(number: int) -> dict[str, Any]:
+        with web.client() as mine:
+            return ask(mine, {"text": f"sentence number {number}"}, k=5)
+
+    with ThreadPoolExecutor(50) as clients:
+        answers = list(clients.map(together, range(50)))
+    for lone, answer in zip(alone, answers, strict=True):
+        scores = [[result["score"] for result in each["results"]] for each in (lone, answer)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # a batch may round otherwise
+        assert answer["results"][0]["id"] == lone["results"][0]["id"] or scores[0][0] - scores[0][1] < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("question", "about"),
+    [
+        ({}, "parts"),
+        ({"parts": []}, "parts"),
+        ({"parts": [{"text": "a"}] * 17}, "parts"),
+        ({"parts": [{}]}, "exactly one"),
+        ({"parts": [{"text": "a", "image_id": 1}]}, "exactly one"),
+        ({"parts": [{"text": "a" * 2001}]}, "2000"),
+        ({"parts": [{"text": " "}]}, "empty"),
+        ({"parts": [{"text": "\ud800"}]}, "parts.0.text"),
+        ({"parts": [{"text": "a", "weight": 1e9}]}, "weight"),
+        ({"parts": [{"text": "a", "weight": float("nan")}]}, "weight"),
+        ({"parts": [{"text": "a", "weight": 0}]}, "cancel"),
+        ({"parts": [{"text": "a"}, {"text": "a", "weight": -1}]}, "cancel"),
+        ({"parts": [{"image_id": -1}]}, "image_id"),
+        ({"parts": [{"image_id": 2**64}]}, "image_id"),
+        ({"parts": [{"picture": "../../etc/passwd"}]}, "picture"),
+        ({"parts": [{"text": "a"}], "k": 201}, "k"),
+        ({"parts": [{"text": "a"}], "k": 0}, "k"),
+        ({"parts": [{"text": "a"}], "offset": 10_001}, "offset"),
+        ({"parts": [{"text": "a"}], "to": "videos"}, "to"),
+        ({"parts": [{"text": "a"}], "words": "w" * 201}, "words"),
+        ({"parts": [{"text": "a"}], "path": "/etc"}, "path"),
+    ],
+)
+def test_questions_that_are_refused(client: httpx.Client, question: object, about: str) -> None:
+    body = json.dumps(question)
+    headers = {"Content-Type": "application/json"}
+    assert about in error_of(client.post("/api/search", content=body, headers=headers), 422)
+
+
+def test_bodies_that_are_no_questions(client: httpx.Client) -> None:
+    as_json = {"Content-Type": "application/json"}
+    error_of(client.post("/api/search", content=b"{", headers=as_json), 422)
+    error_of(client.post("/api/search", content=b"[" * 100_000, headers=as_json), 400)
+    error_of(client.post("/api/search", content=b"1" * 100_000, headers=as_json), 400)
+    assert "128 KB" in error_of(client.post("/api/search", content=b" " * 200_000, headers=as_json), 413)
+    good = json.dumps({"parts": [{"text": "a"}]}).encode()
+    for other in ("text/plain", "application/x-www-form-urlencoded"):  # what a form of another site can send
+        error_of(client.post("/api/search", content=good, headers={"Content-Type": other}), 422)
+
+
+def test_a_large_upload_is_refused_early_and_takes_no_memory(web: Web, client: httpx.Client) -> None:
+    assert "20 MB" in error_of(client.post("/api/pictures", content=b"x" * (21 << 20), headers=JPEG), 413)
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(300):
+            yield b"x" * (1 << 20)
+
+    before = memory(web)
+    answer = client.post("/api/pictures", content=endless(), headers=JPEG)  # in chunks: no Content-Length
+    assert "20 MB" in error_of(answer, 413)
+    assert memory(web) - before < 100 << 20
+
+
+def memory(web: Web) -> int:
+    """Bytes that the server's process has in memory, at its highest."""
+    status = Path(f"/proc/{web.process.pid}/status")
+    if not status.exists():
+        pytest.skip("this system does not say how much memory a process takes")
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) << 10
+
+
+@pytest.mark.parametrize(
+    ("content", "about"),
+    [
+        (b"", "not a picture"),
+        (b"no picture", "not a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
+        (png((15_000, 15_000)), "megapixels"),
+        (png((30_000, 10)), "as long as wide"),
+        (png((64, 64), "RGB")[:70], "truncated"),
+    ],
+    ids=["empty", "text", "svg", "bomb", "strip", "truncated"],
+)
+def test_pictures_that_are_refused(client: httpx.Client, content: bytes, about: str) -> None:
+    assert about in error_of(client.post("/api/pictures", content=content, headers=JPEG), 422)
+
+
+def test_a_picture_must_say_that_it_is_one(web: Web, client: httpx.Client) -> None:
+    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/json"):
+        answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
+        assert "Content-Type" in error_of(answer, 415)
+
+
+def test_photos_are_sent_in_the_sizes_asked_for(web: Web, client: httpx.Client) -> None:
+    def size(address: str) -> tuple[int, int]:
+        answer = client.get(address)
+        assert answer.headers["content-type"] == "image/jpeg"
+        return PIL.Image.open(io.BytesIO(answer.content)).size
+
+    assert size("/pictures/101") == (160, 120)
+    assert size("/pictures/101?size=360") == (160, 120)  # never larger than it is
+    error_of(client.get("/pictures/101?size=100000"), 422)
+    PIL.Image.new("RGB", (2000, 1000)).save(web.photos / "images/val2014/COCO_val2014_000000000102.jpg")
+    assert size("/pictures/102?size=720") == (720, 360)
+    assert size("/pictures/102?size=360") == (360, 180)
+
+
+def test_browsers_keep_photos(client: httpx.Client) -> None:
+    named = client.get("/api/images/104").json()["picture"]
+    first = client.get(f"{named}&size=360")
+    assert "immutable" in first.headers["cache-control"]
+    plain = client.get("/pictures/104?size=360")
+    assert plain.headers["cache-control"] == "no-cache"
+    assert plain.headers["etag"] == first.headers["etag"]
+    again = client.get("/pictures/104?size=360", headers={"If-None-Match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for path in ("/", "/page.js", "/page.css"):
+        tag = client.get(path).headers["etag"]
+        assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+
+
+def raw(web: Web, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> httpx.Response:
+    """An answer to a path that is sent exactly as it is."""
+    address = urlsplit(web.address)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.putrequest(method, path, skip_host=headers is not None and "Host" in headers)
+    for name, value in (headers or {}).items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    made = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    connection.close()
+    return made
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../pyproject.toml",
+        "/page.py",
+        "/app.py",
+        "/..%2fapp.py",
+        "//etc/passwd",
+        "/pictures/../../../../etc/passwd",
+        "/pictures/..%2f..%2f..%2fetc%2fpasswd",
+        "/docs",
+        "/redoc",
+        "/static/../app.py",
+    ],
+)
+def test_no_path_leads_to_a_file(web: Web, path: str) -> None:
+    error_of(raw(web, path), 404)
+
+
+def test_what_is_not_there(web: Web, client: httpx.Client) -> None:
+    assert "no image 7 is stored" in error_of(client.get("/api/images/7"), 404)
+    assert "no image 7 is stored" in error_of(client.get("/pictures/7"), 404)
+    assert "no image 7 is stored" in error_of(client.post("/api/search", json={"parts": [{"image_id": 7}]}), 404)
+    assert "no caption 99999" in error_of(client.post("/api/search", json={"parts": [{"caption_id": 99999}]}), 404)
+    for path in ("/pictures/passwd", "/pictures/-1", f"/pictures/{2**70}", "/api/images/%00"):
+        error_of(client.get(path), 422)
+    error_of(client.delete("/api/images/101"), 405)
+    error_of(client.post("/healthz"), 405)
+    photo = web.photos / "images/val2014/COCO_val2014_000000000108.jpg"
+    photo.unlink()
+    assert "no such file" in error_of(client.get("/pictures/108"), 404)
+    photo.symlink_to(web.photos / "dataset_coco.json")
+    assert "out of the photo folder" in error_of(client.get("/pictures/108"), 404)
+
+
+def test_every_answer_is_protected(web: Web, client: httpx.Client) -> None:
+    answers = [
+        client.get("/"),
+        client.get("/page.js"),
+        client.get("/healthz"),
+        client.get("/pictures/101"),
+        client.get("/nothing"),
+        client.post("/api/search", json={}),
+        client.post("/api/pictures", content=b"x" * (21 << 20), headers=JPEG),
+        raw(web, "/", {"Host": "evil.example"}),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 404, 422, 413, 403]
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in answer.headers
+        assert "server" not in answer.headers
+
+
+def test_other_sites_cannot_ask(web: Web, client: httpx.Client) -> None:
+    port = urlsplit(web.address).port
+    for host in (
+        "evil.example",
+        f"evil.example:{port}",
+        "127.0.0.1.evil.example",
+        "localhost.",
+        "",
+        "203.0.113.5",
+        "[",
+    ):
+        error_of(raw(web, "/api/collections", {"Host": host}), 403)
+    for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST:1"):
+        assert raw(web, "/api/collections", {"Host": host}).status_code == 200
+    question = {"parts": [{"text": "a"}]}
+    for origin in ("http://evil.example", "null", f"http://localhost:{port}", "http://127.0.0.1:1"):
+        error_of(client.post("/api/search", json=question, headers={"Origin": origin}), 403)
+    assert client.post("/api/search", json=question, headers={"Origin": web.address}).status_code == 200
+
+
+def test_what_it_says_about_itself(web: Web, client: httpx.Client) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "dataset": "coco", "images": PHOTOS}
+    said = client.get("/api/collections").json()
+    assert [each["collection"] for each in said["collections"]] == ["coco_images", "coco_captions"]
+    assert [each["points"] for each in said["collections"]] == [PHOTOS, 5 * PHOTOS]
+    examples = client.get("/api/examples").json()["captions"]
+    texts = {caption.text: caption.image_id for caption, _ in web.captions.values()}
+    assert len({texts[example] for example in examples}) == len(examples) == 6
+    record = client.get("/api/images/101").json()
+    assert record["captions"][0] == HOSTILE
+    assert record["file"] == "val2014/COCO_val2014_000000000101.jpg"
+
+
+def test_the_api_is_described(client: httpx.Client) -> None:
+    described = client.get("/openapi.json").json()
+    assert described["openapi"].startswith("3.")
+    assert set(described["paths"]) == {
+        "/api/search", "/api/images/{image_id}", "/api/collections", "/api/examples", "/healthz", "/api/pictures",
+        "/pictures/{image_id}",
+    }  # fmt: skip
+
+    def check(node: Any) -> None:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                assert node["$ref"].rpartition("/")[2] in described["components"]["schemas"]
+            for value in node.values():
+                check(value)
+        elif isinstance(node, list):
+            for value in node:
+                check(value)
+
+    check(described["paths"])
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    assert answer["content"]["application/json"]["schema"]["$ref"].endswith("/Failure")
+            assert {"403", "413", "422", "500"} <= set(operation["responses"])
+
+
+def test_the_index_is_for_those_who_have_the_token(web: Web, client: httpx.Client) -> None:
+    file = web.index / ".serve.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    said = json.loads(file.read_text())
+    assert (said["pid"], said["address"]) == (web.process.pid, web.address)
+    call: dict[str, Any] = {"method": "collections", "collection": None, "arguments": {}}
+    for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}):
+        error_of(client.get("/internal/index", headers=headers), 401)
+        error_of(client.post("/internal/index", json=call, headers=headers), 401)
+    good = {"Authorization": f"Bearer {said['token']}"}
+    assert client.post("/internal/index", json=call, headers=good).json() == {"part": ["coco_captions", "coco_images"]}
+    drop = {"method": "drop", "collection": "coco_images", "arguments": {}}
+    assert "cannot answer 'drop'" in client.post("/internal/index", json=drop, headers=good).json()["message"]
+
+
+def test_a_client_that_goes_away_does_no_harm(web: Web, client: httpx.Client) -> None:
+    address = urlsplit(web.address)
+    for sent in (
+        b"GET / HT",
+        b"POST /api/pictures HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nxx",
+        os.urandom(99),
+    ):
+        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
+            connection.sendall(sent)
+    assert client.get("/healthz").status_code == 200
