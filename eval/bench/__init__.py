@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from enum import Enum
 from itertools import cycle, islice
 from pathlib import Path
@@ -83,25 +84,25 @@ def bench_search(
     dim: DimOption = 512,
     rounds: RoundsOption = 1,
     model: Annotated[
-        str | None, typer.Option(help="For the command's cold start: name or folder (default: the demo's tiny CLIP)")
+        str | None, typer.Option(help="For the command and the page: name or folder (default: the demo's tiny CLIP)")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One query at a time: the embedded engine beside qdrant-client's local mode; the command beside its model."""
-    from eval.bench import search
+    """One query at a time: the embedded engine beside local mode; the command and the page beside their model."""
+    from eval.bench import search, surroundings
     from ingest.demo import MODEL
 
     sizes = [(points, True) for points in exact or [5000]] + [(points, False) for points in hnsw or [123_000]]
     jobs = [search.Job(points, dim, queries, exactly) for points, exactly in sizes]
-    name = model or str(MODEL)
-    starts = search.cold_starts(name, rounds)
+    around = surroundings.measured_around(model or str(MODEL), queries, rounds)
     engines = [(job, search.compare(job, rounds)) for job in jobs]
     if as_json:
-        typer.echo(json.dumps(search.as_json(engines, starts), indent=1))
+        found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
+        typer.echo(json.dumps(found, indent=1))
         return
     for job, measured in engines:
-        typer.echo(search.engines_table(job, measured) + "\n")
-    typer.echo(search.start_table("the demo's tiny CLIP" if model is None else model, starts))
+        typer.echo(search.table(job, measured) + "\n")
+    typer.echo(surroundings.table(model or "the demo's tiny CLIP", around))
 
 
 @app.command("scale")

@@ -1,33 +1,22 @@
-"""How long one query takes: the embedded engine beside qdrant-client's local mode, and the command beside its model."""
+"""How long one query takes: the embedded engine beside qdrant-client's local mode."""
 
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from eval.bench.filling import fill, questions, room_for, specification
-from eval.bench.measure import Measured, in_turn, measure, median_peak
-from search.errors import CocoSearchError
+from eval.bench.measure import Measured, in_turn, median_peak
 from search.index import Index
 
 LIMIT = 10
 WARM_UP = 5  # queries that are not counted
-QUESTION = "a dog on a beach"
-BARE = """
-import sys, torch
-from sentence_transformers import SentenceTransformer
-SentenceTransformer(sys.argv[1], device="cpu").encode([sys.argv[2]])
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +43,6 @@ class Latency:
     build_seconds: float
     indexed: int
     found: float
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Seconds until `search text` has answered, and until sentence-transformers alone has encoded the same text."""
-
-    command: float
-    bare: float
 
 
 def compare(job: Job, rounds: int) -> dict[str, list[Measured[Latency]]]:
@@ -120,68 +101,17 @@ def _ask(index: Index, job: Job) -> Latency:
     )
 
 
-def cold_starts(model: str, rounds: int) -> list[Start]:
-    """`python -m search text` on an index of three images, and the model alone, in turn, in processes of their own.
-
-    Raises:
-        CocoSearchError: there is no such model, or one of the two failed.
-    """
-    with TemporaryDirectory() as folder:
-        name = measure(_three_images, (folder, model)).found
-        command = [sys.executable, "-m", "search", "text", QUESTION, "--path", folder, "--device", "cpu"]
-        bare = [sys.executable, "-c", BARE, name, QUESTION]
-        return [Start(_seconds(command), _seconds(bare)) for _ in range(rounds)]
-
-
-def _three_images(job: tuple[str, str]) -> str:
-    """Makes the index in a folder; the name by which sentence-transformers knows the model."""
-    from eval.bench.ingest import empty_annotations
-    from ingest.pipeline import collection_specs
-    from search.encoder import ClipEncoder, locate
-    from search.index import Points
-    from search.index.edge import EdgeIndex
-    from search.records import Image
-
-    folder, model = job
-    encoder = ClipEncoder(model, device="cpu")
-    images = [Image(number, "test", number, f"{number}.jpg", None, (QUESTION,)) for number in range(3)]
-    specs = collection_specs(empty_annotations(images), (images, []), Path(folder), encoder, "bench")
-    index = EdgeIndex(Path(folder))
-    for spec in specs:
-        index.create(spec)
-    index.upsert(specs[0].collection, Points(images, encoder.encode_texts([QUESTION, "a zebra", "a train"])))
-    index.close()
-    return locate(model).name
-
-
-def _seconds(command: Sequence[str]) -> float:
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()
-        raise CocoSearchError(f"{' '.join(command[1:4])} failed: {reason[-1] if reason else done.returncode}")
-    return time.perf_counter() - start
-
-
-def as_json(
-    engines: Sequence[tuple[Job, dict[str, list[Measured[Latency]]]]], starts: Sequence[Start]
-) -> dict[str, Any]:
+def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> dict[str, Any]:
     return {
-        "engines": [
-            {
-                **asdict(job),
-                **{
-                    name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs]
-                    for name, runs in measured.items()
-                },
-            }
-            for job, measured in engines
-        ],
-        "cold_start": [asdict(start) for start in starts],
+        **asdict(job),
+        **{
+            name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs]
+            for name, runs in measured.items()
+        },
     }
 
 
-def engines_table(job: Job, measured: dict[str, list[Measured[Latency]]]) -> str:
+def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
     """Medians of the rounds, and how much longer each takes than the embedded engine."""
     ours = measured["embedded"]
     way = "exact" if job.exact else "HNSW" if ours[0].found.indexed else "HNSW asked for, but too few: a scan"
@@ -206,21 +136,6 @@ def engines_table(job: Job, measured: dict[str, list[Measured[Latency]]]) -> str
     whole, bare = (_median(ours, each) for each in (lambda found: found.median_ms, lambda found: found.bare_ms))
     lines.append(f"of the embedded engine's time {100 * bare / whole:.0f}% is the search, the rest payloads")
     return "\n".join(lines)
-
-
-def start_table(model: str, starts: Sequence[Start]) -> str:
-    """Medians, and what the command adds to its model."""
-    command = statistics.median(start.command for start in starts)
-    bare = statistics.median(start.bare for start in starts)
-    ratio = statistics.median(start.command / start.bare for start in starts)
-    return "\n".join(
-        [
-            f"cold start with {model}, {len(starts)} rounds in turn",
-            f"python -m search text                  {command:>7.2f} s",
-            f"importing and loading the model alone  {bare:>7.2f} s",
-            f"the command / the model alone          {ratio:>7.2f}",
-        ]
-    )
 
 
 def _median(runs: Sequence[Measured[Latency]], of: Callable[[Latency], float]) -> float:
