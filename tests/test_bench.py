@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Call, one_line_error
 
-from eval.bench import cost, evaluation, scale, search, vectors
+from eval.bench import cost, evaluation, scale, search, surroundings, vectors
 from eval.bench.filling import room_for
 from eval.bench.measure import Measured, measure
 from search.errors import CocoSearchError, EvaluationError
@@ -101,21 +101,37 @@ def test_contestants_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch)
         evaluation.compare(evaluation.Job(1, 1, 2), 1)
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_both_engines_answer(exact: bool) -> None:
+    job = search.Job(points=40, dim=8, queries=3, exact=exact)
+    found = search.as_json(job, search.compare(job, 1))
+    assert (found["points"], found["exact"]) == (40, exact)
+    for engine in ("embedded", "local_mode"):
+        [run] = found[engine]
+        assert run["found"] == 1  # of the exact ten best
+        assert run["p95_ms"] >= run["median_ms"] > 0
+
+
+@pytest.mark.slow
 def test_search(call: Call) -> None:
     sizes = ["--exact", 40, "--hnsw", 50, "--queries", 3, "--dim", 8, "--rounds", 1]
     code, out, err = call("eval", "bench", "search", *sizes, "--json")
     assert code == 0, err
     found = json.loads(out)
-    exact, hnsw = found["engines"]
-    assert (exact["points"], exact["exact"], hnsw["points"], hnsw["exact"]) == (40, True, 50, False)
-    for engine in ("embedded", "local_mode"):
-        [run] = exact[engine]
-        assert run["found"] == 1  # of the exact ten best
-        assert run["p95_ms"] >= run["median_ms"] > 0
+    assert [(job["points"], job["exact"]) for job in found["engines"]] == [(40, True), (50, False)]
     [start] = found["starts"]
-    assert min(start["command"], start["bare"]) > 0
     [page] = found["pages"]
-    assert min(page.values()) > 0
+    assert min(*start.values(), *page.values()) > 0
+
+
+def test_what_the_command_and_the_page_add_by_hand() -> None:
+    around = surroundings.Around(
+        [surroundings.Start(3.0, 2.0)] * 3, [surroundings.Page(20.0, 5.0, 4.0), surroundings.Page(10.0, 5.0, 6.0)]
+    )
+    said = surroundings.table("some-model", around)
+    assert "command / this 1.50" in said
+    assert "15.0 ms" in said
+    assert "encoding is 33%" in said
 
 
 def test_the_latency_table_says_who_answered() -> None:
@@ -146,6 +162,11 @@ def test_fits_of_hand_made_data() -> None:
     squared = cost.power([10, 20, 40], [300, 1200, 4800])
     assert (squared.a, squared.b, squared.worst) == pytest.approx((3, 2, 0))
     assert squared.at(100) == pytest.approx(30_000)
+    assert cost.power([10, 20, 40], [300, 1200, 4800], least=1) == squared
+    # 8, 4 and 8 at 1, 2 and 4 look like n^0, and as a n they are best with a = (8 * 2 * 2) ** (1 / 3).
+    held = cost.power([1, 2, 4], [8, 4, 8], least=1)
+    assert (held.a, held.b, held.held) == pytest.approx((32 ** (1 / 3), 1, True))
+    assert held.at(8) == pytest.approx(8 * 32 ** (1 / 3))
     # Through (1, 1), (2, 2) and (3, 6) the best line is -2 + 2.5 n, which is -2 + 2.5 = 0.5 where 1 was measured.
     crooked = cost.line([1, 2, 3], [1, 2, 6])
     assert (crooked.a, crooked.b, crooked.worst) == pytest.approx((-2, 2.5, 0.5))
@@ -191,6 +212,12 @@ def test_what_more_vectors_need_by_hand() -> None:
     known = cost.need("few", 2000, growth, node_memory_gib=5)
     assert (known.nodes, known.build_hours.basis, known.build_hours.times) == (1, "measured", 0.5)
     assert known.build_hours.value == pytest.approx(1 / 3600)
+
+
+def test_the_shortest_times_of_several_rounds_count() -> None:
+    [one] = samples(1000)
+    slow_build, slow_query = replace(one, build_seconds=99.0, median_ms=1.5), replace(one, median_ms=9.0, p95_ms=9.9)
+    assert scale.quickest([slow_build, slow_query]) == replace(one, median_ms=1.5)
 
 
 def test_a_server_does_not_say_what_it_takes() -> None:

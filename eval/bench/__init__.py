@@ -113,6 +113,7 @@ def bench_scale(
     largest: Annotated[int | None, typer.Option(min=100, help="One size more, such as 300000")] = None,
     dim: DimOption = 512,
     queries: Annotated[int, typer.Option(min=1, help="How many, one at a time, at each size")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each size is measured; the shortest times count")] = 1,
     quantization: Annotated[
         list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
     ] = None,
@@ -127,5 +128,5 @@ def bench_scale(
     if len(set(sizes)) < cost.FEWEST_SIZES:
         raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
     ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
-    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, node_memory) for way in ways]
+    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
     typer.echo(json.dumps(scale.as_json(scales), indent=1) if as_json else scale.table(scales, dim, node_memory))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -41,7 +41,8 @@ class Sample:
 class Fit:
     """`a + b * n` (a line) or `a * n ** b` (a power), by least squares, of a power in logarithms.
 
-    `worst` is the largest relative error over what was measured; `sizes` are those.
+    `worst` is the largest relative error over what was measured; `sizes` are those. `held`: the exponent was found to
+    be smaller, and is held at the least that is possible.
     """
 
     shape: Literal["line", "power"]
@@ -49,6 +50,7 @@ class Fit:
     b: float
     worst: float
     sizes: tuple[int, ...]
+    held: bool = False
 
     def at(self, n: float) -> float:
         return self.a + self.b * n if self.shape == "line" else self.a * n**self.b
@@ -60,7 +62,7 @@ class Fit:
 
     def __str__(self) -> str:
         formula = f"{self.a:.3g} + {self.b:.4g} n" if self.shape == "line" else f"{self.a:.3g} n^{self.b:.2f}"
-        return f"{formula} (at most {100 * self.worst:.0f}% off)"
+        return f"{formula}{', exponent held' if self.held else ''} (at most {100 * self.worst:.0f}% off)"
 
 
 def line(sizes: Sequence[int], values: Sequence[float]) -> Fit:
@@ -69,9 +71,16 @@ def line(sizes: Sequence[int], values: Sequence[float]) -> Fit:
     return _fit("line", a, b, sizes, values)
 
 
-def power(sizes: Sequence[int], values: Sequence[float]) -> Fit:
-    """Values above 0. Raises EvaluationError where there are fewer than three sizes."""
-    b, a = _least_squares(sizes, np.log(sizes), np.log(values))
+def power(sizes: Sequence[int], values: Sequence[float], least: float = -math.inf) -> Fit:
+    """Values above 0. Where the best exponent is below `least`, it is `least`, and the factor the best one with it.
+
+    Raises:
+        EvaluationError: there are fewer than three sizes.
+    """
+    x, y = np.log(sizes), np.log(values)
+    b, a = _least_squares(sizes, x, y)
+    if b < least:
+        return _fit("power", math.exp(float((y - least * x).mean())), least, sizes, values, held=True)
     return _fit("power", math.exp(a), b, sizes, values)
 
 
@@ -85,15 +94,26 @@ def _least_squares(sizes: Sequence[int], x: Any, y: Any) -> tuple[float, float]:
     return float(slope), float(intercept)
 
 
-def _fit(shape: Literal["line", "power"], a: float, b: float, sizes: Sequence[int], values: Sequence[float]) -> Fit:
-    fit = Fit(shape, a, b, 0.0, tuple(sizes))
-    worst = max(abs(fit.at(n) - value) / value for n, value in zip(sizes, values, strict=True))
-    return Fit(shape, a, b, worst, tuple(sizes))
+def _fit(
+    shape: Literal["line", "power"],
+    a: float,
+    b: float,
+    sizes: Sequence[int],
+    values: Sequence[float],
+    held: bool = False,
+) -> Fit:
+    fit = Fit(shape, a, b, 0.0, tuple(sizes), held)
+    return replace(fit, worst=max(abs(fit.at(n) - value) / value for n, value in zip(sizes, values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How each cost grows with the number of points; bytes are None where they were not measured."""
+    """How each cost grows with the number of points; bytes are None where they were not measured.
+
+    No point costs less than the one before: fixed costs, or other work on the machine, can make it look as if uploading
+    and building grew more slowly than the number of points, or as if queries got faster. Stretched far, that would
+    promise far too much, so their exponents are held at 1, 1 and 0 at least.
+    """
 
     upload_seconds: Fit
     build_seconds: Fit
@@ -111,9 +131,9 @@ class Growth:
             return line(sizes, known) if len(known) == len(sizes) else None
 
         return cls(
-            power(sizes, [sample.upload_seconds for sample in samples]),
-            power(sizes, [sample.build_seconds for sample in samples]),
-            power(sizes, [sample.median_ms for sample in samples]),
+            power(sizes, [sample.upload_seconds for sample in samples], least=1),
+            power(sizes, [sample.build_seconds for sample in samples], least=1),
+            power(sizes, [sample.median_ms for sample in samples], least=0),
             bytes_of([sample.disk_bytes for sample in samples]),
             bytes_of([sample.memory_bytes for sample in samples]),
         )
