@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Call, one_line_error
 
-from eval.bench import evaluation, vectors
+from eval.bench import cost, evaluation, scale, search, surroundings, vectors
+from eval.bench.filling import room_for
 from eval.bench.measure import Measured, measure
 from search.errors import CocoSearchError, EvaluationError
+from search.index import open_index
+from search.settings import Settings
 
 
 def hundred_mebibytes(fill: int) -> int:
@@ -79,6 +83,7 @@ def test_eval(call: Call) -> None:
     assert all(run["peak_mib"] > 10 for runs in found.values() for run in runs)
 
 
+@pytest.mark.slow
 def test_eccv_caption_finds_the_same_recalls() -> None:
     pytest.importorskip("eccv_caption")
     job = evaluation.Job(5000, 5, 32)
@@ -94,3 +99,177 @@ def test_contestants_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(evaluation, "in_turn", lambda *_: wrong)
     with pytest.raises(EvaluationError, match="full_matrix"):
         evaluation.compare(evaluation.Job(1, 1, 2), 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_both_engines_answer(exact: bool) -> None:
+    job = search.Job(points=40, dim=8, queries=3, exact=exact)
+    found = search.as_json(job, search.compare(job, 1))
+    assert (found["points"], found["exact"]) == (40, exact)
+    for engine in ("embedded", "local_mode"):
+        [run] = found[engine]
+        assert run["found"] == 1  # of the exact ten best
+        assert run["p95_ms"] >= run["median_ms"] > 0
+
+
+@pytest.mark.slow
+def test_search(call: Call) -> None:
+    sizes = ["--exact", 40, "--hnsw", 50, "--queries", 3, "--dim", 8, "--rounds", 1]
+    code, out, err = call("eval", "bench", "search", *sizes, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(job["points"], job["exact"]) for job in found["engines"]] == [(40, True), (50, False)]
+    [start] = found["starts"]
+    [page] = found["pages"]
+    assert min(*start.values(), *page.values()) > 0
+
+
+def test_what_the_command_and_the_page_add_by_hand() -> None:
+    around = surroundings.Around(
+        [surroundings.Start(3.0, 2.0)] * 3, [surroundings.Page(20.0, 5.0, 4.0), surroundings.Page(10.0, 5.0, 6.0)]
+    )
+    said = surroundings.table("some-model", around)
+    assert "command / this 1.50" in said
+    assert "15.0 ms" in said
+    assert "encoding is 33%" in said
+
+
+def test_the_latency_table_says_who_answered() -> None:
+    def measured(indexed: int) -> dict[str, list[Measured[search.Latency]]]:
+        one = search.Latency(2.0, 3.0, 1.5, 10.0, 20.0, indexed, 0.95)
+        other = replace(one, median_ms=50.0, found=1.0)
+        return {"embedded": [Measured("embedded", one, 99.0)], "local_mode": [Measured("local_mode", other, 77.0)]}
+
+    job = search.Job(6000, 512, 100, exact=False)
+    head, _, ours, theirs, last = search.table(job, measured(6000)).splitlines()
+    assert "HNSW;" in head
+    assert ours.split() == ["embedded", "2.00", "3.00", "1.50", "1.0", "95.0%", "10.0", "20.0", "99"]
+    assert theirs.split()[4] == "25.0"
+    assert "75% is the search" in last
+    assert "a scan" in search.table(job, measured(0))
+    assert "exact;" in search.table(replace(job, exact=True), measured(0))
+
+
+def test_a_disk_without_room_is_said_before_the_engine_dies_of_it() -> None:
+    with pytest.raises(CocoSearchError, match="are free on the disk"), room_for(10**12, 512):
+        pytest.fail("there cannot be so much room")
+
+
+def test_fits_of_hand_made_data() -> None:
+    straight = cost.line([10, 20, 40], [107, 207, 407])
+    assert (straight.a, straight.b, straight.worst) == pytest.approx((7, 10, 0))
+    assert straight.at(100) == pytest.approx(1007)
+    squared = cost.power([10, 20, 40], [300, 1200, 4800])
+    assert (squared.a, squared.b, squared.worst) == pytest.approx((3, 2, 0))
+    assert squared.at(100) == pytest.approx(30_000)
+    assert cost.power([10, 20, 40], [300, 1200, 4800], least=1) == squared
+    # 8, 4 and 8 at 1, 2 and 4 look like n^0, and as a n they are best with a = (8 * 2 * 2) ** (1 / 3).
+    held = cost.power([1, 2, 4], [8, 4, 8], least=1)
+    assert (held.a, held.b, held.held) == pytest.approx((32 ** (1 / 3), 1, True))
+    assert held.at(8) == pytest.approx(8 * 32 ** (1 / 3))
+    # Through (1, 1), (2, 2) and (3, 6) the best line is -2 + 2.5 n, which is -2 + 2.5 = 0.5 where 1 was measured.
+    crooked = cost.line([1, 2, 3], [1, 2, 6])
+    assert (crooked.a, crooked.b, crooked.worst) == pytest.approx((-2, 2.5, 0.5))
+    assert str(crooked) == "-2 + 2.5 n (at most 50% off)"
+    assert [crooked.basis(n) for n in (2, 2.5, 4, 0.5)] == ["measured", "interpolated", "extrapolated", "extrapolated"]
+    with pytest.raises(EvaluationError, match="2 sizes"):
+        cost.line([1, 2, 1], [1, 2, 1])
+
+
+def samples(*sizes: int, memory: bool = True) -> list[cost.Sample]:
+    """10 ms a point to upload, a quarter of a millisecond times n^2 / 1000 to build, 2048 bytes a point in memory."""
+    return [
+        cost.Sample(
+            points=n,
+            upload_seconds=n / 100,
+            build_seconds=n**2 / 4_000_000,
+            median_ms=2.0,
+            p95_ms=3.0,
+            found=1.0,
+            indexed=n,
+            disk_bytes=2**20 + 4096 * n if memory else None,
+            memory_bytes=2048 * n if memory else None,
+        )
+        for n in sizes
+    ]
+
+
+def test_what_more_vectors_need_by_hand() -> None:
+    growth = cost.Growth.of(samples(1000, 2000, 4000))
+    needs = cost.need("many", 8 * 2**20, growth, node_memory_gib=5)
+    # 8 Mi vectors of 2 KiB are 16 GiB, which fill 4 nodes of 5 GiB with 2 Mi vectors each; 32 GiB and 1 MiB on disks.
+    assert needs.memory_gib is not None
+    assert needs.disk_gib is not None
+    assert needs.memory_gib.value == pytest.approx(16)
+    assert needs.disk_gib.value == pytest.approx(32 + 2**-10)
+    assert (needs.nodes, needs.share) == (4, 2 * 2**20)
+    assert needs.upload_hours.value == pytest.approx(2 * 2**20 / 100 / 3600)
+    assert needs.build_hours.value == pytest.approx((2 * 2**20) ** 2 / 4_000_000 / 3600)
+    assert needs.query_ms.value == pytest.approx(2)
+    assert needs.upload_hours.basis == "extrapolated"
+    assert (needs.memory_gib.times, needs.upload_hours.times) == (8 * 2**20 / 4000, 2 * 2**20 / 4000)
+
+    known = cost.need("few", 2000, growth, node_memory_gib=5)
+    assert (known.nodes, known.build_hours.basis, known.build_hours.times) == (1, "measured", 0.5)
+    assert known.build_hours.value == pytest.approx(1 / 3600)
+
+
+def test_the_shortest_times_of_several_rounds_count() -> None:
+    [one] = samples(1000)
+    slow_build, slow_query = replace(one, build_seconds=99.0, median_ms=1.5), replace(one, median_ms=9.0, p95_ms=9.9)
+    assert scale.quickest([slow_build, slow_query]) == replace(one, median_ms=1.5)
+
+
+def test_a_server_does_not_say_what_it_takes() -> None:
+    needs = cost.need("many", 10**9, cost.Growth.of(samples(1000, 2000, 4000, memory=False)), node_memory_gib=1)
+    assert (needs.memory_gib, needs.disk_gib, needs.nodes) == (None, None, 1)
+
+
+def test_the_scale_table_marks_what_was_not_measured() -> None:
+    measured = tuple(samples(1000, 2000, 4000))
+    growth = cost.Growth.of(measured)
+    needs = (cost.need("here", 4000, growth, 64), cost.need("far", 10**8, growth, 64))
+    lines = scale.table([scale.Scale("none", measured, growth, needs)], 512, 64).splitlines()
+    here, far = (next(line for line in lines if f" {name} " in line) for name in ("here", "far"))
+    assert "~" not in here
+    assert far.split()[3:] == ["~191", "~381", "~3", "~92.6", "~77,160", "~2.0", "8,333", "x"]
+    assert "plain      4,000       100      4.0      2.00    3.00  100.0%    4358    2048" in lines
+
+
+def test_scale(call: Call) -> None:
+    sizes = [option for size in (100, 150, 200) for option in ("--points", size)]
+    wishes = ["--dim", 16, "--queries", 5, "--quantization", "int8", "--node-memory", 8]
+    code, out, err = call("eval", "bench", "scale", *sizes, *wishes, "--json")
+    assert code == 0, err
+    plain, int8 = json.loads(out)
+    for way, name in ((plain, "none"), (int8, "int8")):
+        assert way["quantization"] == name
+        assert (
+            [one["points"] for one in way["samples"]] == [one["indexed"] for one in way["samples"]] == [100, 150, 200]
+        )
+        assert all(one["found"] > 0.9 and one["disk_bytes"] > 100 * 16 * 4 for one in way["samples"])
+        assert [need["name"] for need in way["needs"]] == ["COCO", "10 million", "LAION-400M"]
+        assert way["needs"][0]["build_hours"]["basis"] == "extrapolated"
+        assert way["needs"][0]["memory_gib"]["times"] == 740_000 / 200
+
+
+def test_scale_on_a_server_leaves_nothing_there(
+    call: Call, local_grpc_server: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rest, grpc = local_grpc_server
+    url = f"http://127.0.0.1:{rest}"
+    monkeypatch.setenv("QDRANT_GRPC_PORT", str(grpc))
+    index = open_index(Settings(qdrant_url=url, qdrant_grpc_port=grpc))
+    before = index.collections()
+    sizes = [option for size in (100, 150, 200) for option in ("--points", size)]
+    code, out, err = call("eval", "bench", "scale", *sizes, "--dim", 8, "--queries", 5, "--url", url)
+    assert code == 0, err
+    assert "not measured" in out
+    assert index.collections() == before
+    index.close()
+
+
+def test_two_sizes_are_too_few(call: Call) -> None:
+    code, _, err = call("eval", "bench", "scale", "--points", 100, "--points", 200)
+    assert code == 2
+    assert "different sizes" in " ".join(err.split())

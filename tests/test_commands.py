@@ -361,6 +361,8 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
         "eval run",
         "eval bench ingest",
         "eval bench eval",
+        "eval bench search",
+        "eval bench scale",
     ],
 )
 def test_help_is_instant(arguments: str) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
+from enum import Enum
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,10 +20,20 @@ from search import command
 from search.command import JsonOption
 from search.errors import CocoSearchError
 
+if TYPE_CHECKING:
+    from search.index import Quantization
+
 app = command.application("Measure speed and memory beside the alternatives.")
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is measured, in turn")]
 DimOption = Annotated[int, typer.Option(min=2, help="Dimensions of the vectors")]
+
+
+class Quantized(str, Enum):
+    """How vectors are made smaller."""
+
+    INT8 = "int8"
+    BINARY = "binary"
 
 
 @app.command("ingest")
@@ -62,3 +74,59 @@ def bench_eval(
     job = evaluation.Job(images, captions_per_image, dim)
     measured = evaluation.compare(job, rounds)
     typer.echo(json.dumps(evaluation.as_json(measured), indent=1) if as_json else evaluation.table(job, measured))
+
+
+@app.command("search")
+def bench_search(
+    exact: Annotated[list[int] | None, typer.Option(min=10, help="Points of an exact search (default: 5000)")] = None,
+    hnsw: Annotated[list[int] | None, typer.Option(min=10, help="Points of an HNSW search (default: 123000)")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time")] = 100,
+    dim: DimOption = 512,
+    rounds: RoundsOption = 1,
+    model: Annotated[
+        str | None, typer.Option(help="For the command and the page: name or folder (default: the demo's tiny CLIP)")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One query at a time: the embedded engine beside local mode; the command and the page beside their model."""
+    from eval.bench import search, surroundings
+    from ingest.demo import MODEL
+
+    sizes = [(points, True) for points in exact or [5000]] + [(points, False) for points in hnsw or [123_000]]
+    jobs = [search.Job(points, dim, queries, exactly) for points, exactly in sizes]
+    around = surroundings.measured_around(model or str(MODEL), queries, rounds)
+    engines = [(job, search.compare(job, rounds)) for job in jobs]
+    if as_json:
+        found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for job, measured in engines:
+        typer.echo(search.table(job, measured) + "\n")
+    typer.echo(surroundings.table(model or "the demo's tiny CLIP", around))
+
+
+@app.command("scale")
+def bench_scale(
+    points: Annotated[
+        list[int] | None, typer.Option(min=100, help="A size to measure; repeat (default: 10000, 30000, 100000)")
+    ] = None,
+    largest: Annotated[int | None, typer.Option(min=100, help="One size more, such as 300000")] = None,
+    dim: DimOption = 512,
+    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time, at each size")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each size is measured; the shortest times count")] = 1,
+    quantization: Annotated[
+        list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
+    ] = None,
+    node_memory: Annotated[float, typer.Option(min=0.1, help="GiB that the index may fill on one node")] = 64,
+    url: Annotated[str | None, typer.Option("--url", help="A server, instead of the embedded engine")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What an index costs as it grows, measured, and what COCO, 10 million and LAION-400M would need by that."""
+    from eval.bench import cost, scale
+
+    sizes = [*(points or [10_000, 30_000, 100_000]), *([largest] if largest else [])]
+    if len(set(sizes)) < cost.FEWEST_SIZES:
+        raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
+    ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
+    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
+    typer.echo(json.dumps(scale.as_json(scales), indent=1) if as_json else scale.table(scales, dim, node_memory))

@@ -72,7 +72,7 @@ def pipeline(job: Job) -> float:
     images = [Image(number, "test", number, file, None, ("",)) for number, file in enumerate(job.files)]
     with tempfile.TemporaryDirectory() as folder:
         index = EdgeIndex(Path(folder))
-        specs = collection_specs(_annotations(images), (images, []), Path(job.folder), encoder, "bench")
+        specs = collection_specs(empty_annotations(images), (images, []), Path(job.folder), encoder, "bench")
         plan = Plan(job.workers, "cuda" in encoder.device)
         summary = Summary()
         start = time.perf_counter()
@@ -157,7 +157,8 @@ def _encoder(job: Job) -> Any:
     return ClipEncoder(job.model, device=job.device, dtype=job.dtype, batch_size=job.batch_size)
 
 
-def _annotations(images: Sequence[Any]) -> Any:
+def empty_annotations(images: Sequence[Any]) -> Any:
+    """Annotations of these images, without captions of their own."""
     from ingest.karpathy import Annotations
 
     return Annotations(Path("bench"), "bench", "", tuple(images), ())

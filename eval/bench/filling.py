@@ -1,0 +1,107 @@
+"""An index of synthetic points, with payloads as long as COCO's."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from eval.bench import vectors
+from search.errors import CocoSearchError
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors
+from search.records import Caption, Image, Kind
+
+BYTES_BESIDES_VECTOR = 4000  # of a point on the disk: payload and its indexes, graph, log; measured below 3,000
+VECTORS_ON_DISK = 4  # how often: in the log, in segments, and in those that replace them while they are built
+SPARE_BYTES = 2**30
+VOCABULARY = 27_000  # different words in COCO's captions
+PHOTOS = "http://images.cocodataset.org"
+
+
+def specification(points: int, dim: int, kind: Kind, dataset: str = "bench") -> CollectionSpec:
+    """Of a collection of so many points."""
+    return CollectionSpec(
+        dataset=dataset,
+        kind=kind,
+        dim=dim,
+        model="synthetic",
+        weights="0" * 64,
+        dtype="float32",
+        decode="full",
+        annotations="0" * 64,
+        photos="/photos",
+        splits={"test": SplitSize(images=points, captions=points, images_in_file=points)},
+        version="0",
+    )
+
+
+def fill(
+    index: Index,
+    spec: CollectionSpec,
+    points: int,
+    tuning: Tuning | None = None,
+) -> float:
+    """Creates the collection and writes so many points; seconds spent in writing, the making of vectors left out."""
+    index.create(spec, tuning)
+    record = _image if spec.kind == "images" else _caption
+    seconds, first = 0.0, 0
+    for block in vectors.image_blocks(points, spec.dim):
+        batch = Points([record(first + row) for row in range(len(block))], block)
+        start = time.perf_counter()
+        index.upsert(spec.collection, batch)
+        seconds += time.perf_counter() - start
+        first += len(block)
+    return seconds
+
+
+def questions(count: int, points: int, dim: int) -> Vectors:
+    """Captions of some of the first images, float32 (count, dim): what people ask."""
+    known = next(vectors.image_blocks(points, dim))
+    return vectors.captions_of(known, np.random.default_rng(1).integers(0, len(known), count))
+
+
+def bytes_on_disk(points: int, dim: int) -> int:
+    """A careful guess at what an index takes while it is built."""
+    return points * (VECTORS_ON_DISK * 4 * dim + BYTES_BESIDES_VECTOR)
+
+
+@contextmanager
+def room_for(points: int, dim: int, parent: Path | None = None) -> Iterator[Path]:
+    """A temporary folder on a disk with room for the index: the engine maps its files, and a full disk kills it.
+
+    Raises:
+        CocoSearchError: there is no such room.
+    """
+    with TemporaryDirectory(prefix="bench-", dir=parent) as folder:
+        needed, free = bytes_on_disk(points, dim) + SPARE_BYTES, shutil.disk_usage(folder).free
+        if free < needed:
+            raise CocoSearchError(
+                f"{points:,} points of {dim} dimensions may take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are "
+                f"free on the disk of {folder}: set TMPDIR to a folder with room, or measure fewer"
+            )
+        yield Path(folder)
+
+
+def _image(number: int) -> Image:
+    name = f"val2014/COCO_val2014_{number:012d}.jpg"
+    captions = tuple(_sentence(number, position) for position in range(5))
+    return Image(number, "test", number, name, f"{PHOTOS}/{name}", captions)
+
+
+def _caption(number: int) -> Caption:
+    image, position = divmod(number, 5)
+    url = f"{PHOTOS}/val2014/COCO_val2014_{image:012d}.jpg"
+    return Caption(number, image, "test", position, _sentence(image, position), url)
+
+
+def _sentence(image: int, position: int) -> str:
+    """Ten words, a few of them frequent and most of them rare (log-uniform, near Zipf's law): indexes of words grow
+    with the vocabulary."""
+    chance = random.Random(5 * image + position)
+    return " ".join(f"w{int(VOCABULARY ** chance.random())}" for _ in range(10))

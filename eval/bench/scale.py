@@ -1,0 +1,221 @@
+"""What an index costs as it grows: upload, build, queries, disk and memory, measured at several sizes."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from eval.bench.cost import TARGETS, Figure, Growth, Need, Sample, need
+from eval.bench.filling import fill, questions, room_for, specification
+from eval.bench.measure import STATUS, measure
+from search.command import note
+from search.index import Index, Quantization, Tuning, open_index
+from search.settings import load_settings
+
+LIMIT = 10
+WARM_UP = 20
+NOTES = (
+    "Vectors and payloads are those of synthetic captions. '~' is extrapolated: from the fit, to a size that was not",
+    "measured. A node has its share of the vectors, and upload, build and queries are a node's, all nodes working at",
+    "once on machines like this one; no replicas, no network. int8: the float32 vectors stay on the disk. 'exponent",
+    "held': it looked smaller, as fixed costs and other work on the machine make it; see that nothing else runs.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One collection to be measured: in a folder, or on the server at `url`."""
+
+    points: int
+    dim: int
+    queries: int
+    quantization: Quantization
+    url: str | None
+    folder: str = ""
+    dataset: str = "bench"
+
+    @contextmanager
+    def index(self) -> Iterator[Index]:
+        with closing(open_index(load_settings(None if self.url else Path(self.folder), self.url))) as index:
+            yield index
+
+    @property
+    def collection(self) -> str:
+        return specification(self.points, self.dim, "captions", self.dataset).collection
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    upload_seconds: float
+    build_seconds: float
+    indexed: int
+    disk_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    median_ms: float
+    p95_ms: float
+    found: float
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """All sizes of one way to store the vectors, how they grow, and what the targets would need."""
+
+    quantization: Quantization
+    samples: tuple[Sample, ...]
+    growth: Growth
+    needs: tuple[Need, ...]
+
+
+def scale(job: Job, sizes: Sequence[int], rounds: int, node_memory_gib: float) -> Scale:
+    """Measures every size, smallest first, and again in every round.
+
+    Raises:
+        EvaluationError: fewer than three sizes.
+        CocoSearchError: the disk has no room for the largest, or something failed.
+    """
+    if not job.url:
+        with room_for(max(sizes), job.dim):
+            pass  # better now than after half an hour
+    found: dict[int, list[Sample]] = {points: [] for points in sorted(set(sizes))}
+    for number in range(rounds):
+        for points, so_far in found.items():
+            note(f"{points:,} points, quantization {job.quantization}, round {number + 1} of {rounds} ...")
+            so_far.append(sample(replace(job, points=points)))
+    samples = [quickest(so_far) for so_far in found.values()]
+    growth = Growth.of(samples)
+    needs = tuple(need(name, vectors, growth, node_memory_gib) for name, vectors in TARGETS.items())
+    return Scale(job.quantization, tuple(samples), growth, needs)
+
+
+def sample(job: Job) -> Sample:
+    """One size. It is filled and asked in two processes, so that the second one's memory is what asking takes."""
+    job = replace(job, dataset=f"bench-{uuid4().hex[:8]}")
+    with room_for(0 if job.url else job.points, job.dim) as folder:
+        job = replace(job, folder=str(folder))
+        try:
+            built = measure(build, job).found
+            asked = measure(ask, job).found
+        finally:
+            if job.url:
+                measure(drop, job)
+    return Sample(points=job.points, **asdict(built), **asdict(asked))
+
+
+def quickest(samples: Sequence[Sample]) -> Sample:
+    """The shortest times of several rounds at one size: other work on the machine only ever adds to them."""
+    times = ("upload_seconds", "build_seconds", "median_ms", "p95_ms")
+    return replace(samples[0], **{name: min(getattr(each, name) for each in samples) for name in times})
+
+
+def build(job: Job) -> Built:
+    """Uploads, then builds what the engine has not built meanwhile."""
+    tuning = Tuning(quantization=job.quantization, on_disk=job.quantization != "none", index_everything=True)
+    with job.index() as index:
+        spec = specification(job.points, job.dim, "captions", job.dataset)
+        upload_seconds = fill(index, spec, job.points, tuning)
+        start = time.perf_counter()
+        index.optimize(job.collection)
+        build_seconds = time.perf_counter() - start
+        indexed = index.info(job.collection).indexed_vectors
+        return Built(upload_seconds, build_seconds, indexed, index.disk_bytes(job.collection))
+
+
+def ask(job: Job) -> Asked:
+    """One query at a time, by HNSW. Memory is what this process grew by until the first was answered: what the engine
+    holds, without the pages that rescoring reads from the disk and the system may take back."""
+    asked = questions(job.queries + WARM_UP, job.points, job.dim)[:, np.newaxis]
+    with job.index() as index:
+        before = resident_bytes()  # the engine's library is loaded, the collection is not
+        times, answers = [], index.query(job.collection, asked[0], LIMIT)
+        after = resident_bytes()
+        for question in asked[1:]:
+            start = time.perf_counter()
+            answers += index.query(job.collection, question, LIMIT)
+            times.append(1000 * (time.perf_counter() - start))
+        shares = []
+        for question, hits in zip(asked, answers, strict=True):
+            [best] = index.query(job.collection, question, LIMIT, exact=True, payload=False)
+            shares.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))
+    return Asked(
+        statistics.median(times[-job.queries :]),
+        float(np.quantile(times[-job.queries :], 0.95)),
+        statistics.mean(shares),
+        None if job.url or before is None or after is None else after - before,
+    )
+
+
+def drop(job: Job) -> None:
+    with job.index() as index:
+        index.drop(job.collection)
+
+
+def resident_bytes() -> int | None:
+    """Of this process, the pages of mapped files among them; None where the system does not say."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", STATUS.read_text(), re.M) if STATUS.exists() else None
+    return 1024 * int(found[1]) if found else None
+
+
+def as_json(scales: Sequence[Scale]) -> list[dict[str, Any]]:
+    return [asdict(each) for each in scales]
+
+
+def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
+    """What was measured, the fits, and what the targets would need."""
+    lines = [
+        f"{dim} dimensions, one process; bytes are per vector",
+        f"{'':<6}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}{'disk':>8}"
+        f"{'memory':>8}",
+    ]
+    for each in scales:
+        for one in each.samples:
+            disk, memory = (
+                "-" if total is None else f"{total / one.points:.0f}" for total in (one.disk_bytes, one.memory_bytes)
+            )
+            lines.append(
+                f"{_name(each):<6}{one.points:>10,}{one.points / one.upload_seconds:>10,.0f}{one.build_seconds:>9.1f}"
+                f"{one.median_ms:>10.2f}{one.p95_ms:>8.2f}{100 * one.found:>7.1f}%{disk:>8}{memory:>8}"
+            )
+    lines += ["", "of n points"]
+    for each in scales:
+        for name, fit in each.growth.fits().items():
+            lines.append(f"{_name(each):<6}{name.replace('_', ' '):<16}{fit or 'not measured'}")
+    lines += [
+        "",
+        f"{'':<6}{'':<12}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
+        f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'stretched':>11}",
+    ]
+    lines += [_needed(_name(each), one) for each in scales for one in each.needs]
+    return "\n".join([*lines, "", *NOTES])
+
+
+def _needed(way: str, need: Need) -> str:
+    nodes = f"{'~' if need.memory_gib and need.memory_gib.basis == 'extrapolated' else ''}{need.nodes:,}"
+    return (
+        f"{way:<6}{need.name:<12}{need.vectors:>13,}{_text(need.memory_gib):>12}{_text(need.disk_gib):>11}{nodes:>13}"
+        f"{_text(need.upload_hours):>10}{_text(need.build_hours):>10}{_text(need.query_ms):>10}"
+        f"{f'{need.build_hours.times:,.0f} x':>11}"
+    )
+
+
+def _name(of: Scale) -> str:
+    return "plain" if of.quantization == "none" else of.quantization
+
+
+def _text(figure: Figure | None) -> str:
+    if figure is None:
+        return "-"
+    digits = 0 if figure.value >= 100 else 1 if figure.value >= 1 else 2
+    return f"{'~' if figure.basis == 'extrapolated' else ''}{figure.value:,.{digits}f}"

@@ -1,0 +1,142 @@
+"""How long one query takes: the embedded engine beside qdrant-client's local mode."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from eval.bench.filling import fill, questions, room_for, specification
+from eval.bench.measure import Measured, in_turn, median_peak
+from search.index import Index
+
+LIMIT = 10
+WARM_UP = 5  # queries that are not counted
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A collection of so many points, and how many queries it is asked; `exact` scans it."""
+
+    points: int
+    dim: int
+    queries: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds a query, at the median and at the 95th percentile, and at the median without payloads.
+
+    `indexed`: vectors that HNSW knows. `found`: of the exact ten best, the share among the ten that came.
+    """
+
+    median_ms: float
+    p95_ms: float
+    bare_ms: float
+    fill_seconds: float
+    build_seconds: float
+    indexed: int
+    found: float
+
+
+def compare(job: Job, rounds: int) -> dict[str, list[Measured[Latency]]]:
+    """Both engines, in turn."""
+    return in_turn((embedded, local_mode), job, rounds)
+
+
+def embedded(job: Job) -> Latency:
+    """Qdrant Edge in a folder."""
+    from search.index.edge import EdgeIndex
+
+    with room_for(job.points, job.dim) as folder:
+        return _ask(EdgeIndex(folder), job)
+
+
+def local_mode(job: Job) -> Latency:
+    """`QdrantClient(":memory:")`: numpy, always exact."""
+    from qdrant_client import QdrantClient
+
+    from search.index.server import ServerIndex
+
+    warnings.filterwarnings("ignore", message="Local mode|Payload indexes have no effect")
+    return _ask(ServerIndex(QdrantClient(":memory:"), ":memory:", "local mode"), replace(job, exact=True))
+
+
+def _ask(index: Index, job: Job) -> Latency:
+    spec = specification(job.points, job.dim, "images")
+    fill_seconds = fill(index, spec, job.points)
+    start = time.perf_counter()
+    index.optimize(spec.collection)
+    build_seconds = time.perf_counter() - start
+    asked = questions(job.queries + WARM_UP, job.points, job.dim)
+    times, bare, found = [], [], []
+    for number, question in enumerate(asked):
+        start = time.perf_counter()
+        [hits] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=job.exact)
+        middle = time.perf_counter()
+        [best] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=job.exact, payload=False)
+        end = time.perf_counter()
+        if number >= WARM_UP:
+            if not job.exact:
+                [best] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=True, payload=False)
+            times.append(1000 * (middle - start))
+            bare.append(1000 * (end - middle))
+            found.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))
+    indexed = index.info(spec.collection).indexed_vectors
+    index.close()
+    return Latency(
+        median_ms=statistics.median(times),
+        p95_ms=float(np.quantile(times, 0.95)),
+        bare_ms=statistics.median(bare),
+        fill_seconds=fill_seconds,
+        build_seconds=build_seconds,
+        indexed=indexed,
+        found=statistics.mean(found),
+    )
+
+
+def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> dict[str, Any]:
+    return {
+        **asdict(job),
+        **{
+            name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs]
+            for name, runs in measured.items()
+        },
+    }
+
+
+def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
+    """Medians of the rounds, and how much longer each takes than the embedded engine."""
+    ours = measured["embedded"]
+    way = "exact" if job.exact else "HNSW" if ours[0].found.indexed else "HNSW asked for, but too few: a scan"
+    lines = [
+        f"{job.points:,} points of {job.dim} dimensions, {way}; {job.queries} queries one at a time, "
+        f"{LIMIT} hits; {len(ours)} rounds",
+        f"{'':<12}{'median ms':>10}{'p95 ms':>9}{'no payload':>12}{'this / embedded':>17}{'found':>8}{'fill s':>8}"
+        f"{'build s':>9}{'peak MiB':>10}",
+    ]
+    for name, runs in measured.items():
+        median = _median(runs, lambda found: found.median_ms)
+        ratio = statistics.median(
+            this.found.median_ms / mine.found.median_ms for this, mine in zip(runs, ours, strict=True)
+        )
+        lines.append(
+            f"{name:<12}{median:>10.2f}{_median(runs, lambda found: found.p95_ms):>9.2f}"
+            f"{_median(runs, lambda found: found.bare_ms):>12.2f}{ratio:>17.1f}"
+            f"{_median(runs, lambda found: 100 * found.found):>7.1f}%"
+            f"{_median(runs, lambda found: found.fill_seconds):>8.1f}"
+            f"{_median(runs, lambda found: found.build_seconds):>9.1f}{median_peak(runs):>10.0f}"
+        )
+    whole, bare = (_median(ours, each) for each in (lambda found: found.median_ms, lambda found: found.bare_ms))
+    lines.append(f"of the embedded engine's time {100 * bare / whole:.0f}% is the search, the rest payloads")
+    return "\n".join(lines)
+
+
+def _median(runs: Sequence[Measured[Latency]], of: Callable[[Latency], float]) -> float:
+    return statistics.median(of(each.found) for each in runs)
