@@ -43,9 +43,8 @@ def build(connection: Connection, collection: str) -> None:
     green, indexed, moved, nudged = 0, -1, time.monotonic(), False
     while green < QUIET_CHECKS:
         found = _look(connection, collection)
-        if (
-            found.status == models.CollectionStatus.GREY and not nudged
-        ):  # pending since a restart: any update sets it off
+        if found.status == models.CollectionStatus.GREY and not nudged:
+            # Pending since a restart: any update sets it off.
             nudged = connection.ask(collection, lambda client: _nudge(client, collection))
         if found.status == models.CollectionStatus.RED:
             raise ServerError(f"the optimizer of {collection} at {connection.url} failed: see the server's log")
