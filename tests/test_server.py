@@ -191,7 +191,7 @@ def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[...
         "type": models.ScalarType.INT8, "quantile": 0.99, "always_ram": True,
     }  # fmt: skip
     assert told["vectors_config"].on_disk is True
-    assert (told["shard_number"], told["replication_factor"]) == (3, 2)
+    assert (told["shard_number"], told["replication_factor"], told["write_consistency_factor"]) == (3, 2, 1)
     assert told["hnsw_config"].full_scan_threshold == 10
     assert told["optimizers_config"].indexing_threshold == 1
     assert plain["vectors_config"].on_disk is None
