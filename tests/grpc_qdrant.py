@@ -206,10 +206,10 @@ class Faults(rpc.ServerInterceptor):  # type: ignore[misc]
 class StandIn:
     """An empty local Qdrant behind a gRPC port, which stays the same when it is stopped and started again."""
 
-    def __init__(self) -> None:
-        self.local = LocalClient(":memory:")
+    def __init__(self, other: StandIn | None = None) -> None:
+        self.local: LocalClient = other.local if other else LocalClient(":memory:")  # a second node of one cluster
         self.faults = Faults()
-        self.collections = Collections(self.local)
+        self.collections: Collections = other.collections if other else Collections(self.local)
         self.port = 0
         self.start()
 
@@ -241,7 +241,7 @@ ANSWERS = {
 
 
 @contextmanager
-def rest_server(status: int = 200) -> Iterator[int]:
+def rest_server(status: int = 200, port: int = 0) -> Iterator[int]:
     """Speaks the two REST calls of a connection; `status` other than 200 refuses everything but the version."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -257,7 +257,7 @@ def rest_server(status: int = 200) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()

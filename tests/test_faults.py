@@ -212,6 +212,30 @@ def test_reading_goes_on_when_the_server_comes_back(server: StandIn, make_spec: 
     index.close()
 
 
+def test_another_node_is_asked_when_one_dies(
+    server: StandIn, make_spec: Callable[..., CollectionSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = StandIn(server)
+    with rest_server(port=other.port - 1) as second:
+        with rest_server(port=server.port - 1) as first:
+            urls = [f"http://127.0.0.1:{port}" for port in (first, second)]
+            index = connect(Settings(qdrant_url=",".join(urls)))
+            assert index.place == urls[0]
+            spec = make_spec()
+            index.create(spec)
+            server.stop()
+        index.upsert(spec.collection, Points([image(1)], unit(1)))
+        assert index.count(spec.collection) == 1
+        assert index.place == urls[1]
+        assert f"{urls[0]} does not answer, {urls[1]} does" in capsys.readouterr().err
+        index.close()
+        # The first one is away from the start.
+        index = connect(Settings(qdrant_url=",".join(urls)))
+        assert index.place == urls[1]
+        index.close()
+    other.stop()
+
+
 def test_a_read_only_key_can_look_search_and_evaluate(
     server: StandIn, run: Callable[[], tuple[int, str, str]], call: Call, place: list[str]
 ) -> None:

@@ -7,6 +7,7 @@ import ipaddress
 import re
 import socket
 import sys
+import threading
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Iterator
@@ -45,11 +46,25 @@ T = TypeVar("T")
 
 
 class Connection:
-    """A client, and how to ask through it. `streams`: how many uploads may be under way at the same time."""
+    """A client, and how to ask through it.
 
-    def __init__(self, client: QdrantClient, url: str, engine: str, *, streams: int = 1, binary: bool = True) -> None:
+    `streams`: how many uploads may be under way at the same time; `binary`: vectors travel as four bytes a number, not
+    as JSON; `again` finds a node that answers when this one no longer does.
+    """
+
+    def __init__(
+        self,
+        client: QdrantClient,
+        url: str,
+        engine: str,
+        *,
+        streams: int = 1,
+        binary: bool = True,
+        again: Callable[[], Connection] | None = None,
+    ) -> None:
         self.client, self.url, self.engine = client, url, engine
-        self.streams, self.binary = streams, binary  # binary: vectors travel as four bytes a number, not as JSON
+        self.streams, self.binary = streams, binary
+        self._again, self._moving = again, threading.Lock()
         self._quiet_until = 0.0
 
     def ask(self, collection: str | None, call: Callable[[QdrantClient], T]) -> T:
@@ -70,19 +85,43 @@ class Connection:
         if time.monotonic() > self._quiet_until:  # a word for each time that it is away, not for each try
             print(f"note: {error}; trying again for {retry.RETRY_SECONDS:.0f} seconds", file=sys.stderr)
         self._quiet_until = time.monotonic() + retry.RETRY_SECONDS
+        if self._again is not None:
+            with self._moving:
+                if not listens(*_address(self.url)):
+                    self._move(self._again)
+
+    def _move(self, again: Callable[[], Connection]) -> None:
+        with contextlib.suppress(ServerError):  # no other node answers either: it is tried again later
+            other = again()
+            print(f"note: {self.url} does not answer, {other.url} does", file=sys.stderr)
+            # The old client is not closed, since other threads may be asking it.
+            self.client, self.url, self.engine, self.binary = other.client, other.url, other.engine, other.binary
 
 
 def reach(settings: Settings, streams: int) -> Connection:
     """The server that `settings.qdrant_url` names, by gRPC, or by REST where gRPC is not reachable; a read-only API key
-    is enough.
+    is enough. Of several nodes, the first that answers, and another one when that dies.
 
     Raises:
         ServerError: nothing answers there, it is no Qdrant or too old a one, or it refuses the API key.
     """
-    url = settings.qdrant_url or ""
+    urls = settings.qdrant_urls
+
+    def first(again: Callable[[], Connection] | None = None) -> Connection:
+        failures = []
+        for url in urls:
+            try:
+                return _reach_one(url, settings, streams, again)
+            except ServerError as error:
+                failures.append(error)
+        raise failures[0]
+
+    return first(first if len(urls) > 1 else None)
+
+
+def _reach_one(url: str, settings: Settings, streams: int, again: Callable[[], Connection] | None) -> Connection:
     address = urlsplit(url)
-    host = address.hostname or ""
-    http_port = address.port or (443 if address.scheme == "https" else 6333)
+    host, http_port = _address(url)
     grpc_port = settings.qdrant_grpc_port or (6334 if http_port == 443 else http_port + 1)
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
     if key and address.scheme == "http" and not is_loopback(host):
@@ -115,12 +154,12 @@ def reach(settings: Settings, streams: int) -> Connection:
     check_versions(url, server)
     if not listens(host, grpc_port):
         engine = f"qdrant {server}, REST (nothing listens on the gRPC port {grpc_port})"
-        return Connection(rest, url, engine, streams=streams, binary=False)
+        return Connection(rest, url, engine, streams=streams, binary=False, again=again)
     rest.close()
     fast = client(prefer_grpc=True)
     with translated(url):
         fast.get_collections()
-    return Connection(fast, url, f"qdrant {server}, gRPC", streams=streams)
+    return Connection(fast, url, f"qdrant {server}, gRPC", streams=streams, again=again)
 
 
 def check_versions(url: str, server: str) -> None:
@@ -140,6 +179,12 @@ def check_versions(url: str, server: str) -> None:
             f"warning: the server at {url} is Qdrant {server}, the client {ours}: more than one minor version apart",
             file=sys.stderr,
         )
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Host and HTTP port."""
+    address = urlsplit(url)
+    return address.hostname or "", address.port or (443 if address.scheme == "https" else 6333)
 
 
 def _minor(number: str) -> tuple[int, int] | None:

@@ -67,7 +67,7 @@ class ServerIndex:
         return warnings
 
     def collections(self) -> list[str]:
-        there = [found.name for found in self._ask(None, QdrantClient.get_collections).collections]
+        there = [found.name for found in self._ask(None, lambda client: client.get_collections()).collections]
         return sorted(name for name in there if name.endswith(("_images", "_captions")) and self._is_ours(name))
 
     def upsert(self, collection: str, points: Points) -> None:
