@@ -84,7 +84,7 @@ def run(
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import Plan, evaluate
     from eval.protocol import FIRST_CAPTIONS, read_protocol
-    from search.index import open_index
+    from search.index import collection_name, open_index
     from search.retrieve import only_dataset
 
     asked = engine or [Engine.EXACT, Engine.SERVED]
@@ -100,6 +100,7 @@ def run(
     with closing(open_index(load_settings(path, url))) as index:
         keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
         name = dataset or only_dataset(index)
+        command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
         report = evaluate(index, protocol, plan)
         if out is not None:

@@ -296,7 +296,8 @@ def _describe(info: CollectionInfo) -> str:
         f"  points           {info.points:,}\n"
         f"  indexed vectors  {indexed}\n"
         f"  settings         {settings}\n"
-        f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
+        + (f"  pending          {info.pending}\n" if info.pending else "")
+        + f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
         f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"
     )

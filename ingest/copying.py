@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import Index, Points, Quantization, Tuning, Vectors, collection_name
+from search.index import WORTH_PUTTING_OFF, Index, Points, Quantization, Tuning, Vectors, collection_name
 from search.records import Caption, Image
 
 POINTS_PER_WRITE = 1000
@@ -157,6 +157,8 @@ def copy_collection(source: Index, target: Index, collection: str) -> Copied:
     """
     pending: list[Point] = []
     first = Comparison()
+    if source.count(collection) - target.count(collection) > WORTH_PUTTING_OFF:
+        target.put_off(collection)
     for mine, theirs in _walk(source, target, collection, f"copying {collection}"):
         if first.add(mine, theirs) and mine is not None:
             pending.append(mine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -21,13 +23,14 @@ from ingest.karpathy import Annotations
 from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
-from search.errors import PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning
+from search.errors import IndexFailure, PhotoError, SettingsError, SpecMismatch
+from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Where
 from search.pixels import is_same_photo
 from search.records import Caption, Image
 from search.tensors import PendingVectors
 
 POINTS_PER_LOOK_UP = 1000
+IDS_PER_COUNT = 5000
 WRITES_UNDER_WAY = 4
 WORTH_A_WORD = 5000  # points whose indexing takes seconds
 FULL_DECODE = "full"
@@ -68,7 +71,7 @@ def ingest(
     Raises:
         SpecMismatch: the collections were made with another model or prompt.
         WorkerDied: a reading process was killed.
-        IndexFailure: the index refuses what is written.
+        IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
     (to_images, to_captions), (images, captions) = specs, chosen
     for empty in _check(index, specs):  # an empty collection binds nobody to a model
@@ -85,6 +88,25 @@ def ingest(
             tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
         with summary.timed("build the index"):
             index.optimize(spec.collection)
+    unread = {failure.image_id for failure in summary.failures}
+    with summary.timed("count"):
+        _check_counts(index, to_images.collection, [image for image in images if image.id not in unread])
+        _check_counts(index, to_captions.collection, captions)
+
+
+def _check_counts(index: Index, collection: str, written: Sequence[Image] | Sequence[Caption]) -> None:
+    """Raises IndexFailure unless the index holds every one of these records, in its split."""
+    ids: dict[str, list[int]] = {}
+    for record in written:
+        ids.setdefault(record.split, []).append(record.id)
+    for split, wanted in ids.items():
+        parts = (tuple(wanted[start : start + IDS_PER_COUNT]) for start in range(0, len(wanted), IDS_PER_COUNT))
+        stored = sum(index.count(collection, where=Where(splits=(split,), ids=part)) for part in parts)
+        if stored != len(wanted):
+            raise IndexFailure(
+                f"{collection} at {index.place} holds {stored:,} of the {len(wanted):,} points of split {split} that "
+                "were written: does something else change it? Give the same command again to add what is missing"
+            )
 
 
 def _check(index: Index, specs: Sequence[CollectionSpec]) -> list[str]:
@@ -164,6 +186,7 @@ def _embed_images(
         with summary.timed("look up"):
             current = {image.id for image, stored in _stored(index, spec, images) if _is_current(image, stored, folder)}
     summary.images.already_there = len(current)
+    _put_off(index, spec, len(images) - len(current))
     batches = _batches(images, current, encoders[0].batch_size)
     recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode)
     with (
@@ -185,6 +208,12 @@ def _embed_images(
             bar.update(len(batch))
         for last in under_way:
             _finish(last, writer, summary)
+
+
+def _put_off(index: Index, spec: CollectionSpec, count: int) -> None:
+    """Before `count` points are written. A run that is killed leaves it so, and the next one builds at its end."""
+    if count > WORTH_PUTTING_OFF:
+        index.put_off(spec.collection)
 
 
 def _sort_out(batch: Sequence[Image], photos: ReadBatch, summary: Summary) -> dict[int, Image]:
@@ -224,6 +253,7 @@ def _embed_captions(
                 caption.id for caption, stored in _stored(index, spec, ordered) if _says_the_same(caption, stored)
             }
     summary.captions.already_there = len(current)
+    _put_off(index, spec, len(captions) - len(current))
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))
@@ -277,11 +307,12 @@ def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]
 
 
 class _Writer:
-    """Upserts in a thread of its own, a few batches behind; a context manager that waits for the last of them."""
+    """Upserts in threads of its own, a few batches behind; a context manager that waits for the last of them."""
 
     def __init__(self, index: Index, spec: CollectionSpec, tally: Tally, summary: Summary) -> None:
         self._index, self._spec, self._tally, self._summary = index, spec, tally, summary
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="upsert")
+        self._pool = ThreadPoolExecutor(index.streams, thread_name_prefix="upsert")
+        self._counting = Lock()
         self._under_way: deque[Future[None]] = deque()
 
     def put(self, points: Points) -> None:
@@ -292,9 +323,11 @@ class _Writer:
         self._under_way.append(self._pool.submit(self._write, points))
 
     def _write(self, points: Points) -> None:
-        with self._summary.timed("upsert"):
-            self._index.upsert(self._spec.collection, points)
-        self._tally.embedded += len(points)
+        start = time.perf_counter()
+        self._index.upsert(self._spec.collection, points)
+        with self._counting:
+            self._tally.embedded += len(points)
+            self._summary.worked({"upsert": time.perf_counter() - start})
 
     def __enter__(self) -> Self:
         return self

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.errors import CocoSearchError
+from search.errors import CocoSearchError, CollectionMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from search.index import Index
 
 PathOption = Annotated[
     Path | None,
@@ -47,6 +52,17 @@ def run(app: typer.Typer, name: str) -> None:
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         print(f"error: {error}", file=sys.stderr)
         sys.exit(Exit.ERROR)
+
+
+def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
+    """A line for each collection that does not answer as it should just now; one that is missing is passed over."""
+    for collection in collections:
+        try:
+            pending = index.pending(collection)
+        except CollectionMissing:  # whoever reads from it says so
+            continue
+        if pending:
+            note(f"warning: {pending}")
 
 
 def note(message: str) -> None:

@@ -91,8 +91,9 @@ class InvalidPoints(IndexFailure):
 
 
 class ServerError(IndexFailure):
-    """A Qdrant server refused or did not answer; `transient` where trying again later may help."""
+    """A Qdrant server refused or did not answer; `transient` where trying again may help, `retry_after` seconds later
+    where the server says so."""
 
-    def __init__(self, message: str, *, transient: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(message)
-        self.transient = transient
+        self.transient, self.retry_after = transient, retry_after

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from search.command import DatasetOption, DeviceOption, JsonOption, PathOption, UrlOption
+from search.command import DatasetOption, DeviceOption, JsonOption, PathOption, UrlOption, warn_of_pending
 from search.records import Wanted
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class Asking:
         from search.settings import load_settings
 
         index = open_index(load_settings(self.path, self.url))
-        return Searcher(index, self.dataset, encoder=lambda spec: encoder_for(spec, self.model, self.device))
+        searcher = Searcher(index, self.dataset, encoder=lambda spec: encoder_for(spec, self.model, self.device))
+        if not self.exact:
+            warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
+        return searcher
 
 
 @dataclass(frozen=True)

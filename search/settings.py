@@ -16,7 +16,8 @@ from search.errors import SettingsError
 class Settings(BaseSettings):
     """Environment: `INDEX_PATH`, `QDRANT_URL`, `QDRANT_API_KEY`, `QDRANT_GRPC_PORT`, `QDRANT_TIMEOUT`.
 
-    With a `qdrant_url` the index is a Qdrant server, otherwise the embedded engine in the folder `index_path`.
+    With a `qdrant_url` the index is a Qdrant server, otherwise the embedded engine in the folder `index_path`. Several
+    nodes of one cluster are given with commas between them: the first that answers is asked.
     `qdrant_grpc_port` defaults to the port after the one in the URL, Qdrant's own habit (6333 and 6334);
     `qdrant_timeout` is in seconds.
     """
@@ -37,11 +38,16 @@ class Settings(BaseSettings):
     @field_validator("qdrant_url")
     @classmethod
     def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
+        for url in value.split(",") if value is not None else ():
+            parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
-                raise ValueError(f"{value!r} is not an address such as http://localhost:6333")
+                raise ValueError(f"{url!r} is not an address such as http://localhost:6333")
         return value
+
+    @property
+    def qdrant_urls(self) -> list[str]:
+        """The nodes of `qdrant_url`."""
+        return self.qdrant_url.split(",") if self.qdrant_url else []
 
 
 def _has_good_port(parts: SplitResult) -> bool:

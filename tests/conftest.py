@@ -27,6 +27,7 @@ from running_web import PHOTOS, Web, make_index, serving, stored
 from search.encoder import ClipEncoder
 from search.index import CollectionSpec, Index, SplitSize, open_index
 from search.index.edge import EdgeIndex
+from search.index.reach import Connection
 from search.index.server import ServerIndex
 from search.settings import Settings
 
@@ -155,7 +156,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
     if request.param == "embedded":
         made = EdgeIndex(tmp_path / "index")
     elif request.param == "memory":
-        made = ServerIndex(LocalClient(":memory:"), ":memory:", "qdrant-client local mode")
+        made = ServerIndex(Connection(LocalClient(":memory:"), ":memory:", "qdrant-client local mode"))
     elif request.param == "grpc":
         rest_port, grpc_port = request.getfixturevalue("local_grpc_server")
         made = open_index(Settings(qdrant_url=f"http://127.0.0.1:{rest_port}", qdrant_grpc_port=grpc_port))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +22,8 @@ from qdrant_client import QdrantClient, grpc
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
+
+WRITING = {"Create", "Update", "Delete", "Upsert", "CreateFieldIndex"}
 
 
 class LocalClient(QdrantClient):
@@ -39,6 +43,7 @@ class Collections(CollectionsServicer):
     def __init__(self, local: LocalClient) -> None:
         self.local = local
         self.made: dict[str, Any] = {}
+        self.copies: list[Any] = []  # the states of copies on other nodes
 
     def List(self, _request: Any, _context: Any) -> Any:
         names = [found.name for found in self.local.get_collections().collections]
@@ -75,7 +80,14 @@ class Collections(CollectionsServicer):
 
     def Update(self, request: Any, _context: Any) -> Any:
         self.local.update_collection(request.collection_name, metadata=GrpcToRest.convert_payload(request.metadata))
+        self.made[request.collection_name].optimizers_config.MergeFrom(request.optimizers_config)
         return grpc.CollectionOperationResponse(result=True)
+
+    def CollectionClusterInfo(self, request: Any, context: Any) -> Any:
+        require(self.local, request.collection_name, context)
+        here = grpc.LocalShardInfo(shard_id=0, points_count=0, state=grpc.ReplicaState.Active)
+        there = [grpc.RemoteShardInfo(shard_id=0, peer_id=2 + n, state=state) for n, state in enumerate(self.copies)]
+        return grpc.CollectionClusterInfoResponse(peer_id=1, shard_count=1, local_shards=[here], remote_shards=there)
 
     def Delete(self, request: Any, _context: Any) -> Any:
         self.local.delete_collection(request.collection_name)
@@ -145,23 +157,91 @@ def done() -> Any:
     return grpc.PointsOperationResponse(result=grpc.UpdateResult(operation_id=0, status=grpc.UpdateStatus.Completed))
 
 
+@dataclass
+class Fault:
+    """What happens to one call of a method: it is refused with `code`, perhaps after it was carried out; `act` is done
+    before."""
+
+    method: str
+    code: rpc.StatusCode | None = None
+    detail: str = "made up"
+    carried_out: bool = False
+    act: Callable[[], object] = lambda: None
+
+
+class Faults(rpc.ServerInterceptor):  # type: ignore[misc]
+    """Faults that wait for their calls, in order; with `read_only`, what a read-only key meets."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Fault] = []
+        self.calls: Counter[str] = Counter()
+        self.read_only = False
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        method = details.method.rpartition("/")[2]
+        handler = continuation(details)
+        self.calls[method] += 1
+        fault = next((fault for fault in self.waiting if fault.method == method), None)
+        if self.read_only and method in WRITING:
+            fault = Fault(method, rpc.StatusCode.PERMISSION_DENIED, "Forbidden: Global manage access is required")
+        elif fault is None:
+            return handler
+        else:
+            self.waiting.remove(fault)
+
+        def answer(request: Any, context: Any) -> Any:
+            fault.act()
+            answered = handler.unary_unary(request, context) if fault.carried_out or fault.code is None else None
+            if fault.code is not None:
+                context.abort(fault.code, fault.detail)
+            return answered
+
+        return rpc.unary_unary_rpc_method_handler(
+            answer,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+
+class StandIn:
+    """An empty local Qdrant behind a gRPC port, which stays the same when it is stopped and started again."""
+
+    def __init__(self, other: StandIn | None = None, collections: Collections | None = None) -> None:
+        if other is not None:  # a second node of one cluster
+            collections = other.collections
+        self.collections: Collections = collections or Collections(LocalClient(":memory:"))
+        self.local = self.collections.local
+        self.faults = Faults()
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        # One thread, because local mode is not safe for several.
+        self.server = rpc.server(ThreadPoolExecutor(1), interceptors=[self.faults])
+        add_CollectionsServicer_to_server(self.collections, self.server)  # type: ignore[no-untyped-call]
+        add_PointsServicer_to_server(Points(self.local), self.server)  # type: ignore[no-untyped-call]
+        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop(None).wait()
+
+
 @contextmanager
 def grpc_qdrant() -> Iterator[tuple[int, int]]:
     """Serves an empty local Qdrant; gives the REST port, which knows little but the version, and the gRPC port."""
-    with grpc_side(Collections(LocalClient(":memory:"))) as port, rest_server() as rest_port:
-        yield rest_port, port
+    stand_in = StandIn()
+    with rest_server() as rest_port:
+        yield rest_port, stand_in.port
+    stand_in.stop()
 
 
 @contextmanager
 def grpc_side(collections: Collections) -> Iterator[int]:
     """Serves the calls about collections and points; gives the port."""
-    server = rpc.server(ThreadPoolExecutor(1))  # local mode is not safe for several threads
-    add_CollectionsServicer_to_server(collections, server)  # type: ignore[no-untyped-call]
-    add_PointsServicer_to_server(Points(collections.local), server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield port
-    server.stop(None)
+    stand_in = StandIn(collections=collections)
+    yield stand_in.port
+    stand_in.stop()
 
 
 ANSWERS = {
@@ -171,7 +251,7 @@ ANSWERS = {
 
 
 @contextmanager
-def rest_server(status: int = 200) -> Iterator[int]:
+def rest_server(status: int = 200, port: int = 0) -> Iterator[int]:
     """Speaks the two REST calls of a connection; `status` other than 200 refuses everything but the version."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -187,7 +267,7 @@ def rest_server(status: int = 200) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
         server.shutdown()

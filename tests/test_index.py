@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, InvalidPoints, SpecMismatch
 from search.index import CollectionSpec, Index, Points, Tuning, Vectors, Where
+from search.index.reach import Connection
 from search.index.server import ServerIndex
 from search.records import Caption, Image
 
@@ -328,7 +329,7 @@ def test_a_collection_of_somebody_else_is_not_touched(make_spec: MakeSpec) -> No
             vectors_config=models.VectorParams(size=4, distance=models.Distance.COSINE),
             metadata=metadata,
         )
-    index = ServerIndex(client, ":memory:", "local")
+    index = ServerIndex(Connection(client, ":memory:", "local"))
     assert index.collections() == []
     with pytest.raises(SpecMismatch, match="not written by coco-search"):
         index.create(spec)

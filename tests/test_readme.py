@@ -58,7 +58,7 @@ def test_the_status_as_json_is_as_it_is_shown(call: Call, photo_set: Path, clip_
     captions, images = json.loads(call("ingest", "status", "--json")[1])
     assert shape(images) == shape(captions) == shape(shown)
     assert images["settings"] == shown["settings"]
-    assert (images["place"], images["engine"], images["indexing"]) == (shown["place"], shown["engine"], False)
+    assert (images["place"], images["engine"], images["pending"]) == (shown["place"], shown["engine"], None)
     assert images["points_by_split"] == {"test": 8, "val": 4}
     assert captions["points_by_split"] == {"test": 40, "val": 20}
     files = [file for file in Path("index/coco_images").rglob("*") if file.is_file()]

@@ -18,6 +18,7 @@ from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
 from search.index import CollectionSpec, Points, Tuning, open_index
+from search.index.reach import Connection
 from search.index.server import ServerIndex, connect
 from search.settings import Settings
 
@@ -58,10 +59,11 @@ def test_a_wrong_key_over_rest(status: int) -> None:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: refused"),
     ],
 )
-def test_what_grpc_refuses_is_explained(code: grpc.StatusCode, words: str) -> None:
+def test_what_grpc_refuses_is_explained(code: grpc.StatusCode, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     with grpc_server(code) as port:
         client = QdrantClient(url="http://127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
-        index = ServerIndex(client, "http://127.0.0.1", "test")
+        index = ServerIndex(Connection(client, "http://127.0.0.1", "test"))
         with pytest.raises(CocoSearchError, match=words) as refusal:
             index.count("coco_images")
         assert "\n" not in str(refusal.value)
@@ -144,15 +146,15 @@ class FakeRpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]
 def test_writes_wait_for_a_server_that_is_away(
     make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.server.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("search.index.retry.FIRST_PAUSE", 0.01)
     spec = make_spec()
     client = Flaky(3, grpc.StatusCode.UNAVAILABLE)
-    index = ServerIndex(client, "http://flaky", "test")
+    index = ServerIndex(Connection(client, "http://flaky", "test"))
     index.create(spec)
     index.upsert(spec.collection, Points([image(1)], unit(1)))
     assert index.count(spec.collection) == 1
 
-    monkeypatch.setattr("search.index.server.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     client.failures = 1000
     with pytest.raises(ServerError, match="no Qdrant server answers"):
         index.upsert(spec.collection, Points([image(2)], unit(1)))
@@ -181,7 +183,7 @@ class Recording(QdrantClient):
 
 def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[..., CollectionSpec]) -> None:
     client = Recording()
-    index = ServerIndex(client, ":memory:", "test")
+    index = ServerIndex(Connection(client, ":memory:", "test"))
     index.create(make_spec(kind="images"), Tuning("int8", on_disk=True, shards=3, replicas=2, index_everything=True))
     index.create(make_spec(kind="captions"))
     told, plain = client.asked
@@ -189,7 +191,7 @@ def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[...
         "type": models.ScalarType.INT8, "quantile": 0.99, "always_ram": True,
     }  # fmt: skip
     assert told["vectors_config"].on_disk is True
-    assert (told["shard_number"], told["replication_factor"]) == (3, 2)
+    assert (told["shard_number"], told["replication_factor"], told["write_consistency_factor"]) == (3, 2, 1)
     assert told["hnsw_config"].full_scan_threshold == 10
     assert told["optimizers_config"].indexing_threshold == 1
     assert plain["vectors_config"].on_disk is None
@@ -198,7 +200,7 @@ def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[...
 
 def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> None:
     client = Recording()
-    index = ServerIndex(client, ":memory:", "test")
+    index = ServerIndex(Connection(client, ":memory:", "test"))
     spec = make_spec()
     index.create(spec)
     client.asked.clear()

@@ -62,10 +62,11 @@ def local_mode(job: Job) -> Latency:
     """`QdrantClient(":memory:")`: numpy, always exact."""
     from qdrant_client import QdrantClient
 
+    from search.index.reach import Connection
     from search.index.server import ServerIndex
 
     warnings.filterwarnings("ignore", message="Local mode|Payload indexes have no effect")
-    return _ask(ServerIndex(QdrantClient(":memory:"), ":memory:", "local mode"), replace(job, exact=True))
+    return _ask(ServerIndex(Connection(QdrantClient(":memory:"), ":memory:", "local mode")), replace(job, exact=True))
 
 
 def _ask(index: Index, job: Job) -> Latency:

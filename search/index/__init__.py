@@ -21,6 +21,7 @@ from search.settings import Settings
 __all__ = [
     "MAX_ID",
     "OVERSAMPLING",
+    "WORTH_PUTTING_OFF",
     "Batch",
     "CollectionInfo",
     "CollectionSpec",
@@ -37,6 +38,8 @@ __all__ = [
 
 Vectors = npt.NDArray[np.float32]
 OVERSAMPLING = 3.0  # brings int8 back to float32's recall at little cost (25,000 points of 512 dimensions)
+WORTH_PUTTING_OFF = 10_000
+"""From so many points to write on, building the HNSW index is left to the end."""
 MAX_ID = 2**63  # ids are in payloads too, where integers have a sign
 
 
@@ -134,8 +137,8 @@ class CollectionInfo:
     """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made.
 
     `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
-    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `indexing`: a server is
-    still building the index, or has yet to begin; the embedded engine builds only when it is told to.
+    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `pending` says what keeps
+    the collection from answering as it should, None where nothing does.
     """
 
     name: str
@@ -143,14 +146,14 @@ class CollectionInfo:
     indexed_vectors: int
     spec: CollectionSpec
     settings: dict[str, Any]
-    indexing: bool = False
+    pending: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
             "collection": self.name,
             "points": self.points,
             "indexed_vectors": self.indexed_vectors,
-            "indexing": self.indexing,
+            "pending": self.pending,
             "settings": self.settings,
             **self.spec.model_dump(),
         }
@@ -168,6 +171,11 @@ class Index(Protocol):
     @property
     def engine(self) -> str:
         """The engine and its version, for reports."""
+        ...
+
+    @property
+    def streams(self) -> int:
+        """How many upserts at the same time make writing faster."""
         ...
 
     def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
@@ -225,8 +233,17 @@ class Index(Protocol):
         """The exact number of points."""
         ...
 
+    def put_off(self, collection: str) -> None:
+        """Leave building the HNSW index to `optimize`, because much is about to be written."""
+        ...
+
     def optimize(self, collection: str) -> None:
-        """Build the HNSW index now; returns when there is nothing left to build."""
+        """Build the HNSW index now, also where it was put off; returns when there is nothing left to build."""
+        ...
+
+    def pending(self, collection: str) -> str | None:
+        """What keeps the collection from answering as it should (its index is being built, a node of the cluster is
+        away), in one line; None where nothing does."""
         ...
 
     def spec(self, collection: str) -> CollectionSpec:

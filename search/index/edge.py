@@ -76,6 +76,10 @@ class EdgeIndex:
     def engine(self) -> str:
         return f"qdrant-edge {version('qdrant-edge-py')}"
 
+    @property
+    def streams(self) -> int:
+        return 1
+
     def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
         if tuning and (tuning.shards or tuning.replicas):
             raise IndexFailure(
@@ -186,6 +190,12 @@ class EdgeIndex:
         shard = self._shard(collection)
         with _engine(f"counting {collection}"):
             return shard.count(qdrant.CountRequest(exact=True, filter=_filter(where)))
+
+    def put_off(self, collection: str) -> None:
+        pass  # it builds in `optimize` alone
+
+    def pending(self, collection: str) -> str | None:  # noqa: ARG002
+        return None
 
     def optimize(self, collection: str) -> None:
         # Building HNSW holds the interpreter lock throughout, so a process of its own does it: progress bars and Ctrl-C

@@ -40,6 +40,10 @@ class RemoteIndex:
     def engine(self) -> str:
         return f"{self._one('engine')}, through {COMMAND}, process {self._running.pid}"
 
+    @property
+    def streams(self) -> int:
+        return 1
+
     def collections(self) -> list[str]:
         return list(self._one("collections"))
 
@@ -84,6 +88,10 @@ class RemoteIndex:
     def count(self, collection: str, *, where: Where | None = None) -> int:
         return int(self._one("count", collection, where=pack_where(where)))
 
+    def pending(self, collection: str) -> str | None:
+        said = self._one("pending", collection)
+        return None if said is None else str(said)
+
     def spec(self, collection: str) -> CollectionSpec:
         return read_spec(collection, self._one("spec", collection))
 
@@ -100,6 +108,9 @@ class RemoteIndex:
         self._refuse()
 
     def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def put_off(self, collection: str) -> None:  # noqa: ARG002
         self._refuse()
 
     def optimize(self, collection: str) -> None:  # noqa: ARG002

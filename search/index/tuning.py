@@ -32,6 +32,12 @@ class Tuning:
     replicas: int | None = None
     index_everything: bool = False
 
+    @property
+    def acknowledgements(self) -> int | None:
+        """How many copies must have taken a write before it counts (None: one). All but one, so that writing goes on
+        while a node is away; with three copies, what was acknowledged then outlives any one node."""
+        return None if self.replicas is None else max(1, self.replicas - 1)
+
     def differences(self, collection: str, settings: Mapping[str, Any]) -> list[str]:
         """Warnings where a collection that exists, with `settings` as in CollectionInfo, was built otherwise."""
         asked: dict[str, Any] = {"quantization": self.quantization, "on_disk": self.on_disk}

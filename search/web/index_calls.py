@@ -79,6 +79,8 @@ def _parts(index: Index, call: Call) -> Iterator[Any]:
             info = index.info(name)
             counts = {"points": info.points, "indexed_vectors": info.indexed_vectors}
             yield {**counts, "spec": info.spec.model_dump(), "settings": info.settings}
+        case "pending":
+            yield index.pending(name)
         case "disk_bytes":
             yield index.disk_bytes(name)
         case unknown:

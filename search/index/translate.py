@@ -1,0 +1,93 @@
+"""Our words in Qdrant's: how a collection is configured, what one says of itself, filters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qdrant_client import models
+
+from search.index import Where
+from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
+
+LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; a server refuses less
+
+_TEXT = models.TextIndexParams(type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.WORD, lowercase=True)
+PAYLOAD_INDEXES: dict[str, models.PayloadSchemaType | models.TextIndexParams] = {
+    "split": models.PayloadSchemaType.KEYWORD,
+    "image_id": models.PayloadSchemaType.INTEGER,
+    "position": models.PayloadSchemaType.INTEGER,
+    "text": _TEXT,
+    "captions": _TEXT,
+}
+
+_QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
+    "none": None,
+    "int8": models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=QUANTILE, always_ram=True)
+    ),
+    "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
+}
+
+
+def configuration(dim: int, tuning: Tuning) -> dict[str, Any]:
+    """The part of a `create_collection` call that `tuning` decides."""
+    hnsw = optimizers = None
+    if tuning.index_everything:
+        hnsw = models.HnswConfigDiff(full_scan_threshold=LOWEST_FULL_SCAN_THRESHOLD)
+        optimizers = models.OptimizersConfigDiff(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
+    return {
+        "vectors_config": models.VectorParams(
+            size=dim, distance=models.Distance.COSINE, on_disk=tuning.on_disk or None
+        ),
+        "hnsw_config": hnsw,
+        "optimizers_config": optimizers,
+        "quantization_config": _QUANTIZATION[tuning.quantization],
+        "shard_number": tuning.shards,
+        "replication_factor": tuning.replicas,
+        "write_consistency_factor": tuning.acknowledgements,
+    }
+
+
+def settings_of(found: models.CollectionInfo) -> dict[str, Any]:
+    """The settings of CollectionInfo; `replicas` is what was asked for, also while some are missing."""
+    config, params = found.config, found.config.params
+    kinds = {type(None): "none", models.ScalarQuantization: "int8", models.BinaryQuantization: "binary"}
+    quantization = type(config.quantization_config)
+    return {
+        "m": config.hnsw_config.m,
+        "ef_construct": config.hnsw_config.ef_construct,
+        "full_scan_threshold": config.hnsw_config.full_scan_threshold,
+        "indexing_threshold": config.optimizer_config.indexing_threshold,
+        "quantization": kinds.get(quantization, quantization.__name__),
+        "on_disk": params.vectors.on_disk if isinstance(params.vectors, models.VectorParams) else None,
+        "shards": params.shard_number,
+        "replicas": params.replication_factor,
+        "segments": found.segments_count,
+    }
+
+
+def filter_of(where: Where | None) -> models.Filter | None:
+    """The conditions of `where`."""
+    if where is None:
+        return None
+    must: list[models.Condition] = []
+    if where.splits is not None:
+        must.append(models.FieldCondition(key="split", match=models.MatchAny(any=list(where.splits))))
+    if where.ids is not None:
+        must.append(models.HasIdCondition(has_id=list(where.ids)))
+    if where.image_ids is not None:
+        must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
+    if where.max_position is not None:
+        must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
+    if where.words is not None:
+        words = models.MatchText(text=where.words)
+        must.append(
+            models.Filter(
+                should=[
+                    models.FieldCondition(key="text", match=words),
+                    models.FieldCondition(key="captions", match=words),
+                ]
+            )
+        )
+    must_not: list[models.Condition] = [models.HasIdCondition(has_id=list(where.not_ids))] if where.not_ids else []
+    return models.Filter(must=must, must_not=must_not)
