@@ -74,7 +74,19 @@ def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None
     first = answer["results"][0]
     assert first["rank"] == 1
     assert first["score"] == pytest.approx(float(web.images[first["id"]] @ vector), abs=1e-5)
-    assert first["captions"] == [web.captions[(first["id"] - 100) * 10 + place][0].text for place in range(5)]
+    own = [web.captions[(first["id"] - 100) * 10 + place] for place in range(5)]
+    assert first["captions"] == [caption.text for caption, _ in own]
+    texts = [
+        web.captions[key][0].text for result in answer["results"] for key in [nearest_caption(web, result, vector)]
+    ]
+    assert [result["text"] for result in answer["results"]] == texts
+    assert texts != [result["captions"][0] for result in answer["results"]]
+
+
+def nearest_caption(web: Web, result: dict[str, Any], vector: Vectors) -> int:
+    """The id of the caption of the image found that is nearest to the query."""
+    own = [key for key, (caption, _) in web.captions.items() if caption.image_id == result["image_id"]]
+    return max(own, key=lambda key: float(web.captions[key][1] @ vector))
 
 
 def test_parts_are_added_and_taken_away(web: Web, client: httpx.Client) -> None:

@@ -175,7 +175,7 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
     record = hit.record
     assert record is not None
     captions = list(image.captions) if image else []
-    text = record.text if isinstance(record, Caption) else captions[0] if captions else ""
+    text = record.text if isinstance(record, Caption) else hit.caption or ""
     return Found(
         rank=rank,
         score=round(hit.score, 6),

@@ -61,7 +61,7 @@ class Found(BaseModel):
     id: int
     image_id: int
     split: str
-    text: str = Field(description="The caption found, or the image's first one")
+    text: str = Field(description="The caption found, or the image's caption nearest to the question")
     captions: list[str]
     picture: str = Field(description="Where the picture is: append size=360, 720 or 1600")
     also: list[int] = Field(description="Ids of results further down that this one stands for (with group or fold)")
