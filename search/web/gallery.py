@@ -73,6 +73,7 @@ class Gallery:
             to=question.to,
             where=Where(splits=splits, words=words) if splits or words else None,
             min_score=question.min_score,
+            cutoff=question.cutoff,
             group=question.group,
             fold=SAME_PHOTO if question.fold else None,
         )
