@@ -16,6 +16,7 @@ ONLY = {  # who alone may import a library
     "qdrant_edge": {"search/index/edge.py"},
     "qdrant_client": {"search/index/server.py"},
     "grpc": {"search/index/server.py"},
+    "prometheus_client": {"search/web/metrics.py"},
     "sentence_transformers": {"search/encoder.py"},
 }
 MAY_IMPORT = {"ingest": {"ingest", "search"}, "search": {"search"}, "eval": {"eval", "search"}}
