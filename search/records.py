@@ -88,12 +88,15 @@ class Caption:
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for; `also`
-    holds what else this one stands for: the other captions of its image, the near-duplicates met further down."""
+    holds what else this one stands for: the other captions of its image, the near-duplicates met further down.
+    `caption` is what a Searcher sets for an image: its caption nearest to the query, or its first one where none of its
+    captions is in the index; None for a caption, for an image without captions, and within `also`."""
 
     id: int
     score: float
     record: Image | Caption | None = None
     also: tuple[Hit, ...] = ()
+    caption: str | None = None
 
     @property
     def kind(self) -> Kind:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from search import ranking
 from search.encoder import ClipEncoder, Encoder
-from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
 from search.index import Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
 from search.pixels import as_rgb, open_image, open_photo
 from search.query import Options, Part, combine, named_images
-from search.records import Hit, Kind
+from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
 
@@ -194,6 +194,8 @@ class Searcher:
                 break
             depth *= 4
         page = results[options.offset : end]
+        if kind == "images":
+            return self._with_nearest_caption(vector, page)
         return self._with_captions(vector, page, where, least) if grouped and page else page
 
     def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
@@ -212,6 +214,25 @@ class Searcher:
             captions, whole = self._ranking(vector, "captions", depth, mine, exact=True)
             depth *= 4
         return ranking.with_captions(page, [hit for hit in captions if hit.score >= least])
+
+    def _with_nearest_caption(self, vector: Vectors, page: list[Hit]) -> list[Hit]:
+        """Images, each with that of its captions which is nearest to the query, of whichever split or words."""
+        written = {hit.id: hit.record.captions for hit in page if isinstance(hit.record, ImageRecord)}
+        to_choose = tuple(image_id for image_id, captions in written.items() if len(captions) > 1)
+        chosen = {image_id: captions[0] for image_id, captions in written.items() if captions}
+        if to_choose:
+            limit = sum(len(written[image_id]) for image_id in to_choose)
+            about = Where(image_ids=to_choose)
+            try:
+                [found] = self.index.query(
+                    self.collection("captions"), vector[np.newaxis], limit, where=about, exact=True
+                )
+            except CollectionMissing:
+                found = []
+            ranked = sorted(found, key=lambda hit: (-hit.score, hit.id))
+            best = [hit.record for hit in ranking.best_of_images(ranked)]
+            chosen |= {record.image_id: record.text for record in best if isinstance(record, Caption)}
+        return [replace(hit, caption=chosen.get(hit.id)) for hit in page]
 
     def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
         """The first `depth` hits or fewer, in order of scores, ties in order of ids; and whether there are no more."""

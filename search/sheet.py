@@ -115,8 +115,8 @@ def _section(section: Section, photos: Thumbnails, *, heading: bool) -> str:
 
 def _item(rank: int, hit: Hit, photos: Thumbnails) -> str:
     match hit.record:
-        case Image(id=image_id, captions=captions, file=file):
-            text = captions[0] if captions else file
+        case Image(id=image_id, file=file):
+            text = hit.caption or file
         case Caption(image_id=image_id, text=text):
             pass
         case None:

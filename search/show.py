@@ -23,10 +23,11 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Hits as JSON objects.
 
     `rank` counts from 1 (after `offset`) within its `kind`, "image" or "caption"; `score` is the cosine; then the
-    payload; `also` holds the hits that this one stands for, without ranks.
+    payload; images have their nearest `caption`; `also` holds the hits that this one stands for, without ranks and
+    nearest captions.
     """
     return [
-        {"rank": rank, **_fields(hit), "also": [_fields(other) for other in hit.also]}
+        {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
         for _, found in by_kind(hits)
         for rank, hit in enumerate(found, start=offset + 1)
     ]
@@ -64,11 +65,15 @@ def _fields(hit: Hit) -> dict[str, Any]:
     return {"score": round(hit.score, 6), "kind": kind, **(hit.record.payload() if hit.record else {})}
 
 
+def _nearest(hit: Hit) -> dict[str, str | None]:
+    return {"caption": hit.caption} if hit.kind == "images" else {}
+
+
 def _columns(hit: Hit) -> tuple[str, str]:
     more = f"(+{len(hit.also)})  " if hit.also else ""
     match hit.record:
-        case Image(id=image_id, file=file, captions=captions):
-            return str(image_id), f"{more}{file}  {captions[0] if captions else ''}"
+        case Image(id=image_id, file=file):
+            return str(image_id), f"{more}{file}  {hit.caption or ''}"
         case Caption(image_id=image_id, text=text):
             return str(image_id), more + text
         case None:

@@ -53,6 +53,12 @@ def test_every_option_at_once(call: Call, photo_set: Path, filled: list[str], mo
     found = objects(call("search", "image", 105, "--to", "images", "--id", 101, "--id", 105, "--json", *filled)[1])
     assert [hit["image_id"] for hit in found] == [101]
     plain = objects(call("search", "text", "noise", "-k", 12, "--json", "--exact", *filled)[1])
+    table = call("search", "text", "noise", "-k", 12, "--exact", *filled)[1].splitlines()[1:]
+    for hit, row in zip(plain, table, strict=True):
+        mine = ["text", "noise", "--to", "captions", "--id", hit["image_id"], "-k", 1, "--exact", "--json"]
+        [nearest] = objects(call("search", *mine, *filled)[1])
+        assert hit["caption"] == nearest["text"]
+        assert row.endswith(f"  {nearest['text']}")
     scores = [hit["score"] for hit in plain]
     third = ["--min-score", (scores[2] + scores[3]) / 2, "--json", *filled]  # type: ignore[operator]
     assert objects(call("search", "text", "noise", *third)[1]) == plain[:3]

@@ -131,6 +131,29 @@ def test_both_kinds_in_turn(index: Index, make_spec: MakeSpec, dataset: str) -> 
         assert found == searcher.search_vector(vectors["captions"][0], replace(wanted, to=kind))  # type: ignore[arg-type]
 
 
+def test_images_come_with_the_caption_nearest_to_the_query(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    searcher, vectors = filled(index, make_spec, dataset)
+    towards = vectors["images"][5]
+    scores = (vectors["captions"] @ towards).reshape(PHOTOS, 5)
+    nearest = [WORDS[place] for place in scores.argmax(axis=1)]
+    assert len(set(nearest)) > 2
+    for asked in (Options(k=PHOTOS), Options(k=3, offset=2, fold=0.999, where=Where(splits=("test",), words="cats"))):
+        hits = searcher.search_vector(towards, asked)
+        assert [hit.caption for hit in hits] == [nearest[hit.id] for hit in hits]
+    assert {hit.caption for hit in searcher.search_vector(towards, Options(to="captions"))} == {None}
+
+
+def test_the_first_caption_where_no_captions_are_stored(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    searcher, vectors = filled(index, make_spec, dataset)
+    bare = Image(77, "test", 77, "77.jpg", None, ())
+    index.upsert(searcher.collection("images"), Points([bare], vectors["images"][:1]))
+    index.drop(searcher.collection("captions"))
+    for _ in ("gone", "empty"):
+        hits = searcher.search_vector(vectors["images"][0], Options(k=PHOTOS + 1))
+        assert {hit.id: hit.caption for hit in hits} == {**dict.fromkeys(range(PHOTOS), WORDS[0]), 77: None}
+        index.create(make_spec(kind="captions"))
+
+
 def test_stored_parts_need_no_model(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     searcher, vectors = filled(index, make_spec, dataset)
     parts = [Part(image_id=1), Part(image_id=2, weight=-0.5), Part(caption_id=110, weight=2)]

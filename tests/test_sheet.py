@@ -22,9 +22,11 @@ def photo(image_id: int) -> PIL.Image.Image:
     return PIL.Image.new("RGB", (1000, 500), "orange")
 
 
+DOG = Image(1, "test", 0, "val2014/a.jpg", None, ("the first one", "a <b>bold</b> dog & cat"))
+
 HITS = [
-    Hit(1, 0.5, Image(1, "test", 0, "val2014/a.jpg", None, ("a <b>bold</b> dog & cat",))),
-    Hit(404, 0.4, Image(404, "test", 1, "val2014/b.jpg", None, ("a lost photo",))),
+    Hit(1, 0.5, DOG, caption="a <b>bold</b> dog & cat"),
+    Hit(404, 0.4, Image(404, "test", 1, "val2014/b.jpg", None, ("a lost photo",)), caption="a lost photo"),
     Hit(77, 0.3, Caption(77, 1, "test", 0, "<script>alert(1)</script>", None)),
 ]
 
@@ -57,6 +59,7 @@ def test_captions_are_text_and_nothing_is_fetched() -> None:
     assert not {"script", "i", "b", "u", "link"} & set(Elements(page).tags)
     assert not re.search(r"https?://", page)
     assert "a &lt;b&gt;bold&lt;/b&gt; dog &amp; cat" in page
+    assert "the first one" not in page
 
 
 def test_what_a_result_stands_for_is_in_its_card() -> None:

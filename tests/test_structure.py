@@ -16,6 +16,7 @@ ONLY = {  # who alone may import a library
     "qdrant_edge": {"search/index/edge.py"},
     "qdrant_client": {f"search/index/{part}.py" for part in ("server", "reach", "upload", "building", "translate")},
     "grpc": {"search/index/reach.py"},
+    "prometheus_client": {"search/web/metrics.py"},
     "sentence_transformers": {"search/encoder.py"},
 }
 MAY_IMPORT = {"ingest": {"ingest", "search"}, "search": {"search"}, "eval": {"eval", "search"}}

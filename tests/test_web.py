@@ -74,7 +74,17 @@ def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None
     first = answer["results"][0]
     assert first["rank"] == 1
     assert first["score"] == pytest.approx(float(web.images[first["id"]] @ vector), abs=1e-5)
-    assert first["captions"] == [web.captions[(first["id"] - 100) * 10 + place][0].text for place in range(5)]
+    own = [web.captions[(first["id"] - 100) * 10 + place] for place in range(5)]
+    assert first["captions"] == [caption.text for caption, _ in own]
+    texts = [nearest_caption(web, result["image_id"], vector) for result in answer["results"]]
+    assert [result["text"] for result in answer["results"]] == texts
+    assert texts != [result["captions"][0] for result in answer["results"]]
+
+
+def nearest_caption(web: Web, image_id: int, vector: Vectors) -> str:
+    """The text of the image's caption that is nearest to the query."""
+    own = [pair for pair in web.captions.values() if pair[0].image_id == image_id]
+    return max(own, key=lambda pair: float(pair[1] @ vector))[0].text
 
 
 def test_parts_are_added_and_taken_away(web: Web, client: httpx.Client) -> None:
@@ -125,6 +135,10 @@ def test_filters(web: Web, client: httpx.Client) -> None:
     assert ids(ask(client, {"text": "noise"}, words="Photo 17")) == [117]
     least = ask(client, {"image_id": 103}, k=200, min_score=0.9)["results"]
     assert len(least) == sum(float(vector @ web.images[103]) >= 0.9 for key, vector in web.images.items() if key != 103)
+    scores = np.array([vector @ web.images[103] for key, vector in web.images.items() if key != 103])
+    typical = float(np.mean([vector @ web.images[103] for vector in web.images.values()]))
+    kept = ask(client, {"image_id": 103}, k=200, cutoff=0.5)["results"]
+    assert len(kept) == (scores >= (typical + scores.max()) / 2).sum()
     refused = client.post("/api/search", json={"parts": [{"text": "noise"}], "splits": ["dev"]})
     assert "no split 'dev'" in error_of(refused, 422)
 

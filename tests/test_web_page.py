@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 from running_web import HOSTILE, Web
 
@@ -178,6 +179,28 @@ def test_filters(page: Page) -> None:
     page.locator("#words").press("Enter")
     expect(page.locator("#results li")).to_have_count(0)
     expect(page.locator("#status")).to_contain_text("the filters leave nothing")
+
+
+def test_switches(page: Page, web: Web) -> None:
+    search_for(page, "noise")
+    every = page.locator("#results .photo").count()
+    page.get_by_label("hide the irrelevant tail").check()
+    expect(page.locator("#results[aria-busy=false] li")).not_to_have_count(every)
+    [vector] = web.encoder.encode_texts(["noise"])
+    scores = np.array([each @ vector for each in web.images.values()])
+    relevant = int((scores >= (scores.mean() + scores.max()) / 2).sum())
+    assert shown(page) == web.nearest_images(vector)[:relevant]
+    assert address(page) == {"q": ["noise"], "cut": ["1"]}
+    page.get_by_label("fold near duplicates").check()
+    expect(page).to_have_url(re.compile("fold=1"))
+    page.reload()
+    expect(page.get_by_label("hide the irrelevant tail")).to_be_checked()
+    expect(page.get_by_label("fold near duplicates")).to_be_checked()
+    page.get_by_label("hide the irrelevant tail").uncheck()
+    expect(page.locator("#results .score").first).to_contain_text("more")  # noise photos are alike to a random model
+    assert address(page) == {"q": ["noise"], "fold": ["1"]}
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("fold near duplicates")).not_to_be_checked()
 
 
 def test_more(page: Page, web: Web) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from importlib.metadata import version as package_version
 from importlib.resources import files
 from typing import Annotated, Any, Literal
@@ -12,13 +13,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, ServerError
 from search.index import MAX_ID
 from search.index.running import HELLO, Running
+from search.records import Kind
 from search.web.gallery import Gallery, NotHere, version
 from search.web.index_calls import index_calls
+from search.web.metrics import Measured, Metrics
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
 from search.web.schemas import Answer, Collections, Examples, Failure, Health, ImageRecord, PictureToken, Question
 
@@ -32,19 +36,24 @@ PAGE = {  # what the page is made of, by path
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PICTURES = "/api/pictures"
+KINDS: tuple[Kind, ...] = ("images", "captions")
 FOR_GOOD = "public, max-age=31536000, immutable"
 
 ImageId = Annotated[int, Path(ge=0, lt=MAX_ID)]
 
 
-def create_app(gallery: Gallery, *, host: str, running: Running | None = None) -> ASGIApp:
+def create_app(
+    gallery: Gallery, *, host: str, running: Running | None = None, metrics: Metrics | None = None
+) -> ASGIApp:
     """The application.
 
     Args:
         gallery: what is shown; already warm.
         host: the name or address that the server is bound to.
         running: what other commands were told about this server, where they may read the index through it.
+        metrics: what the gallery's index and encoder are measured with, where they are.
     """
+    metrics = metrics or Metrics()
     app = FastAPI(
         title="coco-search",
         version=package_version("coco-search"),
@@ -56,11 +65,12 @@ def create_app(gallery: Gallery, *, host: str, running: Running | None = None) -
     _add_page(app)
     _add_api(app, gallery)
     _add_pictures(app, gallery)
+    _add_metrics(app, gallery, metrics)
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
-    # Around everything, so that answers to failures are protected too. What counts or times requests for a monitoring
-    # system belongs around this.
-    return Protection(app, host, {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})})
+    # Around everything, so that answers to failures are protected, and refused requests counted.
+    protected = Protection(app, host, {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})})
+    return Measured(protected, metrics, {route.path for route in app.routes if isinstance(route, Route)}, PICTURES)
 
 
 def _add_api(app: FastAPI, gallery: Gallery) -> None:
@@ -118,6 +128,22 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
         if made.tag == if_none_match:
             return Response(status_code=304, headers=headers)
         return Response(made.content, media_type="image/jpeg", headers=headers)
+
+
+def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:
+    names = [gallery.searcher.collection(kind) for kind in KINDS]
+    build = {
+        "version": app.version,
+        "dataset": gallery.dataset,
+        "model": gallery.index.spec(names[0]).model,
+        "engine": gallery.index.engine,
+    }
+    metrics.describe(build, {name: partial(gallery.index.count, name) for name in names})
+
+    @app.get("/metrics", include_in_schema=False)
+    def tell(accept: Annotated[str, Header()] = "") -> Response:
+        content, kind = metrics.exposition(accept)
+        return Response(content, headers={"Content-Type": kind})
 
 
 def _add_page(app: FastAPI) -> None:

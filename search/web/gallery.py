@@ -73,6 +73,7 @@ class Gallery:
             to=question.to,
             where=Where(splits=splits, words=words) if splits or words else None,
             min_score=question.min_score,
+            cutoff=question.cutoff,
             group=question.group,
             fold=SAME_PHOTO if question.fold else None,
         )
@@ -175,7 +176,7 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
     record = hit.record
     assert record is not None
     captions = list(image.captions) if image else []
-    text = record.text if isinstance(record, Caption) else captions[0] if captions else ""
+    text = record.text if isinstance(record, Caption) else hit.caption or ""
     return Found(
         rank=rank,
         score=round(hit.score, 6),

@@ -6,6 +6,7 @@ import { columns, drawResults, neighbour, viewer } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const box = $("text");
+const SWITCHES = ["cut", "fold"];
 const pictures = new Map(); // token -> {file, address}: what was handed in on this page
 
 let query = emptyQuery();
@@ -160,7 +161,8 @@ function drawQuery() {
   }
   split.value = query.split;
   $("words").value = query.words;
-  $("clear").hidden = isEmpty(query) && !query.split && !query.words;
+  for (const name of SWITCHES) $(name).checked = query[name];
+  $("clear").hidden = isEmpty(query) && !query.split && !query.words && !SWITCHES.some((name) => query[name]);
   drawBox();
   const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image ? `image ${part.image}` : "a picture"))[0];
   document.title = title ? `${title} · coco-search` : "coco-search";
@@ -191,6 +193,9 @@ for (const radio of document.querySelectorAll("[name=to]")) {
 }
 $("split").addEventListener("change", () => go({ split: $("split").value, box: box.value.trim() }));
 $("words").addEventListener("change", () => go({ words: $("words").value, box: box.value.trim() }));
+for (const name of SWITCHES) {
+  $(name).addEventListener("change", () => go({ [name]: $(name).checked, box: box.value.trim() }));
+}
 $("clear").addEventListener("click", clear);
 $("help-button").addEventListener("click", () => $("help").showModal());
 $("more").addEventListener("click", async () => {
@@ -220,7 +225,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return clear();
   const writing = event.target.matches("input[type=text], select");
   if (event.key === "ArrowDown" && event.target === box) return focusResult(event, 0);
-  if (writing || event.target.matches("input[type=radio]")) return;
+  if (writing || event.target.matches("input[type=radio], input[type=checkbox]")) return;
   const here = $("results").contains(event.target) ? place(event.target) : -1;
   const keys = { "+": "add", "-": "subtract", "−": "subtract", v: "view" };
   if (event.key === "/") {

@@ -1,10 +1,11 @@
 // The query: what is in the box, the parts beside it, the filters; as an address, and as a question to the API.
 
 export const PAGE = 36; // results at a time: divisible by 2, 3, 4 and 6 columns
+const HALFWAY = 0.5; // from a typical score to the best: what scores less is the irrelevant tail
 
 // A part is {text}, {image: id} or {picture: token}, with a weight; `box` is the text being written.
 export function emptyQuery(kept = {}) {
-  return { box: "", parts: [], to: "images", split: "", words: "", ...kept };
+  return { box: "", parts: [], to: "images", split: "", words: "", cut: false, fold: false, ...kept };
 }
 
 export function isEmpty(query) {
@@ -28,6 +29,7 @@ export function toAddress(query) {
   if (query.to !== "images") given.append("to", query.to);
   if (query.split) given.append("split", query.split);
   if (query.words.trim()) given.append("words", query.words.trim());
+  for (const name of ["cut", "fold"]) if (query[name]) given.append(name, "1");
   const written = given.toString();
   return written ? `/?${written}` : "/";
 }
@@ -48,6 +50,8 @@ export function fromAddress(search) {
     to: given.get("to") === "captions" ? "captions" : "images",
     split: given.get("split") ?? "",
     words: given.get("words") ?? "",
+    cut: given.get("cut") === "1",
+    fold: given.get("fold") === "1",
   });
 }
 
@@ -61,6 +65,8 @@ export function toQuestion(query, offset) {
     offset,
     splits: query.split ? [query.split] : null,
     words: query.words.trim() || null,
+    cutoff: query.cut ? HALFWAY : null,
+    fold: query.fold,
     group: query.to === "captions",
   };
 }

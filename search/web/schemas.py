@@ -48,6 +48,9 @@ class Question(Strict):
     splits: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=20)
     words: str | None = Field(default=None, max_length=200, description="All of them occur in the image's captions")
     min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
+    cutoff: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"
+    )
     group: bool = Field(default=False, description="One result for all captions of one image")
     fold: bool = Field(default=False, description="One result for near-duplicates")
 
@@ -61,7 +64,7 @@ class Found(BaseModel):
     id: int
     image_id: int
     split: str
-    text: str = Field(description="The caption found, or the image's first one")
+    text: str = Field(description="The caption found, or the image's caption nearest to the question")
     captions: list[str]
     picture: str = Field(description="Where the picture is: append size=360, 720 or 1600")
     also: list[int] = Field(description="Ids of results further down that this one stands for (with group or fold)")

@@ -20,6 +20,7 @@ from search.retrieve import Searcher, encoder_for
 from search.settings import Settings
 from search.web.app import create_app
 from search.web.gallery import Gallery
+from search.web.metrics import MeasuredEncoder, Metrics, measured_index
 from search.web.protection import is_loopback
 
 LAST_SECONDS = 10  # how long requests may still take once the server was told to stop
@@ -45,7 +46,12 @@ def serve(
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
         index = open_index(settings, writing=True)
-        searcher = Searcher(index, dataset, encoder=lambda spec: encoder_for(spec, model, device))
+        metrics = Metrics()
+        searcher = Searcher(
+            measured_index(index, metrics),
+            dataset,
+            encoder=lambda spec: MeasuredEncoder(encoder_for(spec, model, device), metrics),
+        )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
         gallery.warm_up()
@@ -53,7 +59,7 @@ def serve(
         if isinstance(index, EdgeIndex):
             running = Running(_address("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, listener))
             stack.enter_context(announced(index.path, running))
-        app = create_app(gallery, host=host, running=running)
+        app = create_app(gallery, host=host, running=running, metrics=metrics)
         config = uvicorn.Config(
             app,
             log_level="warning",

@@ -1,0 +1,177 @@
+"""What `GET /metrics` tells Prometheus: requests, what the model encodes, what the index is asked.
+
+Every label has few values: routes are templates (`/pictures/{image_id}`), never paths as they were sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+from PIL import Image
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from search.encoder import Encoder
+from search.errors import CocoSearchError, IndexFailure
+from search.index import Batch, Index, Vectors
+
+OTHER = "other"  # a path without a route, a method that nobody uses
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+INDEX_CALLS = frozenset({"query", "retrieve", "count", "collections", "spec", "info", "disk_bytes"})
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
+INDEX_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+
+class Metrics:
+    """The counts and times of one application, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
+        self.requests = counter("coco_search_requests", "Requests answered", ["route", "method", "status"])
+        self.request_seconds = histogram(
+            "coco_search_request_seconds", "From a request to the end of its answer", ["route", "method"]
+        )
+        self.uploads_refused = counter("coco_search_uploads_refused", "Pictures refused", ["status"])
+        self.encoder_batch_size = histogram(
+            "coco_search_encoder_batch_size", "Inputs encoded in one call of the model", ["input"], buckets=BATCH_SIZES
+        )
+        self.encoder_seconds = histogram("coco_search_encoder_seconds", "One call of the model", ["input"])
+        self.index_seconds = histogram(
+            "coco_search_index_seconds", "One call of the index", ["call"], buckets=INDEX_SECONDS
+        )
+        self.index_failures = counter("coco_search_index_failures", "Calls of the index that failed", ["call"])
+
+    def describe(self, build: Mapping[str, str], points: Mapping[str, Callable[[], int]]) -> None:
+        """Adds what this application is, and the number of points of each collection, which is counted when asked."""
+        Info("coco_search_build", "What is served", registry=self.registry).info(dict(build))
+        self.registry.register(_Points(points))
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type, in the format that an `Accept` header asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    @contextlib.contextmanager
+    def encoding(self, kind: str, size: int) -> Iterator[None]:
+        """Around one call of the model."""
+        self.encoder_batch_size.labels(kind).observe(size)
+        with self.encoder_seconds.labels(kind).time():
+            yield
+
+    @contextlib.contextmanager
+    def asking(self, call: str) -> Iterator[None]:
+        """Around one call of the index."""
+        failures = self.index_failures.labels(call)
+        with self.index_seconds.labels(call).time(), failures.count_exceptions(CocoSearchError):
+            yield
+
+
+class _Points(Collector):
+    def __init__(self, points: Mapping[str, Callable[[], int]]) -> None:
+        self._points = points
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [GaugeMetricFamily("coco_search_points", "Points stored", labels=["collection"])]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        [family] = self.describe()
+        for collection, count in self._points.items():
+            with contextlib.suppress(IndexFailure):  # counted among the failures; the other metrics are told
+                family.add_metric([collection], count())
+        yield family
+
+
+class MeasuredEncoder:
+    """An encoder whose calls are counted and timed."""
+
+    def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
+        self._encoder = encoder
+        self._metrics = metrics
+        self.name = encoder.name
+        self.dim = encoder.dim
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        with self._metrics.encoding("picture", len(images)):
+            return self._encoder.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        with self._metrics.encoding("text", len(texts)):
+            return self._encoder.encode_texts(texts)
+
+
+def measured_index(index: Index, metrics: Metrics) -> Index:
+    """An index whose calls are counted and timed; each batch of a scan is a call."""
+    return cast("Index", _MeasuredIndex(index, metrics))
+
+
+class _MeasuredIndex:
+    def __init__(self, index: Index, metrics: Metrics) -> None:
+        self._index = index
+        self._metrics = metrics
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._index, name)
+        return partial(self._call, name, found) if name in INDEX_CALLS else found
+
+    def scan(self, *arguments: Any, **named: Any) -> Iterator[Batch]:
+        batches = self._index.scan(*arguments, **named)
+        while True:
+            with self._metrics.asking("scan"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def _call(self, name: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with self._metrics.asking(name):
+            return call(*arguments, **named)
+
+
+class Measured:
+    """ASGI middleware around everything: counts and times the requests.
+
+    Args:
+        paths: those of the routes, for requests that are refused before a route is looked for.
+        pictures: where pictures are handed in.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str], pictures: str) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._paths = frozenset(paths)
+        self._pictures = pictures
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # where no answer begins
+
+        async def send_seen(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        began = time.perf_counter()
+        try:
+            await self._app(scope, receive, send_seen)
+        finally:
+            self._count(scope, status, time.perf_counter() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"] if scope["path"] in self._paths else OTHER
+        route = str(getattr(scope.get("route"), "path", path))
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.request_seconds.labels(route, method).observe(seconds)
+        if route == self._pictures and method == "POST" and status >= 400:
+            self._metrics.uploads_refused.labels(str(status)).inc()
