@@ -95,13 +95,15 @@ def run(
         folds=folds,
         resamples=resamples,
     )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after it
     with closing(open_index(load_settings(path, url))) as index:
         keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
         name = dataset or only_dataset(index)
         protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
         report = evaluate(index, protocol, plan)
         if out is not None:
-            write_out(out, report, index, images)
+            _write_out(out, report, index, images)
     typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=1) if as_json else report.table())
     if out is not None:
         command.note(f"the report is in {out.resolve() / 'report.html'}")
@@ -112,7 +114,7 @@ def run(
         )
 
 
-def write_out(folder: Path, report: Report, index: Index, images: Path | None) -> None:
+def _write_out(folder: Path, report: Report, index: Index, images: Path | None) -> None:
     """metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
     from eval.page import report_page
     from eval.runs import PAGE_FILE, write_run

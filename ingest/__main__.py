@@ -9,10 +9,12 @@ import time
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ingest import moving
+from ingest.moving import OnDiskOption, QuantizationOption, Quantized, ReplicasOption, ShardsOption
 from search import command
 from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
 from search.errors import AnnotationError
@@ -20,7 +22,7 @@ from search.settings import load_settings
 
 if TYPE_CHECKING:
     from ingest.summary import Summary
-    from search.index import CollectionInfo
+    from search.index import CollectionInfo, Index
 
 app = command.application("Embed captioned photos into the two collections of the index.")
 
@@ -30,28 +32,6 @@ class Decode(str, Enum):
 
     FULL = "full"
     SCALED = "scaled"
-
-
-class Quantized(str, Enum):
-    """The smaller copies of the vectors that HNSW is searched with."""
-
-    NONE = "none"
-    INT8 = "int8"
-    BINARY = "binary"
-
-
-QuantizationOption = Annotated[
-    Quantized | None, typer.Option(help="New collections: search smaller copies of the vectors, kept in memory")
-]
-OnDiskOption = Annotated[
-    bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
-]
-ShardsOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many parts the server divides each into")
-]
-ReplicasOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many copies of each part a cluster keeps")
-]
 
 
 @app.command()
@@ -243,14 +223,18 @@ def status(
         if dataset is not None:
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         infos = [index.info(name) for name in names]
-    if as_json:
-        typer.echo(json.dumps([info.as_json() for info in infos], ensure_ascii=False, indent=1))
-        return
+        if as_json:
+            typer.echo(json.dumps([_as_json(index, info) for info in infos], ensure_ascii=False, indent=1))
+            return
     typer.echo(f"{index.place} ({index.engine})")
     for info in infos:
         typer.echo(_describe(info))
     if not infos:
         typer.echo("no collections yet: fill them with `python -m ingest run`")
+
+
+for _command in (moving.copy, moving.backup, moving.restore):
+    app.command()(_command)
 
 
 def _check_photos(folder: Path, files: list[str]) -> None:
@@ -281,6 +265,19 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         typer.echo(f"{len(summary.failures):,} photos could not be read; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:
             note(f"  {failure.file}: {failure.reason}")
+
+
+def _as_json(index: Index, info: CollectionInfo) -> dict[str, Any]:
+    from search.index import Where
+
+    by_split = {split: index.count(info.name, where=Where(splits=(split,))) for split in info.spec.splits}
+    return {
+        "place": index.place,
+        "engine": index.engine,
+        **info.as_json(),
+        "points_by_split": by_split,
+        "disk_bytes": index.disk_bytes(info.name),
+    }
 
 
 def _describe(info: CollectionInfo) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -49,8 +51,10 @@ def _has_good_port(parts: SplitResult) -> bool:
         return False
 
 
-def load_settings(path: Path | None = None, url: str | None = None) -> Settings:
+def load_settings(path: Path | None = None, url: str | None = None, **more: object) -> Settings:
     """Settings from the environment; `path` and `url` override it, and an explicit `path` wins over `QDRANT_URL`.
+
+    `more` are further fields that override the environment.
 
     Raises:
         SettingsError: a value is malformed, or both `path` and `url` were given.
@@ -63,9 +67,24 @@ def load_settings(path: Path | None = None, url: str | None = None) -> Settings:
     if url is not None:
         given = {"qdrant_url": url}
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**given, **more)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])).upper()
         given_as = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
         raise SettingsError(f"{given_as}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
+    """Settings for one end of a copy, a folder or the URL of a server.
+
+    `QDRANT_API_KEY_FROM` and `QDRANT_GRPC_PORT_FROM`, or `..._TO`, win over the same names without an end.
+
+    Raises:
+        SettingsError: a value is malformed.
+    """
+    names = ("qdrant_api_key", "qdrant_grpc_port")
+    own: dict[str, Any] = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
+    if place.startswith(("http://", "https://")):
+        return load_settings(url=place, **own)
+    return load_settings(path=Path(place), **own)

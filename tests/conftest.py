@@ -49,7 +49,8 @@ def needs(path: Path) -> pytest.MarkDecorator:
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the developer's settings or leaves files in the checkout."""
-    for name in ("INDEX_PATH", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT", "QDRANT_TIMEOUT"):
+    ends = [f"QDRANT_{what}_{end}" for what in ("API_KEY", "GRPC_PORT") for end in ("FROM", "TO")]
+    for name in ("INDEX_PATH", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT", "QDRANT_TIMEOUT", *ends):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -148,14 +148,19 @@ def done() -> Any:
 @contextmanager
 def grpc_qdrant() -> Iterator[tuple[int, int]]:
     """Serves an empty local Qdrant; gives the REST port, which knows little but the version, and the gRPC port."""
-    local = LocalClient(":memory:")
+    with grpc_side(Collections(LocalClient(":memory:"))) as port, rest_server() as rest_port:
+        yield rest_port, port
+
+
+@contextmanager
+def grpc_side(collections: Collections) -> Iterator[int]:
+    """Serves the calls about collections and points; gives the port."""
     server = rpc.server(ThreadPoolExecutor(1))  # local mode is not safe for several threads
-    add_CollectionsServicer_to_server(Collections(local), server)  # type: ignore[no-untyped-call]
-    add_PointsServicer_to_server(Points(local), server)  # type: ignore[no-untyped-call]
+    add_CollectionsServicer_to_server(collections, server)  # type: ignore[no-untyped-call]
+    add_PointsServicer_to_server(Points(collections.local), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with rest_server() as rest_port:
-        yield rest_port, port
+    yield port
     server.stop(None)
 
 

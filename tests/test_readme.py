@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
-from conftest import Call
+from conftest import Call, ingest_options
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 EVERYWHERE = {"--help", "--path", "--url", "--dataset"}
@@ -42,6 +43,26 @@ def test_every_option_is_documented(package: str) -> None:
         known = {option, negated, "--device" if option == "--devices" else option}
         known |= {"--devices"} if option == "--device" else set()
         assert known & set(re.findall(r"--?[\w-]+", mine[0])), f"{command} {option}"
+
+
+def shape(value: object) -> object:
+    """A JSON value with its keys, in order, and without what is specific to one index."""
+    if isinstance(value, dict):
+        return [(key, None if key in ("splits", "points_by_split") else shape(each)) for key, each in value.items()]
+    return bool if isinstance(value, bool) else None
+
+
+def test_the_status_as_json_is_as_it_is_shown(call: Call, photo_set: Path, clip_folder: Path) -> None:
+    shown = json.loads(next(block for block in re.findall(r"```json\n(.*?)```", README, re.S) if "disk_bytes" in block))
+    assert call("ingest", *ingest_options(photo_set, clip_folder, ["--path", "index"]))[0] == 0
+    captions, images = json.loads(call("ingest", "status", "--json")[1])
+    assert shape(images) == shape(captions) == shape(shown)
+    assert images["settings"] == shown["settings"]
+    assert (images["place"], images["engine"], images["indexing"]) == (shown["place"], shown["engine"], False)
+    assert images["points_by_split"] == {"test": 8, "val": 4}
+    assert captions["points_by_split"] == {"test": 40, "val": 20}
+    files = [file for file in Path("index/coco_images").rglob("*") if file.is_file()]
+    assert images["disk_bytes"] == pytest.approx(sum(file.stat().st_blocks * 512 for file in files), rel=0.1)
 
 
 def scores(text: str) -> dict[str, list[float]]:

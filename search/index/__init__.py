@@ -134,7 +134,8 @@ class CollectionInfo:
     """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made.
 
     `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
-    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`.
+    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `indexing`: a server is
+    still building the index, or has yet to begin; the embedded engine builds only when it is told to.
     """
 
     name: str
@@ -142,12 +143,14 @@ class CollectionInfo:
     indexed_vectors: int
     spec: CollectionSpec
     settings: dict[str, Any]
+    indexing: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {
             "collection": self.name,
             "points": self.points,
             "indexed_vectors": self.indexed_vectors,
+            "indexing": self.indexing,
             "settings": self.settings,
             **self.spec.model_dump(),
         }

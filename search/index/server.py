@@ -289,7 +289,8 @@ class ServerIndex:
             found = self._client.get_collection(collection)
         spec = read_spec(collection, found.config.metadata)
         indexed = found.indexed_vectors_count or 0
-        return CollectionInfo(collection, self.count(collection), indexed, spec, _settings(found))
+        indexing = found.status != models.CollectionStatus.GREEN
+        return CollectionInfo(collection, self.count(collection), indexed, spec, _settings(found), indexing)
 
     def disk_bytes(self, collection: str) -> int | None:  # noqa: ARG002
         return None  # a server does not say

@@ -1,0 +1,431 @@
+"""Backups: what is restored is what was there, and nothing is touched by an archive that is not whole."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Call, ingest_options, one_line_error
+from grpc_qdrant import ANSWERS
+from snapshot_qdrant import SnapshotServer
+from test_copying import fill, stored
+from test_index import image, unit
+
+from ingest.bundle import read_manifest
+from search.errors import IndexBusy, ServerError
+from search.index import CollectionSpec, Points
+from search.index.edge import EdgeIndex
+from search.index.folder import held
+from search.index.snapshots import Snapshots
+from search.settings import load_settings
+
+MakeSpec = Callable[..., CollectionSpec]
+
+
+@pytest.fixture
+def filled(tmp_path: Path, make_spec: MakeSpec) -> EdgeIndex:
+    """A closed index of two data sets, three collections."""
+    index = EdgeIndex(tmp_path / "filled")
+    for spec in (make_spec(), make_spec(kind="captions"), make_spec(dataset="other")):
+        fill(index, spec, 40)
+    index.close()
+    return index
+
+
+@pytest.fixture
+def small(tmp_path: Path, make_spec: MakeSpec) -> EdgeIndex:
+    """A closed index of one collection."""
+    index = EdgeIndex(tmp_path / "small")
+    fill(index, make_spec(), 40)
+    index.close()
+    return index
+
+
+def archive(manifest: dict[str, object], *members: tarfile.TarInfo) -> Path:
+    """An archive by hand: its manifest, then empty members."""
+    file = Path("by-hand.tgz")
+    text = json.dumps({"format": 1, "kind": "folders", "version": "0", "engine": "e", "made": "", **manifest}).encode()
+    with tarfile.open(file, "w:gz") as tar:
+        first = tarfile.TarInfo("manifest.json")
+        first.size = len(text)
+        tar.addfile(first, io.BytesIO(text))
+        for member in members:
+            tar.addfile(member)
+    return file
+
+
+def contents(path: Path) -> dict[str, object]:
+    index = EdgeIndex(path)
+    found = {
+        name: {number: (record, vector.tobytes()) for number, (record, vector) in stored(index, name).items()}
+        for name in index.collections()
+    }
+    index.close()
+    return dict(found)
+
+
+def repacked(file: Path, change: Callable[[str, bytes], Iterator[tuple[tarfile.TarInfo, bytes]]]) -> Path:
+    """The archive with some members changed, and its list of checksums made right again."""
+    target, sums = file.with_name("changed.tar.gz"), ""
+    with tarfile.open(file) as source, tarfile.open(target, "w:gz") as out:
+        for member in source:
+            stream = source.extractfile(member)
+            assert stream
+            content = stream.read()
+            if member.name == "SHA256SUMS":
+                content = sums.encode()
+            for info, data in change(member.name, content):
+                info.size = len(data)
+                out.addfile(info, io.BytesIO(data))
+                sums += f"{hashlib.sha256(data).hexdigest()}  {info.name}\n"
+    return target
+
+
+def test_from_photos_to_photos(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    assert call("ingest", *ingest_options(photo_set, clip_folder, ["--path", "index"]))[0] == 0
+    asked = ["search", "text", "a photo of noise", "--to", "both", "--json"]
+    answer = call(*asked)[1]
+    code, out, _ = call("ingest", "backup", "coco.tar.gz")
+    assert code == 0
+    assert "coco_images: 12 points saved in coco.tar.gz (" in out
+    shutil.rmtree("index")
+    code, out, _ = call("ingest", "restore", "coco.tar.gz", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["points"], found["place"]) == ({"coco_captions": 60, "coco_images": 12}, "index")
+    assert call(*asked)[1] == answer
+    again = ingest_options(photo_set, clip_folder, ["--path", "index"])
+    assert "12 points (0 embedded now, 12 were there already)" in call("ingest", *again)[1]
+    hidden = [file.name for file in (tmp_path / "index").glob(".*") if not file.name.endswith(".owner")]
+    assert hidden == []
+
+
+def test_what_is_in_the_archive(call: Call, filled: EdgeIndex, dataset: str, tmp_path: Path) -> None:
+    leftover = filled.path / f"{dataset}_images/temp_segments/half"
+    leftover.mkdir(parents=True)
+    (leftover / "file").write_text("left by a killed optimisation")
+    assert call("ingest", "backup", "all.tgz", "--path", filled.path)[0] == 0
+    with tarfile.open("all.tgz") as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "plain", filter="data")
+    assert (names[0], names[-1]) == ("manifest.json", "SHA256SUMS")
+    assert not [name for name in names if "owner" in name or "partial" in name or "temp_segments" in name]
+    assert f"{dataset}_images.json" in names
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "plain", check=True)
+    manifest = json.loads((tmp_path / "plain/manifest.json").read_text())
+    assert manifest["points"] == {f"{dataset}_captions": 40, f"{dataset}_images": 40, "other_images": 40}
+    assert manifest["engine"] == filled.engine
+    assert Path("all.tgz").stat().st_size < manifest["bytes"] / 50  # holes
+    assert not Path("all.tgz.partial").exists()
+
+
+def test_some_data_sets(call: Call, filled: EdgeIndex, dataset: str) -> None:
+    where = ["--path", filled.path]
+    everything = contents(filled.path)
+    assert call("ingest", "backup", "one.tgz", "--dataset", "other", *where)[0] == 0
+    assert list(read_manifest(Path("one.tgz")).points) == ["other_images"]
+    assert call("ingest", "backup", "all.tgz", *where)[0] == 0
+    assert call("ingest", "restore", "all.tgz", "--dataset", dataset, "--path", "new")[0] == 0
+    assert contents(Path("new")) == {name: each for name, each in everything.items() if name.startswith(dataset)}
+    assert call("ingest", "restore", "one.tgz", "--path", "new")[0] == 0
+    assert contents(Path("new")) == everything
+    space = sum(file.stat().st_blocks * 512 for file in Path("new").rglob("*"))
+    assert space <= 1.5 * sum(file.stat().st_blocks * 512 for file in filled.path.rglob("*"))  # holes again
+    error = one_line_error(call("ingest", "restore", "all.tgz", "--dataset", "absent", "--path", "new"))
+    assert "all.tgz holds nothing of data set absent" in error
+    assert "absent" in one_line_error(call("ingest", "backup", "x.tgz", "--dataset", "absent", *where))
+    assert "no collections in nothing" in one_line_error(call("ingest", "backup", "x.tgz", "--path", "nothing"))
+    assert not Path("nothing").exists()
+    assert not list(Path().glob("x.tgz*"))
+
+
+def test_nothing_is_overwritten_unasked(call: Call, small: EdgeIndex, make_spec: MakeSpec) -> None:
+    before = contents(small.path)
+    where = ["--path", small.path]
+    assert call("ingest", "backup", "all.tgz", *where)[0] == 0
+    assert "all.tgz exists" in one_line_error(call("ingest", "backup", "all.tgz", *where))
+    assert call("ingest", "backup", "all.tgz", "--force", *where)[0] == 0
+
+    index = EdgeIndex(small.path)
+    index.upsert(make_spec().collection, Points([image(7, captions=("changed",)), image(99)], unit(2)))
+    index.close()
+    changed = contents(small.path)
+    assert changed != before
+    assert "holds 41 points: --force" in one_line_error(call("ingest", "restore", "all.tgz", *where))
+    assert contents(small.path) == changed
+    assert call("ingest", "restore", "all.tgz", "--force", *where)[0] == 0
+    assert contents(small.path) == before
+
+
+def test_a_damaged_index_is_what_backups_are_for(call: Call, small: EdgeIndex, dataset: str) -> None:
+    before, where = contents(small.path), ["--path", small.path]
+    assert call("ingest", "backup", "all.tgz", *where)[0] == 0
+    for file in (small.path / f"{dataset}_images").rglob("*.*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    assert call("ingest", "restore", "all.tgz", "--force", *where)[0] == 0
+    assert contents(small.path) == before
+
+
+def test_while_another_process_has_it_open(call: Call, small: EdgeIndex, dataset: str) -> None:
+    assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
+    holder = (
+        "import sys; from pathlib import Path; from search.index.edge import EdgeIndex; "
+        f"index = EdgeIndex(Path(sys.argv[1])); print(index.count({dataset + '_images'!r}), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, small.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "40\n"
+        for command in (["backup", "new.tgz"], ["restore", "all.tgz", "--force"]):
+            assert "open in another process" in one_line_error(call("ingest", *command, "--path", small.path))
+        process.communicate("\n")
+    assert not list(Path().glob("new.tgz*"))
+    assert call("ingest", "backup", "new.tgz", "--path", small.path)[0] == 0
+
+
+def test_nobody_opens_a_shard_while_it_is_read(small: EdgeIndex, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.05)
+    name = f"{dataset}_images"
+    with held(small.path, [name]) as infos:
+        assert [info.points for info in infos] == [40]
+        with pytest.raises(IndexBusy):
+            EdgeIndex(small.path).count(name)
+    after = EdgeIndex(small.path)
+    assert after.count(name) == 40
+    after.close()
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+
+
+def flip(file: Path) -> None:
+    with tarfile.open(file) as tar, tarfile.open(f"{file}.new", "w:gz") as out:
+        for member in tar:
+            stream = tar.extractfile(member)
+            assert stream
+            content = stream.read()
+            if member.name.endswith("chunk_0.mmap"):
+                content = bytes([content[0] ^ 1]) + content[1:]
+            out.addfile(member, io.BytesIO(content))
+    Path(f"{file}.new").replace(file)
+
+
+def nonsense(file: Path) -> None:
+    file.write_text("no archive")
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def another_tar(file: Path) -> None:
+    Path("something").write_text("else")
+    with tarfile.open(file, "w:gz") as tar:
+        tar.add("something")
+
+
+@pytest.mark.parametrize("damage", [cut, flip, nonsense, empty, another_tar])
+def test_damaged_archives_change_nothing(
+    call: Call, small: EdgeIndex, damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    before = contents(small.path)
+    file = tmp_path / "all.tgz"
+    assert call("ingest", "backup", file, "--path", small.path)[0] == 0
+    damage(file)
+    for options in (["--path", small.path, "--force"], ["--path", "new"]):
+        error = one_line_error(call("ingest", "restore", file, *options))
+        assert "all.tgz" in error
+        assert "damaged" in error or "no backup" in error
+    assert contents(small.path) == before
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside-of-the-archive", "a/../../outside", "t_images/link"])
+def test_members_that_lead_elsewhere_are_refused(call: Call, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    if name.endswith("link"):
+        member.type, member.linkname = tarfile.SYMTYPE, "../.."
+    file = archive({"bytes": 0, "room": 0, "points": {"t_images": 1}}, member)
+    error = one_line_error(call("ingest", "restore", file, "--path", "deep/new"))
+    assert "which no backup does: not unpacked" in error
+    assert not list(Path().rglob("outside*"))
+    assert not Path("/tmp/outside-of-the-archive").exists()
+    assert not Path("deep/new").exists()
+
+
+@pytest.mark.parametrize("name", ["../up_images", "/tmp_images", "a/b_images", "plain"])
+def test_names_of_collections_lead_nowhere(call: Call, name: str) -> None:
+    file = archive({"bytes": 0, "room": 0, "points": {name: 1}})
+    error = one_line_error(call("ingest", "restore", file, "--path", "new"))
+    assert "its manifest.json is wrong (points)" in error
+
+
+def test_no_room(call: Call) -> None:
+    file = archive({"bytes": 0, "room": 2**60, "points": {"t_images": 1}})
+    assert "there is less room" in one_line_error(call("ingest", "restore", file, "--path", "new"))
+    assert not Path("new").exists()
+
+
+def test_a_wrong_count_is_found_before_anything_is_replaced(call: Call, small: EdgeIndex) -> None:
+    before = contents(small.path)
+    assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
+
+    def recounted(member: str, content: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+        if member == "manifest.json":
+            content = content.replace(b": 40", b": 41")
+        yield tarfile.TarInfo(member), content
+
+    file = repacked(Path("all.tgz"), recounted)
+    error = one_line_error(call("ingest", "restore", file, "--force", "--path", small.path))
+    assert "has 40 points where 41 were backed up" in error
+    assert contents(small.path) == before
+
+
+def test_a_killed_restore_is_done_again(call: Call, small: EdgeIndex, dataset: str) -> None:
+    """Killed while it unpacks, and between the renames, where the old collection is set aside."""
+    before, where = contents(small.path), ["--path", small.path]
+    assert call("ingest", "backup", "all.tgz", *where)[0] == 0
+    killed = """
+import os, pathlib, signal, sys
+import ingest.backup
+from ingest.__main__ import main
+at = sys.argv.pop(1)
+def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
+if at == "unpacking":
+    ingest.backup._check_points = kill
+else:
+    pathlib.Path.replace = kill
+main()
+"""
+    for moment in ("unpacking", "renaming"):
+        command = [sys.executable, "-c", killed, moment, "restore", "all.tgz", "--force", "--path", str(small.path)]
+        assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+        if moment == "unpacking":
+            assert contents(small.path) == before
+        else:
+            assert contents(small.path) == {}
+            assert (small.path / f".{dataset}_images.replaced").is_dir()
+        assert call("ingest", "restore", "all.tgz", "--force", *where)[0] == 0
+        assert contents(small.path) == before
+    hidden = [file.name for file in small.path.glob(".*") if not file.name.endswith(".owner")]
+    assert hidden == []
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, filled: EdgeIndex, call: Call) -> Iterator[SnapshotServer]:
+    """A server with the same collections."""
+    with SnapshotServer().running() as running:
+        monkeypatch.setenv("QDRANT_GRPC_PORT", str(running.grpc_port))
+        assert call("ingest", "copy", "--from", filled.path, "--to", running.url)[0] == 0
+        yield running
+
+
+def test_a_server_and_back(call: Call, server: SnapshotServer, dataset: str, filled: EdgeIndex) -> None:
+    where = ["--url", server.url]
+    code, out, _ = call("ingest", "backup", "server.tgz", "--dataset", dataset, *where, "--json")
+    assert code == 0
+    names = [f"{dataset}_captions", f"{dataset}_images"]
+    assert json.loads(out)["points"] == dict.fromkeys(names, 40)
+    assert server.snapshots == {}
+    calls = [(method, path.rpartition("/snapshots")[0], query) for method, path, query in server.requests]
+    made, taken, deleted = calls[:2], calls[2:4], calls[4:]
+    assert made == [("POST", f"/collections/{name}", {"wait": "true"}) for name in names]
+    assert taken == [("GET", f"/collections/{name}", {}) for name in names]
+    assert sorted(deleted) == [("DELETE", f"/collections/{name}", {"wait": "true"}) for name in names]
+    with tarfile.open("server.tgz") as tar:
+        members = tar.getnames()
+    assert members == ["manifest.json", *(f"{name}.snapshot" for name in names), "SHA256SUMS"]
+
+    assert "holds 40 points: --force" in one_line_error(call("ingest", "restore", "server.tgz", *where))
+    call("ingest", "drop", "--dataset", dataset, "--yes", *where)
+    server.requests.clear()
+    code, out, _ = call("ingest", "restore", "server.tgz", *where)
+    assert code == 0
+    assert f"{dataset}_images: 40 points restored into {server.url}" in out
+    for (method, path, query), name in zip(server.requests, names, strict=True):
+        assert (method, path) == ("POST", f"/collections/{name}/snapshots/upload")
+        assert (query["priority"], query["wait"], len(query["checksum"])) == ("snapshot", "true", 64)
+    code, out, _ = call("ingest", "copy", "--from", filled.path, "--to", server.url, "--json")
+    assert [each["written"] for each in json.loads(out)] == [0, 0, 0]
+    assert call("ingest", "restore", "server.tgz", "--force", *where)[0] == 0
+    assert not [file for file in Path().iterdir() if file.name.startswith(".server")]
+
+
+def test_a_server_that_says_no_checksum(call: Call, server: SnapshotServer) -> None:
+    server.says_checksum = False  # as with snapshots on S3
+    assert call("ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url)[0] == 0
+    assert call("ingest", "restore", "server.tgz", "--force", "--url", server.url)[0] == 0
+
+
+def test_downloads_that_go_wrong(call: Call, server: SnapshotServer) -> None:
+    command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
+    server.damage = b"a dog", b"a cat"
+    assert "was damaged on its way: try again" in one_line_error(call(*command))
+    server.damage = b"a dog", b"a wolf"
+    assert "is longer than the" in one_line_error(call(*command))
+    server.damage, server.sent = None, 1000
+    assert "ended after 1,000 of" in one_line_error(call(*command))
+    assert server.snapshots == {}
+    assert not list(Path().glob("server.tgz*"))
+
+
+def test_snapshots_that_cannot_be_deleted_are_named(call: Call, server: SnapshotServer) -> None:
+    server.keeps_snapshots = True
+    code, _, err = call("ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url)
+    assert code == 0
+    ((_, name),) = server.snapshots
+    assert f"warning: the snapshot {name} stays on the server" in err
+    assert "the disk is read-only" in err
+
+
+def test_a_cluster_is_told_to_copy(call: Call, server: SnapshotServer) -> None:
+    where = ["--url", server.url]
+    server.peers = 1
+    assert call("ingest", "backup", "server.tgz", *where)[0] == 0
+    server.peers, before = 3, list(server.requests)
+    for command in (["backup", "again.tgz"], ["restore", "server.tgz", "--force"]):
+        error = one_line_error(call("ingest", *command, *where))
+        assert "one of 3 nodes" in error
+        assert "python -m ingest copy" in error
+    assert server.requests == before
+
+
+def test_the_servers_key(call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.key = "secret"
+    with pytest.raises(ServerError, match="refuses the API key"):
+        Snapshots(load_settings(url=server.url)).refuse_cluster()
+    monkeypatch.setenv("QDRANT_API_KEY", "secret")
+    Snapshots(load_settings(url=server.url)).refuse_cluster()
+    assert call("ingest", "backup", "server.tgz", "--url", server.url)[0] == 0
+
+
+def test_a_server_that_recovers_something_else(call: Call, server: SnapshotServer) -> None:
+    assert call("ingest", "backup", "server.tgz", "--url", server.url)[0] == 0
+    server.loses_points = True
+    error = one_line_error(call("ingest", "restore", "server.tgz", "--force", "--url", server.url))
+    assert "has 39 points where 40 were backed up" in error
+
+
+def test_kinds_and_versions(
+    call: Call, server: SnapshotServer, filled: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("ingest", "backup", "server.tgz", "--url", server.url)[0] == 0
+    assert call("ingest", "backup", "folder.tgz", "--path", filled.path)[0] == 0
+    for file, place in (("server.tgz", ["--path", "new"]), ("folder.tgz", ["--url", server.url])):
+        assert "ingest copy --from" in one_line_error(call("ingest", "restore", file, *place))
+    monkeypatch.setitem(ANSWERS, "/", {"title": "qdrant", "version": "1.21.0"})
+    code, _, err = call("ingest", "restore", "server.tgz", "--force", "--url", server.url)
+    assert code == 0
+    assert "warning: server.tgz was made by qdrant 1.19.0, this is qdrant 1.21.0" in err
