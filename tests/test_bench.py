@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,11 @@ def broken(_: int) -> int:
     raise ValueError("on purpose")
 
 
+def killed(_: int) -> int:
+    os.kill(os.getpid(), signal.SIGBUS)
+    return 0
+
+
 def test_a_contestant_has_a_process_and_a_peak_of_its_own() -> None:
     ours = np.ones(400 * 2**20, dtype=np.uint8)  # which the contestant must not be charged with
     found = measure(hundred_mebibytes, 7)
@@ -38,6 +45,11 @@ def test_a_contestant_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> 
     with pytest.raises(CocoSearchError, match="broken failed"):
         measure(broken, 0)
     assert "on purpose" in capfd.readouterr().err
+
+
+def test_a_contestant_that_is_killed_says_by_what() -> None:
+    with pytest.raises(CocoSearchError, match="killed was ended by SIGBUS"):  # as a full disk does
+        measure(killed, 0)
 
 
 def test_vectors_are_the_same_in_every_process_and_in_blocks() -> None:

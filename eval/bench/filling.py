@@ -17,7 +17,9 @@ from search.errors import CocoSearchError
 from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors
 from search.records import Caption, Image, Kind
 
-BYTES_BESIDES_VECTOR = 4000  # of a point on the disk: payload and its indexes, graph, log; measured below 3,000
+BYTES_BESIDES_VECTOR = (
+    4000  # of a point on the disk: payload and its indexes, graph; a caption's were measured to be 1,000
+)
 VECTORS_ON_DISK = 4  # how often: in the log, in segments, and in those that replace them while they are built
 SPARE_BYTES = 2**30
 VOCABULARY = 27_000  # different words in COCO's captions

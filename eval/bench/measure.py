@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import resource
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -42,7 +43,10 @@ def measure(contestant: Callable[[Job], Found], job: Job) -> Measured[Found]:
     try:
         found, peak = receiver.recv()
     except EOFError:
-        raise CocoSearchError(f"{contestant.__name__} failed: see above") from None
+        process.join()
+        code = process.exitcode or 0
+        reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else "failed: see above"
+        raise CocoSearchError(f"{contestant.__name__} {reason}") from None
     finally:
         process.join()
     return Measured(contestant.__name__, found, peak)
