@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingest import moving
-from ingest.moving import OnDiskOption, QuantizationOption, Quantized, ReplicasOption, ShardsOption
+from ingest.moving import OnDiskOption, QuantizationOption, ReplicasOption, ShardsOption, asked_tuning
 from search import command
 from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
 from search.errors import AnnotationError
@@ -34,6 +34,21 @@ class Decode(str, Enum):
     SCALED = "scaled"
 
 
+class Dtype(str, Enum):
+    """Number types of a model."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+def _one_place(prompt: str | None) -> str | None:
+    if prompt is not None and prompt.count("{}") != 1:
+        raise typer.BadParameter(f"{prompt!r} needs exactly one {{}}, the place of the caption")
+    return prompt
+
+
 @app.command()
 def run(
     annotations: Annotated[Path, typer.Option(help="dataset_coco.json, or its Flickr8k / Flickr30k sibling")],
@@ -43,14 +58,16 @@ def run(
         str | None,
         typer.Option(help="A sentence-transformers model, name or folder (default: the remembered, or clip-ViT-B-32)"),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help='Wraps every caption, such as "a photo of {}"')] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help='Wraps every caption, such as "a photo of {}"', callback=_one_place)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N images")] = None,
     shard: Annotated[
         str, typer.Option(help="This machine's part of the work where several fill one server, such as 2/8")
     ] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Encode everything again")] = False,
     devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto (float16 on CUDA), float32, float16 or bfloat16")] = "auto",
+    dtype: Annotated[Dtype, typer.Option(help="Of weights and inputs; auto: float16 on CUDA")] = Dtype.AUTO,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
     decode: Annotated[Decode, typer.Option(help="scaled: faster, a little less exact")] = Decode.FULL,
@@ -69,7 +86,7 @@ def run(
     from ingest.pipeline import Plan, collection_specs, ingest, part_of
     from ingest.summary import Summary
     from search.encoder import DEFAULT_MODEL, ClipEncoder
-    from search.index import Tuning, collection_name, open_index
+    from search.index import collection_name, open_index
 
     settings = load_settings(path, url)
     read = read_annotations(annotations)
@@ -84,22 +101,16 @@ def run(
     summary = Summary()
     with closing(open_index(settings, writing=True)) as index:
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
+        source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
         with summary.timed("load the model"):
             encoders = [
-                ClipEncoder(
-                    model or (spec.model if spec else DEFAULT_MODEL),
-                    device=device,
-                    dtype=dtype,
-                    batch_size=batch_size,
-                    prompt=prompt or (spec.prompt if spec else None),
-                )
+                ClipEncoder(source, device=device, dtype=dtype.value, batch_size=batch_size, prompt=wrap)
                 for device in devices.split(",")
             ]
         first = encoders[0]
         used = ", ".join(encoder.device for encoder in encoders)
         note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
-        asked = quantization or on_disk or shards or replicas
-        tuning = Tuning((quantization or Quantized.NONE).value, on_disk, shards, replicas) if asked else None
+        tuning = asked_tuning(quantization, on_disk, shards, replicas)
         plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force, tuning)
         specs = collection_specs(read, chosen, images, first, name, decode.value)
         try:

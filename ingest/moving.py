@@ -17,6 +17,7 @@ from search.settings import Settings, load_settings, settings_of
 if TYPE_CHECKING:
     from ingest.backup import Saved
     from ingest.copying import Copied
+    from search.index import Tuning
 
 
 class Quantized(str, Enum):
@@ -44,6 +45,16 @@ DatasetsOption = Annotated[
 ]
 
 
+def asked_tuning(
+    quantization: Quantized | None, on_disk: bool, shards: int | None, replicas: int | None
+) -> Tuning | None:
+    """What the options say of new collections; None where they say nothing."""
+    from search.index import Tuning
+
+    asked = quantization or on_disk or shards or replicas
+    return Tuning((quantization or Quantized.NONE).value, on_disk, shards, replicas) if asked else None
+
+
 def copy(
     source: Annotated[str, typer.Option("--from", help="Folder of an embedded index, or URL of a server")],
     target: Annotated[str, typer.Option("--to", help="Folder of an embedded index, or URL of a server")],
@@ -56,13 +67,12 @@ def copy(
 ) -> None:
     """Copy collections to another index without embedding again, and verify them. Running it again goes on."""
     from ingest.copying import chosen_collections, copy_collection, prepare
-    from search.index import Tuning, open_index
+    from search.index import open_index
 
     ends = settings_of(source, "FROM"), settings_of(target, "TO")
     if _place(ends[0]) == _place(ends[1]):
         raise SettingsError(f"--from and --to are the same index, {_place(ends[0])}")
-    asked = quantization or on_disk or shards or replicas
-    tuning = Tuning((quantization or Quantized.NONE).value, on_disk, shards, replicas) if asked else None
+    tuning = asked_tuning(quantization, on_disk, shards, replicas)
     done: list[Copied] = []
     try:
         with closing(open_index(ends[0])) as mine, closing(open_index(ends[1])) as theirs:

@@ -340,6 +340,15 @@ def test_wrong_usage_is_exit_code_2(call: Call, package: str) -> None:
     assert call(package, "--no-such-option")[0] == 2
 
 
+@pytest.mark.parametrize("wrong", [["--dtype", "float8"], ["--prompt", "a photo"], ["--prompt", "{} {}"]])
+def test_options_of_an_ingestion_that_make_no_sense(
+    call: Call, photo_set: Path, clip_folder: Path, wrong: list[str]
+) -> None:
+    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, []), *wrong)
+    assert (code, out) == (2, "")
+    assert wrong[0] in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -31,6 +31,7 @@ QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answere
 POINTS_PER_SCAN = 1000
 SHARD_CONFIG = "edge_config.json"
 SPARE_BYTES = 128 * 2**20
+BUILT_AT_ONCE = 2 * 2**20  # bytes of vectors whose index is built in less time than a process takes to start
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
 FULL_SCAN_THRESHOLD = 0  # KB below which HNSW gives way to a scan, with `index_everything`
@@ -198,9 +199,13 @@ class EdgeIndex:
         return None
 
     def optimize(self, collection: str) -> None:
+        shard = self._shard(collection)
+        if 4 * self.spec(collection).dim * self.count(collection) <= BUILT_AT_ONCE:
+            with _engine(f"building the HNSW index of {collection}"):
+                shard.optimize()
+            return
         # Building HNSW holds the interpreter lock throughout, so a process of its own does it: progress bars and Ctrl-C
         # go on here. A shard has one opener, so ours is closed meanwhile.
-        self._shard(collection)
         self._release(collection)
         build = "import sys; from search.index.edge import _optimize; _optimize(*sys.argv[1:])"
         done = subprocess.run(
