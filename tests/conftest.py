@@ -56,6 +56,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _few_queries_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client's local mode takes long for the queries that an evaluation times."""
+    monkeypatch.setattr("eval.replay.TIMED", 8)
+
+
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A very small CLIP with random weights in the layout of clip-ViT-B-32."""

@@ -265,6 +265,7 @@ def test_scale(call: Call) -> None:
         assert way["needs"][0]["memory_gib"]["times"] == 740_000 / 200
 
 
+@pytest.mark.slow
 def test_scale_on_a_server_leaves_nothing_there(
     call: Call, local_grpc_server: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
