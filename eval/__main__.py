@@ -97,7 +97,7 @@ def run(
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after it
-    with closing(open_index(load_settings(path, url))) as index:
+    with closing(open_index(load_settings(path, url), writing=bool(ef or quantization))) as index:
         keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
         name = dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])

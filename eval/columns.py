@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from eval.oracle import OracleRanks
 from eval.protocol import Evaluation, Side, Task
 from eval.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
 from eval.runs import TOP
-from search.index import Index, Points, Quantization, Tuning, Where
+from search.index import TRIAL, Index, Points, Quantization, Tuning, Where
 
 ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
@@ -105,12 +106,11 @@ def quantized_columns(
 def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Task]:
     """The task over a copy of its gallery, made with `tuning` in the same index, and dropped afterwards.
 
-    A copy that a killed run left behind is replaced.
+    Its name is of no other run's copy. One that a killed run left behind stays until `python -m ingest drop`.
     """
     side = task.gallery
     spec = index.spec(side.collection)
-    spec = spec.model_copy(update={"dataset": f"{spec.dataset}.trial-{label}"})
-    index.drop(spec.collection)
+    spec = spec.model_copy(update={"dataset": f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}"})
     try:
         index.create(spec, tuning)
         for batch in index.scan(side.collection, where=side.where, vectors=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,7 @@ def replay(
                         top = hits[:TOP]
                         top_ids[row, : len(top)] = [hit.id for hit in top]
                         top_scores[row, : len(top)] = [hit.score for hit in top]
-                    ranks[row] = _rank(hits, set(task.gallery.ids[task.positives_of(row)].tolist()), offset)
+                    ranks[row] = _rank(hits, _positives(index, task, int(row), offset), offset)
                 progress(len(some) if expected is None else int((ranks[some] != NOT_FOUND).sum()))
     if expected is not None and (lost := np.flatnonzero(ranks == NOT_FOUND)).size:
         raise EvaluationError(
@@ -151,8 +151,20 @@ def _ask(index: Index, task: Task, rows: Ids, limit: int, effort: Effort, offset
     )
 
 
+def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
+    """The ids of a query's positives; in a stretch that does not begin at the first hit, only the one that Qdrant
+    itself scores highest, since others could lie before it."""
+    positives = task.gallery.ids[task.positives_of(row)].tolist()
+    if not offset or len(positives) == 1:
+        return set(positives)
+    where = replace(task.gallery.where, ids=tuple(positives))
+    vector = task.queries.vectors[row : row + 1]
+    [best] = index.query(task.gallery.collection, vector, 1, where=where, exact=True, payload=False)
+    return {hit.id for hit in best}
+
+
 def _rank(hits: list[Hit], positives: set[int], offset: int) -> int:
-    """From a part of an answer that begins after `offset` hits, none of them a positive."""
+    """From a part of an answer that begins after `offset` hits, none of them the best of the positives."""
     best = next((hit.score for hit in hits if hit.id in positives), None)
     if best is None or (offset and hits[0].score <= best):  # those before it could tie with it
         return NOT_FOUND

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import WORTH_PUTTING_OFF, Index, Points, Quantization, Tuning, Vectors, collection_name
+from search.index import TRIAL, WORTH_PUTTING_OFF, Index, Points, Quantization, Tuning, Vectors, collection_name
 from search.records import Caption, Image
 
 POINTS_PER_WRITE = 1000
@@ -116,7 +116,7 @@ def chosen_collections(index: Index, datasets: Sequence[str]) -> list[str]:
         CollectionMissing: a data set has no collection here.
         IndexFailure: there is nothing at all.
     """
-    there = index.collections()
+    there = [name for name in index.collections() if TRIAL not in name or name.rpartition("_")[0] in datasets]
     if not datasets:
         if not there:
             raise IndexFailure(f"there are no collections in {index.place}")

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from search.index import Vectors
 from search.records import Caption, Hit
 
@@ -60,16 +62,16 @@ def fold_photos(hits: Sequence[Hit], vectors: Callable[[list[int]], dict[int, Ve
     stored = vectors([hit.image_id for hit in hits])
     groups: list[list[Hit]] = []
     leaders: list[int] = []  # places in `groups` of those whose image is stored
-    directions: list[Vectors] = []
+    directions = np.empty((len(hits), len(next(iter(stored.values()), ()))), dtype=np.float32)
     for hit in hits:
         vector = stored.get(hit.image_id)
         if vector is not None:
-            near = [leader for leader, other in zip(leaders, directions, strict=True) if other @ vector >= same]
-            if near:
-                groups[near[0]].append(hit)
+            near = np.flatnonzero(directions[: len(leaders)] @ vector >= same)
+            if len(near):
+                groups[leaders[near[0]]].append(hit)
                 continue
+            directions[len(leaders)] = vector
             leaders.append(len(groups))
-            directions.append(vector)
         groups.append([hit])
     return [_one(group) for group in groups]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from search import ranking
 from search.encoder import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
-from search.index import Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
 from search.pixels import as_rgb, open_image, open_photo
 from search.query import Options, Part, combine, named_images
 from search.records import Caption, Hit, Kind
@@ -323,7 +323,7 @@ def only_dataset(index: Index) -> str:
     Raises:
         SettingsError: it holds several, and none is called `coco`.
     """
-    datasets = sorted({name.rpartition("_")[0] for name in index.collections()})
+    datasets = sorted({name.rpartition("_")[0] for name in index.collections() if TRIAL not in name})
     if len(datasets) == 1:
         return datasets[0]
     if datasets and "coco" not in datasets:

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     @field_validator("qdrant_url")
     @classmethod
     def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
-        for url in value.split(",") if value is not None else ():
+        for url in _pieces(value):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
                 raise ValueError(f"{url!r} is not an address such as http://localhost:6333")
@@ -47,7 +47,11 @@ class Settings(BaseSettings):
     @property
     def qdrant_urls(self) -> list[str]:
         """The nodes of `qdrant_url`."""
-        return self.qdrant_url.split(",") if self.qdrant_url else []
+        return _pieces(self.qdrant_url)
+
+
+def _pieces(urls: str | None) -> list[str]:
+    return [url.strip() for url in urls.split(",")] if urls else []
 
 
 def _has_good_port(parts: SplitResult) -> bool:

@@ -330,6 +330,9 @@ def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch
     for wrong in ("localhost:6333", "http://localhost:99999", "http://localhost:abc", "ftp://localhost"):
         assert "not an address" in one_line_error(call("ingest", "status", "--url", wrong))
     assert "--dataset" in one_line_error(call("search", "text", "a dog", "--dataset", "../etc"))
+    two = "http://127.0.0.1:1, http://127.0.0.1:2"
+    assert "no Qdrant server answers" in one_line_error(call("ingest", "status", "--url", two))
+    assert "127.0.0.1" in one_line_error(call("ingest", "backup", "x.tar.gz", "--url", two))
     monkeypatch.setenv("QDRANT_GRPC_PORT", "many")
     assert "QDRANT_GRPC_PORT" in one_line_error(call("ingest", "status"))
 

@@ -90,7 +90,7 @@ def test_nodes_find_each_other() -> None:
     for node in NODES[1:]:
         command = SERVICES[node]["command"]
         assert command[command.index("--bootstrap") + 1] == "http://node-1:6335"
-        assert SERVICES[node]["depends_on"] == {"node-1": {"condition": "service_healthy"}}
+        assert SERVICES[node]["depends_on"] == {"node-1": {"condition": "service_started"}}
 
 
 @pytest.mark.parametrize("service", SERVICES)

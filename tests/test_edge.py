@@ -282,3 +282,38 @@ def test_the_specification_reads_like_a_document(filled: tuple[Path, CollectionS
     stored = json.loads((path / f"{spec.collection}.json").read_text())
     assert stored["model"] == "some-clip"
     assert stored["splits"]["test"]["images"] == 3
+
+
+def test_a_shard_without_its_specification_is_not_taken_up(tmp_path: Path, make_spec: MakeSpec) -> None:
+    """Its points may be of another model, and must not become part of a new collection."""
+    index = EdgeIndex(tmp_path / "index")
+    spec = make_spec()
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(1)], unit(1)))
+    index.close()
+    (tmp_path / "index" / f"{spec.collection}.json").unlink()
+    again = EdgeIndex(tmp_path / "index")
+    with pytest.raises(IndexFailure, match="is gone: put it back, or delete the folder"):
+        again.create(make_spec(weights="c" * 64))
+    again.close()
+
+
+def test_a_drop_that_was_killed_between_its_steps(tmp_path: Path, make_spec: MakeSpec) -> None:
+    index = EdgeIndex(tmp_path / "index")
+    spec = make_spec()
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(1)], unit(1)))
+    index.close()
+    folder = tmp_path / "index" / spec.collection
+    folder.rename(folder.with_name(f".{spec.collection}.dropped"))  # as far as a killed drop came
+    again = EdgeIndex(tmp_path / "index")
+    assert again.collections() == []
+    again.create(make_spec(weights="c" * 64))
+    assert again.count(spec.collection) == 0
+    again.drop(spec.collection)
+    assert [
+        file.name
+        for file in (tmp_path / "index").iterdir()
+        if spec.collection in file.name and "owner" not in file.name
+    ] == []
+    again.close()

@@ -18,9 +18,11 @@ from eval.protocol import read_protocol
 from eval.published import compare_with_published, published
 from eval.replay import AS_SERVED, replay
 from eval.runs import read_run
+from ingest.copying import chosen_collections
 from search.errors import EvaluationError
 from search.index import CollectionSpec, Index, SplitSize, Tuning
 from search.index.edge import EdgeIndex
+from search.retrieve import only_dataset
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -224,3 +226,12 @@ def test_two_runs_are_compared(call: Call, place: list[str], tmp_path: Path) -> 
             assert (found["difference"], found["interval"], found["p"]) == (0, [0, 0], 1)
     assert "captions" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "all"))
     assert "holds no run" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "nowhere"))
+
+
+def test_copies_of_a_killed_run_are_nobodys_data_set(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    store(index, make_spec, *related(10, 5, 8, noise=0.5))
+    left = make_spec(dim=8, dataset=f"{dataset}.trial-hnsw-0a1b2c3d")
+    index.create(left)
+    assert only_dataset(index) == dataset
+    assert left.collection not in chosen_collections(index, [])
+    assert chosen_collections(index, [left.dataset]) == [left.collection]

@@ -142,3 +142,14 @@ def test_an_empty_collection(index: Index, make_spec: MakeSpec, dataset: str) ->
         index.create(make_spec(kind=kind))
     with pytest.raises(EvaluationError, match="no points"):
         read(index, dataset, ["test"])
+
+
+def test_what_is_expected_never_hides_a_better_positive(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    """Two captions of an image, far apart in the ranking, and bounds that speak of the worse one alone."""
+    images, captions = related(300, 2, 16, noise=6.0)
+    store(index, make_spec, images, captions)
+    of = read(index, dataset, ["all"]).image_to_text
+    oracle = oracle_ranks(of)
+    worse = oracle.positive_ranks.reshape(-1, 2)[:, 1]
+    assert ((oracle.ranks > 10) & (worse > 2 * oracle.ranks) & (worse > 100)).any()
+    assert replay(index, of, expected=(worse, worse)).ranks.tolist() == oracle.ranks.tolist()

@@ -363,6 +363,7 @@ def test_other_sites_cannot_ask(web: Web, client: httpx.Client) -> None:
     question = {"parts": [{"text": "a"}]}
     for origin in ("http://evil.example", "null", f"http://localhost:{port}", "http://127.0.0.1:1"):
         error_of(client.post("/api/search", json=question, headers={"Origin": origin}), 403)
+    error_of(client.post("/api/search", json=question, headers={"Origin": "http://["}), 403)
     assert client.post("/api/search", json=question, headers={"Origin": web.address}).status_code == 200
 
 
@@ -415,6 +416,9 @@ def test_the_index_is_for_those_who_have_the_token(web: Web, client: httpx.Clien
     for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}):
         error_of(client.get("/internal/index", headers=headers), 401)
         error_of(client.post("/internal/index", json=call, headers=headers), 401)
+    long = b'{"method": "' + 300 * 1024 * b"x" + b'", "collection": null, "arguments": {}}'
+    told = {"Content-Type": "application/json"}
+    error_of(client.post("/internal/index", content=long, headers=told), 413)  # a stranger's call is not even read
     good = {"Authorization": f"Bearer {said['token']}"}
     assert client.post("/internal/index", json=call, headers=good).json() == {"part": ["coco_captions", "coco_images"]}
     drop = {"method": "drop", "collection": "coco_images", "arguments": {}}

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import IndexFailure, InvalidPoints
-from search.index.spec import CollectionSpec, SplitSize, collection_name
+from search.index.spec import TRIAL, CollectionSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.records import Caption, Hit, Image, record_of
 from search.settings import Settings
@@ -21,6 +21,7 @@ from search.settings import Settings
 __all__ = [
     "MAX_ID",
     "OVERSAMPLING",
+    "TRIAL",
     "WORTH_PUTTING_OFF",
     "Batch",
     "CollectionInfo",

@@ -96,6 +96,11 @@ class EdgeIndex:
             spec, warnings = self.spec(spec.collection).merged(spec)
             if tuning:
                 warnings += tuning.differences(spec.collection, self._settings(spec.collection))
+        elif (self.path / spec.collection / SHARD_CONFIG).exists():
+            raise IndexFailure(
+                f"{self.path / spec.collection} holds points, but {spec.collection}.json, which says how they were "
+                "made, is gone: put it back, or delete the folder"
+            )
         # The specification comes first: whoever is killed between the two makes the shard next time.
         _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
         if spec.collection not in self._shards:
@@ -244,11 +249,14 @@ class EdgeIndex:
         return sum(file.stat().st_blocks * 512 for file in (self.path / collection).rglob("*") if file.is_file())
 
     def drop(self, collection: str) -> None:
-        if self._spec_file(collection).exists():
+        aside = self.path / f".{collection}.dropped"
+        if collection in self.collections():
             self._shard(collection)  # fails where another process has it open
             self._release(collection)
-            self._spec_file(collection).unlink()
-            shutil.rmtree(self.path / collection)
+            shutil.rmtree(aside, ignore_errors=True)  # of a drop that was killed
+            (self.path / collection).rename(aside)  # a shard without its specification must never be taken up again
+        self._spec_file(collection).unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def close(self) -> None:
         for collection in list(self._shards):

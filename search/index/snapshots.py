@@ -41,7 +41,7 @@ class Snapshots:
     """The snapshot calls of the server that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        self.url = settings.qdrant_url or ""
+        self.url = settings.qdrant_urls[0] if settings.qdrant_urls else ""
         address = urlsplit(self.url)
         self._secure = address.scheme == "https"
         self._host = address.hostname or ""

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
 
+TRIAL = ".trial-"
+"""Marks the name of a data set that an evaluation copies for a while; no command means it unless it is named."""
+
 
 def collection_name(dataset: str, kind: Kind) -> str:
     """`<dataset>_images` or `<dataset>_captions`.

@@ -69,7 +69,8 @@ def create_app(
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
     # Around everything, so that answers to failures are protected, and refused requests counted.
-    protected = Protection(app, host, {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})})
+    limits = {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})}
+    protected = Protection(app, host, limits, running.headers["Authorization"] if running else "")
     return Measured(protected, metrics, {route.path for route in app.routes if isinstance(route, Route)}, PICTURES)
 
 

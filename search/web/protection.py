@@ -8,6 +8,7 @@ make its own name point to 127.0.0.1 (DNS rebinding), or simply send requests he
 from __future__ import annotations
 
 import ipaddress
+import secrets
 import socket
 from urllib.parse import urlsplit
 
@@ -39,12 +40,14 @@ class Protection:
     Args:
         host: the name or address that the server is bound to.
         limits: the longest body in bytes, by path; `JSON_BYTES` elsewhere.
+        token: the Authorization header without which a path of `INTERNAL_BYTES` takes no more than the others.
     """
 
-    def __init__(self, app: ASGIApp, host: str, limits: dict[str, int]) -> None:
+    def __init__(self, app: ASGIApp, host: str, limits: dict[str, int], token: str = "") -> None:
         self._app = app
         self._host = host.lower()
         self._limits = limits
+        self._token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,6 +64,8 @@ class Protection:
 
         headers = Headers(scope=scope)
         limit = self._limits.get(scope["path"], JSON_BYTES)
+        if limit == INTERNAL_BYTES and not self._has_token(headers):
+            limit = JSON_BYTES
         refusal = self._refusal(headers, limit)
         if refusal:
             answer = JSONResponse({"error": refusal.detail}, refusal.status_code)
@@ -73,12 +78,15 @@ class Protection:
         if not self._is_mine(host):
             return HTTPException(403, f"this server is not called {_shown(host)}: ask it by its own address")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place(origin) != host.lower():
             return HTTPException(403, "this request was made by a page of another site")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > limit:
             return _too_long(limit)
         return None
+
+    def _has_token(self, headers: Headers) -> bool:
+        return secrets.compare_digest(headers.get("authorization", "").encode(), self._token.encode())
 
     def _is_mine(self, host: str) -> bool:
         """Addresses in numbers cannot be rebound; names are ours only if we know them."""
@@ -92,6 +100,13 @@ class Protection:
             known = {"localhost", self._host}
             return name in known or (not is_loopback(self._host) and name == socket.gethostname().lower())
         return address.is_loopback or not is_loopback(self._host)
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str) -> bool:

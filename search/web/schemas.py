@@ -12,6 +12,7 @@ from search.records import Kind
 MOST_PARTS = 16
 MOST_RESULTS = 200
 MOST_OFFSET = 10_000
+MOST_FOLDED = 2000  # results: each is compared with all above it
 LONGEST_TEXT = 2000
 
 Id = Annotated[int, Field(ge=0, lt=MAX_ID, description="The id of a stored image (in COCO: its COCO id)")]
@@ -52,7 +53,15 @@ class Question(Strict):
         default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"
     )
     group: bool = Field(default=False, description="One result for all captions of one image")
-    fold: bool = Field(default=False, description="One result for near-duplicates")
+    fold: bool = Field(
+        default=False, description=f"One result for near-duplicates; among the first {MOST_FOLDED:,} only"
+    )
+
+    @model_validator(mode="after")
+    def _folding_has_an_end(self) -> Self:
+        if self.fold and self.offset + self.k > MOST_FOLDED:
+            raise ValueError(f"near-duplicates are folded among the first {MOST_FOLDED:,} results only")
+        return self
 
 
 class Found(BaseModel):
