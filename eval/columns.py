@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from eval.guard import Used, used
@@ -64,15 +64,12 @@ def hnsw_columns(
     replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
-        if served[task.name] == "hnsw":
-            answered[task.name] = "hnsw"
+        as_it_is = served[task.name] == "hnsw"
+        place = nullcontext(task) if as_it_is else copy_of(index, task, "hnsw", Tuning(index_everything=True))
+        with place as asked:
+            answered[task.name] = "hnsw" if as_it_is else _used(index, asked)
             for ef in efs:
-                replays[ef][task.name] = _first_ten(index, task, Effort(ef=ef), progress)
-            continue
-        with copy_of(index, task, "hnsw", Tuning(index_everything=True)) as copied:
-            answered[task.name] = _used(index, copied)
-            for ef in efs:
-                replays[ef][task.name] = _first_ten(index, copied, Effort(ef=ef), progress)
+                replays[ef][task.name] = _first_ten(index, asked, Effort(ef=ef), progress)
     where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
     about = ", ".join(f"{name}{said}" for name, said in where.items())
     return [
@@ -97,7 +94,7 @@ def quantized_columns(
     size = bytes_per_vector(evaluation.spec.dim, quantization)
     about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
     return [
-        _column(name, f"{quantization} copy, HNSW, {about[bool(effort.rescore)]}", replays[name], answered, size)
+        _column(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
         for name, effort in efforts.items()
     ]
 

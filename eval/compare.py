@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.metrics import Ranks
+from eval.metrics import WITH_PRECISION, Ranks
+from eval.protocol import DIRECTIONS
 from eval.runs import QueryResult, Run, read_run
 from eval.stats import (
     OF_THE_MEDIAN,
@@ -35,8 +36,6 @@ CHANGED = 5  # most improved, and most worsened, queries shown
 SIGNIFICANT = 0.05
 TEXT_WIDTH = 72
 
-DIRECTIONS = ("image-to-text", "text-to-image")
-METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank", "mean_average_precision")
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
 
 
@@ -268,7 +267,7 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
-    """Every metric's difference in the order of `METRICS`; `p_holm` is still p."""
+    """Every metric's difference in the order of `WITH_PRECISION`; `p_holm` is still p."""
     ranks = _ranks(pairs, 0), _ranks(pairs, 1)
     image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
     scores = [
@@ -287,7 +286,7 @@ def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -
     in_a, in_b = (float(np.median(of)) for of in ranks)
     interval = percentile_interval(drawn.medians[:, 1] - drawn.medians[:, 0], in_b - in_a)
     found["median_rank"] = Difference("median_rank", in_a, in_b, in_b - in_a, interval, p_median, p_median)
-    return [found[name] for name in METRICS]
+    return [found[name] for name in WITH_PRECISION]
 
 
 def _ranks(pairs: Pairs, side: int) -> Ranks:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 Ranks = npt.NDArray[np.int64]
 
 CUTOFFS = (1, 5, 10)
+METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
+WITH_PRECISION = (*METRICS, "mean_average_precision")  # where the ranks of all positives are known
 NOT_FOUND = int(np.iinfo(np.int64).max)
 
 

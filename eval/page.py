@@ -13,8 +13,9 @@ from markupsafe import Markup
 from eval import plots, tables
 from eval.exhibits import Exhibit, Photos, Records, exhibits
 from eval.failures import PER_GROUP, choose
+from eval.protocol import DIRECTIONS
 from eval.runs import TOP, QueryResult
-from eval.tables import DIRECTIONS, RECALLS
+from eval.tables import RECALLS
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve

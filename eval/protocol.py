@@ -15,6 +15,7 @@ from search.records import Caption, Image
 
 Ids = npt.NDArray[np.int64]
 
+DIRECTIONS = ("image-to-text", "text-to-image")
 FIRST_CAPTIONS = 5  # as the literature reports it, where a few images have six or seven
 ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
 

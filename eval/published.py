@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from eval.protocol import FIRST_CAPTIONS, Evaluation
+from eval.metrics import METRICS
+from eval.protocol import DIRECTIONS, FIRST_CAPTIONS, Evaluation
 from search.index import CollectionSpec
 
-METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
-DIRECTIONS = ("image-to-text", "text-to-image")
 PUBLISHED_IMAGES = 5000
 
 ROUNDED = 0.05  # published figures are given to a tenth

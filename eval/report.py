@@ -10,14 +10,12 @@ import numpy as np
 
 from eval.columns import EXACT, ORACLE, SERVED, Column
 from eval.eccv import MoreScores
-from eval.metrics import CUTOFFS, NOT_FOUND, proportion_at_k, summarise
+from eval.metrics import CUTOFFS, METRICS, NOT_FOUND, proportion_at_k, summarise
 from eval.oracle import OracleRanks, first_hits
 from eval.protocol import Evaluation
 from eval.published import compare_with_published
 from eval.replay import Agreement, agreement
 from eval.runs import TOP, QueryResult, TopHit
-
-METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
 
 Metrics = dict[str, float | None]
 Intervals = dict[str, dict[str, tuple[float, float]]]
@@ -154,7 +152,7 @@ class Report:
         ):
             oracle, ranks = self.oracle[task.name], self.headline.ranks[task.name]
             top_ids, top_scores = self._top(task.name)
-            best, precision = oracle.best, oracle.average_precision
+            best, precision, pessimistic = oracle.best, oracle.average_precision, oracle.pessimistic
             for row, query in enumerate(task.queries.ids.tolist()):
                 positives = set(task.gallery.ids[task.positives_of(row)].tolist())
                 there = int(served.ranks[task.name][row]) if served else NOT_FOUND
@@ -164,7 +162,7 @@ class Report:
                     image_id=int(images[row]),
                     text=texts[row],
                     rank=int(ranks[row]),
-                    pessimistic_rank=int(oracle.pessimistic[row]),
+                    pessimistic_rank=int(pessimistic[row]),
                     score=round(float(oracle.scores[best[row]]), 6),
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
                     average_precision=round(float(precision[row]), 6),

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-DIRECTIONS = ("image-to-text", "text-to-image")
+from eval.metrics import WITH_PRECISION
+from eval.protocol import DIRECTIONS
+
 RECALLS = ("recall@1", "recall@5", "recall@10")
-SCORES = (*RECALLS, "median_rank", "mean_rank", "mean_average_precision")
 COSTS = {"latency_ms": "ms/query", "queries_per_second": "queries/s", "bytes_per_vector": "bytes/vector"}
 NAMES = {
     "mean_average_precision": "mAP",
@@ -77,7 +78,9 @@ def scores(metrics: Mapping[str, Any]) -> Table:
     """Every column of the run as a row, by direction; under the headline its interval, under the others their loss."""
     columns = columns_of(metrics)
     shown = [
-        metric for metric in SCORES if any(metric in column.get(way, {}) for column in columns for way in DIRECTIONS)
+        metric
+        for metric in WITH_PRECISION
+        if any(metric in column.get(way, {}) for column in columns for way in DIRECTIONS)
     ]
     costs = [cost for cost in COSTS if any(column.get(cost) is not None for column in columns)]
     used = any(column.get("used") for column in columns)

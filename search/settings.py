@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +49,14 @@ class Settings(BaseSettings):
     def qdrant_urls(self) -> list[str]:
         """The nodes of `qdrant_url`."""
         return _pieces(self.qdrant_url)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what goes to this host, or is served at it, stays on this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _pieces(urls: str | None) -> list[str]:

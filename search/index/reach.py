@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
 import socket
 import sys
@@ -22,7 +21,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from search.errors import CollectionMissing, IndexFailure, ServerError
 from search.index import retry
-from search.settings import Settings
+from search.settings import Settings, is_loopback
 
 OLDEST = (1, 16)  # the first with collection metadata
 CONNECT_SECONDS = 3.0
@@ -190,14 +189,6 @@ def _address(url: str) -> tuple[str, int]:
 def _minor(number: str) -> tuple[int, int] | None:
     found = re.match(r"(\d+)\.(\d+)", number)
     return (int(found[1]), int(found[2])) if found else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a connection to this host stays on this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def listens(host: str, port: int) -> bool:

@@ -17,11 +17,10 @@ from search.index import open_index
 from search.index.edge import EdgeIndex
 from search.index.running import Running, announced
 from search.retrieve import Searcher, encoder_for
-from search.settings import Settings
+from search.settings import Settings, is_loopback
 from search.web.app import create_app
 from search.web.gallery import Gallery
 from search.web.metrics import MeasuredEncoder, Metrics, measured_index
-from search.web.protection import is_loopback
 
 LAST_SECONDS = 10  # how long requests may still take once the server was told to stop
 WAITING_CONNECTIONS = 512
