@@ -6,6 +6,7 @@ CocoSearchError
 ├── DownloadError          a file cannot be fetched, is not what it should be, or there is no room for it
 ├── PhotoError             one photo cannot be read (ingestion records it and goes on)
 ├── EncoderError           a model cannot be loaded or does not do what is needed
+├── TextError              one text cannot be encoded or decoded
 ├── QueryError             a question that cannot be asked, such as an id that is not there
 ├── EvaluationError        there is nothing, or not enough, to evaluate
 └── IndexFailure           the index cannot do what was asked
@@ -35,6 +36,7 @@ __all__ = [
     "ServerError",
     "SettingsError",
     "SpecMismatch",
+    "TextError",
 ]
 
 
@@ -60,6 +62,10 @@ class PhotoError(CocoSearchError):
 
 class EncoderError(CocoSearchError):
     """A model cannot be loaded or does not do what is needed."""
+
+
+class TextError(CocoSearchError):
+    """One text cannot be encoded or decoded; the message is the reason, without the text."""
 
 
 class QueryError(CocoSearchError):
