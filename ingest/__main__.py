@@ -8,6 +8,7 @@ import shlex
 import time
 from contextlib import closing
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,11 +104,10 @@ def run(
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
         source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
         with summary.timed("load the model"):
-            encoders = [
-                ClipEncoder(source, device=device, dtype=dtype.value, batch_size=batch_size, prompt=wrap)
-                for device in devices.split(",")
-            ]
-        first = encoders[0]
+            load = partial(ClipEncoder, source, dtype=dtype.value, batch_size=batch_size, prompt=wrap)
+            device, *others = devices.split(",")
+            first = load(device=device)
+            encoders = [first, *(load(device=other, dim=first.dim, padding=first.padding) for other in others)]
         used = ", ".join(encoder.device for encoder in encoders)
         note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
         tuning = asked_tuning(quantization, on_disk, shards, replicas)

@@ -1,4 +1,9 @@
-"""From photos and sentences to vectors of one space: any sentence-transformers model that takes both."""
+"""Encode photos and texts into vectors of one space, with any sentence-transformers model that takes both.
+
+sentence-transformers looks at a plain string to decide whether it is a text or the address of a picture, a sound or a
+video, which it then opens or downloads. Every text is therefore handed over as `{"text": ...}`, which is never
+interpreted.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +16,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from search.errors import EncoderError
+from search.errors import EncoderError, TextError
 from search.index import Vectors
+from search.index.spec import Padding
 from search.pixels import Preparation
-from search.tensors import PendingVectors, PixelPath, enough_memory, find_pixel_path
+from search.tensors import UNREADABLE, PendingVectors, PixelPath, each, enough_memory, find_pixel_path, unit
+from search.text import check_text
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modality_types import MultimodalInput
 
 DEFAULT_MODEL = "clip-ViT-B-32"
 HUB_SECONDS = 10  # how long to wait for the model hub's first answer
+SAME = 1e-4  # length of the difference of two unit vectors that are equal but for rounding, in float32
+SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
+UNLIMITED = 1_000_000  # tokens; tokenizers without a limit give 1e30
+MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
 
 
 class Encoder(Protocol):
-    """What ingestion and search need of a model. Vectors are float32 (n, dim) of unit length."""
+    """What ingestion and search need of a model.
+
+    Vectors are float32 (n, dim) of unit length; an input for which the model gives no usable vector (it cannot read it,
+    or the vector is not finite or has no length) has a row of NaN.
+    """
 
     @property
     def name(self) -> str: ...
@@ -51,11 +67,13 @@ class ClipEncoder:
             and Ctrl-C would wait for it).
         dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
-        dim: the number of dimensions, where the model is known to be a usable one; otherwise it is tried out, which
-            takes a second.
+        dim, padding: as found out before with the same weights, for example by the specification of a collection. If
+            one of them is None, the model is tried out, which takes about a second. `padding` says whether texts are
+            padded to the longest of their batch or, as SigLIP needs it, to the full length.
 
     Raises:
-        EncoderError: there is no such model, the hub cannot be reached, or it does not take both images and texts.
+        EncoderError: there is no such model, the hub cannot be reached, it does not take both images and texts, or the
+            vector of an input depends on what else is in its batch.
     """
 
     def __init__(
@@ -67,20 +85,29 @@ class ClipEncoder:
         dtype: str = "auto",
         prompt: str | None = None,
         dim: int | None = None,
+        padding: Padding | None = None,
     ) -> None:
-        if prompt is not None and prompt.count("{}") != 1:
-            raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
+        if prompt is not None:
+            _check_prompt(prompt)
         source = locate(model)
         self.name = source.name
         self.revision = source.revision
         self.prompt = prompt
         self._model = _load(source, choose_device(device))
         self.weights = weights_hash(self._model)
-        self._model.to(choose_dtype(dtype, self._model.device))
+        self._limit = text_limit(self._model)
+        if self._limit and self._limit != self._model.max_seq_length:
+            self._model.max_seq_length = self._limit
+        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
+        final_dtype = choose_dtype(dtype, self._model.device)
+        self.padding: Padding = padding or "longest"
+        self.dim = dim or 0
+        if dim is None or padding is None:
+            self._model.float()  # half precision is too coarse for a comparison
+            self._try_out()
+        self._model.to(final_dtype)
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.device = str(self._model.device)
-        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
-        self.dim = dim or self._dimension()
 
     @cached_property
     def _pixels(self) -> PixelPath | None:
@@ -104,83 +131,164 @@ class ClipEncoder:
         """
         if self._pixels is not None and isinstance(photos, np.ndarray):
             return self._pixels.start(photos, self.batch_size)
-        return PendingVectors([self._embed_images(list(photos))])
+        return PendingVectors([each(self._embed_images, list(photos), self.dim)])
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Vectors float32 (n, dim) of unit length of RGB images."""
+        """Return vectors of RGB images, float32 (n, dim) of unit length; NaN for one without a usable vector."""
         return self.start(images).vectors()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Vectors float32 (n, dim) of unit length; the same text twice gives the same vector twice.
+        """Return vectors of texts, float32 (n, dim) of unit length; NaN for one without a usable vector.
 
-        Texts that are too long lose their ends: `too_long` says which.
+        The same text twice gives the same vector twice. Texts that are too long lose their ends: `too_long` says which.
         """
         wrapped = self._wrap(texts)
-        once = list(dict.fromkeys(wrapped))
+        once = [text for text in dict.fromkeys(wrapped) if _is_text(text)]
         row = {text: number for number, text in enumerate(once)}
-        vectors = PendingVectors([self._embed_texts(once)]).vectors()
-        return vectors[[row[text] for text in wrapped]]
+        vectors = PendingVectors([each(self._embed_texts, once, self.dim)]).vectors()
+        unusable = np.full((1, self.dim), np.nan, dtype=np.float32)
+        return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Which texts, in their prompt, are longer than the model reads."""
-        limit, wrapped = self._model.max_seq_length, self._wrap(texts)
-        too_long = [False] * len(wrapped)
-        # A token is at least one byte, so only longer texts can be cut: the others need not be tokenised twice.
-        suspects = [row for row, text in enumerate(wrapped) if limit and len(text.encode()) + 2 > limit]
-        if suspects and limit:
-            lengths = {"text": {"max_length": limit + 1}}
-            tokens = self._model.preprocess([wrapped[row] for row in suspects], processing_kwargs=lengths)
-            for row, length in zip(suspects, tokens["attention_mask"].sum(dim=1).tolist(), strict=True):
-                too_long[row] = length > limit
-        return too_long
+        """Return for each text whether it is, in its prompt, longer than the model reads."""
+        limit, wrapped = self._limit, self._wrap(texts)
+        if limit is None:
+            return [False] * len(wrapped)
+        # A token is at least one ASCII letter, so shorter texts need not be tokenised twice.
+        suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
+        readable = list(filter(_is_text, suspects))
+        too_long = {
+            text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
+        }
+        return [text in too_long for text in wrapped]
+
+    def _lengths(self, texts: list[str], most: int) -> list[int]:
+        """Return how many tokens each text has, at most `most`; 0 for one that the tokenizer cannot read."""
+        if not texts:
+            return []
+        model = self._model
+        unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
+        try:
+            tokens = model.preprocess(
+                as_texts(texts), prompt=model.prompts.get(model.default_prompt_name or ""), processing_kwargs=unpadded
+            )
+        except UNREADABLE:
+            return [0] if len(texts) == 1 else [self._lengths([text], most)[0] for text in texts]
+        return [len(ids) for ids in tokens["input_ids"]]
 
     def _wrap(self, texts: Sequence[str]) -> list[str]:
         return [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
-        """float32 (n, dim) of unit length, on the model's device."""
+        """Return float32 (n, dim) of unit length or NaN, on the model's device. Raises what the model raises."""
         import torch
 
         if not texts:
             return torch.empty(0, self.dim)
+        full: dict[str, Any] = {"processing_kwargs": {"text": {"padding": "max_length"}}}
         with enough_memory():
             vectors = self._model.encode(
-                texts, batch_size=self.texts_at_once, show_progress_bar=False, convert_to_tensor=True
+                as_texts(texts),
+                batch_size=self.texts_at_once,
+                show_progress_bar=False,
+                convert_to_tensor=True,
+                **(full if self.padding == "max_length" else {}),
             )
-        return torch.nn.functional.normalize(vectors.float(), dim=1)
+        return unit(vectors.float())
 
-    def _embed_images(self, images: list[Image.Image]) -> torch.Tensor:
-        """float32 (n, dim) of unit length, on the model's device; by the model's own processor."""
+    def _embed_images(self, images: list[Image.Image], batch_size: int | None = None) -> torch.Tensor:
+        """Return float32 (n, dim) of unit length or NaN, on the model's device; by the model's own processor."""
         import torch
 
         if not images:
             return torch.empty(0, self.dim)
-        parts = []
+        size, parts = batch_size or self.batch_size, []
         with enough_memory(), torch.inference_mode():
-            for start in range(0, len(images), self.batch_size):
-                features = self._model.preprocess(images[start : start + self.batch_size])
+            for start in range(0, len(images), size):
+                features = self._model.preprocess(images[start : start + size])
                 # sentence-transformers leaves float32 inputs beside weights in half precision.
                 for name, value in features.items():
                     if isinstance(value, torch.Tensor):
                         to_float = self._model.dtype if value.is_floating_point() else value.dtype
                         features[name] = value.to(self._model.device, to_float)
                 parts.append(self._model(features)["sentence_embedding"].float())
-        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
+        return unit(torch.cat(parts))
 
-    def _dimension(self) -> int:
-        grey = Image.new("RGB", (64, 64), "grey")
+    def _try_out(self) -> None:
+        """Set `dim` and `padding`, after comparing inputs encoded alone with the same in a batch of two.
+
+        Raises:
+            EncoderError: the model does not encode both images and texts, or not always in the same way.
+        """
+        photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
         try:
-            image, text = self._embed_images([grey])[0], self._embed_texts(["grey"])[0]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
+            text = self._embed_texts([SHORT_TEXT])
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise EncoderError(
                 f"{self.name} does not embed both images and texts ({_first_line(error)}): "
                 "use a CLIP-like sentence-transformers model"
             ) from error
         if image.shape != text.shape:
             raise EncoderError(
-                f"{self.name} embeds images in {len(image)} dimensions and texts in {len(text)}: not one space"
+                f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: not one space"
             )
-        return int(image.shape[0])
+        if image.isnan().any() or text.isnan().any():
+            raise EncoderError(f"{self.name} gives no usable vector for a plain photo and a short text: is it damaged?")
+        if not _same(image, pair[:1]):
+            raise EncoderError(f"{self.name} gives a photo another vector when it is in a batch: use another model")
+        self.dim = image.shape[1]
+        if not self._same_in_a_batch(text):
+            self.padding = "max_length"
+            if self._limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
+                raise EncoderError(
+                    f"{self.name} gives a text another vector when it is in a batch with a longer one, also with all "
+                    "texts padded to full length: use another model"
+                )
+
+    def _same_in_a_batch(self, short: torch.Tensor) -> bool:
+        """Return whether SHORT_TEXT has this vector, (1, dim), beside a longer text as well."""
+        return _same(short, self._embed_texts([SHORT_TEXT, LONG_TEXT])[:1])
+
+
+def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
+    """Return the form in which sentence-transformers takes a text for a text, whatever it says."""
+    return [{"text": text} for text in texts]
+
+
+def text_limit(model: SentenceTransformer) -> int | None:
+    """Return how many tokens the model reads of a text, start and end marks included; None if there is no limit.
+
+    A tokenizer may let more pass than its text tower has positions for: that of SigLIP 2 has no limit at all.
+    """
+    limits = [model.max_seq_length]
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(module, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
+            limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
+            limits.append(getattr(module, "processing_kwargs", {}).get("text", {}).get("max_length"))
+    return min((int(limit) for limit in limits if limit and 0 < limit < UNLIMITED), default=None)
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return float((left - right).norm()) <= SAME
+
+
+def _is_text(text: str) -> bool:
+    try:
+        check_text(text)
+    except TextError:
+        return False
+    return True
+
+
+def _check_prompt(prompt: str) -> None:
+    if prompt.count("{}") != 1:
+        raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
+    try:
+        check_text(prompt)
+    except TextError as error:
+        raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.errors import QueryError
+from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
 from search.records import Kind, Wanted
+from search.text import check_text
 
 DEEPEST = 100_000  # a page further down would be a scan, not a search
 HALFWAY = 0.5
 """For `Options.cutoff`."""
 SAME_PHOTO = 0.95
 """Cosine of two stored images from which they are shown as one, where `Options.fold` asks for it."""
+LONGEST_BRIEF = 60  # letters
 SHORTEST_SUM = 1e-3  # a sum of unit vectors this short is rounding, not a direction
 
 
@@ -28,7 +30,7 @@ class Part:
     the id of a stored caption. A negative `weight` takes away.
 
     Raises:
-        QueryError: none or several of them are given, the text is empty or no text, or the weight is not finite.
+        QueryError: none or several of them are given, the text is empty or not valid, or the weight is not finite.
     """
 
     text: str | None = None
@@ -45,8 +47,11 @@ class Part:
             raise QueryError(f"a weight of {self.weight} cannot be used")
         if self.text is not None and not self.text.strip():
             raise QueryError("the text to search for is empty")
-        if self.text is not None and any(0xD800 <= ord(char) <= 0xDFFF for char in self.text):
-            raise QueryError("the text to search for is not valid UTF-8")
+        if self.text is not None:
+            try:
+                check_text(self.text)
+            except TextError as error:
+                raise QueryError(str(error)) from None
         if self.image_id is not None and not 0 <= self.image_id < MAX_ID:
             raise QueryError(f"{self.image_id} is no image id")
         if self.caption_id is not None and not 0 <= self.caption_id < MAX_ID:
@@ -106,6 +111,12 @@ class Options:
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
     """The stored images that a query names; it does not find these."""
     return tuple(part.image_id for part in parts if part.image_id is not None)
+
+
+def brief(part: Part) -> str:
+    """Return a part of a query in one short line, for messages."""
+    line = " ".join(str(part).split())
+    return line if len(line) <= LONGEST_BRIEF else line[:LONGEST_BRIEF] + "…"
 
 
 def describe(parts: Sequence[Part]) -> str:

@@ -17,7 +17,7 @@ from search.encoder import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
 from search.pixels import as_rgb, open_image, open_photo
-from search.query import Options, Part, combine, named_images
+from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
@@ -115,8 +115,13 @@ class Searcher:
             if isinstance(found, CocoSearchError):
                 answers.append(found)
                 continue
+            vectors = np.stack([vector(each) for each in found])
+            unusable = [part for part, row in zip(parts, vectors, strict=True) if np.isnan(row).any()]
+            if unusable:
+                answers.append(QueryError(f"the model gives no usable vector for {brief(unusable[0])}"))
+                continue
             try:
-                answers.append(combine(np.stack([vector(each) for each in found]), [part.weight for part in parts]))
+                answers.append(combine(vectors, [part.weight for part in parts]))
             except QueryError as error:
                 answers.append(error)
         return answers
@@ -310,10 +315,11 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
 
     Raises:
         EncoderError: it cannot be loaded.
-        SpecMismatch: it is another model.
+        SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
     """
-    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt, dim=spec.dim)
+    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt, dim=spec.dim, padding=spec.padding)
     spec.check_weights(encoder.name, encoder.weights)
+    spec.check_padding(encoder.padding)
     return encoder
 
 

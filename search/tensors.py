@@ -7,10 +7,10 @@ device. `find_pixel_path` takes it only for models whose own processor demonstra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Model = Any  # a SentenceTransformer, which only search/encoder.py imports
 
+T = TypeVar("T")
+
+UNREADABLE = (TypeError, ValueError, LookupError)  # raised by processors and tokenizers for inputs they cannot read
+SHORTEST = 1e-12  # length of a vector that has no direction
 TOLERANCE = 1e-5  # between our numbers and the processor's, which are about 1 in size
 PROBES = ((37, 23), (23, 37), (300, 301))  # (width, height) of the pictures that they are compared on
 
@@ -36,7 +40,7 @@ class PendingVectors:
     parts: list[torch.Tensor]
 
     def vectors(self) -> Vectors:
-        """Waits; float32 (n, dim) of unit length.
+        """Wait for the device and return float32 (n, dim) of unit length; NaN for an input without a usable vector.
 
         Raises:
             EncoderError: the device has not enough memory.
@@ -45,6 +49,31 @@ class PendingVectors:
 
         with enough_memory():
             return np.ascontiguousarray(torch.cat(self.parts).cpu().numpy())
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Scale vectors (n, dim) to unit length; those that are not finite or have no length become rows of NaN."""
+    import torch
+
+    lengths = vectors.norm(dim=1, keepdim=True)
+    usable = lengths.isfinite() & (lengths > SHORTEST)
+    return torch.where(usable, vectors / lengths, torch.nan)
+
+
+def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -> torch.Tensor:
+    """Encode all inputs at once or, if the model cannot read one of them, one by one.
+
+    Returns:
+        float32 (n, dim), a row of NaN for each input that cannot be read.
+    """
+    import torch
+
+    try:
+        return encode(inputs)
+    except UNREADABLE:
+        if len(inputs) == 1:
+            return torch.full((1, dim), torch.nan)
+        return torch.cat([each(encode, [one], dim).cpu() for one in inputs])
 
 
 @contextmanager
@@ -82,14 +111,13 @@ class PixelPath:
 
     def start(self, pixels: npt.NDArray[np.uint8], batch_size: int) -> PendingVectors:
         import torch
-        from torch.nn.functional import normalize
 
         parts = []
         with enough_memory(), torch.inference_mode():
             for start in range(0, len(pixels), batch_size):
                 numbers = self.numbers(pixels[start : start + batch_size]).to(self.model.dtype)
                 out = self.model({**self.template, "pixel_values": numbers})
-                parts.append(normalize(out["sentence_embedding"].float(), dim=1))
+                parts.append(unit(out["sentence_embedding"].float()))
         return PendingVectors(parts)
 
 
@@ -144,6 +172,8 @@ def _preparation(processor: Any) -> Preparation | None:
     if processor is None or not processor.do_resize or getattr(processor, "do_pad", None):
         return None
     size, crop = processor.size, processor.crop_size if processor.do_center_crop else None
+    if size is None:
+        return None  # it depends on the photo's shape
     if size.height and size.width:
         scaled: tuple[int, int] | int = (size.width, size.height)
     elif size.shortest_edge and not size.longest_edge:

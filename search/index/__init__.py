@@ -179,11 +179,12 @@ class Index(Protocol):
         """How many upserts at the same time make writing faster."""
         ...
 
-    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
         """Make the collection, or accept the one that exists; returns warnings. Idempotent.
 
         `tuning` says how to build it; where the collection exists and was built otherwise, it stays as it is and the
-        warnings say so. None: the engine's defaults, or whatever is there.
+        warnings say so. None: the engine's defaults, or whatever is there. `replace` stores `spec` as it is, without
+        comparing it with that of the collection, once all points have been made anew.
 
         Raises:
             SpecMismatch: what exists was made with another model or prompt.

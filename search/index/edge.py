@@ -81,7 +81,7 @@ class EdgeIndex:
     def streams(self) -> int:
         return 1
 
-    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
         if tuning and (tuning.shards or tuning.replicas):
             raise IndexFailure(
                 f"the embedded index {self.path} is a single shard: shards and replicas need a Qdrant server (--url)"
@@ -93,7 +93,8 @@ class EdgeIndex:
         warnings: list[str] = []
         if spec.collection in self.collections():
             self._shard(spec.collection)  # nothing is changed while another process has it open
-            spec, warnings = self.spec(spec.collection).merged(spec)
+            if not replace:
+                spec, warnings = self.spec(spec.collection).merged(spec)
             if tuning:
                 warnings += tuning.differences(spec.collection, self._settings(spec.collection))
         elif (self.path / spec.collection / SHARD_CONFIG).exists():

@@ -104,7 +104,13 @@ class RemoteIndex:
         said = self._one("disk_bytes", collection)
         return None if said is None else int(said)
 
-    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:  # noqa: ARG002
+    def create(
+        self,
+        spec: CollectionSpec,  # noqa: ARG002
+        tuning: Tuning | None = None,  # noqa: ARG002
+        *,
+        replace: bool = False,  # noqa: ARG002
+    ) -> list[str]:
         self._refuse()
 
     def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002

@@ -53,12 +53,13 @@ class ServerIndex:
     def streams(self) -> int:
         return self._connection.streams
 
-    def create(self, spec: CollectionSpec, tuning: Tuning | None = None) -> list[str]:
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
         name, warnings = spec.collection, list[str]()
         there = self._exists(name) or not self._create(spec, tuning or Tuning())
         found = self._look(name)
         if there:
-            spec, warnings = read_spec(name, found.config.metadata).merged(spec)
+            if not replace:
+                spec, warnings = read_spec(name, found.config.metadata).merged(spec)
             if tuning:
                 warnings += tuning.differences(name, settings_of(found))
             self._ask(name, lambda client: client.update_collection(name, metadata=spec.model_dump()))

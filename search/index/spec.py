@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
+
+Padding = Literal["longest", "max_length"]
+"""Texts are padded to the longest of their batch, or all to the full length that the model reads."""
 
 TRIAL = ".trial-"
 """Marks the name of a data set that an evaluation copies for a while; no command means it unless it is named."""
@@ -38,8 +42,10 @@ class CollectionSpec(BaseModel):
     """How the vectors of one collection came about.
 
     `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
-    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `decode` names how photos
-    were decoded; `photos` is the folder that the files are relative to; `version` is this software's.
+    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` says how texts are
+    padded (None in older collections, whose texts were padded to the longest without knowing whether the model allows
+    it); `decode` names how photos were decoded; `photos` is the folder that the files are relative to; `version` is
+    this software's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,6 +58,7 @@ class CollectionSpec(BaseModel):
     weights: str
     dtype: str
     prompt: str | None = None
+    padding: Padding | None = None
     decode: str
     annotations: str
     photos: str
@@ -76,6 +83,20 @@ class CollectionSpec(BaseModel):
                 f"or delete it with `python -m ingest drop --dataset {self.dataset}`"
             )
 
+    def is_padded(self, padding: Padding | None) -> bool:
+        """Return whether texts of this collection were padded like this (None: to the longest)."""
+        return (self.padding or "longest") == (padding or "longest")
+
+    def check_padding(self, padding: Padding | None) -> None:
+        """Raise SpecMismatch unless texts of this collection were padded like this (None: to the longest)."""
+        if not self.is_padded(padding):
+            ways = {"longest": "to the longest of their batch", "max_length": "to full length"}
+            raise SpecMismatch(
+                f"{self.collection} was made with texts padded {ways[self.padding or 'longest']}, and {self.model} "
+                f"needs them padded {ways[padding or 'longest']}, so its vectors are wrong: encode everything again "
+                "with `python -m ingest run --force`"
+            )
+
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
         """This specification after more points made as `new` says, and warnings for a person.
 
@@ -83,6 +104,7 @@ class CollectionSpec(BaseModel):
             SpecMismatch: vectors of `new` do not belong beside the stored ones.
         """
         self.check_weights(new.model, new.weights)
+        self.check_padding(new.padding)
         for what, old_value, new_value in (
             ("dimension", self.dim, new.dim),
             ("prompt", self.prompt, new.prompt),
@@ -109,7 +131,8 @@ class CollectionSpec(BaseModel):
         if self.annotations == new.annotations:  # a smaller --limit later does not shrink what is expected
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
-        kept = {"dtype": self.dtype, "decode": self.decode, "splits": splits}
+        padding = new.padding or self.padding
+        kept = {"dtype": self.dtype, "padding": padding, "decode": self.decode, "splits": splits}
         return new.model_copy(update=kept), warnings
 
 
