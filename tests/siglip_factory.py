@@ -20,14 +20,15 @@ POSITIONS = 64
 def save_random_siglip(folder: Path, kind: Kind = "siglip", *, layout: Literal["plain", "modules"] = "plain") -> Path:
     """A folder that `SentenceTransformer(folder)` loads.
 
-    `kind`: like google/siglip-base-patch16-224 (its tokenizer pads with the end mark, up to 64), siglip2-base-patch16-224
-    (the same architecture, with a tokenizer that has no limit) or siglip2-base-patch16-naflex (pictures in their own
-    shape). No tokenizer gives an attention mask. `layout`: as transformers saves it, or sentence-transformers.
+    `kind`: like google/siglip-base-patch16-224 (its tokenizer pads with the end mark, up to 64),
+    siglip2-base-patch16-224 (the same architecture, with a tokenizer that has no limit) or siglip2-base-patch16-naflex
+    (pictures in their own shape). No tokenizer gives an attention mask. `layout`: as transformers saves it, or
+    sentence-transformers.
     """
     import torch
     from transformers import Siglip2Config, Siglip2Model, Siglip2Processor, SiglipConfig, SiglipModel, SiglipProcessor
-    from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+    from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
     tokenizer: Any = _tokenizer() if kind == "siglip" else _tokenizer_without_limit()
     marks = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
