@@ -19,7 +19,7 @@ from PIL import Image
 
 from search.errors import EncoderError
 from search.index import Vectors
-from search.pixels import Preparation
+from search.pixels import Pixels, Preparation
 from search.tensors import PendingVectors, PixelPath, enough_memory, find_pixel_path
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ class Encoder(Protocol):
     def name(self) -> str: ...
     @property
     def dim(self) -> int: ...
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+    @property
+    def preparation(self) -> Preparation | None:
+        """What is done to an image before it may be given to `encode_images` as an array; None if nothing may."""
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
     def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
 
 
@@ -106,8 +110,8 @@ class ClipEncoder:
             return self._pixels.start(photos, self.batch_size)
         return PendingVectors([self._embed_images(list(photos))])
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Vectors float32 (n, dim) of unit length of RGB images."""
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
+        """Return vectors float32 (n, dim) of unit length of RGB images, or of what `preparation` made of them."""
         return self.start(images).vectors()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:

@@ -7,6 +7,8 @@ import io
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -35,7 +37,7 @@ DECODING = Lock()
 Pixels = npt.NDArray[np.uint8]
 """What a `Preparation` makes of a photo, uint8 (height, width, 3)."""
 
-_READABLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _SIGNED = 2  # a value of TIFF's tag SampleFormat
 _BITS, _PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP = 258, 262, 277, 278  # TIFF tags
 _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
@@ -83,15 +85,24 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
             equivalent (such as F), over 200 MB or 100 megapixels, over 100 times as long as wide, or would take more
             than 0.7 GB of memory.
     """
-    try:
+    with _refusals():
         stream, orientation = without_metadata(_content(source))
         photo = _decoded(stream, at_least)
         turn = _TURNS.get(orientation)
         return photo if turn is None else photo.transpose(turn)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Pillow raises for a file into a PhotoError."""
+    try:
+        yield
     except FileNotFoundError:
         raise PhotoError("no such file") from None
     except UnidentifiedImageError:
-        raise PhotoError("not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF)") from None
+        raise PhotoError(
+            "not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF), or one of a kind that cannot be read"
+        ) from None
     except Image.DecompressionBombError:
         raise PhotoError(f"too many pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels") from None
     except _BROKEN as error:
@@ -101,13 +112,12 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
 def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:
     with Image.open(stream, formats=FORMATS) as image:
         _check_size(image)
-        _check_samples(image)
         if image.format == "JPEG" and image.width * image.height > HALVED_FROM:
             half = min(image.size) // 2  # halved while it is decoded: less memory than afterwards
             at_least = half if at_least is None else min(half, at_least)
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))
-        return as_rgb(_full_range(image))
+        return as_rgb(image)
 
 
 def _content(source: Path | BinaryIO) -> bytes:
@@ -151,10 +161,13 @@ def _tiff_block(image: Image.Image) -> int:
 
 
 def _check_samples(image: Image.Image) -> None:
-    """Refuse signed numbers, which Pillow opens as if they were not."""
+    """Refuse numbers of unknown range, which Pillow would turn into black or white."""
     tags = _tiff_tags(image)
-    if tags is not None and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
-        raise PhotoError(f"signed numbers (mode {image.mode}) have no known range: save them as unsigned ones")
+    signed = tags is not None and _SIGNED in tags.get(_SAMPLE_FORMAT, ())
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if signed or (image.mode not in _EIGHT_BITS and not sixteen_bits):
+        kind = "signed numbers" if signed else "numbers"
+        raise PhotoError(f"{kind} of mode {image.mode} have no known range: save it with 8 or 16 unsigned bits")
 
 
 def _tiff_tags(image: Image.Image) -> ImageFileDirectory_v2 | None:
@@ -162,14 +175,18 @@ def _tiff_tags(image: Image.Image) -> ImageFileDirectory_v2 | None:
 
 
 def _full_range(image: Image.Image) -> Image.Image:
-    """Return 16-bit greyscale from black at 0 to white at 65535; Pillow ignores what some TIFF files say of theirs."""
+    """Load an image; return 16-bit greyscale as mode I;16, black at 0 and white at 65535.
+
+    Pillow ignores it if a TIFF file has 12 bits, or says that white is 0. Older versions open a PNG as mode I.
+    """
+    image.load()
     tags = _tiff_tags(image)
-    if image.mode != "I;16" or tags is None:
-        return image
-    if tags.get(_BITS) == (12,):
-        image = image.point(lambda value: value * 16)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
-        image = image.point(lambda value: value * -1 + 65535)
+    if image.mode == "I":
+        return image.convert("I;16")
+    if image.mode == "I;16" and tags is not None and tags.get(_BITS) == (12,):
+        return image.point(lambda value: value * 16)
+    if image.mode == "I;16" and tags is not None and tags.get(_PHOTOMETRIC) == 0:
+        return image.point(lambda value: value * -1 + 65535)
     return image
 
 
@@ -253,23 +270,21 @@ def as_rgb(image: Image.Image) -> Image.Image:
     other copy of it is made.
 
     Raises:
-        PhotoError: its mode has no 8-bit equivalent.
+        PhotoError: its mode has no 8-bit equivalent, or it cannot be decoded.
     """
-    if image.mode == "I" and image.format == "PNG":  # as older versions of Pillow open 16-bit greyscale
-        image = image.convert("I;16")
-    if image.mode not in _READABLE and not image.mode.startswith("I;16"):
-        raise PhotoError(f"pixels of mode {image.mode} have no known range: save it with 8 or 16 bits per channel")
-    image.load()
-    width, height = image.size
-    if width * height <= BAND:
-        return _band_as_rgb(image)
-    factor = 2 if width * height > HALVED_FROM else 1
-    whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
-    rows = max(1, BAND // width // factor) * factor
-    for top in range(0, height, rows):
-        band = _band_as_rgb(image.crop((0, top, width, min(top + rows, height))))
-        whole.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
-    return whole
+    _check_samples(image)
+    with _refusals():
+        image = _full_range(image)
+        width, height = image.size
+        if width * height <= BAND:
+            return _band_as_rgb(image)
+        factor = 2 if width * height > HALVED_FROM else 1
+        whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+        rows = max(1, BAND // width // factor) * factor
+        for top in range(0, height, rows):
+            band = _band_as_rgb(image.crop((0, top, width, min(top + rows, height))))
+            whole.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+        return whole
 
 
 def _band_as_rgb(image: Image.Image) -> Image.Image:
