@@ -19,7 +19,7 @@ from search.query import Options, Part, named_images
 from search.records import Wanted
 from search.retrieve import Searcher
 
-QUERIES_AT_ONCE = 32  # their pictures are open at the same time
+QUERIES_AT_ONCE = 32
 BYTES_AT_ONCE = 2**16
 
 

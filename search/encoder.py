@@ -25,7 +25,7 @@ from PIL import Image
 from search.errors import EncoderError, TextError
 from search.index import Vectors
 from search.index.spec import Padding
-from search.pixels import Preparation
+from search.pixels import Pixels, Preparation
 from search.tensors import UNREADABLE, PendingVectors, PixelPath, each, enough_memory, find_pixel_path, unit
 from search.text import check_text
 
@@ -53,7 +53,11 @@ class Encoder(Protocol):
     def name(self) -> str: ...
     @property
     def dim(self) -> int: ...
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+    @property
+    def preparation(self) -> Preparation | None:
+        """What is done to an image before it may be given to `encode_images` as an array; None if nothing may."""
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
     def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
 
 
@@ -133,8 +137,11 @@ class ClipEncoder:
             return self._pixels.start(photos, self.batch_size)
         return PendingVectors([each(self._embed_images, list(photos), self.dim)])
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Return vectors of RGB images, float32 (n, dim) of unit length; NaN for one without a usable vector."""
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
+        """Return vectors of RGB images, or of what `preparation` made of them; NaN for one without a usable vector.
+
+        They are float32 (n, dim) of unit length.
+        """
         return self.start(images).vectors()
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:

@@ -1,4 +1,4 @@
-"""Opening one photo safely: what may be opened, how large it may be, and which way up it is."""
+"""Opens one photo safely: what may be opened, how large it may be, and which way up it is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,40 @@ import io
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from search.errors import PhotoError
+from search.metadata import without_metadata
 from search.records import PhotoMark
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
+MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
+HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
+BAND = 2_000_000  # pixels that are converted to RGB at a time
+
+DECODING = Lock()
+"""Held by searches and by the page while they hold a decoded photo, so that there is one at a time in the process."""
+
+Pixels = npt.NDArray[np.uint8]
+"""What a `Preparation` makes of a photo, uint8 (height, width, 3)."""
+
+_EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+_SIGNED = 2  # a value of TIFF's tag SampleFormat
+_BITS, _PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP = 258, 262, 277, 278  # TIFF tags
+_TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
 
 # What Pillow's decoders raise for broken files.
 _BROKEN = (
@@ -52,36 +71,123 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which doe
 
 
 def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image.Image:
-    """The photo as 8-bit RGB, upright (EXIF orientation applied), fully decoded.
+    """Return a photo as 8-bit RGB, upright (EXIF orientation applied), fully decoded.
+
+    It is the first frame of an animation, with transparency on white and 16-bit greyscale scaled to 8 bits. Metadata
+    that cannot be read is ignored. A photo of more than 50 megapixels comes out at half its width and height, so that
+    no photo takes more than 0.7 GB of memory.
 
     With `at_least`, a JPEG may come out smaller, scaled by 1/2, 1/4 or 1/8 while it is decoded, but never with a side
     below so many pixels: faster, and not quite the same pixels.
 
-    The first frame of an animation; transparency on white; 16-bit greyscale scaled to 8 bits.
-
     Raises:
-        PhotoError: it is missing, unreadable, broken, of an unknown format, over 100 megapixels, or over 100 times as
-            long as wide.
+        PhotoError: the photo is missing, unreadable, broken, in an unknown format or a mode that has no 8-bit
+            equivalent (such as F), over 200 MB or 100 megapixels, over 100 times as long as wide, or would take more
+            than 0.7 GB of memory.
     """
+    with _refusals():
+        stream, orientation = without_metadata(_content(source))
+        photo = _decoded(stream, at_least)
+        turn = _TURNS.get(orientation)
+        return photo if turn is None else photo.transpose(turn)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what Pillow raises for a file into a PhotoError."""
     try:
-        with Image.open(source, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels")
-            if max(width, height) > MAX_ASPECT * min(width, height):
-                raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_ASPECT} times as long as wide")
-            if at_least is not None:
-                image.draft("RGB", (at_least, at_least))
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            return as_rgb(image if turn is None else image.transpose(turn))
+        yield
     except FileNotFoundError:
         raise PhotoError("no such file") from None
     except UnidentifiedImageError:
-        raise PhotoError("not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF)") from None
+        raise PhotoError(
+            "not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF), or one of a kind that cannot be read"
+        ) from None
     except Image.DecompressionBombError:
         raise PhotoError(f"too many pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels") from None
     except _BROKEN as error:
         raise PhotoError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
+def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:
+    with Image.open(stream, formats=FORMATS) as image:
+        _check_size(image)
+        if image.format == "JPEG" and image.width * image.height > HALVED_FROM:
+            half = min(image.size) // 2  # halved while it is decoded: less memory than afterwards
+            at_least = half if at_least is None else min(half, at_least)
+        if at_least is not None:
+            image.draft("RGB", (at_least, at_least))
+        return as_rgb(image)
+
+
+def _content(source: Path | BinaryIO) -> bytes:
+    if not isinstance(source, Path):
+        return source.read()
+    with source.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise PhotoError(f"more than {MAX_BYTES:,} bytes")
+    return content
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_ASPECT} times as long as wide")
+    if (memory := _memory(image)) > MAX_MEMORY:
+        raise PhotoError(f"it would take {memory / 1e9:.1f} GB to decode: save it smaller, or as a PNG")
+
+
+def _memory(image: Image.Image) -> int:
+    """Return how many bytes Pillow takes to decode a photo, at most."""
+    pixels = image.width * image.height
+    if image.format == "WEBP":
+        return 16 * pixels  # four copies of the canvas
+    if image.format == "JPEG":
+        decoded = pixels if pixels > HALVED_FROM else 4 * pixels
+        return decoded + ("progressive" in image.info) * 2 * len(image.getbands()) * pixels  # all coefficients
+    return 4 * pixels + _tiff_block(image)
+
+
+def _tiff_block(image: Image.Image) -> int:
+    """Return the size of a strip or tile of a TIFF file, which is expanded as a whole."""
+    if (tags := _tiff_tags(image)) is None:
+        return 0
+    width, height = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT)
+    rows = min(tags.get(_ROWS_PER_STRIP, image.height), image.height) if height is None else height
+    return int(width * rows * max(tags.get(_BITS, (1,))) * tags.get(_SAMPLES, 1)) // 8
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Refuse numbers of unknown range, which Pillow would turn into black or white."""
+    tags = _tiff_tags(image)
+    signed = tags is not None and _SIGNED in tags.get(_SAMPLE_FORMAT, ())
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+    if signed or (image.mode not in _EIGHT_BITS and not sixteen_bits):
+        kind = "signed numbers" if signed else "numbers"
+        raise PhotoError(f"{kind} of mode {image.mode} have no known range: save it with 8 or 16 unsigned bits")
+
+
+def _tiff_tags(image: Image.Image) -> ImageFileDirectory_v2 | None:
+    return image.tag_v2 if isinstance(image, TiffImageFile) else None
+
+
+def _full_range(image: Image.Image) -> Image.Image:
+    """Load an image; return 16-bit greyscale as mode I;16, black at 0 and white at 65535.
+
+    Pillow ignores it if a TIFF file has 12 bits, or says that white is 0. Older versions open a PNG as mode I.
+    """
+    image.load()
+    tags = _tiff_tags(image)
+    if image.mode == "I":
+        return image.convert("I;16")
+    if image.mode == "I;16" and tags is not None and tags.get(_BITS) == (12,):
+        return image.point(lambda value: value * 16)
+    if image.mode == "I;16" and tags is not None and tags.get(_PHOTOMETRIC) == 0:
+        return image.point(lambda value: value * -1 + 65535)
+    return image
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +207,8 @@ class Preparation:
         width, height = self.crop or (self.size if isinstance(self.size, tuple) else (self.size, self.size))
         return height, width, 3
 
-    def apply(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """uint8 (height, width, 3) of an RGB image."""
+    def apply(self, image: Image.Image) -> Pixels:
+        """Return uint8 (height, width, 3) of an RGB image."""
         width, height = image.size
         if isinstance(self.size, tuple):
             size = self.size
@@ -158,9 +264,38 @@ def open_photo(folder: Path, file: str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any opened image as RGB: transparency on white, 16-bit greyscale scaled to 8 bits."""
+    """Return an opened image as RGB, with transparency on white and 16-bit greyscale scaled to 8 bits.
+
+    An image of more than 50 megapixels comes out at half its width and height. It is converted in bands, so that no
+    other copy of it is made.
+
+    Raises:
+        PhotoError: its mode has no 8-bit equivalent, or it cannot be decoded.
+    """
+    _check_samples(image)
+    with _refusals():
+        image = _full_range(image)
+        width, height = image.size
+        if width * height <= BAND:
+            return _band_as_rgb(image)
+        factor = 2 if width * height > HALVED_FROM else 1
+        whole = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+        rows = max(1, BAND // width // factor) * factor
+        for top in range(0, height, rows):
+            band = _band_as_rgb(image.crop((0, top, width, min(top + rows, height))))
+            whole.paste(band.reduce(factor) if factor > 1 else band, (0, top // factor))
+        return whole
+
+
+def _band_as_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        return image.convert("I").point(lambda value: value / 256).convert("L").convert("RGB")
+        grey = np.asarray(image)
+        clear = image.info.get("transparency")
+        if clear is not None:
+            grey = np.where(grey == clear, np.uint16(65535), grey)
+        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

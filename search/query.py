@@ -12,6 +12,7 @@ from PIL import Image
 
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
+from search.pixels import Pixels
 from search.records import Kind, Wanted
 from search.text import check_text
 
@@ -26,15 +27,15 @@ SHORTEST_SUM = 1e-3  # a sum of unit vectors this short is rounding, not a direc
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One ingredient of a query: exactly one of a text, a picture (a file or an opened one), the id of a stored image,
-    the id of a stored caption. A negative `weight` takes away.
+    """One ingredient of a query: exactly one of a text, a picture (a file, an opened one, or what `Searcher.prepare`
+    made of one), the id of a stored image, the id of a stored caption. A negative `weight` takes away.
 
     Raises:
         QueryError: none or several of them are given, the text is empty or not valid, or the weight is not finite.
     """
 
     text: str | None = None
-    image: Path | Image.Image | None = None
+    image: Path | Image.Image | Pixels | None = None
     image_id: int | None = None
     caption_id: int | None = None
     weight: float = 1.0

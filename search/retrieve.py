@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 from PIL import Image
@@ -16,13 +16,14 @@ from search import ranking
 from search.encoder import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
-from search.pixels import as_rgb, open_image, open_photo
+from search.pixels import DECODING, Pixels, as_rgb, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
+PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second look
 
 
@@ -91,24 +92,23 @@ class Searcher:
         return self.search([Part(image_id=image_id)], Options(k=k, to=to, where=where))
 
     def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
-        """The direction of each query, float32 (dim,) of unit length, or why it has none, so that one wrong query
-        spoils no batch. All texts are encoded in one call, all pictures in another.
+        """Return the direction of each query, float32 (dim,) of unit length, or why it has none, so that one wrong
+        query spoils no batch. All texts are encoded in one call; of the pictures one is decoded at a time.
 
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         stored = self._stored_vectors(queries)
-        ready = [self._inputs(parts, stored) for parts in queries]
-        inputs = [each for found in ready if isinstance(found, list) for each in found]
-        texts = [each for each in inputs if isinstance(each, str)]
-        pictures = [each for each in inputs if isinstance(each, Image.Image)]
+        pictures = _Pictures(self)
+        ready = [self._inputs(parts, stored, pictures) for parts in queries]
+        texts = [each for found in ready if isinstance(found, list) for each in found if isinstance(each, str)]
         of_texts = iter(self.encoder.encode_texts(texts) if texts else ())
-        of_pictures = iter(self.encoder.encode_images(pictures) if pictures else ())
+        of_pictures = pictures.vectors()
 
-        def vector(each: str | Image.Image | Vectors) -> Vectors:
+        def vector(each: str | int | Vectors) -> Vectors:
             if isinstance(each, str):
                 return next(of_texts)
-            return next(of_pictures) if isinstance(each, Image.Image) else each
+            return of_pictures[each] if isinstance(each, int) else each
 
         answers: list[Vectors | CocoSearchError] = []
         for parts, found in zip(queries, ready, strict=True):
@@ -125,6 +125,30 @@ class Searcher:
             except QueryError as error:
                 answers.append(error)
         return answers
+
+    def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
+        """Return what the model needs of a picture, made as `ingest run` makes it: a part of a query may be it.
+
+        Of a file this holds the one lock around decoding until only what is returned is left. That is small, unless
+        the model has no `preparation`: then it is the picture itself.
+
+        Raises:
+            PhotoError: it cannot be opened.
+        """
+        if isinstance(image, Image.Image):
+            return self._prepared(as_rgb(image))
+        with DECODING:
+            return self._prepared(open_image(image, at_least=self._least_side))
+
+    def _prepared(self, image: Image.Image) -> Pixels | Image.Image:
+        preparation = self.encoder.preparation
+        return image if preparation is None else preparation.apply(image)
+
+    @property
+    def _least_side(self) -> int | None:
+        """What `open_image` may scale a JPEG down to: as at ingestion, so that a stored photo finds itself."""
+        preparation = self.encoder.preparation if self._spec.decode == "scaled" else None
+        return min(preparation.shape[:2]) if preparation else None
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """What is nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -280,20 +304,21 @@ class Searcher:
         return found
 
     def _inputs(
-        self, parts: Sequence[Part], stored: dict[Kind, dict[int, Vectors]]
-    ) -> list[str | Image.Image | Vectors] | CocoSearchError:
-        """What each part gives to the encoder, or its vector where it is stored; or why the query cannot be asked."""
+        self, parts: Sequence[Part], stored: dict[Kind, dict[int, Vectors]], pictures: _Pictures
+    ) -> list[str | int | Vectors] | CocoSearchError:
+        """Return for each part its text, the number of its picture, or its stored vector; or why the query cannot be
+        asked."""
         if not parts:
             return QueryError("the query has no parts")
-        inputs: list[str | Image.Image | Vectors] = []
+        inputs: list[str | int | Vectors] = []
         for part in parts:
             if part.text is not None:
                 inputs.append(part.text)
             elif part.image is not None:
                 try:
-                    inputs.append(open_image(part.image) if isinstance(part.image, Path) else as_rgb(part.image))
+                    inputs.append(pictures.add(part.image))
                 except PhotoError as error:
-                    return PhotoError(f"{part.image}: {error}")
+                    return PhotoError(f"{part.image}: {error}") if isinstance(part.image, Path) else error
             elif part.image_id is not None:
                 if part.image_id not in stored["images"]:
                     hint = f"(a file is given as ./{part.image_id})"
@@ -304,6 +329,40 @@ class Searcher:
                     return QueryError(f"no caption {part.caption_id} in {self.collection('captions')}")
                 inputs.append(stored["captions"][part.caption_id])
         return inputs
+
+
+class _Pictures:
+    """Encodes pictures in groups: as many as together have `PIXELS_AT_ONCE`, or one."""
+
+    def __init__(self, searcher: Searcher) -> None:
+        self._searcher = searcher
+        self._waiting: list[Pixels | Image.Image] = []
+        self._vectors: list[Vectors] = []
+
+    def add(self, image: Path | Image.Image | Pixels) -> int:
+        """Return the number of the picture. Raises PhotoError if it cannot be opened."""
+        picture = image if isinstance(image, np.ndarray) else self._searcher.prepare(image)
+        if sum(map(_area, self._waiting)) + _area(picture) > PIXELS_AT_ONCE:
+            self._encode()
+        self._waiting.append(picture)
+        return len(self._vectors) + len(self._waiting) - 1
+
+    def vectors(self) -> list[Vectors]:
+        """Return the vectors float32 (dim,) of all pictures."""
+        self._encode()
+        return self._vectors
+
+    def _encode(self) -> None:
+        arrays = [each for each in self._waiting if isinstance(each, np.ndarray)]
+        images = [each for each in self._waiting if isinstance(each, Image.Image)]
+        assert not (arrays and images)  # a model has a preparation, or not
+        if self._waiting:
+            self._vectors += list(self._searcher.encoder.encode_images(np.stack(arrays) if arrays else images))
+        self._waiting.clear()
+
+
+def _area(picture: Pixels | Image.Image) -> int:
+    return picture.size // 3 if isinstance(picture, np.ndarray) else picture.width * picture.height
 
 
 def _rows(batch: Batch) -> list[Vectors]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -39,7 +41,8 @@ class Gallery:
         self.dataset = searcher.dataset
         self._folder = folder
         self._batcher = Batcher(self._encode_all)
-        self._uploads = Uploads(lambda picture: self._encode([Part(image=picture)])[0])
+        self._one_picture = Lock()  # a picture is not small if the model has no preparation
+        self._uploads = Uploads(self._encode_picture)
 
     def warm_up(self) -> None:
         """Loads the model, opens the shards of every data set, so that none is opened by two threads, and reads ahead.
@@ -148,6 +151,11 @@ class Gallery:
                 raise found
             vectors.append(found)
         return vectors
+
+    def _encode_picture(self, content: bytes) -> Vectors:
+        """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
+        with self._one_picture:
+            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
 
     def _encode_all(self, questions: Sequence[Sequence[Part]]) -> list[list[Vectors | CocoSearchError]]:
         vectors = iter(self.searcher.encode([[part] for parts in questions for part in parts]))

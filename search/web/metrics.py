@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search.encoder import Encoder
 from search.errors import CocoSearchError, IndexFailure
 from search.index import Batch, Index, Vectors
+from search.pixels import Pixels, Preparation
 
 OTHER = "other"  # a path without a route, a method that nobody uses
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -98,7 +99,11 @@ class MeasuredEncoder:
         self.name = encoder.name
         self.dim = encoder.dim
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+    @property
+    def preparation(self) -> Preparation | None:
+        return self._encoder.preparation
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
         with self._metrics.encoding("picture", len(images)):
             return self._encoder.encode_images(images)
 

@@ -8,17 +8,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock, Semaphore
-
-import PIL.Image
+from threading import Lock
 
 from search.index import Vectors
-from search.pixels import open_image, read_photo
+from search.pixels import DECODING, open_image, read_photo
 
 SIZES = (360, 720, 1600)  # pixels, the longer side
 CACHE_BYTES = 64 * 2**20
 UPLOADS = 256
-DECODED_AT_ONCE = 2  # a photo of 100 megapixels takes 300 MB while it is decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,6 @@ class Photos:
         self._left = cache_bytes
         self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = Lock()
-        self._decoding = Semaphore(DECODED_AT_ONCE)
 
     def jpeg(self, file: str, size: int, known_tag: str | None = None) -> Jpeg:
         """The photo `file` with its longer side at most `size` pixels; no content where its tag is `known_tag`.
@@ -54,7 +50,7 @@ class Photos:
             if key in self._made:
                 self._made.move_to_end(key)
                 return Jpeg(self._made[key], tag)
-        with self._decoding:
+        with DECODING:
             made = _scaled(content, size)
         self._keep(key, made)
         return Jpeg(made, tag)
@@ -72,15 +68,14 @@ class Uploads:
     """The vectors of the latest `most` pictures that were handed in, by a hash of their content. No picture is kept.
 
     Args:
-        encode: the vector float32 (dim,) of a picture.
+        encode: returns the vector float32 (dim,) of a picture file; may be called by many threads at once.
     """
 
-    def __init__(self, encode: Callable[[PIL.Image.Image], Vectors], most: int = UPLOADS) -> None:
+    def __init__(self, encode: Callable[[bytes], Vectors], most: int = UPLOADS) -> None:
         self._encode = encode
         self._most = most
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = Lock()
-        self._decoding = Semaphore(DECODED_AT_ONCE)
 
     def add(self, content: bytes) -> str:
         """The token of a picture: the same for the same picture.
@@ -90,8 +85,7 @@ class Uploads:
         """
         token = hashlib.sha256(content).hexdigest()[:32]
         if self.vector(token) is None:
-            with self._decoding:
-                vector = self._encode(open_image(io.BytesIO(content)))
+            vector = self._encode(content)
             with self._lock:
                 self._vectors[token] = vector
                 while len(self._vectors) > self._most:
