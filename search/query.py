@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from search.errors import QueryError
+from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
 from search.records import Kind, Wanted
+from search.text import check_text
 
 DEEPEST = 100_000  # a page further down would be a scan, not a search
 HALFWAY = 0.5
@@ -28,7 +29,8 @@ class Part:
     the id of a stored caption. A negative `weight` takes away.
 
     Raises:
-        QueryError: none or several of them are given, the text is empty or no text, or the weight is not finite.
+        QueryError: none or several of them are given, the text is empty or not valid Unicode, or the weight is not
+            finite.
     """
 
     text: str | None = None
@@ -45,8 +47,8 @@ class Part:
             raise QueryError(f"a weight of {self.weight} cannot be used")
         if self.text is not None and not self.text.strip():
             raise QueryError("the text to search for is empty")
-        if self.text is not None and any(0xD800 <= ord(char) <= 0xDFFF for char in self.text):
-            raise QueryError("the text to search for is not valid UTF-8")
+        if self.text is not None:
+            _check(self.text)
         if self.image_id is not None and not 0 <= self.image_id < MAX_ID:
             raise QueryError(f"{self.image_id} is no image id")
         if self.caption_id is not None and not 0 <= self.caption_id < MAX_ID:
@@ -101,6 +103,13 @@ class Options:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         return ("images", "captions") if self.to == "both" else (self.to,)
+
+
+def _check(text: str) -> None:
+    try:
+        check_text(text)
+    except TextError as error:
+        raise QueryError(str(error)) from None
 
 
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:

@@ -139,7 +139,7 @@ class Searcher:
         found = self.index.retrieve(self.collection("images"), [image_id]).records
         if not found or not isinstance(found[0], ImageRecord):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
-        return open_photo(folder or Path(self._spec.photos), found[0].file)
+        return open_photo(folder or self._spec.photo_folder, found[0].file)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -26,6 +26,7 @@ from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, W
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Hit
+from search.text import shown
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
 POINTS_PER_SCAN = 1000
@@ -66,6 +67,10 @@ class EdgeIndex:
     """The Index protocol over one folder. Reading never creates the folder."""
 
     def __init__(self, path: Path) -> None:
+        if shown(str(path)) != str(path):
+            raise IndexFailure(
+                f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
+            )
         self.path = path
         self._shards: dict[str, qdrant.EdgeShard] = {}
 
@@ -316,7 +321,7 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
                     "(one process at a time; a Qdrant server with --url serves many)"
                 ) from None
             time.sleep(0.1)
-    _owner_file(folder).write_text(f"{os.getpid()} {' '.join(sys.orig_argv)}\n", encoding="utf-8")
+    _owner_file(folder).write_text(shown(f"{os.getpid()} {' '.join(sys.orig_argv)}\n"), encoding="utf-8")
     shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
     return shard
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
+from search.text import read_path
 
 TRIAL = ".trial-"
 """Marks the name of a data set that an evaluation copies for a while; no command means it unless it is named."""
@@ -39,7 +41,8 @@ class CollectionSpec(BaseModel):
 
     `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
     is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `decode` names how photos
-    were decoded; `photos` is the folder that the files are relative to; `version` is this software's.
+    were decoded; `photos` is the folder that the files are relative to (a `file:` URL if its name is
+    not UTF-8: `photo_folder` reads both); `version` is this software's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -62,6 +65,10 @@ class CollectionSpec(BaseModel):
     @classmethod
     def _in_order(cls, splits: dict[str, SplitSize]) -> dict[str, SplitSize]:
         return dict(sorted(splits.items()))  # a server may give them back in any order
+
+    @property
+    def photo_folder(self) -> Path:
+        return read_path(self.photos)
 
     @property
     def collection(self) -> str:
