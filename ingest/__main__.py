@@ -249,9 +249,11 @@ for _command in (moving.copy, moving.backup, moving.restore):
 
 def _check_photos(folder: Path, files: list[str]) -> None:
     """Raises AnnotationError unless at least one of the photos is in the folder."""
+    from search.pixels import find_photo
+
     if not folder.is_dir():
         raise AnnotationError(f"no photo folder {folder}: check --images")
-    if not any((folder / file).exists() for file in files):
+    if not any(find_photo(folder, file).exists() for file in files):
         looked_for = folder / files[0] if files else folder
         raise AnnotationError(f"none of the {len(files):,} photos is there (looked for {looked_for}): check --images")
 

@@ -14,6 +14,7 @@ from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
 from search.records import Kind, Wanted
 from search.text import check_text
+from search.words import Words
 
 DEEPEST = 100_000  # a page further down would be a scan, not a search
 HALFWAY = 0.5
@@ -73,7 +74,7 @@ class Options:
     compares with every vector instead of using HNSW.
 
     Raises:
-        QueryError: a number is out of its range.
+        QueryError: a number is out of its range, or the words of `where` hold no letter and no digit.
     """
 
     k: int = 10
@@ -99,6 +100,8 @@ class Options:
             least = -1 if name == "min_score" else 0
             if value is not None and not least <= value <= 1:
                 raise QueryError(f"{name} is {value}: it must lie between {least} and 1")
+        if self.where is not None and self.where.words is not None:
+            Words.parse(self.where.words)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -21,6 +21,7 @@ from search.query import Options, Part, combine, named_images
 from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
+from search.words import Words
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second look
@@ -235,11 +236,16 @@ class Searcher:
         return [replace(hit, caption=chosen.get(hit.id)) for hit in page]
 
     def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
-        """The first `depth` hits or fewer, in order of scores, ties in order of ids; and whether there are no more."""
+        """Return the first `depth` hits or fewer, in order of scores, ties in order of ids; and whether that is all."""
+        words = None if where.words is None else Words.parse(where.words)
+        if words is not None:
+            where = replace(where, words=words.indexed or None)
         [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
         whole = len(hits) < depth
         if not whole:  # of the hits that score like the last one, others may lie beyond it
             hits = [hit for hit in hits if hit.score > hits[-1].score]
+        if words is not None:
+            hits = [hit for hit in hits if words.match(hit.record)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
 
     def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:
