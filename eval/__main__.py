@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import closing
 from enum import Enum
@@ -16,6 +15,7 @@ from search import command
 from search.command import DatasetOption, JsonOption, PathOption, UrlOption
 from search.errors import EvaluationError
 from search.settings import load_settings
+from search.text import shown
 
 if TYPE_CHECKING:
     from eval.report import Report
@@ -105,7 +105,10 @@ def run(
         report = evaluate(index, protocol, plan)
         if out is not None:
             _write_out(out, report, index, images)
-    typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=1) if as_json else report.table())
+    if as_json:
+        command.print_json(report.as_json(), indent=1)
+    else:
+        typer.echo(report.table())
     if out is not None:
         command.note(f"the report is in {out.resolve() / 'report.html'}")
     if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
@@ -129,7 +132,7 @@ def _write_out(folder: Path, report: Report, index: Index, images: Path | None) 
         return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
 
     page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, images))
-    (folder / PAGE_FILE).write_text(page, encoding="utf-8")
+    (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
 
 
 @app.command()
@@ -144,7 +147,10 @@ def compare(
     from eval.compare import compare_folders
 
     found = compare_folders(a, b, resamples=resamples, changed=changed)
-    typer.echo(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if as_json else found.table())
+    if as_json:
+        command.print_json(found.as_json(), indent=1)
+    else:
+        typer.echo(found.table())
 
 
 def _beams(given: str) -> tuple[int, ...]:

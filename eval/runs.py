@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from search.errors import EvaluationError
+from search.errors import EvaluationError, TextError
+from search.text import decode_text, parse_json, to_json
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
@@ -59,8 +59,8 @@ def write_run(folder: Path, metrics: dict[str, Any], results: Iterable[QueryResu
     """Makes the folder where needed and writes both files."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RANKS_FILE).open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results)
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        stream.writelines(to_json(asdict(result)) + "\n" for result in results)
+    (folder / METRICS_FILE).write_text(to_json(metrics, indent=1) + "\n", encoding="utf-8")
 
 
 def read_run(folder: Path) -> Run:
@@ -71,10 +71,10 @@ def read_run(folder: Path) -> Run:
     """
     results: list[QueryResult] = []
     try:
-        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        with (folder / RANKS_FILE).open(encoding="utf-8") as stream:
+        metrics = parse_json(decode_text((folder / METRICS_FILE).read_bytes()))
+        with (folder / RANKS_FILE).open("rb") as stream:
             for line in stream:
-                fields = json.loads(line)
+                fields = parse_json(decode_text(line))
                 fields["top"] = tuple(TopHit(**hit) for hit in fields["top"])
                 results.append(QueryResult(**fields))
     except FileNotFoundError as error:
@@ -82,6 +82,6 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no run ({Path(error.filename).name} is missing): make one with "
             f"`python -m eval run --out {folder}`"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, TextError) as error:
         raise EvaluationError(f"{folder} holds a broken run ({error}): make it again") from error
     return Run(folder, metrics, results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
@@ -235,7 +234,7 @@ def status(
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         infos = [index.info(name) for name in names]
         if as_json:
-            typer.echo(json.dumps([_as_json(index, info) for info in infos], ensure_ascii=False, indent=1))
+            command.print_json([_as_json(index, info) for info in infos], indent=1)
             return
     typer.echo(f"{index.place} ({index.engine})")
     for info in infos:
@@ -250,9 +249,11 @@ for _command in (moving.copy, moving.backup, moving.restore):
 
 def _check_photos(folder: Path, files: list[str]) -> None:
     """Raises AnnotationError unless at least one of the photos is in the folder."""
+    from search.pixels import find_photo
+
     if not folder.is_dir():
         raise AnnotationError(f"no photo folder {folder}: check --images")
-    if not any((folder / file).exists() for file in files):
+    if not any(find_photo(folder, file).exists() for file in files):
         looked_for = folder / files[0] if files else folder
         raise AnnotationError(f"none of the {len(files):,} photos is there (looked for {looked_for}): check --images")
 
@@ -262,7 +263,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         note(f"warning: {warning}")
     if as_json:
         counts = {info.name: {"points": info.points, "indexed_vectors": info.indexed_vectors} for info in infos}
-        typer.echo(json.dumps({**summary.as_json(), "collections": counts}, ensure_ascii=False, indent=1))
+        command.print_json({**summary.as_json(), "collections": counts}, indent=1)
         return
     for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
         typer.echo(

@@ -6,7 +6,6 @@ run fetches what is missing and nothing else, and nothing takes more disk than w
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import threading
@@ -25,6 +24,7 @@ from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
 from search.errors import DownloadError
 from search.records import Image
+from search.text import to_json
 
 ANNOTATIONS_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 IMAGES_URL = "http://images.cocodataset.org"  # http is the official address; the MD5s make up for it
@@ -92,7 +92,7 @@ class Downloaded:
             {"file": failure.file, "url": failure.url, "stage": "download", "reason": failure.reason}
             for failure in self.failures
         )
-        file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        file.write_text("".join(to_json(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def download_coco(

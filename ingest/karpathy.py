@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from search.errors import AnnotationError
+from search.errors import AnnotationError, TextError
 from search.records import Caption, Image
+from search.text import decode_text
 
 OFFICIAL_FOLDERS = ("train2014", "val2014")
 
@@ -99,7 +100,11 @@ def read_annotations(file: Path) -> Annotations:
     except OSError as error:
         raise AnnotationError(f"cannot read the annotations {file}: {error.strerror}") from error
     try:
-        parsed = _File.model_validate_json(content)
+        text = decode_text(content)
+    except TextError as error:
+        raise AnnotationError(f"{file}: {error}") from None
+    try:
+        parsed = _File.model_validate_json(text)
     except ValidationError as error:
         raise AnnotationError(f"{file}: {_explain(error)}") from None
     photos = parsed.images

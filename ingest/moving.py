@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.command import Exit, JsonOption, PathOption, UrlOption, note
+from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
 from search.errors import SettingsError
 from search.settings import Settings, load_settings, settings_of
 
@@ -84,7 +83,7 @@ def copy(
         note("\ninterrupted: what was copied is safe; give the same command to go on")
         raise typer.Exit(Exit.INTERRUPTED) from None
     if as_json:
-        typer.echo(json.dumps([each.as_json() for each in done], indent=1))
+        print_json([each.as_json() for each in done], indent=1)
         return
     for each in done:
         typer.echo(_describe(each))
@@ -155,7 +154,7 @@ def _report(saved: Saved, what: str, as_json: bool) -> None:
         note(f"warning: {warning}")
     if as_json:
         found = {"file": str(saved.file), "place": saved.place, "bytes": saved.bytes, "points": saved.points}
-        typer.echo(json.dumps(found, ensure_ascii=False, indent=1))
+        print_json(found, indent=1)
         return
     for name, points in saved.points.items():
         typer.echo(f"{name}: {points:,} points {what}")

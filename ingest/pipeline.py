@@ -29,6 +29,7 @@ from search.index.spec import Padding
 from search.pixels import is_same_photo
 from search.records import Caption, Image
 from search.tensors import PendingVectors
+from search.text import spell_path
 
 POINTS_PER_LOOK_UP = 1000
 IDS_PER_COUNT = 5000
@@ -213,7 +214,7 @@ def collection_specs(
         padding=encoder.padding,
         decode=decode,
         annotations=annotations.sha256,
-        photos=str(photos.resolve()),
+        photos=spell_path(photos.resolve()),
         splits={
             split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
             for split, count in sorted(images.items())
@@ -232,7 +233,7 @@ def _embed_images(
     plan: Plan,
     summary: Summary,
 ) -> None:
-    folder = Path(spec.photos)
+    folder = spec.photo_folder
     current: set[int] = set()
     if not plan.force:
         with summary.timed("look up"):

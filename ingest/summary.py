@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from search.text import to_json
 
 T = TypeVar("T")
 
@@ -111,7 +112,7 @@ class Summary:
 
     def write_failures(self, file: Path) -> None:
         """One JSON object a line: file, image_id, stage, reason."""
-        lines = (json.dumps(asdict(failure), ensure_ascii=False) + "\n" for failure in self.failures)
+        lines = (to_json(asdict(failure)) + "\n" for failure in self.failures)
         file.write_text("".join(lines), encoding="utf-8")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +12,11 @@ import typer
 
 from search import command, show
 from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption
+from search.errors import SettingsError
 from search.flags import Asking, Mixing, expanded, image_part, text_part
 from search.records import Hit
 from search.settings import load_settings
+from search.text import shown
 
 if TYPE_CHECKING:
     from search.query import Options, Part
@@ -54,10 +58,10 @@ def batch(
 
     failed = 0
     with ExitStack() as stack:
-        stream = stack.enter_context(Path("/dev/stdin" if file == "-" else file).open("rb"))
+        stream = _standard_input() if file == "-" else stack.enter_context(Path(file).open("rb"))
         searcher = stack.enter_context(asking.searcher())
         for answer in answers(searcher, lines_of(stream), asking.options(to="images")):
-            print(show.compact(answer), flush=True)
+            command.print_json(answer)
             if "error" in answer:
                 failed += 1
                 command.note(f"{file}, line {answer['line']}: {answer['error']}")
@@ -86,13 +90,22 @@ def serve(
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
+def _standard_input() -> io.BufferedReader:
+    """Return this process's own standard input: what was read of it already is not read again."""
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is None:
+        raise SettingsError("standard input is closed: give the queries as a file, or on standard input")
+    return stream  # type: ignore[no-any-return]
+
+
 def _answer(parts: list[Part], options: Options, asking: Asking, mixing: Mixing) -> None:
     with asking.searcher() as searcher:
         hits = searcher.search(parts, options)
-        typer.echo(
-            show.json_lines(hits, options.offset) if mixing.json else show.table(hits, first=options.offset + 1) + "\n",
-            nl=False,
-        )
+        if mixing.json:
+            for found in show.as_json(hits, options.offset):
+                command.print_json(found)
+        else:
+            typer.echo(show.table(hits, first=options.offset + 1))
         if mixing.html is not None or mixing.open:
             _write_sheet(searcher, parts, hits, mixing)
 
@@ -109,7 +122,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], mixing:
     sections = [Section(kind, found, picture) for kind, found in show.by_kind(hits)] or [Section(title, [])]
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, mixing.images))
     file = mixing.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
-    file.write_text(page, encoding="utf-8")
+    file.write_text(shown(page), encoding="utf-8")
     command.note(f"the pictures are in {file.resolve()}")
     if mixing.open and not webbrowser.open(file.resolve().as_uri()):
         command.note("no browser can be opened here: open that file yourself")

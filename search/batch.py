@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from search import show
-from search.errors import CocoSearchError, PhotoError, QueryError
+from search.errors import CocoSearchError, PhotoError, QueryError, TextError
 from search.flags import text_part
 from search.index import Where
 from search.query import Options, Part, named_images
 from search.records import Wanted
 from search.retrieve import Searcher
+from search.text import check_text, decode_text, parse_json, refuse_wide
 
 QUERIES_AT_ONCE = 32
 BYTES_AT_ONCE = 2**16
@@ -80,9 +80,16 @@ class Line:
 
 
 def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
-    """Lines in lists of at most 32: as many as are there already, so that nobody waits for a query still to come."""
-    rest = b""
+    """Yield lines in lists of at most 32: those that have arrived, so that no answer waits for a later query.
+
+    Raises:
+        TextError: the stream begins as UTF-16 or UTF-32.
+    """
+    rest, begun = b"", False
     while chunk := stream.read1(BYTES_AT_ONCE):
+        if not begun:
+            refuse_wide(chunk)
+            begun = True
         *lines, rest = (rest + chunk).split(b"\n")
         for start in range(0, len(lines), QUERIES_AT_ONCE):
             yield lines[start : start + QUERIES_AT_ONCE]
@@ -97,7 +104,7 @@ def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Opt
     """
     number = 0
     for batch in batches:
-        lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if line.strip()]
+        lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
         number += len(batch)
         asked = [line.query[0] for line in lines if isinstance(line.query, tuple)]
         directions = iter(searcher.encode(asked))
@@ -111,32 +118,34 @@ def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Opt
                     raise direction
                 parts, options = line.query
                 hits = searcher.search_vector(direction, options, leave_out=named_images(parts))
-            except (QueryError, PhotoError) as error:
+            except (QueryError, PhotoError, TextError) as error:
                 yield {**answer, "error": str(error)}
             else:
                 yield {**answer, "hits": show.as_json(hits, options.offset)}
 
 
 def read_line(number: int, line: bytes, default: Options) -> Line:
-    """A line that begins with `{` is JSON; any other is a text, which may end in a weight."""
-    said: Any = line.decode("utf-8", "backslashreplace").strip()
+    """Read one line: JSON if it begins with `{`, else a text, which may end in a weight."""
+    said: Any = _text_of(line)
     try:
+        decode_text(line)
         if said.startswith("{"):
             said = _object(said)
+            _check_strings(said)
             asked = Asked.model_validate(said if "parts" in said else _with_parts(said))
             return Line(number, said, ([part.part() for part in asked.parts], asked.options(default)))
-        return Line(number, said, ([text_part(_utf8(line))], default))
+        return Line(number, said, ([text_part(said)], default))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         return Line(number, said, QueryError(f"{place}: {first['msg']}"))
-    except QueryError as error:
+    except (QueryError, TextError) as error:
         return Line(number, said, error)
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"not a JSON object ({error}); a text cannot begin with a brace") from None
     assert isinstance(found, dict)  # it begins with a brace
@@ -149,8 +158,18 @@ def _with_parts(asked: dict[str, Any]) -> dict[str, Any]:
     return {"parts": [part], **{name: value for name, value in asked.items() if name not in part}}
 
 
-def _utf8(line: bytes) -> str:
-    try:
-        return line.decode("utf-8").strip()
-    except UnicodeDecodeError:
-        raise QueryError("the text to search for is not valid UTF-8") from None
+def _check_strings(value: Any) -> None:
+    """Raises TextError if a string anywhere in parsed JSON, names of fields included, is not text."""
+    if isinstance(value, str):
+        check_text(value)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            check_text(name)
+            _check_strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_strings(inner)
+
+
+def _text_of(line: bytes) -> str:
+    return line.decode("utf-8-sig", "backslashreplace").strip()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from search.errors import CocoSearchError, CollectionMissing
+from search.text import holds_unicode, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,12 +48,24 @@ def application(help_text: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Runs a command line; our errors become one line on stderr and exit code 1."""
+    """Run a command line; errors of this project become one line on stderr and exit code 1.
+
+    What the encoding of stdout or stderr cannot hold is written as `\\u2026`.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name=name)
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(Exit.ERROR)
+        _fail(str(error))
+    except UnicodeEncodeError as error:  # a library that takes text was given a path of other bytes
+        _fail(f"{error.object}: this name is not valid UTF-8: rename it")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(Exit.ERROR)
 
 
 def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
@@ -66,5 +80,10 @@ def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
 
 
 def note(message: str) -> None:
-    """A line for a person, beside the results."""
+    """Print a line for a person, beside the results."""
     print(message, file=sys.stderr)
+
+
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print `value` as one JSON document, in ASCII if stdout cannot hold every character."""
+    typer.echo(to_json(value, indent=indent, ascii_only=not holds_unicode(sys.stdout)))

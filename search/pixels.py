@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 import struct
+import time
+import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import BinaryIO
 
@@ -26,6 +30,7 @@ from search.records import PhotoMark
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
+SETTLED_NANOSECONDS = 2 * 10**9  # no file system's times of change are coarser
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
 HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
@@ -223,13 +228,50 @@ class Preparation:
         return np.asarray(image)
 
 
+def find_photo(folder: Path, file: str) -> Path:
+    """Return where the photo `file` (a relative path) of `folder` is; it need not exist.
+
+    If there is no such name, one that differs in Unicode normalisation alone is taken: files copied from a Mac may
+    have decomposed names. All checks of a photo's path begin here.
+    """
+    path = folder / file
+    if file.isascii() or os.path.lexists(path):
+        return path
+    return next(_spellings(folder, PurePosixPath(file).parts), path)
+
+
+def _spellings(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield the existing paths below `folder` whose names equal `parts` after normalisation."""
+    if not parts:
+        yield folder
+        return
+    try:
+        modified = folder.stat().st_mtime_ns
+        # A folder that changed just now may change again without a new time.
+        read = _names if time.time_ns() - modified > SETTLED_NANOSECONDS else _names.__wrapped__
+        names = read(folder, modified).get(unicodedata.normalize("NFC", parts[0]), [])
+    except OSError:
+        return
+    for name in names:
+        yield from _spellings(folder / name, parts[1:])
+
+
+@lru_cache(maxsize=16)
+def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
+    """Return the names in a folder by their normal form; `modified`, its time of change, makes another entry."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(entry.name for entry in folder.iterdir()):
+        names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    return names
+
+
 def read_photo(folder: Path, file: str) -> tuple[bytes, PhotoMark]:
     """The bytes of the photo `file` (a relative path) of `folder`, and the mark to know them by.
 
     Raises:
         PhotoError: it cannot be read, is larger than 200 MB, or a link in the path leads out of the folder.
     """
-    path = folder / file
+    path = find_photo(folder, file)
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise PhotoError("the path leads out of the photo folder")
@@ -250,7 +292,7 @@ def read_photo(folder: Path, file: str) -> tuple[bytes, PhotoMark]:
 def is_same_photo(folder: Path, file: str, mark: PhotoMark) -> bool:
     """Whether the file is the one that the mark was made of; reads it only where its size fits and its time not."""
     try:
-        status = (folder / file).stat()
+        status = find_photo(folder, file).stat()
         if status.st_size != mark.bytes:
             return False
         return status.st_mtime_ns == mark.modified or read_photo(folder, file)[1].blake2b == mark.blake2b

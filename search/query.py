@@ -15,6 +15,7 @@ from search.index import MAX_ID, Vectors, Where
 from search.pixels import Pixels
 from search.records import Kind, Wanted
 from search.text import check_text
+from search.words import Words
 
 DEEPEST = 100_000  # a page further down would be a scan, not a search
 HALFWAY = 0.5
@@ -31,7 +32,8 @@ class Part:
     made of one), the id of a stored image, the id of a stored caption. A negative `weight` takes away.
 
     Raises:
-        QueryError: none or several of them are given, the text is empty or not valid, or the weight is not finite.
+        QueryError: none or several of them are given, the text is empty or not valid Unicode, or the weight is not
+            finite.
     """
 
     text: str | None = None
@@ -49,10 +51,7 @@ class Part:
         if self.text is not None and not self.text.strip():
             raise QueryError("the text to search for is empty")
         if self.text is not None:
-            try:
-                check_text(self.text)
-            except TextError as error:
-                raise QueryError(str(error)) from None
+            _check(self.text)
         if self.image_id is not None and not 0 <= self.image_id < MAX_ID:
             raise QueryError(f"{self.image_id} is no image id")
         if self.caption_id is not None and not 0 <= self.caption_id < MAX_ID:
@@ -77,7 +76,7 @@ class Options:
     compares with every vector instead of using HNSW.
 
     Raises:
-        QueryError: a number is out of its range.
+        QueryError: a number is out of its range, or the words of `where` hold no letter and no digit.
     """
 
     k: int = 10
@@ -103,10 +102,19 @@ class Options:
             least = -1 if name == "min_score" else 0
             if value is not None and not least <= value <= 1:
                 raise QueryError(f"{name} is {value}: it must lie between {least} and 1")
+        if self.where is not None and self.where.words is not None:
+            Words.parse(self.where.words)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         return ("images", "captions") if self.to == "both" else (self.to,)
+
+
+def _check(text: str) -> None:
+    try:
+        check_text(text)
+    except TextError as error:
+        raise QueryError(str(error)) from None
 
 
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:

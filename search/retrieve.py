@@ -21,6 +21,7 @@ from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
 from search.settings import Settings
+from search.words import Words
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
 PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
@@ -168,7 +169,7 @@ class Searcher:
         found = self.index.retrieve(self.collection("images"), [image_id]).records
         if not found or not isinstance(found[0], ImageRecord):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
-        return open_photo(folder or Path(self._spec.photos), found[0].file)
+        return open_photo(folder or self._spec.photo_folder, found[0].file)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -264,11 +265,16 @@ class Searcher:
         return [replace(hit, caption=chosen.get(hit.id)) for hit in page]
 
     def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
-        """The first `depth` hits or fewer, in order of scores, ties in order of ids; and whether there are no more."""
+        """Return the first `depth` hits or fewer, in order of scores, ties in order of ids; and whether that is all."""
+        words = None if where.words is None else Words.parse(where.words)
+        if words is not None:
+            where = replace(where, words=words.indexed or None)
         [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
         whole = len(hits) < depth
         if not whole:  # of the hits that score like the last one, others may lie beyond it
             hits = [hit for hit in hits if hit.score > hits[-1].score]
+        if words is not None:
+            hits = [hit for hit in hits if words.match(hit.record)]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
 
     def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -31,15 +30,6 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
         for _, found in by_kind(hits)
         for rank, hit in enumerate(found, start=offset + 1)
     ]
-
-
-def json_lines(hits: Sequence[Hit], offset: int = 0) -> str:
-    """One object a line, each line ended."""
-    return "".join(compact(found) + "\n" for found in as_json(hits, offset))
-
-
-def compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:

@@ -1,14 +1,30 @@
 """The policy for text that cannot be encoded or decoded, in one place.
 
-Text is Unicode without NUL and without lone surrogates (half of a pair, as JSON can spell with `\\ud83d`). Text files
-are UTF-8, with or without a byte order mark.
+Text is Unicode without NUL and without lone surrogates (half of a pair, as JSON can spell with `\\ud83d`, or a byte of
+a file name that is not UTF-8). Text files are UTF-8, with or without a byte order mark. JSON is strict in both
+directions: no NaN, no Infinity, and what is written is valid UTF-8, with lone surrogates spelled out. A path may
+consist of any bytes; where it has to be text, it is written as a `file:` URL.
 """
 
 from __future__ import annotations
 
 import codecs
+import json
+import math
+import os
+import re
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+from urllib.parse import unquote_to_bytes
 
 from search.errors import TextError
+
+_WIDE = re.compile(  # how UTF-16 and UTF-32 begin: a mark, or a character below 256
+    rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]|[^\0]\0\0\0|\0\0\0[^\0]|[^\0]\0\Z|\0[^\0]\Z"
+)
+_LONE = re.compile("[\ud800-\udfff]")
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")
+_FILE_URL = "file://"
 
 
 def check_text(text: str) -> str:
@@ -19,9 +35,21 @@ def check_text(text: str) -> str:
     """
     if "\0" in text:
         raise TextError("the text contains a NUL character")
-    if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
-        raise TextError("the text is not valid Unicode: it contains half of a surrogate pair")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise TextError("the text is not valid UTF-8: it contains half of a surrogate pair") from None
     return text
+
+
+def refuse_wide(start: bytes) -> None:
+    """Check the first bytes of a text file; four are enough.
+
+    Raises:
+        TextError: they are UTF-16 or UTF-32.
+    """
+    if _WIDE.match(start[:4]):
+        raise TextError("the text is UTF-16 or UTF-32: save it as UTF-8")
 
 
 def decode_text(content: bytes) -> str:
@@ -30,8 +58,7 @@ def decode_text(content: bytes) -> str:
     Raises:
         TextError: it is UTF-16 or UTF-32, not valid UTF-8, or contains NUL.
     """
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's marks begin or end like these
-        raise TextError("the text is UTF-16: save it as UTF-8")
+    refuse_wide(content)
     try:
         return check_text(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -41,3 +68,55 @@ def decode_text(content: bytes) -> str:
 def shown(text: str) -> str:
     """Return `text` with each lone surrogate spelled out as `\\ud83d`, so that it can be written as UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def parse_json(text: str) -> Any:
+    """Parse strict JSON.
+
+    Raises:
+        ValueError: it is not JSON, or holds NaN, Infinity or a number too large for a float.
+        RecursionError: it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    """Return `value` as strict JSON that can be written as UTF-8, or in any encoding if `ascii_only`.
+
+    A lone surrogate becomes the six characters `\\ud83d`, not the JSON escape of the same form: many parsers refuse
+    that.
+
+    Raises:
+        ValueError: `value` contains NaN or an infinite number.
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    text = _LONE.sub(lambda lone: f"\\\\u{ord(lone[0]):04x}", text)
+    return _NOT_ASCII.sub(lambda run: json.dumps(run[0])[1:-1], text) if ascii_only else text
+
+
+def holds_unicode(stream: TextIO | None) -> bool:
+    """Return whether every character can be written to `stream`."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return codecs.lookup(encoding).name.startswith("utf-")
+
+
+def spell_path(path: Path) -> str:
+    """Return an absolute path as text: itself, or a `file:` URL if its bytes are not UTF-8."""
+    text = str(path)
+    return text if _LONE.search(text) is None else path.as_uri()
+
+
+def read_path(text: str) -> Path:
+    """Return the path that `spell_path` wrote."""
+    return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_FILE_URL))) if text.startswith(_FILE_URL) else text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number

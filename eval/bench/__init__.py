@@ -6,7 +6,6 @@ measurement runs in a process of its own, whose peak memory it is.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from enum import Enum
@@ -57,7 +56,10 @@ def bench_ingest(
     files = tuple(islice(cycle(found), count))
     job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or os.cpu_count() or 1)
     measured = ingest.compare(job, rounds)
-    typer.echo(json.dumps(ingest.as_json(measured), indent=1) if as_json else ingest.table(job, measured))
+    if as_json:
+        command.print_json(ingest.as_json(measured), indent=1)
+    else:
+        typer.echo(ingest.table(job, measured))
 
 
 @app.command("eval")
@@ -73,7 +75,10 @@ def bench_eval(
 
     job = evaluation.Job(images, captions_per_image, dim)
     measured = evaluation.compare(job, rounds)
-    typer.echo(json.dumps(evaluation.as_json(measured), indent=1) if as_json else evaluation.table(job, measured))
+    if as_json:
+        command.print_json(evaluation.as_json(measured), indent=1)
+    else:
+        typer.echo(evaluation.table(job, measured))
 
 
 @app.command("search")
@@ -98,7 +103,7 @@ def bench_search(
     engines = [(job, search.compare(job, rounds)) for job in jobs]
     if as_json:
         found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
-        typer.echo(json.dumps(found, indent=1))
+        command.print_json(found, indent=1)
         return
     for job, measured in engines:
         typer.echo(search.table(job, measured) + "\n")
@@ -129,4 +134,7 @@ def bench_scale(
         raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
     ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
     scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
-    typer.echo(json.dumps(scale.as_json(scales), indent=1) if as_json else scale.table(scales, dim, node_memory))
+    if as_json:
+        command.print_json(scale.as_json(scales), indent=1)
+    else:
+        typer.echo(scale.table(scales, dim, node_memory))

@@ -23,9 +23,11 @@ import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.edge_filter import filter_of, index_payload
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Hit
+from search.text import shown
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
 POINTS_PER_SCAN = 1000
@@ -35,14 +37,6 @@ BUILT_AT_ONCE = 2 * 2**20  # bytes of vectors whose index is built in less time 
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
 FULL_SCAN_THRESHOLD = 0  # KB below which HNSW gives way to a scan, with `index_everything`
-
-_PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
-    "split": qdrant.PayloadSchemaType.Keyword,
-    "image_id": qdrant.PayloadSchemaType.Integer,
-    "position": qdrant.PayloadSchemaType.Integer,
-    "text": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
-    "captions": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True),
-}
 
 _QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
     "none": None,
@@ -66,6 +60,10 @@ class EdgeIndex:
     """The Index protocol over one folder. Reading never creates the folder."""
 
     def __init__(self, path: Path) -> None:
+        if shown(str(path)) != str(path):
+            raise IndexFailure(
+                f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
+            )
         self.path = path
         self._shards: dict[str, qdrant.EdgeShard] = {}
 
@@ -106,6 +104,8 @@ class EdgeIndex:
         _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
         if spec.collection not in self._shards:
             self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
+        with _engine(f"indexing the payload of {spec.collection}"):
+            index_payload(self._shards[spec.collection])
         return warnings
 
     def collections(self) -> list[str]:
@@ -146,7 +146,7 @@ class EdgeIndex:
         quantized: bool = True,
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        conditions = _filter(where)
+        conditions = filter_of(where)
         params = qdrant.SearchParams(
             exact=exact,
             hnsw_ef=ef,
@@ -180,7 +180,7 @@ class EdgeIndex:
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         shard = self._shard(collection)
-        conditions = _filter(where)
+        conditions = filter_of(where)
         offset: qdrant.PointId | None = None
         while True:
             request = qdrant.ScrollRequest(
@@ -196,7 +196,7 @@ class EdgeIndex:
     def count(self, collection: str, *, where: Where | None = None) -> int:
         shard = self._shard(collection)
         with _engine(f"counting {collection}"):
-            return shard.count(qdrant.CountRequest(exact=True, filter=_filter(where)))
+            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
 
     def put_off(self, collection: str) -> None:
         pass  # it builds in `optimize` alone
@@ -317,7 +317,7 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
                     "(one process at a time; a Qdrant server with --url serves many)"
                 ) from None
             time.sleep(0.1)
-    _owner_file(folder).write_text(f"{os.getpid()} {' '.join(sys.orig_argv)}\n", encoding="utf-8")
+    _owner_file(folder).write_text(shown(f"{os.getpid()} {' '.join(sys.orig_argv)}\n"), encoding="utf-8")
     shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
     return shard
 
@@ -327,9 +327,7 @@ def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdran
         shard = qdrant.EdgeShard.load(str(folder))
     else:
         shard = qdrant.EdgeShard.create(str(folder), _config(spec.dim, tuning))
-    missing = _PAYLOAD_INDEXES.keys() - shard.info().payload_schema.keys()
-    for field in sorted(missing):
-        shard.update(qdrant.UpdateOperation.create_field_index(field, _PAYLOAD_INDEXES[field]))
+    index_payload(shard, missing_only=True)
     return shard
 
 
@@ -366,29 +364,6 @@ def _optimize(path: str, collection: str) -> None:
     index = EdgeIndex(Path(path))
     index._shard(collection).optimize()
     index.close()
-
-
-def _filter(where: Where | None) -> qdrant.Filter | None:
-    if where is None:
-        return None
-    must: list[qdrant.ConditionType] = []
-    if where.splits is not None:
-        must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
-    if where.ids is not None:
-        must.append(qdrant.HasIdCondition(set(where.ids)))
-    if where.image_ids is not None:
-        must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
-    if where.max_position is not None:
-        must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
-    if where.words is not None:
-        words = qdrant.MatchText(where.words)
-        must.append(
-            qdrant.Filter(
-                should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]
-            )
-        )
-    must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
-    return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
 def _write_atomically(file: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from search.errors import CollectionMissing, ServerError, SpecMismatch
 from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, building, hits_of, id_of
 from search.index.reach import Connection, reach
 from search.index.spec import CollectionSpec, read_spec
-from search.index.translate import PAYLOAD_INDEXES, configuration, filter_of, settings_of
+from search.index.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
 from search.index.tuning import Tuning
 from search.index.upload import STREAMS, Uploader
 from search.records import Hit
@@ -63,7 +63,8 @@ class ServerIndex:
             if tuning:
                 warnings += tuning.differences(name, settings_of(found))
             self._ask(name, lambda client: client.update_collection(name, metadata=spec.model_dump()))
-        for field in sorted(PAYLOAD_INDEXES.keys() - (found.payload_schema or {}).keys()):
+        existing = found.payload_schema or {}
+        for field in [field for field in PAYLOAD_INDEXES if not is_current(field, existing)]:
             self._index_payload(name, field)
         return warnings
 
@@ -189,7 +190,7 @@ class ServerIndex:
             return False
 
     def _index_payload(self, collection: str, field: str) -> None:
-        schema = PAYLOAD_INDEXES[field]
+        schema = PAYLOAD_INDEXES[field]  # the server replaces an index that was built in another way
         self._ask(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
 
     def _query(self, collection: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:

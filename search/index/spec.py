@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
+from search.text import read_path
 
 Padding = Literal["longest", "max_length"]
 """Texts are padded to the longest of their batch, or all to the full length that the model reads."""
@@ -44,8 +46,8 @@ class CollectionSpec(BaseModel):
     `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
     is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` says how texts are
     padded (None in older collections, whose texts were padded to the longest without knowing whether the model allows
-    it); `decode` names how photos were decoded; `photos` is the folder that the files are relative to; `version` is
-    this software's.
+    it); `decode` names how photos were decoded; `photos` is the folder that the files are relative to (a `file:` URL if
+    its name is not UTF-8: `photo_folder` reads both); `version` is this software's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -69,6 +71,10 @@ class CollectionSpec(BaseModel):
     @classmethod
     def _in_order(cls, splits: dict[str, SplitSize]) -> dict[str, SplitSize]:
         return dict(sorted(splits.items()))  # a server may give them back in any order
+
+    @property
+    def photo_folder(self) -> Path:
+        return read_path(self.photos)
 
     @property
     def collection(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from qdrant_client import models
@@ -11,7 +12,9 @@ from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 
 LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; a server refuses less
 
-_TEXT = models.TextIndexParams(type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.WORD, lowercase=True)
+_TEXT = models.TextIndexParams(
+    type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.MULTILINGUAL, lowercase=True, ascii_folding=True
+)
 PAYLOAD_INDEXES: dict[str, models.PayloadSchemaType | models.TextIndexParams] = {
     "split": models.PayloadSchemaType.KEYWORD,
     "image_id": models.PayloadSchemaType.INTEGER,
@@ -27,6 +30,19 @@ _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
     ),
     "binary": models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True)),
 }
+
+
+def is_current(field: str, existing: Mapping[str, models.PayloadIndexInfo]) -> bool:
+    """Return whether the payload index of `field` exists and is built as PAYLOAD_INDEXES says."""
+    if field not in existing:
+        return False
+    stored, wanted = existing[field].params, PAYLOAD_INDEXES[field]
+    if not isinstance(wanted, models.TextIndexParams):
+        return True
+    return isinstance(stored, models.TextIndexParams) and (
+        (stored.tokenizer, stored.lowercase, stored.ascii_folding)
+        == (wanted.tokenizer, wanted.lowercase, wanted.ascii_folding)
+    )
 
 
 def configuration(dim: int, tuning: Tuning) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, Se
 from search.index import MAX_ID
 from search.index.running import HELLO, Running
 from search.records import Kind
+from search.text import shown
 from search.web.gallery import Gallery, NotHere, version
 from search.web.index_calls import index_calls
 from search.web.metrics import Measured, Metrics
@@ -200,7 +201,7 @@ def _status(error: CocoSearchError) -> int:
 
 
 def _failure(status: int, message: str, headers: Any = None) -> JSONResponse:
-    return JSONResponse({"error": " ".join(message.split())}, status, headers)
+    return JSONResponse({"error": shown(" ".join(message.split()))}, status, headers)
 
 
 def _may_be(*statuses: int) -> dict[int | str, dict[str, Any]]:

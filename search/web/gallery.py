@@ -131,7 +131,7 @@ class Gallery:
 
     @cached_property
     def _photos(self) -> Photos:
-        return Photos(self._folder or Path(self.index.spec(self.searcher.collection("images")).photos))
+        return Photos(self._folder or self.index.spec(self.searcher.collection("images")).photo_folder)
 
     def _vectors(self, parts: Sequence[PartOfQuery]) -> Vectors:
         """The unit vectors of the parts, float32 (n, dim)."""

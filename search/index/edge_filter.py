@@ -1,0 +1,59 @@
+"""Payload indexes and filters of the embedded engine."""
+
+from __future__ import annotations
+
+import qdrant_edge as qdrant
+
+from search.index import Where
+
+_TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
+_PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
+    "split": qdrant.PayloadSchemaType.Keyword,
+    "image_id": qdrant.PayloadSchemaType.Integer,
+    "position": qdrant.PayloadSchemaType.Integer,
+    "text": _TEXT,
+    "captions": _TEXT,
+}
+
+
+def index_payload(shard: qdrant.EdgeShard, *, missing_only: bool = False) -> None:
+    """Create the payload indexes that are missing or, unless `missing_only`, were built in another way."""
+    existing = shard.info().payload_schema
+    for field, wanted in _PAYLOAD_INDEXES.items():
+        if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
+            shard.update(qdrant.UpdateOperation.create_field_index(field, wanted))
+
+
+def _is_current(
+    stored: qdrant.PayloadSchemaParams | None, wanted: qdrant.PayloadSchemaType | qdrant.TextIndexParams
+) -> bool:
+    if not isinstance(wanted, qdrant.TextIndexParams):
+        return True
+    return isinstance(stored, qdrant.TextIndexParams) and (
+        (stored.tokenizer, stored.lowercase, stored.ascii_folding)
+        == (wanted.tokenizer, wanted.lowercase, wanted.ascii_folding)
+    )
+
+
+def filter_of(where: Where | None) -> qdrant.Filter | None:
+    """Return the conditions of `where`."""
+    if where is None:
+        return None
+    must: list[qdrant.ConditionType] = []
+    if where.splits is not None:
+        must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
+    if where.ids is not None:
+        must.append(qdrant.HasIdCondition(set(where.ids)))
+    if where.image_ids is not None:
+        must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
+    if where.max_position is not None:
+        must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
+    if where.words is not None:
+        words = qdrant.MatchText(where.words)
+        must.append(
+            qdrant.Filter(
+                should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]
+            )
+        )
+    must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
+    return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None

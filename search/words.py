@@ -1,0 +1,67 @@
+"""The words of a filter: some are looked up in the index, the others are compared with each hit.
+
+The index finds words between spaces, with or without their accents. Its tokenizer ignores numbers, and divides text of
+scripts that put no spaces between words, or that append particles to them, differently in a query than in a caption:
+numbers and text in these scripts are compared here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Self
+
+from search.errors import QueryError, TextError
+from search.records import Caption, Image
+from search.text import check_text
+
+_UNSPACED = re.compile(  # Thai and Lao, Burmese, Khmer, Japanese kana, Chinese characters, Korean
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+_NUMBER = re.compile(r"(?<![^\W_])\d+(?![^\W_])")
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A parsed filter: text for the index to look up (may be empty), whole numbers, and pieces of unspaced text."""
+
+    indexed: str
+    numbers: frozenset[str]
+    pieces: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse the text of a filter.
+
+        Raises:
+            QueryError: there is no letter and no digit in it, or it is not valid Unicode.
+        """
+        try:
+            normal = unicodedata.normalize("NFKC", check_text(text))
+        except TextError as error:
+            raise QueryError(f"the words to filter by: {error}") from None
+        pieces = frozenset(_UNSPACED.findall(normal))
+        rest = _UNSPACED.sub(" ", normal)
+        numbers = frozenset(_NUMBER.findall(rest))
+        rest = _NUMBER.sub(" ", rest).strip()
+        indexed = rest if any(char.isalpha() for char in rest) else ""
+        if not (indexed or numbers or pieces):
+            raise QueryError(f"{text!r} holds no word to filter by: give letters or digits")
+        return cls(indexed, numbers, pieces)
+
+    def match(self, record: Image | Caption | None) -> bool:
+        """Return whether the numbers and pieces occur in the text of a caption, or in the captions of an image."""
+        if not (self.numbers or self.pieces):
+            return True
+        match record:
+            case Image(captions=captions):
+                text = "\n".join(captions)
+            case Caption(text=text):
+                pass
+            case None:
+                return False
+        normal = unicodedata.normalize("NFKC", text)
+        numbers = _NUMBER.findall(_UNSPACED.sub(" ", normal))
+        return self.numbers.issubset(numbers) and all(piece in normal for piece in self.pieces)
