@@ -17,7 +17,7 @@ from search.index.spec import CollectionSpec, read_spec
 from search.index.translate import PAYLOAD_INDEXES, configuration, filter_of, settings_of
 from search.index.tuning import Tuning
 from search.index.upload import STREAMS, Uploader
-from search.records import Hit
+from search.records import Caption, Hit, Image
 from search.settings import Settings
 
 QUERIES_PER_BATCH = 64
@@ -61,7 +61,7 @@ class ServerIndex:
             spec, warnings = read_spec(name, found.config.metadata).merged(spec)
             if tuning:
                 warnings += tuning.differences(name, settings_of(found))
-            self._ask(name, lambda client: client.update_collection(name, metadata=spec.model_dump()))
+            self.set_spec(spec)
         for field in sorted(PAYLOAD_INDEXES.keys() - (found.payload_schema or {}).keys()):
             self._index_payload(name, field)
         return warnings
@@ -72,6 +72,12 @@ class ServerIndex:
 
     def upsert(self, collection: str, points: Points) -> None:
         self._uploader.upload(collection, points)
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self._uploader.set_payload(collection, records)
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        self._uploader.set_vectors(collection, points)
 
     def query(
         self,
@@ -146,6 +152,10 @@ class ServerIndex:
 
     def spec(self, collection: str) -> CollectionSpec:
         return read_spec(collection, self._look(collection).config.metadata)
+
+    def set_spec(self, spec: CollectionSpec) -> None:
+        name, metadata = spec.collection, spec.model_dump()
+        self._ask(name, lambda client: client.update_collection(name, metadata=metadata))
 
     def info(self, collection: str) -> CollectionInfo:
         found = self._look(collection)

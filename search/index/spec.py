@@ -39,7 +39,8 @@ class CollectionSpec(BaseModel):
 
     `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
     is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `decode` names how photos
-    were decoded; `photos` is the folder that the files are relative to; `version` is this software's.
+    were decoded; `photos` is the folder that the files are relative to, and with `follow_links` its links may lead out
+    of it; `version` is this software's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +56,7 @@ class CollectionSpec(BaseModel):
     decode: str
     annotations: str
     photos: str
+    follow_links: bool = False
     splits: dict[str, SplitSize]
     version: str
 

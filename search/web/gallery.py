@@ -128,7 +128,8 @@ class Gallery:
 
     @cached_property
     def _photos(self) -> Photos:
-        return Photos(self._folder or Path(self.index.spec(self.searcher.collection("images")).photos))
+        spec = self.index.spec(self.searcher.collection("images"))
+        return Photos(self._folder or Path(spec.photos), follow_links=spec.follow_links)
 
     def _vectors(self, parts: Sequence[PartOfQuery]) -> Vectors:
         """The unit vectors of the parts, float32 (n, dim)."""
