@@ -17,8 +17,9 @@ from ingest import moving
 from ingest.moving import OnDiskOption, QuantizationOption, ReplicasOption, ShardsOption, asked_tuning
 from search import command
 from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
-from search.errors import AnnotationError
+from search.errors import AnnotationError, PhotoError
 from search.settings import load_settings
+from search.text import shown
 
 if TYPE_CHECKING:
     from ingest.summary import Summary
@@ -75,7 +76,17 @@ def run(
     on_disk: OnDiskOption = False,
     shards: ShardsOption = None,
     replicas: ReplicasOption = None,
-    failures: Annotated[Path, typer.Option(help="Where unreadable photos are listed")] = Path("failures.jsonl"),
+    follow_links: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-links/--no-follow-links",
+            help="Whether links may lead out of the photo folder (default: as remembered, or not)",
+            show_default=False,
+        ),
+    ] = None,
+    failures: Annotated[
+        Path, typer.Option(help="Where photos and captions that cannot be read or embedded are listed")
+    ] = Path("failures.jsonl"),
     path: PathOption = None,
     url: UrlOption = None,
     dataset: DatasetOption = None,
@@ -83,8 +94,8 @@ def run(
 ) -> None:
     """Embed images and captions and upsert them. Running it again embeds only what is missing or has changed."""
     from ingest.karpathy import read_annotations
-    from ingest.pipeline import Plan, collection_specs, ingest, part_of
-    from ingest.summary import Summary
+    from ingest.pipeline import Plan, collection_specs, ingest, part_of, skipped_of
+    from ingest.summary import Failure, Summary, write_failures
     from search.encoder import DEFAULT_MODEL, ClipEncoder
     from search.index import collection_name, open_index
 
@@ -92,15 +103,21 @@ def run(
     read = read_annotations(annotations)
     chosen = read.select(split or ["all"], limit)
     mine = part_of(chosen, shard)
+    skipped = skipped_of(read.skipped(split or ["all"], limit), shard)
     if split == ["train"] and "restval" in read.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
-    _check_photos(images, [image.file for image in mine[0]])
     name = dataset or read.dataset
     collections = collection_name(name, "images"), collection_name(name, "captions")
 
     summary = Summary()
+    for each in skipped:
+        summary.failures.append(
+            Failure(each.file, each.image_id, "annotations", each.reason, each.kind, each.caption_id)
+        )
     with closing(open_index(settings, writing=True)) as index:
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
+        follow = follow_links if follow_links is not None else bool(spec and spec.follow_links)
+        _check_photos(images, [image.file for image in mine[0]], follow)
         source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
         with summary.timed("load the model"):
             load = partial(ClipEncoder, source, dtype=dtype.value, batch_size=batch_size, prompt=wrap)
@@ -111,17 +128,18 @@ def run(
         note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
         tuning = asked_tuning(quantization, on_disk, shards, replicas)
         plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force, tuning)
-        specs = collection_specs(read, chosen, images, first, name, decode.value)
+        specs = collection_specs(read, chosen, images, first, name, decode.value, follow_links=follow)
         try:
             ingest(index, specs, mine, encoders, plan, summary)
         except KeyboardInterrupt:
             done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
             note(f"\ninterrupted: {done} of this run are safe in the index; give the same command to go on")
             raise typer.Exit(Exit.INTERRUPTED) from None
+        finally:  # the list is about this run, however it ends
+            listed = write_failures(failures, [failure.as_json() for failure in summary.failures])
         infos = [index.info(collection) for collection in collections]
-    _report(summary, infos, failures, as_json)
+    _report(summary, infos, listed, as_json)
     if summary.failures:
-        summary.write_failures(failures)
         raise typer.Exit(Exit.PARTLY)
 
 
@@ -169,8 +187,10 @@ def download(
     failures: Annotated[Path, typer.Option(help="Where photos that did not come are listed")] = Path("failures.jsonl"),
 ) -> None:
     """Fetch Karpathy's annotations and COCO's photos. Running it again goes on where it stopped."""
-    from ingest.download import OFFICIAL, download_coco
+    from ingest.download import OFFICIAL, Failure, download_coco
+    from ingest.summary import write_failures
 
+    failed: list[Failure] = []
     try:
         done = download_coco(
             out,
@@ -180,15 +200,17 @@ def download(
             keep_archives=keep_archives,
             verify=verify,
             sources=OFFICIAL,
+            failures=failed,
         )
     except KeyboardInterrupt:
         note("\nstopped: what is there is kept, the same command goes on from here")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        listed = write_failures(failures, [failure.as_json() for failure in failed])
     there = done.photos - len(done.failures)
     typer.echo(f"{there:,} of {done.photos:,} photos are in {done.images}: {done.fetched:,} of them are new")
     if done.failures:
-        done.write_failures(failures)
-        typer.echo(f"{len(done.failures):,} photos did not come; they are listed in {failures.resolve()}")
+        typer.echo(f"{len(done.failures):,} photos did not come; they are listed in {listed.resolve()}")
         for failure in done.failures[:5]:
             note(f"  {failure.file}: {failure.reason}")
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
@@ -247,15 +269,22 @@ for _command in (moving.copy, moving.backup, moving.restore):
     app.command()(_command)
 
 
-def _check_photos(folder: Path, files: list[str]) -> None:
-    """Raises AnnotationError unless at least one of the photos is in the folder."""
+def _check_photos(folder: Path, files: list[str], follow_links: bool) -> None:
+    """Raises AnnotationError unless at least one of the photos can be reached in the folder."""
+    from ingest.pipeline import all_refused
     from search.pixels import find_photo
 
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
         raise AnnotationError(f"no photo folder {folder}: check --images")
-    if not any(find_photo(folder, file).exists() for file in files):
-        looked_for = folder / files[0] if files else folder
-        raise AnnotationError(f"none of the {len(files):,} photos is there (looked for {looked_for}): check --images")
+    reasons = []
+    for file in files:
+        try:
+            find_photo(folder, file, follow_links=follow_links)
+            return
+        except PhotoError as error:
+            reasons.append(str(error))
+    if reasons:
+        raise AnnotationError(all_refused(folder, reasons))
 
 
 def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_json: bool) -> None:
@@ -266,17 +295,18 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         command.print_json({**summary.as_json(), "collections": counts}, indent=1)
         return
     for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
+        updated = f"{tally.updated:,} updated without embedding, " if tally.updated else ""
         typer.echo(
             f"{info.name}: {info.points:,} points "
-            f"({tally.embedded:,} embedded now, {tally.already_there:,} were there already)"
+            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already)"
         )
     if summary.truncated:
         typer.echo(f"{summary.truncated:,} captions were longer than the model reads and were cut")
     typer.echo(summary.timings())
     if summary.failures:
-        typer.echo(f"{len(summary.failures):,} photos could not be read; they are listed in {failures.resolve()}")
+        typer.echo(f"{summary.failed()} could not be read or embedded; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:
-            note(f"  {failure.file}: {failure.reason}")
+            note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
 
 
 def _as_json(index: Index, info: CollectionInfo) -> dict[str, Any]:

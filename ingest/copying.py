@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ Point = tuple[Image | Caption, Vectors]
 
 @dataclass(slots=True)
 class Comparison:
-    """What a walk along two collections found, in points.
+    """What a walk along two collections found, in points. Fields that users added in the target alone do not count.
 
     `same`: equal payloads, and vectors that differ by at most TOLERANCE in any number; `inexact` of them are not equal
     to the bit, and `largest_difference` is the most by which they differ. `missing` are in the source alone, `extra` in
@@ -58,17 +58,20 @@ class Comparison:
         if mine is None:
             self.extra += 1
             return False
+        if theirs is not None:
+            theirs = _without_strange_fields(theirs, mine), theirs[1]
         checksum = point_checksum(*mine)
         self.source_checksum = (self.source_checksum + checksum) % 2**CHECKSUM_BITS
         if theirs is None:
             self.missing += 1
             return True
         same_bits = mine[1].tobytes() == theirs[1].tobytes()
-        if mine[0] != theirs[0] or not same_bits:
+        same_payload = mine[0].payload() == theirs[0].payload()
+        if not (same_payload and same_bits):
             checksum = point_checksum(*theirs)
         self.target_checksum = (self.target_checksum + checksum) % 2**CHECKSUM_BITS
         difference = 0.0 if same_bits else float(np.abs(mine[1] - theirs[1]).max())
-        if mine[0] != theirs[0] or not difference <= TOLERANCE:
+        if not (same_payload and difference <= TOLERANCE):
             self.different += 1
             return True
         self.same += 1
@@ -100,6 +103,12 @@ class Copied:
             "target_checksum": f"{self.found.target_checksum:032x}",
             "indexed_vectors": self.indexed_vectors,
         }
+
+
+def _without_strange_fields(theirs: Point, mine: Point) -> Image | Caption:
+    """Return the target's record without what users added there alone, which a copy leaves in place."""
+    known = mine[0].extra or {}
+    return replace(theirs[0], extra={key: value for key, value in (theirs[0].extra or {}).items() if key in known})
 
 
 def point_checksum(record: Image | Caption, vector: Vectors) -> int:
@@ -161,7 +170,8 @@ def copy_collection(source: Index, target: Index, collection: str) -> Copied:
         target.put_off(collection)
     for mine, theirs in _walk(source, target, collection, f"copying {collection}"):
         if first.add(mine, theirs) and mine is not None:
-            pending.append(mine)
+            added = {**(theirs[0].extra or {}), **(mine[0].extra or {})} if theirs else mine[0].extra
+            pending.append((replace(mine[0], extra=added), mine[1]))
         if len(pending) >= POINTS_PER_WRITE:
             _write(target, collection, pending)
             pending = []

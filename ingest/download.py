@@ -24,7 +24,6 @@ from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
 from search.errors import DownloadError
 from search.records import Image
-from search.text import to_json
 
 ANNOTATIONS_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 IMAGES_URL = "http://images.cocodataset.org"  # http is the official address; the MD5s make up for it
@@ -75,6 +74,9 @@ class Failure:
     url: str
     reason: str
 
+    def as_json(self) -> dict[str, str]:
+        return {"file": self.file, "url": self.url, "stage": "download", "reason": self.reason}
+
 
 @dataclass(slots=True)
 class Downloaded:
@@ -85,14 +87,6 @@ class Downloaded:
     photos: int
     fetched: int = 0
     failures: list[Failure] = field(default_factory=list)
-
-    def write_failures(self, file: Path) -> None:
-        """One JSON object a line: file, url, stage, reason."""
-        lines = (
-            {"file": failure.file, "url": failure.url, "stage": "download", "reason": failure.reason}
-            for failure in self.failures
-        )
-        file.write_text("".join(to_json(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def download_coco(
@@ -105,10 +99,12 @@ def download_coco(
     verify: bool = True,
     sources: Sources = OFFICIAL,
     retry: Retry = PATIENT,
+    failures: list[Failure] | None = None,
 ) -> Downloaded:
     """Brings the annotations and the photos below `out`: the whole archives, or the photos of `splits` one by one.
 
-    Photos that did not come are listed in the result. Ctrl-C leaves what is there in a state to go on from.
+    Photos that did not come are listed in the result, and in `failures` as soon as that is known. Ctrl-C leaves what is
+    there in a state to go on from.
 
     Raises:
         DownloadError: something other than a single photo could not be fetched or unpacked, or the disk has no room.
@@ -120,13 +116,13 @@ def download_coco(
         file = annotations or fetcher.annotations(sources.annotations)
         photos = _official(read_annotations(file), splits)
         missing = [photo for photo in photos if not _is_there(out / photo.file)]
-        result = Downloaded(file, out, len(photos))
+        result = Downloaded(file, out, len(photos), failures=[] if failures is None else failures)
         if not missing:
             note(f"photos: all {len(photos):,} are there, nothing to fetch")
         elif splits:
-            result.failures = fetcher.one_by_one(missing, sources.photos, jobs)
+            fetcher.one_by_one(missing, sources.photos, jobs, result.failures)
         else:
-            result.failures = fetcher.whole(missing, sources)
+            result.failures += fetcher.whole(missing, sources)
     except OSError as error:  # of the disk: those of the network have become a DownloadError
         place = error.filename or out
         raise DownloadError(f"cannot write {place}: {error.strerror}: mend that and run this again to go on") from error
@@ -162,22 +158,21 @@ class _Fetcher:
             if not _is_there(self.out / photo.file)
         ]
 
-    def one_by_one(self, missing: Sequence[Image], base: str, jobs: int) -> list[Failure]:
-        """Fetches photos in parallel; returns those that did not come."""
+    def one_by_one(self, missing: Sequence[Image], base: str, jobs: int, failures: list[Failure]) -> None:
+        """Fetch photos in parallel; those that did not come are added to `failures`."""
         room = _Room(len(missing) * PHOTO_ROOM + PHOTOS_SLACK)
         self._say("photos", len(missing), "about " + _amount(len(missing) * AVERAGE_PHOTO), room.left)
         remotes = {photo.file: Remote(_address(base, photo), self.out / photo.file, JPEG) for photo in missing}
         for folder in {remote.file.parent for remote in remotes.values()}:
             folder.mkdir(parents=True, exist_ok=True)
         work = _in_parallel(remotes, jobs, lambda remote: fetch(remote, retry=self.retry, claim=room.take))
-        failures, in_a_row = [], 0
+        in_a_row = 0
         for file, error in tqdm(work, total=len(remotes), unit=" photos", desc="photos", dynamic_ncols=True):
             in_a_row = in_a_row + 1 if isinstance(error, Unreachable) else 0
             if in_a_row >= max(PATIENCE, 2 * jobs):
                 raise DownloadError(f"{in_a_row} photos in a row did not come: {error}: run this again later to go on")
             if error is not None:
                 failures.append(Failure(file, remotes[file].url, str(error)))
-        return failures
 
     def _plan(self, what: str, archives: Sequence[Archive]) -> list[Archive]:
         """Says what will be fetched and refuses where it does not fit; the archives in the order that needs least."""

@@ -1,40 +1,53 @@
-"""Reads `dataset_coco.json` and its siblings for Flickr8k and Flickr30k, the Karpathy splits, and validates them.
+"""Read `dataset_coco.json` and its siblings for Flickr8k and Flickr30k, the Karpathy splits, and validate them.
 
 Source: Karpathy and Fei-Fei, Deep Visual-Semantic Alignments for Generating Image Descriptions, CVPR 2015.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from search.errors import AnnotationError, TextError
-from search.records import Caption, Image
-from search.text import decode_text
+from search.records import Caption, Image, Kind
+from search.text import check_text, decode_text
 
 OFFICIAL_FOLDERS = ("train2014", "val2014")
 
 
 def _relative(path: str) -> str:
-    if "\\" in path or "\0" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{path!r} leads out of the photo folder")
-    return path
+    return _readable(path)
+
+
+def _readable(text: str) -> str:
+    try:
+        return check_text(text)
+    except TextError as error:
+        raise ValueError(str(error)) from None
 
 
 def _text(value: object) -> object:
-    if isinstance(value, str) and not value.strip():
-        raise ValueError("the caption is empty")
+    if isinstance(value, str):
+        if not value.strip():
+            raise ValueError("the caption is empty")
+        _readable(value)
     return value
 
 
 _Id = Annotated[int, Field(ge=0, lt=2**63)]
-_Name = Annotated[str, Field(min_length=1), AfterValidator(_relative)]
+_Path = Annotated[str, BeforeValidator(lambda value: _relative(value) if isinstance(value, str) else value)]
 
 
 class _Entry(BaseModel):
@@ -47,12 +60,16 @@ class _Sentence(_Entry):
 
 
 class _Photo(_Entry):
-    filename: _Name
-    filepath: Annotated[str, AfterValidator(_relative)] = ""
-    imgid: _Id
+    filename: Annotated[_Path, Field(min_length=1)]
+    filepath: _Path = ""
+    imgid: _Id | None = None
     cocoid: _Id | None = None
     split: Annotated[str, Field(min_length=1)]
-    sentences: Annotated[list[_Sentence], Field(min_length=1)]
+    sentences: list[_Sentence]
+
+    @property
+    def id(self) -> int | None:
+        return self.imgid if self.cocoid is None else self.cocoid
 
 
 class _File(_Entry):
@@ -61,18 +78,45 @@ class _File(_Entry):
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """An entry or a caption of an annotation file that is skipped; `image_id`, `split` and `caption_id` as far as they
+    can be read. `order` is the 0-based place of its entry in the file."""
+
+    order: int
+    kind: Kind
+    file: str
+    image_id: int | None
+    split: str | None
+    caption_id: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Annotations:
-    """A whole annotation file: its data set's name, its SHA-256, its images and captions in the order of the file."""
+    """A whole annotation file: its data set's name, its SHA-256, its images and captions in the order of the file, and
+    what is skipped because it is broken."""
 
     file: Path
     dataset: str
     sha256: str
     images: tuple[Image, ...]
     captions: tuple[Caption, ...]
+    unusable: tuple[Unusable, ...] = ()
 
     def splits(self) -> Counter[str]:
-        """How many images each split has."""
+        """Return how many images each split has, without those that are skipped."""
         return Counter(image.split for image in self.images)
+
+    def skipped(self, splits: Sequence[str], limit: int | None = None) -> list[Unusable]:
+        """Return what is skipped among the entries that `select` looks at, and those whose split cannot be read."""
+        chosen, _ = self.select(splits, limit)
+        last = chosen[-1].order if chosen and len(chosen) == limit else sys.maxsize
+        known = set(self.splits()) if "all" in splits else set(splits)
+        return [
+            each
+            for each in self.unusable
+            if each.order <= last and ("all" in splits or each.split is None or each.split in known)
+        ]
 
     def select(self, splits: Sequence[str], limit: int | None = None) -> tuple[list[Image], list[Caption]]:
         """The images of some splits ("all" means every one), at most `limit`, and their captions.
@@ -90,53 +134,136 @@ class Annotations:
 
 
 def read_annotations(file: Path) -> Annotations:
-    """Reads and validates an annotation file.
+    """Read and validate an annotation file.
+
+    A broken caption, or a broken entry of an image with all of its captions, is skipped and listed in `unusable`.
+    Positions count the captions that are left.
 
     Raises:
-        AnnotationError: naming the file, the entry and the field that is wrong.
+        AnnotationError: the file cannot be read, is not an annotation file, has two entries with one id, or nothing
+            that can be used.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise AnnotationError(f"cannot read the annotations {file}: {error.strerror}") from error
-    try:
-        text = decode_text(content)
-    except TextError as error:
-        raise AnnotationError(f"{file}: {error}") from None
-    try:
-        parsed = _File.model_validate_json(text)
-    except ValidationError as error:
-        raise AnnotationError(f"{file}: {_explain(error)}") from None
-    photos = parsed.images
-    if 0 < sum(photo.cocoid is not None for photo in photos) < len(photos):
-        bare = next(number for number, photo in enumerate(photos) if photo.cocoid is None)
-        raise AnnotationError(f"{file}: images[{bare}].cocoid: missing, while other images have one")
-    _refuse_twins(file, "images[{}]." + ("imgid" if photos[0].cocoid is None else "cocoid"), map(_id, photos))
-    sentences = [sentence for photo in photos for sentence in photo.sentences]
-    _refuse_twins(file, "the sentid of caption {}", (sentence.sentid for sentence in sentences))
+    dataset, photos, unusable = _parse(file, content.removeprefix(codecs.BOM_UTF8))
+    _refuse_twins(file, "images[{}]." + ("cocoid" if photos[0][1].cocoid is not None else "imgid"), _ids(photos))
+    sentences = [sentence for _, photo in photos for sentence in photo.sentences]
+    _refuse_twins(file, "the sentid of caption {}", enumerate(sentence.sentid for sentence in sentences))
 
     images, captions = [], []
-    for order, photo in enumerate(photos):
+    for order, photo in photos:
         path = str(PurePosixPath(photo.filepath, photo.filename))
-        official = parsed.dataset == "coco" and photo.filepath in OFFICIAL_FOLDERS
+        official = dataset == "coco" and photo.filepath in OFFICIAL_FOLDERS
         url = f"http://images.cocodataset.org/{path}" if official else None
         texts = tuple(sentence.raw for sentence in photo.sentences)
-        image = Image(id=_id(photo), split=photo.split, order=order, file=path, url=url, captions=texts)
+        assert photo.id is not None
+        image = Image(id=photo.id, split=photo.split, order=order, file=path, url=url, captions=texts)
         images.append(image)
         captions += [
             Caption(sentence.sentid, image.id, photo.split, position, sentence.raw, url)
             for position, sentence in enumerate(photo.sentences)
         ]
-    return Annotations(file, parsed.dataset, hashlib.sha256(content).hexdigest(), tuple(images), tuple(captions))
+    return Annotations(
+        file, dataset, hashlib.sha256(content).hexdigest(), tuple(images), tuple(captions), tuple(unusable)
+    )
 
 
-def _id(photo: _Photo) -> int:
-    return photo.imgid if photo.cocoid is None else photo.cocoid
+_Photos = list[tuple[int, _Photo]]
+"""Entries with their places in the file."""
 
 
-def _refuse_twins(file: Path, field: str, ids: Iterable[int]) -> None:
+def _parse(file: Path, content: bytes) -> tuple[str, _Photos, list[Unusable]]:
+    """Return the data set's name, the entries that can be used, and what is skipped.
+
+    A sound file is read in one pass; a second one, only for a file with faults, takes them out.
+    """
+    unusable: list[Unusable] = []
+    try:
+        parsed = _File.model_validate_json(content)
+        photos = list(enumerate(parsed.images))
+    except ValidationError as error:
+        parsed, photos = _repaired(file, content, error, unusable)
+    with_cocoid = [photo.cocoid is not None for _, photo in photos]
+    ours = "cocoid" if any(with_cocoid) else "imgid"
+    for order, photo in photos:
+        if getattr(photo, ours) is None:
+            reason = "missing, while other images have one" if ours == "cocoid" else "missing"
+            unusable.append(_of_entry(order, photo.model_dump(), f"images[{order}].{ours}: {reason}"))
+    photos = [(order, photo) for order, photo in photos if getattr(photo, ours) is not None]
+    if not photos:
+        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
+    return parsed.dataset, photos, sorted(unusable, key=lambda each: each.order)
+
+
+def _repaired(file: Path, content: bytes, error: ValidationError, unusable: list[Unusable]) -> tuple[_File, _Photos]:
+    """Take out of the file what `error` complains of, if that is in single entries, and say so in `unusable`."""
+    try:
+        # Python's parser, unlike pydantic's, reads lone surrogates, so that their captions can be named.
+        raw = json.loads(decode_text(content))
+    except (ValueError, RecursionError, TextError) as unreadable:
+        detail = unreadable if isinstance(unreadable, TextError) else _explain(error)
+        raise AnnotationError(f"{file}: {detail}") from None
+    try:
+        parsed = _File.model_validate(raw)
+        return parsed, list(enumerate(parsed.images))
+    except ValidationError as again:
+        error = again
+    broken_entries: set[int] = set()
+    broken_sentences: dict[int, set[int]] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        match fault["loc"]:
+            case ("images", int(order), "sentences", int(number), *_):
+                numbers = broken_sentences.setdefault(order, set())
+                if number not in numbers:
+                    numbers.add(number)
+                    unusable.append(_of_sentence(order, raw["images"][order], number, _words(fault)))
+            case ("images", int(order), "sentences"):  # the photo may still be good
+                raw["images"][order]["sentences"] = []
+                unusable.append(replace(_of_entry(order, raw["images"][order], _words(fault)), kind="captions"))
+            case ("images", int(order), *_):
+                if order not in broken_entries:
+                    broken_entries.add(order)
+                    unusable.append(_of_entry(order, raw["images"][order], _words(fault)))
+            case _:
+                raise AnnotationError(f"{file}: {_explain(error)}")
+    unusable[:] = [each for each in unusable if each.kind == "images" or each.order not in broken_entries]
+    for order, numbers in broken_sentences.items():
+        entry = raw["images"][order]
+        entry["sentences"] = [each for number, each in enumerate(entry["sentences"]) if number not in numbers]
+    left = [order for order in range(len(raw["images"])) if order not in broken_entries]
+    if not left:
+        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
+    parsed = _File.model_validate({**raw, "images": [raw["images"][order] for order in left]})
+    return parsed, list(zip(left, parsed.images, strict=True))
+
+
+def _of_entry(order: int, entry: object, reason: str) -> Unusable:
+    fields = entry if isinstance(entry, dict) else {}
+    names = [name for name in (fields.get("filepath"), fields.get("filename")) if isinstance(name, str) and name]
+    image_id = _if_id(fields.get("imgid") if fields.get("cocoid") is None else fields["cocoid"])
+    split = fields.get("split")
+    return Unusable(order, "images", "/".join(names), image_id, split if isinstance(split, str) else None, None, reason)
+
+
+def _of_sentence(order: int, entry: dict[str, Any], number: int, reason: str) -> Unusable:
+    sentence = entry["sentences"][number]
+    caption_id = _if_id(sentence.get("sentid")) if isinstance(sentence, dict) else None
+    return replace(_of_entry(order, entry, reason), kind="captions", caption_id=caption_id)
+
+
+def _if_id(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**63 else None
+
+
+def _ids(photos: _Photos) -> Iterator[tuple[int, int]]:
+    return ((order, photo.id) for order, photo in photos if photo.id is not None)
+
+
+def _refuse_twins(file: Path, field: str, ids: Iterable[tuple[int, int]]) -> None:
     seen: dict[int, int] = {}
-    for number, value in enumerate(ids):
+    for number, value in ids:
         if value in seen:
             raise AnnotationError(
                 f"{file}: {field.format(number)}: {value} occurs twice (first at {seen[value]}, counting from 0)"
@@ -145,11 +272,14 @@ def _refuse_twins(file: Path, field: str, ids: Iterable[int]) -> None:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first complaint as "images[3].sentences[0].raw: the caption is empty", and how many more there are."""
+    """Return the first complaint as "images[3].sentences[0].raw: the caption is empty", and how many more there are."""
     first: Any = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
-    if first["type"] in ("json_invalid", "model_type") and not place:
-        return f"not an annotation file such as dataset_coco.json ({message})"
-    return f"{place}: {message}{more}"
+    if first["type"] in ("json_invalid", "model_type") and not first["loc"]:
+        return f"not an annotation file such as dataset_coco.json ({first['msg']})"
+    return f"{_words(first)}{more}"
+
+
+def _words(fault: ErrorDetails) -> str:
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"

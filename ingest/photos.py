@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,8 @@ class WorkerDied(CocoSearchError):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How photos are read: from which folder, how prepared, and whether JPEG may be scaled while it is decoded.
+    """How photos are read: from which folder, how prepared, whether JPEG may be scaled while it is decoded, and whether
+    links may lead out of the folder.
 
     Without a preparation photos are opened, and the model's own processor does the rest.
     """
@@ -51,12 +52,27 @@ class Recipe:
     folder: Path
     preparation: Preparation | None
     scaled_decode: bool = False
+    follow_links: bool = False
+
+    def read_alone(self, file: str) -> tuple[PhotoMark, Pixels | list[PIL.Image.Image]]:
+        """Read one photo as a batch of its own: its mark, and what the encoder takes.
+
+        Raises:
+            PhotoError: it cannot be read.
+        """
+        pixels = np.empty((1, *self.preparation.shape), np.uint8) if self.preparation else None
+        read = self.read(file, None if pixels is None else pixels[0])
+        if isinstance(read.outcome, PhotoError):
+            raise read.outcome
+        return read.outcome, pixels if read.image is None and pixels is not None else [
+            cast(PIL.Image.Image, read.image)
+        ]
 
     def read(self, file: str, into: Pixels | None) -> _Read:
-        """Reads one photo; prepares it into a row of pixels where there is a preparation."""
+        """Read one photo; prepare it into a row of pixels if there is a preparation."""
         start = time.perf_counter()
         try:
-            content, mark = read_photo(self.folder, file)
+            content, mark = read_photo(self.folder, file, follow_links=self.follow_links)
             read = time.perf_counter()
             side = min(self.preparation.shape[:2]) if self.preparation and self.scaled_decode else None
             image = open_image(io.BytesIO(content), at_least=side)

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,16 +17,17 @@ from threading import Lock
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
-from ingest.karpathy import Annotations
-from ingest.photos import PhotoReader, ReadBatch, Recipe
+from ingest.karpathy import Annotations, Unusable
+from ingest.photos import PhotoReader, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
-from search.errors import IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Where
+from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
+from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, usable
 from search.index.spec import Padding
-from search.pixels import is_same_photo
+from search.pixels import LINK_LEADS_OUT, current_mark
 from search.records import Caption, Image
 from search.tensors import PendingVectors
 from search.text import spell_path
@@ -36,6 +37,7 @@ IDS_PER_COUNT = 5000
 WRITES_UNDER_WAY = 4
 WORTH_A_WORD = 5000  # points whose indexing takes seconds
 FULL_DECODE = "full"
+NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 
 R = TypeVar("R", Image, Caption)
 
@@ -65,14 +67,16 @@ def ingest(
 ) -> None:
     """Embeds the chosen images and captions and writes them into the two collections that `specs` describe.
 
-    Points that are stored already, with the same payload and from the same photo, are left alone. A photo that cannot
-    be opened becomes a failure of the summary; its captions are embedded all the same. `encoders` are copies of one
-    model on different devices. What `summary` counts as embedded is acknowledged by the index, also when an error ends
-    the run.
+    What was embedded before and has not changed since, a photo by its content and a caption by its text, is not
+    embedded again, whatever else changed about it: its payload alone is written. Fields that users added to a payload
+    stay. A photo that cannot be opened, and an input for which the model gives no usable vector, becomes a failure of
+    the summary; captions of such a photo are embedded all the same. `encoders` are copies of one model on different
+    devices. What `summary` counts as embedded or updated is acknowledged by the index, also when an error ends the run.
 
     Raises:
         SpecMismatch: the collections were made with another model or prompt, or with texts padded otherwise and not
             all captions are encoded again.
+        AnnotationError: not one photo can be read or embedded; no caption has been embedded then.
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
@@ -85,21 +89,51 @@ def ingest(
     for spec in specs:
         summary.warnings += index.create(spec, plan.tuning)
     with _Writer(index, to_images, summary.images, summary) as writer:
-        _embed_images(index, writer, encoders, to_images, images, plan, summary)
+        failed_images = _embed_images(index, writer, encoders, to_images, images, plan, summary)
+    if images and len(failed_images) == len(images):
+        raise AnnotationError(all_refused(to_images.photo_folder, list(failed_images.values())))
+    files = {image.id: image.file for image in images}
     with _Writer(index, to_captions, summary.captions, summary) as writer:
-        _embed_captions(index, writer, encoders, to_captions, captions, plan, summary)
+        failed_captions = _embed_captions(index, writer, encoders, to_captions, captions, files, plan, summary)
     for spec in specs:  # also where nothing was written: an earlier run may have been stopped before this
         info = index.info(spec.collection)
         if info.points - info.indexed_vectors > WORTH_A_WORD:
             tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
         with summary.timed("build the index"):
             index.optimize(spec.collection)
-    unread = {failure.image_id for failure in summary.failures}
     with summary.timed("count"):
-        _check_counts(index, to_images.collection, [image for image in images if image.id not in unread])
-        _check_counts(index, to_captions.collection, captions)
+        _check_counts(index, to_images.collection, [image for image in images if image.id not in failed_images])
+        _check_counts(index, to_captions.collection, [each for each in captions if each.id not in failed_captions])
+        for spec in specs:
+            _forget_empty_splits(index, spec)
     if wrong:
         _correct_padding(index, wrong, encoders[0].padding, summary)
+
+
+def all_refused(folder: Path, reasons: Sequence[str]) -> str:
+    """Return the message for a run of which every photo was refused, with the way out."""
+    counts = Counter(reasons).most_common()
+    why = counts[0][0] if len(counts) == 1 else "; ".join(f"{count:,} times {reason}" for reason, count in counts[:3])
+    way_out = {
+        LINK_LEADS_OUT: "give --follow-links if these links are to be followed",
+        NO_VECTOR: "use another --dtype or --model",
+    }
+    return (
+        f"none of the {len(reasons):,} photos in {folder} can be used ({why}): "
+        f"{way_out.get(counts[0][0], 'check --images')}"
+    )
+
+
+def _forget_empty_splits(index: Index, spec: CollectionSpec) -> None:
+    """Do not expect anything of splits of earlier runs that hold no points any more, such as one that was renamed."""
+    stored = index.spec(spec.collection)
+    splits = {
+        name: size
+        for name, size in stored.splits.items()
+        if name in spec.splits or index.count(spec.collection, where=Where(splits=(name,)))
+    }
+    if splits != stored.splits:
+        index.set_spec(stored.model_copy(update={"splits": splits}))
 
 
 def _check_counts(index: Index, collection: str, written: Sequence[Image] | Sequence[Caption]) -> None:
@@ -181,13 +215,24 @@ def part_of(chosen: tuple[Sequence[Image], Sequence[Caption]], shard: str) -> tu
     Raises:
         SettingsError: `shard` is not of that form.
     """
+    which, machines = _shard(shard)
+    images = [image for image in chosen[0] if image.order % machines == which - 1]
+    mine = {image.id for image in images}
+    return images, [caption for caption in chosen[1] if caption.image_id in mine]
+
+
+def skipped_of(unusable: Sequence[Unusable], shard: str) -> list[Unusable]:
+    """Return the entries that one of several machines reports as skipped; see `part_of`."""
+    which, machines = _shard(shard)
+    return [each for each in unusable if each.order % machines == which - 1]
+
+
+def _shard(shard: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
     which, machines = map(int, match.groups()) if match else (1, 0)
     if which > machines:
         raise SettingsError(f"--shard {shard!r}: say which of how many machines this is, such as 2/8")
-    images = [image for image in chosen[0] if image.order % machines == which - 1]
-    mine = {image.id for image in images}
-    return images, [caption for caption in chosen[1] if caption.image_id in mine]
+    return which, machines
 
 
 def collection_specs(
@@ -197,9 +242,12 @@ def collection_specs(
     encoder: ClipEncoder,
     dataset: str,
     decode: str = FULL_DECODE,
+    *,
+    follow_links: bool = False,
 ) -> tuple[CollectionSpec, CollectionSpec]:
-    """How the image and the caption collection of this run come about."""
+    """Return how the image and the caption collection of this run are made."""
     in_file = annotations.splits()
+    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
     images = Counter(image.split for image in chosen[0])
     captions = Counter(caption.split for caption in chosen[1])
     of_images = CollectionSpec(
@@ -215,6 +263,7 @@ def collection_specs(
         decode=decode,
         annotations=annotations.sha256,
         photos=spell_path(photos.resolve()),
+        follow_links=follow_links,
         splits={
             split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
             for split, count in sorted(images.items())
@@ -232,35 +281,83 @@ def _embed_images(
     images: Sequence[Image],
     plan: Plan,
     summary: Summary,
-) -> None:
-    folder = spec.photo_folder
-    current: set[int] = set()
-    if not plan.force:
-        with summary.timed("look up"):
-            current = {image.id for image, stored in _stored(index, spec, images) if _is_current(image, stored, folder)}
-    summary.images.already_there = len(current)
+) -> dict[int, str]:
+    """Embed what is not current and return why some failed, by id."""
+    folder, failed = spec.photo_folder, dict[int, str]()
+
+    def if_current(image: Image, stored: Image | Caption) -> Image | None:
+        if not isinstance(stored, Image) or stored.photo is None:
+            return None
+        mark = current_mark(folder, image.file, stored.photo, follow_links=spec.follow_links)
+        return None if mark is None else replace(image, photo=mark)
+
+    def fail(image: Image, stage: str, reason: str) -> None:
+        summary.failures.append(Failure(image.file, image.id, stage, reason))
+        failed[image.id] = reason
+
+    current = writer.look_up(images, if_current, force=plan.force)
     _put_off(index, spec, len(images) - len(current))
     batches = _batches(images, current, encoders[0].batch_size)
-    recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode)
+    recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode, spec.follow_links)
     with (
         _bar(len(images) - len(current), "images") as bar,
         PhotoReader(
             recipe, workers=plan.workers, processes=plan.processes, batch_size=encoders[0].batch_size
         ) as reader,
     ):
-        under_way: deque[tuple[list[Image], PendingVectors]] = deque()
+        under_way: deque[tuple[list[Image], PendingVectors, ClipEncoder]] = deque()
+
+        def finish() -> None:
+            started, pending, encoder = under_way.popleft()
+            with summary.waiting("encoder", "encode images"):
+                vectors = pending.vectors()
+                for row in _unusable(vectors):
+                    try:
+                        started[row], vectors[row] = _again(encoder, recipe, started[row])
+                    except PhotoError as error:
+                        fail(started[row], "open", str(error))
+            for row in _unusable(vectors):
+                if started[row].id not in failed:
+                    fail(started[row], "encode", NO_VECTOR)
+            writer.put(_only_usable(started, vectors))
+
         read = reader.batches([[image.file for image in batch] for batch in batches])
         for number, (batch, photos) in enumerate(zip(batches, summary.waited("photos", read), strict=True)):
-            good = _sort_out(batch, photos, summary)
+            summary.worked(photos.seconds)
+            rows, opened = [], []
+            for row, (image, outcome) in enumerate(zip(batch, photos.outcomes, strict=True)):
+                if isinstance(outcome, PhotoError):
+                    fail(image, "open", str(outcome))
+                else:
+                    rows.append(row)
+                    opened.append(replace(image, photo=outcome))
             with summary.waiting("encoder", "encode images"):
-                if good:
-                    pending = encoders[number % len(encoders)].start(photos.rows(list(good)))
-                    under_way.append((list(good.values()), pending))
+                if rows:
+                    encoder = encoders[number % len(encoders)]
+                    under_way.append((opened, encoder.start(photos.rows(rows)), encoder))
             if len(under_way) > len(encoders):  # so that a device has its next batch while the last one is fetched
-                _finish(under_way.popleft(), writer, summary)
+                finish()
             bar.update(len(batch))
-        for last in under_way:
-            _finish(last, writer, summary)
+        while under_way:
+            finish()
+    return failed
+
+
+def _unusable(vectors: Vectors) -> list[int]:
+    rows: list[int] = np.flatnonzero(~usable(vectors)).tolist()
+    return rows
+
+
+def _only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors) -> Points:
+    rows = np.flatnonzero(usable(vectors))
+    return Points([records[row] for row in rows.tolist()], vectors[rows])
+
+
+def _again(encoder: ClipEncoder, recipe: Recipe, image: Image) -> tuple[Image, Vectors]:
+    """Encode a photo once more, alone and in float32: the image with its mark, and float32 (dim,), perhaps unusable."""
+    mark, photo = recipe.read_alone(image.file)
+    with encoder.in_float32():
+        return replace(image, photo=mark), encoder.start(photo).vectors()[0]
 
 
 def _put_off(index: Index, spec: CollectionSpec, count: int) -> None:
@@ -269,50 +366,34 @@ def _put_off(index: Index, spec: CollectionSpec, count: int) -> None:
         index.put_off(spec.collection)
 
 
-def _sort_out(batch: Sequence[Image], photos: ReadBatch, summary: Summary) -> dict[int, Image]:
-    """The images that could be read, with their marks, by row of the batch; the others become failures."""
-    summary.worked(photos.seconds)
-    good = {}
-    for row, (image, outcome) in enumerate(zip(batch, photos.outcomes, strict=True)):
-        if isinstance(outcome, PhotoError):
-            summary.failures.append(Failure(image.file, image.id, "open", str(outcome)))
-        else:
-            good[row] = replace(image, photo=outcome)
-    return good
-
-
-def _finish(batch: tuple[list[Image], PendingVectors], writer: _Writer, summary: Summary) -> None:
-    images, pending = batch
-    with summary.waiting("encoder", "encode images"):
-        vectors = pending.vectors()
-    writer.put(Points(images, vectors))
-
-
 def _embed_captions(
     index: Index,
     writer: _Writer,
     encoders: Sequence[ClipEncoder],
     spec: CollectionSpec,
     captions: Sequence[Caption],
+    files: Mapping[int, str],
     plan: Plan,
     summary: Summary,
-) -> None:
+) -> set[int]:
+    """Embed what is not current and return the ids of those that failed; `files` are the photos' by image id."""
+
+    def if_current(caption: Caption, stored: Image | Caption) -> Caption | None:
+        if not isinstance(stored, Caption) or stored.text != caption.text:
+            return None
+        return replace(caption, truncated=stored.truncated)
+
     # Like lengths together waste no padding, and like sentences get one vector: their ties are real ties.
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
-    current: set[int] = set()
-    if not plan.force:
-        with summary.timed("look up"):
-            current = {
-                caption.id for caption, stored in _stored(index, spec, ordered) if _says_the_same(caption, stored)
-            }
-    summary.captions.already_there = len(current)
+    failed: set[int] = set()
+    current = writer.look_up(ordered, if_current, force=plan.force)
     _put_off(index, spec, len(captions) - len(current))
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))
         threads = [stack.enter_context(ThreadPoolExecutor(1)) for _ in encoders]
 
-        def encode(number: int) -> Future[Points]:
+        def encode(number: int) -> Future[tuple[list[Caption], Vectors]]:
             which = number % len(encoders)
             return threads[which].submit(_encode_captions, encoders[which], batches[number])
 
@@ -320,36 +401,28 @@ def _embed_captions(
         under_way = deque(islice(ahead, 2 * len(encoders)))
         for _ in batches:
             with summary.waiting("encoder", "encode captions"):
-                points = under_way.popleft().result()
+                marked, vectors = under_way.popleft().result()
             under_way.extend(islice(ahead, 1))
-            summary.truncated += sum(caption.truncated for caption in points.records if isinstance(caption, Caption))
+            for caption in (marked[row] for row in _unusable(vectors)):
+                file = files.get(caption.image_id, "")
+                summary.failures.append(Failure(file, caption.image_id, "encode", NO_VECTOR, "captions", caption.id))
+                failed.add(caption.id)
+            points = _only_usable(marked, vectors)
+            summary.truncated += sum(each.truncated for each in points.records if isinstance(each, Caption))
             writer.put(points)
-            bar.update(len(points))
+            bar.update(len(marked))
+    return failed
 
 
-def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> Points:
+def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple[list[Caption], Vectors]:
+    """Encode captions, those without a usable vector once more, each alone and in float32."""
     texts = [caption.text for caption in captions]
     marked = [replace(caption, truncated=cut) for caption, cut in zip(captions, encoder.too_long(texts), strict=True)]
-    return Points(marked, encoder.encode_texts(texts))
-
-
-def _says_the_same(caption: Caption, stored: Image | Caption) -> bool:
-    return isinstance(stored, Caption) and replace(stored, truncated=False) == caption
-
-
-def _stored(index: Index, spec: CollectionSpec, records: Sequence[R]) -> Iterator[tuple[R, Image | Caption]]:
-    """The records that the collection has under their ids, each with what is stored there."""
-    for start in range(0, len(records), POINTS_PER_LOOK_UP):
-        some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
-        for stored in index.retrieve(spec.collection, list(some)).records:
-            yield some[stored.id], stored
-
-
-def _is_current(image: Image, stored: Image | Caption, folder: Path) -> bool:
-    """Whether what is stored says the same, and was made from the photo that is there now."""
-    if not isinstance(stored, Image) or stored.photo is None or replace(stored, photo=None) != image:
-        return False
-    return is_same_photo(folder, image.file, stored.photo)
+    vectors = encoder.encode_texts(texts)
+    for row in _unusable(vectors):
+        with encoder.in_float32():
+            vectors[row] = encoder.encode_texts([texts[row]])[0]
+    return marked, vectors
 
 
 def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
@@ -360,27 +433,72 @@ def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]
 
 
 class _Writer:
-    """Upserts in threads of its own, a few batches behind; a context manager that waits for the last of them."""
+    """Writes in threads of its own, a few batches behind; a context manager that waits for the last of them."""
 
     def __init__(self, index: Index, spec: CollectionSpec, tally: Tally, summary: Summary) -> None:
-        self._index, self._spec, self._tally, self._summary = index, spec, tally, summary
+        self._index, self._collection, self._tally, self._summary = index, spec.collection, tally, summary
         self._pool = ThreadPoolExecutor(index.streams, thread_name_prefix="upsert")
         self._counting = Lock()
         self._under_way: deque[Future[None]] = deque()
+        self._replaced: set[int] = set()  # ids of points that exist and will get another vector
+
+    def look_up(
+        self, records: Sequence[R], if_current: Callable[[R, Image | Caption], R | None], *, force: bool
+    ) -> set[int]:
+        """Return the ids of the records whose stored vector stays, after writing the payloads of those that changed.
+
+        `if_current` gives the record as it is to be stored beside its vector, or None if that is of other content.
+        With `force` no vector stays.
+        """
+        current: set[int] = set()
+        with self._summary.timed("look up"):
+            for start in range(0, len(records), POINTS_PER_LOOK_UP):
+                some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
+                changed: list[R] = []
+                for stored in self._index.retrieve(self._collection, list(some)).records:
+                    kept = None if force or stored.stale else if_current(some[stored.id], stored)
+                    if kept is None:
+                        self._replaced.add(stored.id)
+                        continue
+                    current.add(stored.id)
+                    if kept != stored:
+                        changed.append(kept)
+                if changed:
+                    self._index.set_payload(self._collection, changed)
+                self._tally.updated += len(changed)
+        self._tally.already_there = len(current) - self._tally.updated
+        return current
 
     def put(self, points: Points) -> None:
-        """Queues points; waits while too many are queued. Raises what an earlier write raised."""
+        """Queue points, or wait while too many are queued. Raises what an earlier write raised."""
         with self._summary.waiting("writer"):
             while len(self._under_way) >= WRITES_UNDER_WAY:
                 self._under_way.popleft().result()
-        self._under_way.append(self._pool.submit(self._write, points))
+        if len(points):
+            self._under_way.append(self._pool.submit(self._write, points))
 
     def _write(self, points: Points) -> None:
         start = time.perf_counter()
-        self._index.upsert(self._spec.collection, points)
+        rows: dict[bool, list[int]] = {False: [], True: []}
+        for row, record in enumerate(points.records):
+            rows[record.id in self._replaced].append(row)
+        if rows[False]:
+            self._index.upsert(self._collection, points.only(rows[False]))
+        if rows[True]:
+            self._replace(points.only(rows[True]))
         with self._counting:
             self._tally.embedded += len(points)
             self._summary.worked({"upsert": time.perf_counter() - start})
+
+    def _replace(self, points: Points) -> None:
+        """Write points that exist without touching the fields that users added, even while this runs.
+
+        That takes three writes. The new payload comes first, marked as stale; whoever is killed before the mark is
+        removed embeds the point again. So no vector is ever taken for that of another photo or text.
+        """
+        self._index.set_payload(self._collection, [replace(record, stale=True) for record in points.records])
+        self._index.set_vectors(self._collection, points)
+        self._index.set_payload(self._collection, points.records)
 
     def __enter__(self) -> Self:
         return self

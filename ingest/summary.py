@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.records import Kind
 from search.text import to_json
 
 T = TypeVar("T")
+
+FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 ADVICE = {
     "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (a little less exact)",
@@ -23,19 +28,33 @@ ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One input that could not be embedded."""
+    """One input that could not be read or embedded: a photo, or, for the kind "captions", a caption.
+
+    `stage`: "annotations", "open" or "encode". Ids are None if the annotations do not give a valid one.
+    """
 
     file: str
-    image_id: int
+    image_id: int | None
     stage: str
     reason: str
+    kind: Kind = "images"
+    caption_id: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        caption = {"caption_id": self.caption_id} if self.kind == "captions" else {}
+        return {"file": self.file, "image_id": self.image_id, **caption, "stage": self.stage, "reason": self.reason}
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened to the records of one collection; `embedded` are acknowledged by the index."""
+    """What happened to the records of one collection.
+
+    `embedded` and `updated` are acknowledged by the index; of the updated ones the vector was current, and the payload
+    alone was written.
+    """
 
     embedded: int = 0
+    updated: int = 0
     already_there: int = 0
 
 
@@ -108,12 +127,52 @@ class Summary:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        return {**asdict(self), "bottleneck": self.bottleneck}
+        failures = [failure.as_json() for failure in self.failures]
+        return {**asdict(self), "failures": failures, "bottleneck": self.bottleneck}
 
-    def write_failures(self, file: Path) -> None:
-        """One JSON object a line: file, image_id, stage, reason."""
-        lines = (to_json(asdict(failure)) + "\n" for failure in self.failures)
-        file.write_text("".join(lines), encoding="utf-8")
+    def failed(self) -> str:
+        """Return how many inputs failed, such as "3 photos and 1 caption"."""
+        counts = Counter("photo" if failure.kind == "images" else "caption" for failure in self.failures)
+        kinds = [kind for kind in ("photo", "caption") if counts[kind]]
+        return " and ".join(f"{counts[kind]:,} {kind}{'s' * (counts[kind] > 1)}" for kind in kinds)
+
+
+def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
+    """Make `file` list the failures of this run, one JSON object a line, and return where they are listed.
+
+    Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
+    overwritten: the failures then go into a file beside it.
+    """
+    if file.is_file() and not _is_list_of_failures(file):
+        if not failures:
+            return file
+        file = file.with_name(f"{file.name}.failures.jsonl")
+    if not failures:
+        if file.is_file():
+            file.unlink()
+        return file
+    text = "".join(to_json(failure) + "\n" for failure in failures)
+    if file.exists() and not file.is_file():  # such as /dev/stdout
+        file.write_text(text, encoding="utf-8")
+    else:
+        partial = file.with_name(f"{file.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(file)
+    return file
+
+
+def _is_list_of_failures(file: Path) -> bool:
+    lines = 0
+    try:
+        with file.open(encoding="utf-8") as stream:
+            for line in stream:
+                failure = json.loads(line)
+                if not isinstance(failure, dict) or not {"file", "stage", "reason"} <= failure.keys() <= FAILURE_FIELDS:
+                    return False
+                lines += 1
+    except (ValueError, RecursionError):
+        return False
+    return lines > 0
 
 
 def _add(totals: dict[str, float], seconds: Mapping[str, float]) -> None:

@@ -12,7 +12,8 @@ import logging
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -126,6 +127,18 @@ class ClipEncoder:
     def preparation(self) -> Preparation | None:
         """What `start` takes as done to arrays of pixels; None where only the model's own processor can do it."""
         return self._pixels.preparation if self._pixels else None
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Compute in float32 for a while: half precision overflows where float32 does not."""
+        import torch
+
+        dtype = self._model.dtype
+        self._model.to(torch.float32)
+        try:
+            yield
+        finally:
+            self._model.to(dtype)
 
     def start(self, photos: npt.NDArray[np.uint8] | Sequence[Image.Image]) -> PendingVectors:
         """Begins to encode photos; on a GPU this returns before it is done.

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from threading import Lock
 from typing import BinaryIO
 
@@ -26,11 +26,13 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from search.errors import PhotoError
 from search.metadata import without_metadata
 from search.records import PhotoMark
+from search.text import shown
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
 SETTLED_NANOSECONDS = 2 * 10**9  # no file system's times of change are coarser
+LINK_LEADS_OUT = "a link in the path leads out of the photo folder"
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
 HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
@@ -228,11 +230,11 @@ class Preparation:
         return np.asarray(image)
 
 
-def find_photo(folder: Path, file: str) -> Path:
-    """Return where the photo `file` (a relative path) of `folder` is; it need not exist.
+def _spelled(folder: Path, file: str) -> Path:
+    """Return the path `file` below `folder`, which need not exist.
 
     If there is no such name, one that differs in Unicode normalisation alone is taken: files copied from a Mac may
-    have decomposed names. All checks of a photo's path begin here.
+    have decomposed names.
     """
     path = folder / file
     if file.isascii() or os.path.lexists(path):
@@ -265,44 +267,67 @@ def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
     return names
 
 
-def read_photo(folder: Path, file: str) -> tuple[bytes, PhotoMark]:
-    """The bytes of the photo `file` (a relative path) of `folder`, and the mark to know them by.
+def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
+    """Return the path of the photo `file` (a relative path) of `folder`, whichever way its name is normalised.
 
     Raises:
-        PhotoError: it cannot be read, is larger than 200 MB, or a link in the path leads out of the folder.
+        PhotoError: there is no such file, it cannot be reached, or its path leads out of the folder. With
+            `follow_links`, links may lead out.
     """
-    path = find_photo(folder, file)
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
+        path = _spelled(folder, file)
+        if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise PhotoError("the path leads out of the photo folder")
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise PhotoError("not a file" if not stat.S_ISDIR(status.st_mode) else "a folder, not a file")
-        if status.st_size > MAX_BYTES:
-            raise PhotoError(f"{status.st_size:,} bytes: the limit is {MAX_BYTES:,}")
-        content = path.read_bytes()
+        if not follow_links and not path.resolve().is_relative_to(folder.resolve()):
+            raise PhotoError(LINK_LEADS_OUT)
+        mode = path.stat().st_mode
     except FileNotFoundError:
         raise PhotoError("no such file") from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise PhotoError(getattr(error, "strerror", None) or str(error)) from error
+        raise PhotoError(getattr(error, "strerror", None) or shown(str(error))) from error
+    if not stat.S_ISREG(mode):
+        raise PhotoError("not a file" if not stat.S_ISDIR(mode) else "a folder, not a file")
+    return path
+
+
+def read_photo(folder: Path, file: str, *, follow_links: bool = False) -> tuple[bytes, PhotoMark]:
+    """Return the bytes of the photo `file` of `folder`, found by `find_photo`, and the mark to know them by.
+
+    Raises:
+        PhotoError: it cannot be found or read, or is larger than 200 MB.
+    """
+    path = find_photo(folder, file, follow_links=follow_links)
+    try:
+        status = path.stat()
+        if status.st_size > MAX_BYTES:
+            raise PhotoError(f"{status.st_size:,} bytes: the limit is {MAX_BYTES:,}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise PhotoError(error.strerror or str(error)) from error
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return content, PhotoMark(len(content), status.st_mtime_ns, digest)
 
 
-def is_same_photo(folder: Path, file: str, mark: PhotoMark) -> bool:
-    """Whether the file is the one that the mark was made of; reads it only where its size fits and its time not."""
+def current_mark(folder: Path, file: str, mark: PhotoMark, *, follow_links: bool = False) -> PhotoMark | None:
+    """Return the mark of the photo as it is now if its content is still that of `mark`, else None.
+
+    Reads the file only if its size is the same and its time is not.
+    """
     try:
-        status = find_photo(folder, file).stat()
+        status = find_photo(folder, file, follow_links=follow_links).stat()
         if status.st_size != mark.bytes:
-            return False
-        return status.st_mtime_ns == mark.modified or read_photo(folder, file)[1].blake2b == mark.blake2b
+            return None
+        if status.st_mtime_ns == mark.modified:
+            return mark
+        now = read_photo(folder, file, follow_links=follow_links)[1]
     except (OSError, PhotoError):
-        return False
+        return None
+    return now if now.blake2b == mark.blake2b else None
 
 
-def open_photo(folder: Path, file: str) -> Image.Image:
-    """The photo `file` of `folder`, read by `read_photo` and opened by `open_image`, whose errors it raises."""
-    return open_image(io.BytesIO(read_photo(folder, file)[0]))
+def open_photo(folder: Path, file: str, *, follow_links: bool = False) -> Image.Image:
+    """Return the photo `file` of `folder`, read by `read_photo` and opened by `open_image`, whose errors it raises."""
+    return open_image(io.BytesIO(read_photo(folder, file, follow_links=follow_links)[0]))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -1,14 +1,15 @@
 """What is stored and what comes back: images, captions and hits, as frozen dataclasses.
 
 A record and its Qdrant payload are the same facts: `payload()` and `record_of()` are each other's inverse. Payloads are
-what a person reads in the Qdrant dashboard, so the names in them are part of the design.
+what a person reads in the Qdrant dashboard, so the names in them are part of the design. Fields that users add to a
+payload, such as a note typed in the dashboard, are kept in `extra`, which takes no part in comparisons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
 from search.errors import IndexFailure
 
@@ -25,14 +26,37 @@ class PhotoMark:
     blake2b: str
 
 
+class _Record:
+    """The payload of images and captions; `NAMES` are the fields that this project writes, all others are users'."""
+
+    __slots__ = ()
+    NAMES: ClassVar[tuple[str, ...]]
+    extra: Mapping[str, Any] | None
+
+    def fields(self) -> dict[str, Any]:
+        """Return this project's part of the payload."""
+        raise NotImplementedError
+
+    def payload(self) -> dict[str, Any]:
+        """Return the whole payload, with the fields that users added."""
+        return {**(self.extra or {}), **self.fields()}
+
+    def changes(self) -> dict[str, Any]:
+        """Return what to merge into a stored payload: this project's fields, None for each that is to be removed."""
+        return {**dict.fromkeys(self.NAMES), **self.fields()}
+
+
 @dataclass(frozen=True, slots=True)
-class Image:
+class Image(_Record):
     """One photo of the data set.
 
     `order` is its 0-based place in the annotation file, `file` its path below the photo folder, `url` the official
     address where there is one, `captions` all of its captions in the order of the annotation file, `photo` what the
-    stored vector was made from.
+    stored vector was made from. `stale`: the vector is being replaced and may still be that of other content. `extra`:
+    the fields of the payload that users added.
     """
+
+    NAMES = ("image_id", "split", "order", "file", "captions", "url", "photo", "stale")
 
     id: int
     split: str
@@ -41,12 +65,14 @@ class Image:
     url: str | None
     captions: tuple[str, ...]
     photo: PhotoMark | None = None
+    stale: bool = False
+    extra: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def image_id(self) -> int:
         return self.id
 
-    def payload(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {
             "image_id": self.id,
             "split": self.split,
@@ -55,15 +81,19 @@ class Image:
             "captions": list(self.captions),
             **({"url": self.url} if self.url else {}),
             **({"photo": asdict(self.photo)} if self.photo else {}),
+            **({"stale": True} if self.stale else {}),
         }
 
 
 @dataclass(frozen=True, slots=True)
-class Caption:
+class Caption(_Record):
     """One sentence about one photo.
 
-    `position` is its 0-based place among that photo's captions; `truncated`: the model did not read it to its end.
+    `position` is its 0-based place among that photo's captions; `truncated`: the model did not read it to its end;
+    `stale` and `extra` as in an Image.
     """
+
+    NAMES = ("caption_id", "image_id", "split", "position", "text", "url", "truncated", "stale")
 
     id: int
     image_id: int
@@ -72,8 +102,10 @@ class Caption:
     text: str
     url: str | None
     truncated: bool = False
+    stale: bool = False
+    extra: Mapping[str, Any] | None = field(default=None, compare=False)
 
-    def payload(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, Any]:
         return {
             "caption_id": self.id,
             "image_id": self.image_id,
@@ -82,6 +114,7 @@ class Caption:
             "text": self.text,
             **({"url": self.url} if self.url else {}),
             **({"truncated": True} if self.truncated else {}),
+            **({"stale": True} if self.stale else {}),
         }
 
 
@@ -109,7 +142,7 @@ class Hit:
 
 
 def record_of(payload: Mapping[str, Any]) -> Image | Caption:
-    """The record behind a payload.
+    """Return the record behind a payload.
 
     Raises:
         IndexFailure: the payload was not written by this project.
@@ -123,7 +156,9 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
                 position=payload["position"],
                 text=payload["text"],
                 url=payload.get("url"),
-                truncated=payload.get("truncated", False),
+                truncated=bool(payload.get("truncated")),
+                stale=bool(payload.get("stale")),
+                extra=_extra(payload, Caption),
             )
         return Image(
             id=payload["image_id"],
@@ -132,7 +167,9 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             file=payload["file"],
             url=payload.get("url"),
             captions=tuple(payload["captions"]),
-            photo=PhotoMark(**payload["photo"]) if "photo" in payload else None,
+            photo=PhotoMark(**payload["photo"]) if payload.get("photo") else None,
+            stale=bool(payload.get("stale")),
+            extra=_extra(payload, Image),
         )
     except (KeyError, TypeError) as missing:
         known = {key: payload[key] for key in ("caption_id", "image_id") if key in payload}
@@ -140,3 +177,7 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             f"a stored point ({known or 'without ids'}) lacks {missing} in its payload: "
             "something else wrote into this collection; ingest it again under another --dataset"
         ) from None
+
+
+def _extra(payload: Mapping[str, Any], kind: type[_Record]) -> Mapping[str, Any] | None:
+    return {key: value for key, value in payload.items() if key not in kind.NAMES} or None

@@ -169,7 +169,8 @@ class Searcher:
         found = self.index.retrieve(self.collection("images"), [image_id]).records
         if not found or not isinstance(found[0], ImageRecord):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
-        return open_photo(folder or self._spec.photo_folder, found[0].file)
+        spec = self._spec
+        return open_photo(folder or spec.photo_folder, found[0].file, follow_links=spec.follow_links)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -22,8 +22,8 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Hits as JSON objects.
 
     `rank` counts from 1 (after `offset`) within its `kind`, "image" or "caption"; `score` is the cosine; then the
-    payload; images have their nearest `caption`; `also` holds the hits that this one stands for, without ranks and
-    nearest captions.
+    payload, without the fields that users added; images have their nearest `caption`; `also` holds the hits that this
+    one stands for, without ranks and nearest captions.
     """
     return [
         {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
@@ -52,7 +52,7 @@ def _table(hits: Sequence[Hit], width: int, first: int) -> str:
 
 def _fields(hit: Hit) -> dict[str, Any]:
     kind = "image" if hit.kind == "images" else "caption"
-    return {"score": round(hit.score, 6), "kind": kind, **(hit.record.payload() if hit.record else {})}
+    return {"score": round(hit.score, 6), "kind": kind, **(hit.record.fields() if hit.record else {})}
 
 
 def _nearest(hit: Hit) -> dict[str, str | None]:

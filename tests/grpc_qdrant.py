@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,16 +18,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc as rpc
-from qdrant_client import QdrantClient, grpc
+from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 from qdrant_client.grpc.collections_service_pb2_grpc import CollectionsServicer, add_CollectionsServicer_to_server
 from qdrant_client.grpc.points_service_pb2_grpc import PointsServicer, add_PointsServicer_to_server
 
-WRITING = {"Create", "Update", "Delete", "Upsert", "CreateFieldIndex"}
+WRITING = {"Create", "Update", "Delete", "Upsert", "UpdateBatch", "UpdateVectors", "CreateFieldIndex"}
 
 
 class LocalClient(QdrantClient):
-    """The client's local mode, closer to a server: an update of metadata removes what is null."""
+    """The client's local mode, closer to a server: an update of metadata or of a payload removes what is null."""
+
+    def batch_update_points(  # type: ignore[override]
+        self, collection_name: str, update_operations: Sequence[Any], **options: Any
+    ) -> list[models.UpdateResult]:
+        results = super().batch_update_points(collection_name, update_operations, **options)
+        for operation in update_operations:
+            if isinstance(operation, models.SetPayloadOperation):
+                change = operation.set_payload
+                null = [key for key, value in change.payload.items() if value is None]
+                self.delete_payload(collection_name, null, points=list(change.points or []))
+        return results
 
     def update_collection(self, collection_name: str, **changes: Any) -> bool:  # type: ignore[override]
         metadata = changes.pop("metadata", None)
@@ -104,6 +115,25 @@ class Points(PointsServicer):
     def Upsert(self, request: Any, context: Any) -> Any:
         require(self.local, request.collection_name, context)
         self.local.upsert(request.collection_name, [GrpcToRest.convert_point_struct(point) for point in request.points])
+        return done()
+
+    def UpdateBatch(self, request: Any, context: Any) -> Any:
+        require(self.local, request.collection_name, context)
+        operations = [GrpcToRest.convert_points_update_operation(operation) for operation in request.operations]
+        try:
+            self.local.batch_update_points(request.collection_name, operations)
+        except KeyError as missing:
+            context.abort(rpc.StatusCode.NOT_FOUND, f"Not found: No point with id {missing} found")
+        one = grpc.UpdateResult(operation_id=0, status=grpc.UpdateStatus.Completed)
+        return grpc.UpdateBatchResponse(result=[one] * len(operations))
+
+    def UpdateVectors(self, request: Any, context: Any) -> Any:
+        require(self.local, request.collection_name, context)
+        points = [GrpcToRest.convert_point_vectors(point) for point in request.points]
+        try:
+            self.local.update_vectors(request.collection_name, points)
+        except KeyError as missing:
+            context.abort(rpc.StatusCode.NOT_FOUND, f"Not found: No point with id {missing} found")
         return done()
 
     def QueryBatch(self, request: Any, context: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from search.errors import CollectionMissing, InvalidPoints, SpecMismatch
-from search.index import CollectionSpec, Index, Points, Tuning, Vectors, Where
+from search.errors import CollectionMissing, IndexFailure, InvalidPoints, SpecMismatch
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where
 from search.index.reach import Connection
 from search.index.server import ServerIndex
-from search.records import Caption, Image
+from search.records import Caption, Image, PhotoMark
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -75,6 +76,66 @@ def test_writing_twice_changes_nothing_and_new_values_replace_old_ones(index: In
     assert again.records == [image(2, captions=("new",))]
     assert again.vectors is not None
     np.testing.assert_allclose(again.vectors, unit(1, seed=9), atol=1e-6)
+
+
+NOTE: dict[str, object] = {
+    "note": "look at the tail",
+    "checked": {"by": ["ann", None, 1.5], "on": {"day": 3}},
+    "seen": False,
+}
+
+
+def test_payloads_are_written_without_vectors_and_without_losing_what_users_added(
+    index: Index, make_spec: MakeSpec
+) -> None:
+    spec = make_spec()
+    index.create(spec)
+    mark = PhotoMark(5, 2**60, "ab")
+    stored = [replace(image(number), photo=mark, extra=NOTE) for number in range(600)]
+    vectors = unit(600)
+    index.upsert(spec.collection, Points(stored, vectors))
+    index.optimize(spec.collection)
+
+    moved = [replace(each, split="val", order=each.id + 5, url=None, photo=None, extra=None) for each in stored[::2]]
+    index.set_payload(spec.collection, moved)
+
+    now = index.retrieve(spec.collection, list(range(600)), vectors=True)
+    assert now.vectors is not None
+    np.testing.assert_allclose(now.vectors, vectors, atol=1e-6)
+    assert now.records[::2] == moved
+    assert now.records[1::2] == stored[1::2]
+    for record in now.records:
+        assert record.extra == NOTE
+        assert record.payload() == {**record.fields(), **NOTE}
+    assert index.count(spec.collection, where=Where(splits=("val",))) == 300
+    [hits] = index.query(spec.collection, vectors[:1], 600, where=Where(splits=("test",)), exact=True)
+    assert {hit.id for hit in hits} == set(range(1, 600, 2))
+
+
+def test_vectors_are_written_without_payloads(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(kind="captions")
+    index.create(spec)
+    records = [replace(caption(number, text=f"text {number}"), truncated=True, extra=NOTE) for number in (10, 11, 12)]
+    vectors = unit(6)
+    index.upsert(spec.collection, Points(records, vectors[:3]))
+    index.set_vectors(spec.collection, Points([replace(each, text="not written") for each in records[1:]], vectors[4:]))
+    now = index.retrieve(spec.collection, [10, 11, 12], vectors=True)
+    assert now.vectors is not None
+    np.testing.assert_allclose(now.vectors, vectors[[0, 4, 5]], atol=1e-6)
+    assert now.records == records
+    assert [record.extra for record in now.records] == [NOTE] * 3
+
+
+def test_nothing_is_made_of_points_that_do_not_exist(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    fill(index, spec, 3)
+    with pytest.raises((IndexFailure, KeyError), match="7"):  # KeyError: the client's local mode
+        index.set_payload(spec.collection, [image(1), image(7)])
+    with pytest.raises((IndexFailure, KeyError), match="7"):
+        index.set_vectors(spec.collection, Points([image(1), image(7)], unit(2)))
+    index.set_payload(spec.collection, [])
+    assert index.count(spec.collection) == 3
 
 
 def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
@@ -249,6 +310,13 @@ def test_another_dtype_is_a_warning(index: Index, make_spec: MakeSpec) -> None:
     warnings = index.create(make_spec(dtype="bfloat16", decode="scaled"))
     assert len(warnings) == 2
     assert "bfloat16" in warnings[0]
+
+
+def test_what_is_remembered_can_be_replaced(index: Index, make_spec: MakeSpec) -> None:
+    one = SplitSize(images=1, captions=5, images_in_file=1)
+    index.create(make_spec(splits={"test": one, "val": one}))
+    index.set_spec(make_spec(splits={"val": one}, follow_links=True))
+    assert index.spec(make_spec().collection) == make_spec(splits={"val": one}, follow_links=True)
 
 
 def test_a_collection_that_is_not_there(index: Index, make_spec: MakeSpec) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Where",
     "collection_name",
     "open_index",
+    "usable",
 ]
 
 Vectors = npt.NDArray[np.float32]
@@ -59,17 +60,25 @@ class Points:
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or len(self.vectors) != len(self.records):
             raise InvalidPoints(f"{len(self.records)} records with vectors of shape {self.vectors.shape}")
-        lengths = np.linalg.norm(self.vectors, axis=1)
-        for record, length in zip(self.records, lengths, strict=True):
+        for record, good in zip(self.records, usable(self.vectors), strict=True):
             if not 0 <= record.id < MAX_ID:
                 raise InvalidPoints(f"id {record.id} is not between 0 and 2^63")
-            if not np.isfinite(length) or length == 0:
-                raise InvalidPoints(
-                    f"the vector of {record.id} has length {length}: the model gave no usable embedding"
-                )
+            if not good:
+                raise InvalidPoints(f"the vector of {record.id} is NaN, infinite or zero: it has no direction")
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def only(self, rows: Sequence[int]) -> Points:
+        """Return some of the points."""
+        return Points([self.records[row] for row in rows], self.vectors[list(rows)])
+
+
+def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Return bool (n,): which rows of float32 (n, dim) have a direction, being neither NaN, infinite nor zero."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    good: npt.NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return good
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +210,23 @@ class Index(Protocol):
         """Write points, replacing those with the same ids. Once it returns they survive a killed process."""
         ...
 
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        """Write the payloads of points that exist, safe against kills as in `upsert`. Their vectors stay, and so do
+        the fields that users added; each point changes at once.
+
+        Raises:
+            IndexFailure: one of the points does not exist; others may have been written.
+        """
+        ...
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        """Write the vectors of points that exist, safe against kills as in `upsert`. Their payloads stay.
+
+        Raises:
+            IndexFailure: one of the points does not exist; others may have been written.
+        """
+        ...
+
     def query(
         self,
         collection: str,
@@ -255,6 +281,10 @@ class Index(Protocol):
         Raises:
             SpecMismatch: the collection was not made by this project.
         """
+        ...
+
+    def set_spec(self, spec: CollectionSpec) -> None:
+        """Replace what is remembered of how an existing collection was made."""
         ...
 
     def info(self, collection: str) -> CollectionInfo: ...

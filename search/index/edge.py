@@ -26,7 +26,7 @@ from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, W
 from search.index.edge_filter import filter_of, index_payload
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import Hit
+from search.records import Caption, Hit, Image
 from search.text import shown
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
@@ -101,7 +101,7 @@ class EdgeIndex:
                 "made, is gone: put it back, or delete the folder"
             )
         # The specification comes first: whoever is killed between the two makes the shard next time.
-        _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+        self.set_spec(spec)
         if spec.collection not in self._shards:
             self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
         with _engine(f"indexing the payload of {spec.collection}"):
@@ -117,18 +117,22 @@ class EdgeIndex:
         )
 
     def upsert(self, collection: str, points: Points) -> None:
-        shard = self._shard(collection)
-        if shutil.disk_usage(self.path).free < SPARE_BYTES:  # a full disk would end this process in the engine
-            raise IndexFailure(
-                f"less than {SPARE_BYTES // 2**20} MiB are free on the disk of {self.path}: make room, "
-                "then give the same command again; what was written is safe"
-            )
         batch = [
             qdrant.Point(record.id, vector, record.payload())
             for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
         ]
-        with _engine(f"writing {len(batch)} points into {collection}"):
-            shard.update(qdrant.UpdateOperation.upsert_points(batch))
+        self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        # The engine merges: it removes what is None and leaves alone what is not named.
+        self._write(collection, [qdrant.UpdateOperation.set_payload([each.id], each.changes()) for each in records])
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        batch = [
+            qdrant.PointVectors(record.id, vector)
+            for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
+        ]
+        self._write(collection, [qdrant.UpdateOperation.update_vectors(batch)])
 
     def query(
         self,
@@ -237,6 +241,9 @@ class EdgeIndex:
             stored = None
         return read_spec(collection, stored)
 
+    def set_spec(self, spec: CollectionSpec) -> None:
+        _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+
     def info(self, collection: str) -> CollectionInfo:
         shard = self._shard(collection)
         with _engine(f"reading {collection}"):
@@ -262,6 +269,17 @@ class EdgeIndex:
     def close(self) -> None:
         for collection in list(self._shards):
             self._release(collection)
+
+    def _write(self, collection: str, operations: Sequence[qdrant.UpdateOperation]) -> None:
+        shard = self._shard(collection)
+        if shutil.disk_usage(self.path).free < SPARE_BYTES:  # a full disk would end this process in the engine
+            raise IndexFailure(
+                f"less than {SPARE_BYTES // 2**20} MiB are free on the disk of {self.path}: make room, "
+                "then give the same command again; what was written is safe"
+            )
+        with _engine(f"writing into {collection}"):
+            for operation in operations:
+                shard.update(operation)
 
     def _spec_file(self, collection: str) -> Path:
         return self.path / f"{collection}.json"

@@ -242,6 +242,10 @@ def failure(url: str, collection: str | None, code: str, detail: str, retry_afte
             f"the disk of the Qdrant server at {url} is full ({detail}): make room there, then give the same command "
             "again; what was acknowledged is safe"
         )
+    if code == "NOT_FOUND" and "no point" in says:
+        return ServerError(
+            f"a point of {collection} at {url} was deleted meanwhile ({detail}): give the same command again"
+        )
     if code == "NOT_FOUND" and collection is not None:
         return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
     message = f"the Qdrant server at {url} failed with {code}: {detail}"

@@ -20,7 +20,7 @@ from search.index.wire import (
     unpack_failure,
     unpack_hit,
 )
-from search.records import Hit
+from search.records import Caption, Hit, Image
 
 ANSWER_SECONDS = 120.0
 
@@ -114,6 +114,15 @@ class RemoteIndex:
         self._refuse()
 
     def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_vectors(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_spec(self, spec: CollectionSpec) -> None:  # noqa: ARG002
         self._refuse()
 
     def put_off(self, collection: str) -> None:  # noqa: ARG002

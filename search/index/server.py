@@ -17,7 +17,7 @@ from search.index.spec import CollectionSpec, read_spec
 from search.index.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
 from search.index.tuning import Tuning
 from search.index.upload import STREAMS, Uploader
-from search.records import Hit
+from search.records import Caption, Hit, Image
 from search.settings import Settings
 
 QUERIES_PER_BATCH = 64
@@ -62,7 +62,7 @@ class ServerIndex:
                 spec, warnings = read_spec(name, found.config.metadata).merged(spec)
             if tuning:
                 warnings += tuning.differences(name, settings_of(found))
-            self._ask(name, lambda client: client.update_collection(name, metadata=spec.model_dump()))
+            self.set_spec(spec)
         existing = found.payload_schema or {}
         for field in [field for field in PAYLOAD_INDEXES if not is_current(field, existing)]:
             self._index_payload(name, field)
@@ -74,6 +74,12 @@ class ServerIndex:
 
     def upsert(self, collection: str, points: Points) -> None:
         self._uploader.upload(collection, points)
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self._uploader.set_payload(collection, records)
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        self._uploader.set_vectors(collection, points)
 
     def query(
         self,
@@ -148,6 +154,10 @@ class ServerIndex:
 
     def spec(self, collection: str) -> CollectionSpec:
         return read_spec(collection, self._look(collection).config.metadata)
+
+    def set_spec(self, spec: CollectionSpec) -> None:
+        name, metadata = spec.collection, spec.model_dump()
+        self._ask(name, lambda client: client.update_collection(name, metadata=metadata))
 
     def info(self, collection: str) -> CollectionInfo:
         found = self._look(collection)

@@ -47,7 +47,8 @@ class CollectionSpec(BaseModel):
     is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` says how texts are
     padded (None in older collections, whose texts were padded to the longest without knowing whether the model allows
     it); `decode` names how photos were decoded; `photos` is the folder that the files are relative to (a `file:` URL if
-    its name is not UTF-8: `photo_folder` reads both); `version` is this software's.
+    its name is not UTF-8: `photo_folder` reads both), and with `follow_links` its links may lead out of it; `version`
+    is this software's.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -64,6 +65,7 @@ class CollectionSpec(BaseModel):
     decode: str
     annotations: str
     photos: str
+    follow_links: bool = False
     splits: dict[str, SplitSize]
     version: str
 

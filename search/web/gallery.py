@@ -131,7 +131,8 @@ class Gallery:
 
     @cached_property
     def _photos(self) -> Photos:
-        return Photos(self._folder or self.index.spec(self.searcher.collection("images")).photo_folder)
+        spec = self.index.spec(self.searcher.collection("images"))
+        return Photos(self._folder or spec.photo_folder, follow_links=spec.follow_links)
 
     def _vectors(self, parts: Sequence[PartOfQuery]) -> Vectors:
         """The unit vectors of the parts, float32 (n, dim)."""

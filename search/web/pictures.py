@@ -27,10 +27,10 @@ class Jpeg:
 
 
 class Photos:
-    """The stored photos as JPEG; the most recently asked for are kept in memory."""
+    """The stored photos as JPEG; the most recently requested ones are kept in memory."""
 
-    def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES, *, follow_links: bool = False) -> None:
+        self._folder, self._follow_links = folder, follow_links
         self._left = cache_bytes
         self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = Lock()
@@ -41,7 +41,7 @@ class Photos:
         Raises:
             PhotoError: it cannot be opened, or lies outside the photo folder.
         """
-        content, mark = read_photo(self._folder, file)
+        content, mark = read_photo(self._folder, file, follow_links=self._follow_links)
         tag = f'"{mark.blake2b}-{size}"'
         if tag == known_tag:
             return Jpeg(b"", tag)
