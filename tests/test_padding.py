@@ -90,9 +90,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], 
     monkeypatch.setattr(encoder_module, "_load", lambda *of: load(*of).append(Changed()))
 
 
-@pytest.mark.parametrize(
-    ("changing", "complaint"), [("input_ids", "a text another"), ("pixel_values", "a photo another")]
-)
+@pytest.mark.parametrize(("changing", "complaint"), [("input_ids", "a text"), ("pixel_values", "a photo")])
 def test_models_whose_vectors_depend_on_the_batch(
     clip_folder: Path, monkeypatch: pytest.MonkeyPatch, changing: str, complaint: str
 ) -> None:
