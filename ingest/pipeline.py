@@ -21,12 +21,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ingest.karpathy import Annotations, Unusable
+from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
 from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, usable
-from search.index.spec import Padding
 from search.pixels import LINK_LEADS_OUT, current_mark
 from search.records import Caption, Image
 from search.tensors import PendingVectors
@@ -81,9 +81,9 @@ def ingest(
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
     (to_images, to_captions), (images, captions) = specs, chosen
-    wrong = _wrongly_padded(index, specs, captions) if plan.force else []
+    wrong = wrongly_padded(index, specs, captions) if plan.force else []
     # What is stored keeps its specification until all of it is encoded again, in case this run is killed.
-    specs = to_images, to_captions = _with_padding_of(wrong, to_images), _with_padding_of(wrong, to_captions)
+    specs = to_images, to_captions = with_padding_of(wrong, to_images), with_padding_of(wrong, to_captions)
     for empty in _check(index, specs):  # an empty collection binds nobody to a model
         index.drop(empty)
     for spec in specs:
@@ -107,7 +107,7 @@ def ingest(
         for spec in specs:
             _forget_empty_splits(index, spec)
     if wrong:
-        _correct_padding(index, wrong, encoders[0].padding, summary)
+        correct_padding(index, wrong, encoders[0].padding, summary)
 
 
 def all_refused(folder: Path, reasons: Sequence[str]) -> str:
@@ -149,50 +149,6 @@ def _check_counts(index: Index, collection: str, written: Sequence[Image] | Sequ
                 f"{collection} at {index.place} holds {stored:,} of the {len(wanted):,} points of split {split} that "
                 "were written: does something else change it? Give the same command again to add what is missing"
             )
-
-
-def _wrongly_padded(index: Index, specs: Sequence[CollectionSpec], captions: Sequence[Caption]) -> list[CollectionSpec]:
-    """Return the stored specifications of collections of the same model whose texts were padded otherwise.
-
-    Raises:
-        SpecMismatch: some of their captions are not among `captions`, which are encoded again.
-    """
-    there = index.collections()
-    wrong = []
-    for spec in specs:
-        if spec.collection not in there:
-            continue
-        stored = index.spec(spec.collection)
-        if stored.weights == spec.weights and not stored.is_padded(spec.padding):
-            wrong.append(stored)
-    for stored in wrong:
-        if stored.kind == "captions":
-            ids = [caption.id for caption in captions]
-            parts = [tuple(ids[start : start + IDS_PER_COUNT]) for start in range(0, len(ids), IDS_PER_COUNT)]
-            again = sum(index.count(stored.collection, where=Where(ids=part)) for part in parts)
-            if others := index.count(stored.collection) - again:
-                raise SpecMismatch(
-                    f"{stored.collection} holds {others:,} captions whose vectors are wrong and which this run does "
-                    "not encode again: choose all splits, without --limit, or delete it with "
-                    f"`python -m ingest drop --dataset {stored.dataset}`"
-                )
-    return wrong
-
-
-def _with_padding_of(stored: Sequence[CollectionSpec], spec: CollectionSpec) -> CollectionSpec:
-    padding = {other.collection: other.padding for other in stored}.get(spec.collection, spec.padding)
-    return spec.model_copy(update={"padding": padding})
-
-
-def _correct_padding(index: Index, wrong: Sequence[CollectionSpec], padding: Padding, summary: Summary) -> None:
-    """Remember the padding of this run with the collections that had another, if all of it was encoded again."""
-    for collection in [stored.collection for stored in wrong if stored.kind == "captions"]:
-        if left := index.count(collection) - summary.captions.embedded:
-            summary.warnings.append(f"{left:,} captions of {collection} were not encoded again: repeat with --force")
-            return
-    for stored in wrong:
-        now = index.spec(stored.collection)
-        index.create(now.model_copy(update={"padding": padding}), replace=True)
 
 
 def _check(index: Index, specs: Sequence[CollectionSpec]) -> list[str]:

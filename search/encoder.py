@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -24,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from search.errors import EncoderError, TextError
+from search.hub import ModelSource, first_line, locate, transport_errors
 from search.index import Vectors
 from search.index.spec import Padding
 from search.pixels import Pixels, Preparation
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from sentence_transformers.base.modality_types import MultimodalInput
 
 DEFAULT_MODEL = "clip-ViT-B-32"
-HUB_SECONDS = 10  # how long to wait for the model hub's first answer
 SAME = 1e-4  # length of the difference of two unit vectors that are equal but for rounding, in float32
 SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
 UNLIMITED = 1_000_000  # tokens; tokenizers without a limit give 1e30
@@ -240,24 +237,30 @@ class ClipEncoder:
         Raises:
             EncoderError: the model does not encode both images and texts, or not always in the same way.
         """
-        photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
+        import torch
+
         try:
-            image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
-            text = self._embed_texts([SHORT_TEXT])
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse as well
+                self._compare()
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise EncoderError(
-                f"{self.name} does not embed both images and texts ({_first_line(error)}): "
+                f"{self.name} does not embed both images and texts ({first_line(error)}): "
                 "use a CLIP-like sentence-transformers model"
             ) from error
+
+    def _compare(self) -> None:
+        photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
+        image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
+        text = self._embed_texts([SHORT_TEXT])
         if image.shape != text.shape:
             raise EncoderError(
                 f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: not one space"
             )
+        self.dim = image.shape[1]
         if image.isnan().any() or text.isnan().any():
             raise EncoderError(f"{self.name} gives no usable vector for a plain photo and a short text: is it damaged?")
         if not _same(image, pair[:1]):
             raise EncoderError(f"{self.name} gives a photo another vector when it is in a batch: use another model")
-        self.dim = image.shape[1]
         if not self._same_in_a_batch(text):
             self.padding = "max_length"
             if self._limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
@@ -311,75 +314,6 @@ def _check_prompt(prompt: str) -> None:
         raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSource:
-    """Where a model is loaded from: a hub name with its revision, or an absolute folder."""
-
-    name: str
-    revision: str | None
-    cached: bool
-
-
-def locate(model: str) -> ModelSource:
-    """Finds a model without loading it.
-
-    Raises:
-        EncoderError: no such folder, no such name, or the hub is out of reach and the model is not in the cache.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
-            raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
-        return ModelSource(str(folder.resolve()), None, cached=True)
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
-        raise EncoderError(f"no model folder {model}: check --model")
-    return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
-
-
-def _locate_on_hub(name: str) -> ModelSource:
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    elsewhere = "give a model folder with --model PATH"
-    absent = f"the model {name} is not in this machine's cache"
-    try:
-        for file in ("modules.json", "config.json"):
-            if isinstance(found := try_to_load_from_cache(name, file), str):
-                return ModelSource(name, Path(found).parent.name, cached=True)
-        if constants.HF_HUB_OFFLINE:
-            raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
-        if problem := _unreachable(constants.ENDPOINT):  # the hub's own client would try again for a minute
-            raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
-        return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
-    except HFValidationError:
-        raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
-    except _transport_errors() as error:
-        if not isinstance(error, HfHubHTTPError):
-            raise EncoderError(f"{absent} and the model hub broke off ({_first_line(error)}): {elsewhere}") from error
-        status = error.response.status_code
-        raise EncoderError(
-            f"the model hub gives no model {name} (HTTP {status}): check the name, or {elsewhere}"
-        ) from error
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """What the hub's client raises when a connection breaks: the base of its own errors, in whichever HTTP library."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError") or (OSError,)
-
-
-def _unreachable(url: str) -> str | None:
-    """Why nothing answers at `url`, or None where something does."""
-    try:
-        with urllib.request.urlopen(url, timeout=HUB_SECONDS):
-            return None
-    except urllib.error.HTTPError:
-        return None
-    except OSError as error:
-        return str(getattr(error, "reason", error))
-
-
 def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
     from transformers.utils import logging as transformers_logging
 
@@ -390,7 +324,7 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
     # What the model's own code warns of is nothing that a user of this project can change.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
     broken: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, RuntimeError)
-    broken += _transport_errors()
+    broken += transport_errors()
     try:
         model = SentenceTransformer(
             source.name,
@@ -402,7 +336,7 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
     except broken as error:
         if isinstance(error, OSError) and source.cached and source.revision:
             return _load(replace(source, cached=False), device)  # an interrupted download: fetch the rest
-        raise EncoderError(f"cannot load the model {source.name}: {_first_line(error)}") from error
+        raise EncoderError(f"cannot load the model {source.name}: {first_line(error)}") from error
     return model.eval()
 
 
@@ -427,7 +361,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise EncoderError(f"no device {name!r} here ({_first_line(error)}): use --device auto or cpu") from error
+        raise EncoderError(f"no device {name!r} here ({first_line(error)}): use --device auto or cpu") from error
     return device
 
 
@@ -441,7 +375,3 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in known:
         raise EncoderError(f"no dtype {name!r}: use auto, {', '.join(known)}")
     return known[name]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -26,7 +26,8 @@ def save_random_siglip(folder: Path, kind: Kind = "siglip", *, layout: Literal["
     sentence-transformers.
     """
     import torch
-    from transformers import Siglip2Config, Siglip2Model, Siglip2Processor, SiglipConfig, SiglipModel, SiglipProcessor
+    import transformers
+    from transformers import Siglip2Config, Siglip2Model, SiglipConfig, SiglipModel
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
     from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
@@ -35,18 +36,17 @@ def save_random_siglip(folder: Path, kind: Kind = "siglip", *, layout: Literal["
     text = {"vocab_size": len(tokenizer), "max_position_embeddings": POSITIONS, **marks, **SMALL}
     torch.manual_seed(0)
     model: Any
-    processor: Any
     if kind == "naflex":
         model = Siglip2Model(Siglip2Config(text_config=text, vision_config=SMALL))  # the processor insists on its size
         pictures: Any = Siglip2ImageProcessorPil()
-        processor = Siglip2Processor(image_processor=pictures, tokenizer=tokenizer)
+        make_processor: Any = transformers.Siglip2Processor
     else:
         model = SiglipModel(SiglipConfig(text_config=text, vision_config={"image_size": 32, "patch_size": 8, **SMALL}))
         pictures = SiglipImageProcessorPil(size={"height": 32, "width": 32})
-        processor = SiglipProcessor(image_processor=pictures, tokenizer=tokenizer)
+        make_processor = transformers.SiglipProcessor
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    make_processor(image_processor=pictures, tokenizer=tokenizer).save_pretrained(folder)
     if layout == "modules":
         from sentence_transformers import SentenceTransformer
 
@@ -65,7 +65,8 @@ def _tokenizer() -> Any:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast
+    return fast(
         tokenizer_object=tokenizer,
         eos_token="</s>",
         pad_token="</s>",

@@ -305,6 +305,15 @@ def test_another_model_is_refused(
     assert index.spec(spec.collection) == spec
 
 
+def test_a_specification_is_replaced_on_request_alone(index: Index, make_spec: MakeSpec) -> None:
+    index.create(make_spec())
+    padded = make_spec(padding="max_length")
+    with pytest.raises(SpecMismatch, match="padded to full length"):
+        index.create(padded)
+    assert index.create(padded, replace=True) == []
+    assert index.spec(padded.collection) == padded
+
+
 def test_another_dtype_is_a_warning(index: Index, make_spec: MakeSpec) -> None:
     index.create(make_spec())
     warnings = index.create(make_spec(dtype="bfloat16", decode="scaled"))

@@ -40,7 +40,7 @@ def as_transformers_does(folder: Path, texts: list[str]) -> Vectors:
     assert list(tokens) == ["input_ids"]
     with torch.inference_mode():
         vectors: Vectors = model.get_text_features(**tokens).pooler_output.numpy()
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("kind", ["siglip", "siglip2", "naflex"])
@@ -90,9 +90,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], 
     monkeypatch.setattr(encoder_module, "_load", lambda *of: load(*of).append(Changed()))
 
 
-@pytest.mark.parametrize(
-    ("changing", "complaint"), [("input_ids", "a text another"), ("pixel_values", "a photo another")]
-)
+@pytest.mark.parametrize(("changing", "complaint"), [("input_ids", "a text"), ("pixel_values", "a photo")])
 def test_models_whose_vectors_depend_on_the_batch(
     clip_folder: Path, monkeypatch: pytest.MonkeyPatch, changing: str, complaint: str
 ) -> None:
@@ -128,7 +126,9 @@ def test_an_input_without_a_usable_vector_has_a_row_of_nan(
         assert np.isnan(encoder.start(photos).vectors()).all(axis=1).tolist() == [True, False]
 
 
-def test_one_input_that_the_model_cannot_read_spoils_no_batch(clip_folder: Path) -> None:
+def test_one_input_that_the_model_cannot_read_spoils_no_batch(
+    clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = ClipEncoder(str(clip_folder), device="cpu")
     real = encoder._model.preprocess
 
@@ -137,7 +137,7 @@ def test_one_input_that_the_model_cannot_read_spoils_no_batch(clip_folder: Path)
             raise ValueError("cannot be read")
         return real(inputs, **more)
 
-    encoder._model.preprocess = strict  # type: ignore[method-assign]
+    monkeypatch.setattr(encoder._model, "preprocess", strict)
     assert np.isnan(encoder.encode_texts(["good", "bad", "fine"])).all(axis=1).tolist() == [False, True, False]
     assert encoder.too_long(["x" * 99, "bad", "ü" * 99]) == [True, False, True]
     photos = [PIL.Image.new("RGB", size, "red") for size in ((9, 9), (1, 1))]

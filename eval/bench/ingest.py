@@ -33,7 +33,7 @@ def compare(job: Job, rounds: int) -> dict[str, list[Measured[float]]]:
     Raises:
         CocoSearchError: there is no such model, or a contestant failed.
     """
-    from search.encoder import locate
+    from search.hub import locate
 
     locate(job.model)  # a wrong name shows before processes are started
     return in_turn((pipeline, plain_loop, forward_alone, decoding_alone, captions), job, rounds)
@@ -89,7 +89,8 @@ def plain_loop(job: Job) -> float:
     import PIL.Image
     from sentence_transformers import SentenceTransformer
 
-    from search.encoder import choose_device, choose_dtype, locate
+    from search.encoder import choose_device, choose_dtype
+    from search.hub import locate
 
     device = choose_device(job.device)
     model = SentenceTransformer(locate(job.model).name, device=str(device), processor_kwargs={"backend": "pil"})

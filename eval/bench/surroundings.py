@@ -165,7 +165,8 @@ def _make_index(job: tuple[str, str]) -> str:
     """Fills the folder; the name by which sentence-transformers knows the model."""
     from eval.bench.ingest import empty_annotations
     from ingest.pipeline import collection_specs
-    from search.encoder import ClipEncoder, locate
+    from search.encoder import ClipEncoder
+    from search.hub import locate
     from search.index import Points
     from search.index.edge import EdgeIndex
     from search.records import Image

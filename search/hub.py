@@ -1,0 +1,86 @@
+"""Locate a model: a folder, or a name on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.errors import EncoderError
+
+HUB_SECONDS = 10  # how long to wait for the model hub's first answer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where a model is loaded from: a hub name with its revision, or an absolute folder."""
+
+    name: str
+    revision: str | None
+    cached: bool
+
+
+def locate(model: str) -> ModelSource:
+    """Find a model without loading it.
+
+    Raises:
+        EncoderError: no such folder, no such name, or the hub is out of reach and the model is not in the cache.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
+            raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
+        return ModelSource(str(folder.resolve()), None, cached=True)
+    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise EncoderError(f"no model folder {model}: check --model")
+    return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
+
+
+def _locate_on_hub(name: str) -> ModelSource:
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    elsewhere = "give a model folder with --model PATH"
+    absent = f"the model {name} is not in this machine's cache"
+    try:
+        for file in ("modules.json", "config.json"):
+            if isinstance(found := try_to_load_from_cache(name, file), str):
+                return ModelSource(name, Path(found).parent.name, cached=True)
+        if constants.HF_HUB_OFFLINE:
+            raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
+        if problem := _unreachable(constants.ENDPOINT):  # the hub's own client would try again for a minute
+            raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
+        return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
+    except HFValidationError:
+        raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
+    except transport_errors() as error:
+        if not isinstance(error, HfHubHTTPError):
+            raise EncoderError(f"{absent} and the model hub broke off ({first_line(error)}): {elsewhere}") from error
+        status = error.response.status_code
+        raise EncoderError(
+            f"the model hub gives no model {name} (HTTP {status}): check the name, or {elsewhere}"
+        ) from error
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's client raises when a connection breaks: the base of its errors, in any HTTP library."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError") or (OSError,)
+
+
+def _unreachable(url: str) -> str | None:
+    """Return why nothing answers at `url`, or None if something does."""
+    try:
+        with urllib.request.urlopen(url, timeout=HUB_SECONDS):
+            return None
+    except urllib.error.HTTPError:
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
