@@ -319,9 +319,9 @@ class _Directory:
     def orientation(self) -> int | None:
         for tag, entry in self.entries():
             if tag == ORIENTATION:
-                _, kind, _, value = struct.unpack(f"{self.order}{self._entry}", entry)
+                _, kind, count, value = struct.unpack(f"{self.order}{self._entry}", entry)
                 form = {1: "B", 3: "H", 4: "L"}.get(kind)
-                return int(struct.unpack_from(f"{self.order}{form}", value)[0]) if form else None
+                return int(struct.unpack_from(f"{self.order}{form}", value)[0]) if form and count == 1 else None
         return None
 
     @property

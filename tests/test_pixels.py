@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
-import PIL.ImageOps
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from search.errors import PhotoError
 from search.pixels import open_image, open_photo
 
+ROOT = Path(__file__).resolve().parents[1]
 ORANGE = (240, 120, 20)
 
 
@@ -23,6 +27,16 @@ def near(image: PIL.Image.Image, colour: tuple[int, int, int], tolerance: int = 
 def saved(folder: Path, image: PIL.Image.Image, name: str, **options: object) -> Path:
     image.save(folder / name, **options)  # type: ignore[arg-type]
     return folder / name
+
+
+def stored(image: PIL.Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    if form == "BMP" and image.mode not in ("L", "P", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    if form == "PNG" and image.mode in ("CMYK", "YCbCr"):
+        form = "TIFF"
+    image.save(stream, form, **options)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.gif", "a.bmp", "a.tif"])
@@ -58,38 +72,121 @@ def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     assert near(open_image(animated), ORANGE)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    lying = PIL.Image.new("RGB", (64, 48), "white")
-    lying.paste(ORANGE, (0, 0, 32, 48))  # left half
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6  # turn clockwise to see it upright
-    upright = open_image(saved(tmp_path, lying, "a.jpg", exif=exif, quality=95))
-    assert upright.size == (48, 64)
-    assert near(upright.crop((8, 4, 40, 24)), ORANGE)
-    assert near(upright.crop((8, 44, 40, 60)), (255, 255, 255))
+def tiff(
+    pixels: npt.NDArray[np.generic], bits: int, photometric: int, sample_format: int, *, extra: int | None = None
+) -> bytes:
+    """An uncompressed TIFF of 16 x 16 pixels, in kinds that Pillow does not write; 12 bits are packed."""
+    order = ">" if pixels.dtype.byteorder == ">" else "<"
+    samples = pixels.shape[2] if pixels.ndim == 3 else 1
+    content = pixels.tobytes()
+    if bits == 12:
+        pairs = pixels.reshape(-1, 2).astype(np.uint32)
+        content = b"".join(int(high << 12 | low).to_bytes(3) for high, low in pairs)
+    tags = {
+        256: 16,
+        257: 16,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 0,
+        277: samples,
+        278: 16,
+        279: len(content),
+        339: sample_format,
+    }
+    tags |= {} if extra is None else {338: extra}
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = [struct.pack(f"{order}HHLHH", tag, 3, 1, tags[tag], 0) for tag in sorted(tags)]
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HL", 42, 8)
+    return head + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4) + content
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_orientation_is_made_upright(tmp_path: Path, orientation: int) -> None:
-    picture = PIL.Image.linear_gradient("L").resize((64, 48)).convert("RGB")
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    file = saved(tmp_path, picture, "a.png", exif=exif)
-    assert open_image(file).tobytes() == PIL.ImageOps.exif_transpose(PIL.Image.open(file)).convert("RGB").tobytes()
+GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
+DEEP = GRADIENT.astype(np.uint16) * 257
+OPAQUE = np.full_like(GRADIENT, 255)
+IN_MODES = [
+    (PIL.Image.fromarray(GRADIENT).convert(mode), mode) for mode in ("L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
+]
 
 
-@pytest.mark.filterwarnings("ignore:Tag data larger")
-def test_odd_metadata_is_no_reason_to_refuse(tmp_path: Path) -> None:
-    exif = PIL.Image.Exif()
-    exif[0x0112] = 6
-    exif[0x010E] = "description"
-    content = bytearray(saved(tmp_path, PIL.Image.new("RGB", (64, 48), ORANGE), "a.jpg", exif=exif).read_bytes())
-    start = content.index(b"Exif\0\0") + 6
-    entry = content.index(b"\x01\x0e\x00\x02", start) if b"\x01\x0e\x00\x02" in content else None
-    assert entry is not None
-    content[entry + 2 : entry + 4] = b"\x00\x05"  # the description claims to be a fraction
-    (tmp_path / "odd.jpg").write_bytes(content)
-    assert open_image(tmp_path / "odd.jpg").size == (48, 64)
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[
+            pytest.param(stored(image, form), id=f"{mode} {form}")
+            for image, mode in IN_MODES
+            for form in ("PNG", "TIFF", "BMP")
+        ],
+        pytest.param(stored(PIL.Image.fromarray(DEEP), "PNG"), id="16-bit PNG"),
+        pytest.param(tiff(DEEP.astype("<u2"), 16, 1, 1), id="16 bits"),
+        pytest.param(tiff(DEEP.astype(">u2"), 16, 1, 1), id="16 bits, big-endian"),
+        pytest.param(tiff(65535 - DEEP, 16, 0, 1), id="16 bits, white is zero"),
+        pytest.param(tiff(DEEP >> 4, 12, 1, 1), id="12 bits"),
+        pytest.param(tiff(np.stack([DEEP] * 3, -1), 16, 2, 1), id="16-bit RGB"),
+        pytest.param(tiff(np.stack([GRADIENT, OPAQUE], -1), 8, 1, 1, extra=1), id="premultiplied grey"),
+        pytest.param(tiff(np.stack([GRADIENT] * 3 + [OPAQUE], -1), 8, 2, 1, extra=1), id="premultiplied RGB"),
+        pytest.param(tiff(np.stack([GRADIENT] * 3 + [0 * OPAQUE], -1), 8, 2, 1, extra=0), id="RGB and padding"),
+    ],
+)
+def test_a_full_gradient_stays_one(content: bytes) -> None:
+    opened = np.asarray(open_image(io.BytesIO(content)), dtype=int)
+    assert np.abs(opened - GRADIENT[..., np.newaxis]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [
+        (tiff((GRADIENT / 255).astype("<f4"), 32, 1, 3), "F"),
+        (tiff((GRADIENT / 255).astype(">f4"), 32, 1, 3), "F"),
+        (tiff(GRADIENT.astype("<u4") << 24, 32, 1, 1), "I"),
+        (tiff(GRADIENT.astype(">i4") << 23, 32, 1, 2), "I"),
+        (tiff(DEEP.astype("<i2"), 16, 1, 2), "I"),
+        (tiff(GRADIENT.astype("i1"), 8, 1, 2), "L"),
+    ],
+)
+def test_numbers_of_unknown_range_are_refused(content: bytes, mode: str) -> None:
+    with pytest.raises(PhotoError, match=f"numbers of mode {mode} have no known range"):
+        open_image(io.BytesIO(content))
+
+
+def test_large_photos_come_out_at_half_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in every mode, with transparency on white before pixels are mixed."""
+    clear = PIL.Image.effect_noise((301, 203), 90).convert("RGBA")
+    clear.putalpha(PIL.Image.effect_noise((301, 203), 90))
+    images = [clear, *[clear.convert(mode) for mode in ("RGB", "P", "L", "LA")]]
+    whole = [open_image(io.BytesIO(stored(image, "PNG"))) for image in images]
+    monkeypatch.setattr("search.pixels.HALVED_FROM", 60_000)
+    monkeypatch.setattr("search.pixels.BAND", 7_000)
+    for image, full in zip(images, whole, strict=True):
+        assert open_image(io.BytesIO(stored(image, "PNG"))).tobytes() == full.reduce(2).tobytes()
+    jpeg = open_image(io.BytesIO(stored(clear.convert("RGB"), "JPEG")))
+    assert jpeg.size == (151, 102)
+
+
+def test_a_photo_takes_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
+    """In a process of its own, since memory is measured at its highest."""
+    measure = (
+        "import io, resource, sys; from search.pixels import open_image\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); open_image(io.BytesIO(open(sys.argv[1], 'rb').read())); print(peak() - before)"
+    )
+    file = saved(tmp_path, PIL.Image.new("LA", (7100, 7100), (90, 128)), "a.png", compress_level=1)
+    done = subprocess.run([sys.executable, "-c", measure, file], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) * 1024 < 300_000_000  # of which 202 MB are the pixels; Pillow stores four bytes of each
+
+
+def test_files_that_would_take_too_much_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = PIL.Image.effect_noise((200, 200), 50).convert("RGB")
+    contents = {form: stored(photo, form) for form in ("PNG", "WEBP", "TIFF")}
+    contents["progressive"] = stored(photo, "JPEG", progressive=True)
+    contents["one strip"] = stored(photo, "TIFF", compression="tiff_lzw", strip_size=2**30)
+    monkeypatch.setattr("search.pixels.MAX_MEMORY", 5 * 200 * 200)
+    for name, content in contents.items():
+        if name == "PNG":
+            open_image(io.BytesIO(content))
+        else:
+            with pytest.raises(PhotoError, match="GB to decode"):
+                open_image(io.BytesIO(content))
 
 
 def test_one_pixel_high(tmp_path: Path) -> None:

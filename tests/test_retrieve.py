@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from search import Caption, Hit, Image, Options, Part, Searcher, Settings, Where
 from search.errors import CocoSearchError, PhotoError, QueryError
 from search.index import CollectionSpec, Index, Points, Vectors
+from search.pixels import open_image
 
 MakeSpec = Callable[..., CollectionSpec]
 PHOTOS = 12
@@ -208,3 +210,30 @@ def test_texts_and_pictures_with_the_model(call: Call, photo_set: Path, clip_fol
         alone = [searcher.encode([[Part(text=word)]])[0] for word in ("one", "two")]
         for found, expected in zip(searcher.encode([[Part(text="one")], [Part(text="two")]]), alone, strict=True):
             assert found == pytest.approx(np.asarray(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("decode", ["full", "scaled"])
+def test_a_stored_photo_finds_itself_with_one_photo_decoded_at_a_time(
+    decode: str, call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ingest_options(photo_set, clip_folder, ["--path", str(tmp_path / "index")])
+    assert call("ingest", *options, "--decode", decode, "--split", "test")[0] == 0
+    decoded: list[weakref.ref[PIL.Image.Image]] = []
+
+    def opened(source: Path, **options: int | None) -> PIL.Image.Image:
+        assert not any(each() for each in decoded)
+        image = open_image(source, **options)
+        decoded.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr("search.retrieve.open_image", opened)
+    with Searcher.open(Settings(index_path=tmp_path / "index")) as searcher:
+        stored = next(searcher.index.scan("coco_images", vectors=True))
+        assert stored.vectors is not None
+        files = [photo_set / "images" / each.file for each in stored.records if isinstance(each, Image)]
+        found = searcher.encode([[Part(image=file)] for file in [*files, photo_set / "absent.jpg"]])
+        assert isinstance(found.pop(), PhotoError)
+        np.testing.assert_allclose(
+            np.stack([each for each in found if isinstance(each, np.ndarray)]), stored.vectors, atol=1e-6
+        )
+        assert len(decoded) == len(files)
