@@ -22,6 +22,7 @@ from search.text import shown
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
+NO_FILE = "no such file"
 LINK_LEADS_OUT = "a link in the path leads out of the photo folder"
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 
@@ -77,7 +78,7 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
             turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             return as_rgb(image if turn is None else image.transpose(turn))
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise PhotoError(NO_FILE) from None
     except UnidentifiedImageError:
         raise PhotoError("not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF)") from None
     except Image.DecompressionBombError:
@@ -134,7 +135,7 @@ def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
             raise PhotoError(LINK_LEADS_OUT)
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise PhotoError(NO_FILE) from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise PhotoError(getattr(error, "strerror", None) or shown(str(error))) from error
     if not stat.S_ISREG(mode):
