@@ -27,7 +27,7 @@ from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
 from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, usable
-from search.pixels import LINK_LEADS_OUT, current_mark
+from search.pixels import LINK_LEADS_OUT, NO_FILE, current_mark
 from search.records import Caption, Image
 from search.tensors import PendingVectors
 from search.text import spell_path
@@ -118,8 +118,9 @@ def all_refused(folder: Path, reasons: Sequence[str]) -> str:
         LINK_LEADS_OUT: "give --follow-links if these links are to be followed",
         NO_VECTOR: "use another --dtype or --model",
     }
+    is_what = "is there" if why == NO_FILE else "can be used"
     return (
-        f"none of the {len(reasons):,} photos in {folder} can be used ({why}): "
+        f"none of the {len(reasons):,} photos {is_what} (looked in {folder}: {why}): "
         f"{way_out.get(counts[0][0], 'check --images')}"
     )
 
@@ -407,6 +408,7 @@ class _Writer:
         With `force` no vector stays.
         """
         current: set[int] = set()
+        updated = 0
         with self._summary.timed("look up"):
             for start in range(0, len(records), POINTS_PER_LOOK_UP):
                 some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
@@ -417,11 +419,12 @@ class _Writer:
                         self._replaced.add(stored.id)
                         continue
                     current.add(stored.id)
-                    if kept != stored:
+                    if kept.fields() != stored.fields():  # also another time of the same photo: it is read only once
                         changed.append(kept)
+                    updated += kept != stored
                 if changed:
                     self._index.set_payload(self._collection, changed)
-                self._tally.updated += len(changed)
+                self._tally.updated = updated
         self._tally.already_there = len(current) - self._tally.updated
         return current
 

@@ -32,6 +32,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
 SETTLED_NANOSECONDS = 2 * 10**9  # no file system's times of change are coarser
+NO_FILE = "no such file"
 LINK_LEADS_OUT = "a link in the path leads out of the photo folder"
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
@@ -105,7 +106,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise PhotoError(NO_FILE) from None
     except UnidentifiedImageError:
         raise PhotoError(
             "not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF), or one of a kind that cannot be read"
@@ -282,7 +283,7 @@ def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
             raise PhotoError(LINK_LEADS_OUT)
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise PhotoError("no such file") from None
+        raise PhotoError(NO_FILE) from None
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
         raise PhotoError(getattr(error, "strerror", None) or shown(str(error))) from error
     if not stat.S_ISREG(mode):

@@ -19,10 +19,13 @@ Wanted = Literal["images", "captions", "both"]
 
 @dataclass(frozen=True, slots=True)
 class PhotoMark:
-    """Which photo file was embedded: its size in bytes, its time of change in nanoseconds, a hash of its content."""
+    """Which photo file was embedded: its size in bytes, its time of change in nanoseconds, a hash of its content.
+
+    The time takes no part in comparisons: a copy of a file is the same photo.
+    """
 
     bytes: int
-    modified: int
+    modified: int = field(compare=False)
     blake2b: str
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -108,32 +109,14 @@ def change(*place: Any, to: Any = None) -> Callable[[Any], None]:
         (change("images"), r"images: Field required"),
         (change("dataset"), r"dataset: Field required"),
         (change("images", to=[]), r"images: .*at least 1 item"),
-        (change("images", 1, "split"), r"images\[1\]\.split: Field required"),
-        (change("images", 1, "split", to=""), r"images\[1\]\.split: "),
-        (change("images", 1, "cocoid", to="nine"), r"images\[1\]\.cocoid: .*integer"),
-        (change("images", 1, "cocoid", to=True), r"images\[1\]\.cocoid: .*integer"),
-        (change("images", 1, "cocoid", to=-9), r"images\[1\]\.cocoid: "),
-        (change("images", 1, "cocoid"), r"images\[1\]\.cocoid: missing, while other images have one"),
+        (change("images", to={}), r"images: .*list"),
         (change("images", 1, "cocoid", to=42), r"images\[1\]\.cocoid: 42 occurs twice"),
-        (
-            change("images", 1, "filename", to="../../etc/passwd"),
-            r"images\[1\]\.filename: .*leads out of the photo fol",
-        ),
-        (change("images", 1, "filename", to="/etc/passwd"), r"images\[1\]\.filename: .*leads out"),
-        (change("images", 1, "filename", to="a\\..\\b.jpg"), r"images\[1\]\.filename: .*leads out"),
-        (change("images", 1, "filename", to=""), r"images\[1\]\.filename: "),
-        (change("images", 1, "filepath", to=".."), r"images\[1\]\.filepath: .*leads out"),
-        (change("images", 0, "sentences", to=[]), r"images\[0\]\.sentences: "),
-        (
-            change("images", 0, "sentences", 1, "raw", to="  \n"),
-            r"images\[0\]\.sentences\[1\]\.raw: the caption is empty",
-        ),
-        (change("images", 0, "sentences", 1, "raw", to=5), r"images\[0\]\.sentences\[1\]\.raw: .*string"),
-        (change("images", 0, "sentences", 1, "sentid"), r"images\[0\]\.sentences\[1\]\.sentid: Field required"),
         (change("images", 1, "sentences", 0, "sentid", to=7), r"sentid of caption 2: 7 occurs twice"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, break_it: Callable[[Any], None], complaint: str) -> None:
+def test_what_is_wrong_with_the_whole_file_is_named(
+    tmp_path: Path, break_it: Callable[[Any], None], complaint: str
+) -> None:
     content = deepcopy(COCO)
     break_it(content)
     file = written(tmp_path, content)
@@ -141,6 +124,93 @@ def test_what_is_wrong_is_named(tmp_path: Path, break_it: Callable[[Any], None],
         read_annotations(file)
     assert str(refusal.value).startswith(str(file))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "image_id", "reason"),
+    [
+        (change("images", 1, "split"), 9, r"images\[1\]\.split: Field required"),
+        (change("images", 1, "split", to=""), 9, r"images\[1\]\.split: "),
+        (change("images", 1, "cocoid", to="nine"), None, r"images\[1\]\.cocoid: .*integer"),
+        (change("images", 1, "cocoid", to=True), None, r"images\[1\]\.cocoid: .*integer"),
+        (change("images", 1, "cocoid", to=-9), None, r"images\[1\]\.cocoid: "),
+        (change("images", 1, "cocoid"), 1, r"images\[1\]\.cocoid: missing, while other images have one"),
+        (change("images", 1, "filename", to="../../etc/passwd"), 9, r"images\[1\]\.filename: .*leads out of the photo"),
+        (change("images", 1, "filename", to="/etc/passwd"), 9, r"images\[1\]\.filename: .*leads out"),
+        (change("images", 1, "filename", to="a\\..\\b.jpg"), 9, r"images\[1\]\.filename: .*leads out"),
+        (change("images", 1, "filename", to=""), 9, r"images\[1\]\.filename: "),
+        (change("images", 1, "filename", to="a\0.jpg"), 9, r"images\[1\]\.filename: .*NUL"),
+        (change("images", 1, "filename", to="a\ud83d.jpg"), 9, r"images\[1\]\.filename: .*surrogate"),
+        (change("images", 1, "filename", to=None), 9, r"images\[1\]\.filename: "),
+        (change("images", 1, "filepath", to=".."), 9, r"images\[1\]\.filepath: .*leads out"),
+        (change("images", 1, to=7), None, r"images\[1\]: "),
+    ],
+)
+def test_a_broken_entry_is_listed_and_skipped(
+    tmp_path: Path, break_it: Callable[[Any], None], image_id: int | None, reason: str
+) -> None:
+    content = deepcopy(COCO)
+    break_it(content)
+    read = read_annotations(written(tmp_path, content))
+    assert [image.id for image in read.images] == [42]
+    assert [caption.id for caption in read.captions] == [7, 8]
+    [entry] = read.unusable
+    assert (entry.kind, entry.image_id, entry.order) == ("images", image_id, 1)
+    assert re.search(reason, entry.reason)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "caption_id", "reason"),
+    [
+        (change("raw", to="  \n"), 7, "the caption is empty"),
+        (change("raw", to=5), 7, "string"),
+        (change("raw", to="half \ud83d"), 7, "surrogate"),
+        (change("raw", to="a\0b"), 7, "NUL"),
+        (change("raw"), 7, "Field required"),
+        (change("sentid"), None, "Field required"),
+        (change("sentid", to=2**63), None, "less than"),
+    ],
+)
+def test_a_broken_caption_is_listed_and_skipped(
+    tmp_path: Path, break_it: Callable[[Any], None], caption_id: int | None, reason: str
+) -> None:
+    content = deepcopy(COCO)
+    break_it(content["images"][0]["sentences"][0])
+    read = read_annotations(written(tmp_path, content))
+    assert read.images[0].captions == ("A shoe.",)
+    assert [(caption.id, caption.position) for caption in read.captions] == [(8, 0), (9, 0)]
+    [caption] = read.unusable
+    assert (caption.kind, caption.image_id, caption.caption_id) == ("captions", 42, caption_id)
+    assert caption.reason.startswith("images[0].sentences[0]")
+    assert reason in caption.reason
+    assert read.skipped(["test"]) == read.skipped(["all"]) == [caption]
+    assert read.skipped(["train"]) == []
+
+
+@pytest.mark.parametrize("sentences", [[], None, "text", [{"raw": " ", "sentid": 7}]])
+def test_a_photo_without_captions_is_kept(tmp_path: Path, sentences: object) -> None:
+    content = deepcopy(COCO)
+    content["images"][0]["sentences"] = sentences
+    read = read_annotations(written(tmp_path, content))
+    assert [(image.id, image.captions) for image in read.images] == [(42, ()), (9, ("Food.",))]
+    assert len(read.unusable) == (sentences != [])
+
+
+def test_entries_keep_their_places_beside_broken_ones(tmp_path: Path) -> None:
+    entries = [{"filename": f"{n}.jpg", "imgid": n, "split": "test", "sentences": []} for n in range(6)]
+    entries[0]["split"] = entries[3]["filename"] = 5
+    content = b"\xef\xbb\xbf" + json.dumps({"dataset": "mine", "images": entries}).encode()
+    file = tmp_path / "bom.json"
+    file.write_bytes(content)
+    read = read_annotations(file)
+    assert [(image.id, image.order) for image in read.images] == [(n, n) for n in (1, 2, 4, 5)]
+    assert [(each.order, each.split) for each in read.unusable] == [(0, None), (3, "test")]
+    assert [each.order for each in read.skipped(["test"], limit=2)] == [0]
+    assert [each.order for each in read.skipped(["test"], limit=9)] == [0, 3]
+    for entry in entries:
+        entry["imgid"] = None
+    with pytest.raises(AnnotationError, match=r"none of its images can be used: images\[0\]"):
+        read_annotations(written(tmp_path, {"dataset": "mine", "images": entries}))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"text"', "null", "\x00\x01", "<html></html>"])

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import Call, ingest_options, write_photo_set
+from conftest import Call, ingest_options, one_line_error, write_photo_set
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.photos import PhotoReader, Recipe, WorkerDied
 from ingest.pipeline import part_of
-from search.errors import PhotoError, SettingsError
-from search.pixels import Preparation, open_photo
+from search.errors import IndexFailure, PhotoError, SettingsError
+from search.pixels import Preparation, current_mark, find_photo, open_photo, read_photo
 from search.records import Caption, Image, PhotoMark
 
 PREPARATION = Preparation(32, (32, 32), PIL.Image.Resampling.BICUBIC)
@@ -179,6 +181,135 @@ def test_any_input_is_embedded_or_recorded(call: Call, tmp_path: Path, clip_fold
         assert reason in listed[name], name
     assert f"_images: {len(reasons) - len(bad)} points" in out
     assert "_captions: 100 points" in out
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "x" * 300 + ".jpg",
+        "d/" * 2100 + "a.jpg",
+        "a.jpg/b.jpg",
+        "loop/b.jpg",
+        "a\0.jpg",
+        "\ud83d.jpg",
+        ".",
+        "../a.jpg",
+        "/a",
+    ],
+    ids=["name", "path", "file as folder", "loop", "NUL", "surrogate", "folder", "above", "absolute"],
+)
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_paths_that_lead_to_no_photo(tmp_path: Path, file: str, follow_links: bool) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(PhotoError) as refusal:
+        read_photo(tmp_path, file, follow_links=follow_links)
+    str(refusal.value).encode()
+    assert "\n" not in str(refusal.value)
+    assert current_mark(tmp_path, file, PhotoMark(0, 0, ""), follow_links=follow_links) is None
+
+
+def test_a_locked_folder_is_a_failure_of_its_photos(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # root may enter any folder, so the refusal is made up
+    stat = os.stat
+
+    def refuse(path: object, *args: object, **options: object) -> os.stat_result:
+        if "locked" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(PhotoError, match="Permission denied"):
+        find_photo(folder, "locked/a.jpg")
+    assert current_mark(folder, "locked/a.jpg", PhotoMark(1, 1, "")) is None
+
+
+def test_broken_names_and_captions_anywhere_are_listed(
+    call: Call, tmp_path: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    options = ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")])
+    annotations = photos / "dataset_coco.json"
+    content = json.loads(annotations.read_text())
+    for place, name in ((0, "x" * 300 + ".jpg"), (6, "a.jpg/b.jpg"), (8, "\ud83d.jpg")):
+        odd = {"filename": name, "cocoid": 900 + place, "imgid": 900, "split": "test"}
+        odd["sentences"] = [{"raw": f"odd {place}", "sentid": 9000 + place}]
+        content["images"].insert(place, odd)
+    content["images"][1]["sentences"][0]["raw"] = " "
+    content["images"][2]["sentences"] = [{"raw": "\ud83d", "sentid": 9999}]
+    annotations.write_text(json.dumps(content))
+    Path("failures.jsonl").write_text(json.dumps({"file": "old.jpg", "image_id": 1, "stage": "open", "reason": "x"}))
+
+    code, out, _ = call("ingest", *options)
+
+    assert code == 3
+    assert "3 photos and 2 captions could not be read" in out
+    listed = list(map(json.loads, Path("failures.jsonl").read_text().splitlines()))
+    assert sorted((entry["image_id"], entry["stage"], entry.get("caption_id")) for entry in listed) == [
+        (100, "annotations", 0), (101, "annotations", 9999), (900, "open", None), (906, "open", None),
+        (908, "annotations", None),
+    ]  # fmt: skip
+    assert "_images: 6 points" in out
+    assert "_captions: 26 points" in out
+    assert call("eval", "run", "--split", "val", *options[-2:])[0] == 0
+
+    content["images"] = [entry for entry in content["images"] if entry["cocoid"] < 900]
+    content["images"][0]["sentences"][0]["raw"] = "mended"
+    content["images"][1]["sentences"][0]["raw"] = "mended too"
+    annotations.write_text(json.dumps(content))
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"file": "a", "text": "not a list of failures"}\n')
+    assert call("ingest", *options, "--failures", mine)[0] == 0
+    assert mine.exists()
+    assert call("ingest", *options)[0] == 0
+    assert not Path("failures.jsonl").exists()
+
+    min((photos / "images/val2014").iterdir()).unlink()
+    monkeypatch.setattr("search.index.edge.EdgeIndex.count", raise_it(IndexFailure("lost")))
+    assert call("ingest", *options, "--force")[0] == 1
+    assert "no such file" in Path("failures.jsonl").read_text()
+    monkeypatch.setattr("search.index.edge.EdgeIndex.count", raise_it(KeyboardInterrupt()))
+    assert call("ingest", *options, "--force", "--failures", mine)[0] == 130
+    assert mine.read_text().startswith('{"file": "a"')
+    assert "no such file" in (tmp_path / "mine.jsonl.failures.jsonl").read_text()
+
+
+def raise_it(error: BaseException) -> Callable[..., None]:
+    def method(*_: object, **__: object) -> None:
+        raise error
+
+    return method
+
+
+def test_links_out_of_the_folder_are_followed_on_request(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    (photos / "images/val2014").rename(tmp_path / "elsewhere")
+    (photos / "images/val2014").symlink_to(tmp_path / "elsewhere")
+    place = ["--path", str(tmp_path / "index")]
+    options = ingest_options(photos, clip_folder, place)
+    error = one_line_error(call("ingest", *options))
+    assert "none of the 6 photos" in error
+    assert "--follow-links" in error
+    assert not (tmp_path / "index").exists()
+    code, out, _ = call("ingest", *options, "--follow-links")
+    assert (code, "_images: 6 points (6 embedded now" in out) == (0, True)
+    assert "_images: 6 points (0 embedded now, 6 were there already)" in call("ingest", *options)[1]
+    assert call("search", "image", 100, "--html", tmp_path / "sheet.html", *place)[0] == 0
+    assert "--follow-links" in one_line_error(call("ingest", *options, "--no-follow-links"))
+
+
+def test_a_run_whose_every_photo_is_refused_embeds_no_caption(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=6)
+    for file in (photos / "images/val2014").iterdir():
+        file.write_text("version https://git-lfs.github.com/spec/v1")
+    place = ["--path", str(tmp_path / "index")]
+    error = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place)))
+    assert "none of the 6 photos can be used" in error
+    assert "not a picture" in error
+    assert "check --images" in error
+    assert len(Path("failures.jsonl").read_text().splitlines()) == 6
+    assert '"points": 0' in call("ingest", "status", "--json", *place)[1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
