@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from search.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,6 +75,10 @@ def batch(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    public_url: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a reverse proxy before it, such as https://photos.example.org; may be repeated"),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: remembered)")] = None,
     path: PathOption = None,
     url: UrlOption = None,
@@ -81,7 +90,16 @@ def serve(
     from search.web.serve import serve
 
     try:
-        serve(load_settings(path, url), dataset, host=host, port=port, model=model, images=images, device=device)
+        serve(
+            load_settings(path, url),
+            dataset,
+            host=host,
+            port=port,
+            public_urls=public_url or (),
+            model=model,
+            images=images,
+            device=device,
+        )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
 

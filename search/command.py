@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.errors import CocoSearchError, CollectionMissing
+from search.interrupt import INTERRUPTED, raise_on_interrupt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +39,7 @@ class Exit(IntEnum):
     DONE = 0
     ERROR = 1
     PARTLY = 3  # finished, but some inputs failed
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED
 
 
 def application(help_text: str) -> typer.Typer:
@@ -46,9 +47,12 @@ def application(help_text: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Runs a command line; our errors become one line on stderr and exit code 1."""
+    """Run a command line; our errors become one line on stderr and exit code 1, Ctrl-C exit code 130."""
     try:
+        raise_on_interrupt()
         app(prog_name=name)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         print(f"error: {error}", file=sys.stderr)
         sys.exit(Exit.ERROR)

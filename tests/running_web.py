@@ -21,6 +21,7 @@ from search.records import Caption
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
 PHOTOS = 60
+LARGE_ID = 2**53 + 1  # JavaScript would round it; the id of the last photo
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
 
 
 def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
-    """An index of the photo set, one of whose captions tries to be a script."""
+    """Return an index of the photo set; one of its captions tries to be a script, and the last photo has `LARGE_ID`."""
     from ingest.__main__ import run
 
     annotations = json.loads((photo_set / "dataset_coco.json").read_text())
     annotations["images"][1]["sentences"][0]["raw"] = HOSTILE
+    annotations["images"][-1]["cocoid"] = LARGE_ID
     (photo_set / "dataset_coco.json").write_text(json.dumps(annotations))
     run(photo_set / "dataset_coco.json", photo_set / "images", model=str(model), path=folder / "index")
     return folder / "index"
