@@ -16,6 +16,7 @@ import typer
 from search import command, show
 from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption
 from search.flags import Asking, Mixing, expanded, image_part, text_part
+from search.interrupt import ending_on_interrupt
 from search.records import Hit
 from search.settings import load_settings
 
@@ -87,7 +88,8 @@ def serve(
     device: DeviceOption = "auto",
 ) -> None:
     """Search in a browser: a web page and its JSON API."""
-    from search.web.serve import serve
+    with ending_on_interrupt():
+        from search.web.serve import serve
 
     try:
         serve(

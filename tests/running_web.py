@@ -21,6 +21,7 @@ from search.records import Caption
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
 PHOTOS = 60
+PUBLIC = "https://photos.example.org"  # the address that proxies in docs/web.md have
 LARGE_ID = 2**53 + 1  # JavaScript would round it; the id of the last photo
 
 
@@ -48,7 +49,8 @@ class Web:
 @contextmanager
 def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """(address, process) of a server on a free port; it is stopped at the end, if it still runs."""
-    command = [sys.executable, "-m", "search", "serve", "--path", str(index), "--port", "0", *options]
+    where = ["--path", str(index), "--port", "0", "--public-url", PUBLIC]
+    command = [sys.executable, "-m", "search", "serve", *where, *options]
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         try:
