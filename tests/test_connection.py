@@ -35,7 +35,7 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The port of a server in a thread."""
-    config = uvicorn.Config(echo, http=timed_protocol(LIMITS), log_level="error", lifespan="off", ws="none")
+    config = uvicorn.Config(echo, http=timed_protocol(LIMITS), log_level="error", lifespan="off", timeout_keep_alive=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -443,6 +443,31 @@ def test_the_index_is_for_those_who_have_the_token(web: Web, client: httpx.Clien
     assert "cannot answer 'drop'" in client.post("/internal/index", json=drop, headers=good).json()["message"]
 
 
+def test_head_is_get_without_the_body(client: httpx.Client) -> None:
+    paths = ["/", "/page.js", "/healthz", "/metrics", "/pictures/101", "/api/images/101", "/api/collections"]
+    for path in [*paths, "/api/examples", "/openapi.json", "/pictures/7", "/nothing", "/api/search"]:
+        get, head = client.get(path), client.head(path)
+        assert head.status_code == get.status_code, path
+        assert head.content == b""
+        changing = {"date", "content-length"} if path == "/metrics" else {"date"}
+        same = [{name: value for name, value in each.headers.items() if name not in changing} for each in (get, head)]
+        assert same[0] == same[1]
+        assert "content-length" in head.headers
+    tag = client.head("/pictures/104").headers["etag"]
+    assert client.head("/pictures/104", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_content_types_are_case_insensitive(web: Web, client: httpx.Client) -> None:
+    question = b'{"parts": [{"text": "a"}]}'
+    for kind in ("Application/JSON; charset=utf-8", "APPLICATION/JSON"):
+        assert client.post("/api/search", content=question, headers={"Content-Type": kind}).status_code == 200
+    for kind in ("IMAGE/JPEG", "Image/Unknown"):
+        answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
+        assert answer.status_code == 200
+    asked = client.get("/metrics", headers={"Accept": "Application/OpenMetrics-Text; version=1.0.0"})
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+
+
 def test_a_client_that_goes_away_does_no_harm(web: Web, client: httpx.Client) -> None:
     address = urlsplit(web.address)
     for sent in (
