@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from search.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import os
 import shlex
 import time

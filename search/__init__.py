@@ -12,28 +12,39 @@ with Searcher.open() as searcher:
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
-from search.records import Caption, Hit, Image
-from search.settings import Settings
+TYPE_CHECKING = False  # importing typing would take longer than all the rest of this file
 
 if TYPE_CHECKING:
     from search.index import Where
     from search.query import Options, Part
+    from search.records import Caption, Hit, Image
     from search.retrieve import Searcher
+    from search.settings import Settings
 
 __all__ = ["Caption", "Hit", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
 
-# Importing any module of this package runs this file, so what is heavy waits for its first use.
-_HEAVY = {
+# Importing any module of this package runs this file, so names are imported at their first use.
+_HOMES = {
+    "Caption": "search.records",
+    "Hit": "search.records",
+    "Image": "search.records",
     "Options": "search.query",
     "Part": "search.query",
     "Searcher": "search.retrieve",
+    "Settings": "search.settings",
     "Where": "search.index",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HEAVY:
-        return getattr(importlib.import_module(_HEAVY[name]), name)
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def main() -> None:
+    """Run the command line, as the console script `coco-search`."""
+    from search.interrupt import run_command
+
+    run_command("search.__main__")

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from search.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import io
 import sys
 from contextlib import ExitStack
@@ -14,6 +19,7 @@ from search import command, show
 from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption
 from search.errors import SettingsError
 from search.flags import Asking, Mixing, expanded, image_part, text_part
+from search.interrupt import ending_on_interrupt
 from search.records import Hit
 from search.settings import load_settings
 from search.text import shown
@@ -74,6 +80,10 @@ def batch(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    public_url: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a reverse proxy before it, such as https://photos.example.org; may be repeated"),
+    ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: remembered)")] = None,
     path: PathOption = None,
     url: UrlOption = None,
@@ -82,10 +92,20 @@ def serve(
     device: DeviceOption = "auto",
 ) -> None:
     """Search in a browser: a web page and its JSON API."""
-    from search.web.serve import serve
+    with ending_on_interrupt():
+        from search.web.serve import serve
 
     try:
-        serve(load_settings(path, url), dataset, host=host, port=port, model=model, images=images, device=device)
+        serve(
+            load_settings(path, url),
+            dataset,
+            host=host,
+            port=port,
+            public_urls=public_url or (),
+            model=model,
+            images=images,
+            device=device,
+        )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
 

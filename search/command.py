@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from search.errors import CocoSearchError, CollectionMissing
+from search.interrupt import INTERRUPTED, raise_on_interrupt
 from search.text import holds_unicode, to_json
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Exit(IntEnum):
     DONE = 0
     ERROR = 1
     PARTLY = 3  # finished, but some inputs failed
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED
 
 
 def application(help_text: str) -> typer.Typer:
@@ -48,7 +49,7 @@ def application(help_text: str) -> typer.Typer:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; errors of this project become one line on stderr and exit code 1.
+    """Run a command line; errors of this project become one line on stderr and exit code 1, Ctrl-C exit code 130.
 
     What the encoding of stdout or stderr cannot hold is written as `\\u2026`.
     """
@@ -56,7 +57,10 @@ def run(app: typer.Typer, name: str) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
+        raise_on_interrupt()
         app(prog_name=name)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         _fail(str(error))
     except UnicodeEncodeError as error:  # a library that takes text was given a path of other bytes

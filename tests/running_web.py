@@ -21,6 +21,8 @@ from search.records import Caption
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
 PHOTOS = 60
+PUBLIC = "https://photos.example.org"  # the address that proxies in docs/web.md have
+LARGE_ID = 2**53 + 1  # JavaScript would round it; the id of the last photo
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Web:
 @contextmanager
 def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """(address, process) of a server on a free port; it is stopped at the end, if it still runs."""
-    command = [sys.executable, "-m", "search", "serve", "--path", str(index), "--port", "0", *options]
+    where = ["--path", str(index), "--port", "0", "--public-url", PUBLIC]
+    command = [sys.executable, "-m", "search", "serve", *where, *options]
     with tempfile.TemporaryFile() as said, subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         try:
@@ -68,11 +71,12 @@ def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
 
 
 def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
-    """An index of the photo set, one of whose captions tries to be a script."""
+    """Return an index of the photo set; one of its captions tries to be a script, and the last photo has `LARGE_ID`."""
     from ingest.__main__ import run
 
     annotations = json.loads((photo_set / "dataset_coco.json").read_text())
     annotations["images"][1]["sentences"][0]["raw"] = HOSTILE
+    annotations["images"][-1]["cocoid"] = LARGE_ID
     (photo_set / "dataset_coco.json").write_text(json.dumps(annotations))
     run(photo_set / "dataset_coco.json", photo_set / "images", model=str(model), path=folder / "index")
     return folder / "index"

@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import struct
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -176,8 +177,43 @@ def wait_for_other_requests(address: str) -> None:
     connection.close()
 
 
-def test_ctrl_c_ends_it(index: Path) -> None:
-    with serving(index) as (_, process):
+def leave(address: str, sent: bytes, *, reset: bool, wait: float = 0.0) -> None:
+    """Send something and close the connection after `wait` seconds, without reading an answer."""
+    to = urlsplit(address)
+    with socket.create_connection((to.hostname or "", to.port or 0)) as connection:
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(sent)
+        threading.Event().wait(wait)
+
+
+def post(path: str, kind: str, body: bytes, length: int | None = None, **headers: str) -> bytes:
+    lines = {"Host": "localhost", "Content-Type": kind, "Content-Length": str(length or len(body)), **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def test_clients_that_leave_and_ctrl_c_leave_no_trace(index: Path) -> None:
+    with serving(index) as (address, process):
+        token = json.loads((index / ".serve.json").read_text())["token"]
+        scan = {"method": "scan", "collection": "coco_captions", "arguments": {"vectors": True, "where": None}}
+        known = {"Authorization": f"Bearer {token}"}
+        for sent in (
+            b"GET / HT",
+            b"GET /pictures/101 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"no HTTP at all\r\n\r\n",
+            post("/api/pictures", "image/jpeg", bytes(100_000), length=200_000),
+            post("/api/pictures", "image/jpeg", bytes(100_000), length=200_000_000),
+            post("/api/search", "application/json", b'{"parts": [', length=100),
+            post("/api/search", "application/json", b'{"parts": [{"text": "a"}]}'),
+            post("/internal/index", "application/json", json.dumps(scan).encode(), **known),
+            post("/internal/index", "application/json", b"{", length=10, **known),
+        ):
+            for reset in (False, True):
+                for wait in (0, 0.01):
+                    leave(address, sent, reset=reset, wait=wait)
+        wait_for_other_requests(address)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
         assert process.stderr is not None

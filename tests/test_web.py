@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 import PIL.Image
 import pytest
-from running_web import HOSTILE, PHOTOS, Web
+from running_web import HOSTILE, LARGE_ID, PHOTOS, Web
 
 from search.index import Vectors
 
@@ -39,7 +39,7 @@ def ask(client: httpx.Client, *parts: dict[str, Any], **wishes: Any) -> dict[str
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
-    return [result["id"] for result in answer["results"]]
+    return [int(result["id"]) for result in answer["results"]]
 
 
 def error_of(answer: httpx.Response, status: int) -> str:
@@ -73,10 +73,10 @@ def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None
     assert answer["more"] is True
     first = answer["results"][0]
     assert first["rank"] == 1
-    assert first["score"] == pytest.approx(float(web.images[first["id"]] @ vector), abs=1e-5)
-    own = [web.captions[(first["id"] - 100) * 10 + place] for place in range(5)]
+    assert first["score"] == pytest.approx(float(web.images[int(first["id"])] @ vector), abs=1e-5)
+    own = [web.captions[(int(first["id"]) - 100) * 10 + place] for place in range(5)]
     assert first["captions"] == [caption.text for caption, _ in own]
-    texts = [nearest_caption(web, result["image_id"], vector) for result in answer["results"]]
+    texts = [nearest_caption(web, int(result["image_id"]), vector) for result in answer["results"]]
     assert [result["text"] for result in answer["results"]] == texts
     assert texts != [result["captions"][0] for result in answer["results"]]
 
@@ -98,7 +98,7 @@ def test_a_picture_that_is_handed_in(web: Web, client: httpx.Client) -> None:
     first, again = (client.post("/api/pictures", content=picture(105, web), headers=JPEG).json() for _ in range(2))
     assert first == again
     best = ask(client, {"picture": first["picture"]}, k=3)["results"][0]
-    assert best["id"] == 105
+    assert best["id"] == "105"
     assert best["score"] == pytest.approx(1, abs=1e-4)
     vector = unit(web.images[105] - web.images[106])
     answer = ask(client, {"picture": first["picture"]}, {"image_id": 106, "weight": -1}, k=5)
@@ -114,9 +114,23 @@ def test_captions_are_found_one_by_one_or_by_photo(web: Web, client: httpx.Clien
     assert answer["results"][0]["text"] == web.captions[ranked[0]][0].text
     photos = [web.captions[caption_id][0].image_id for caption_id in ranked]
     grouped = ask(client, {"image_id": 130}, to="captions", k=10, group=True)["results"]
-    assert [result["image_id"] for result in grouped] == list(dict.fromkeys(photos))[:10]
-    same = [caption_id for caption_id in ranked if web.captions[caption_id][0].image_id == grouped[0]["image_id"]]
-    assert [grouped[0]["id"], *grouped[0]["also"]] == same
+    assert [int(result["image_id"]) for result in grouped] == list(dict.fromkeys(photos))[:10]
+    same = [caption_id for caption_id in ranked if web.captions[caption_id][0].image_id == photos[0]]
+    assert [grouped[0]["id"], *grouped[0]["also"]] == [str(each) for each in same]
+
+
+def test_ids_are_strings_that_javascript_cannot_round(web: Web, client: httpx.Client) -> None:
+    nearest = web.nearest_images(web.images[LARGE_ID], without=(LARGE_ID,))[:5]
+    for given in (LARGE_ID, str(LARGE_ID), f"0{LARGE_ID}"):
+        assert ids(ask(client, {"image_id": given}, k=5)) == nearest
+    assert str(LARGE_ID) in [result["image_id"] for result in ask(client, {"text": "noise"}, k=PHOTOS)["results"]]
+    record = client.get(f"/api/images/{LARGE_ID}").json()
+    assert record["id"] == str(LARGE_ID)
+    assert client.get(record["picture"]).headers["content-type"] == "image/jpeg"
+    caption = ask(client, {"image_id": LARGE_ID}, to="captions", k=1)["results"][0]
+    assert ask(client, {"caption_id": caption["id"]}, k=5) == ask(client, {"caption_id": int(caption["id"])}, k=5)
+    most = {"parts": [{"image_id": str(2**63 - 1)}]}
+    assert f"no image {2**63 - 1} is stored" in error_of(client.post("/api/search", json=most), 404)
 
 
 def test_pages_continue_each_other(client: httpx.Client) -> None:
@@ -173,8 +187,11 @@ def test_fifty_clients_at_once_get_what_each_gets_alone(web: Web, client: httpx.
         ({"parts": [{"text": "a", "weight": float("nan")}]}, "weight"),
         ({"parts": [{"text": "a", "weight": 0}]}, "cancel"),
         ({"parts": [{"text": "a"}, {"text": "a", "weight": -1}]}, "cancel"),
-        ({"parts": [{"image_id": -1}]}, "image_id"),
-        ({"parts": [{"image_id": 2**64}]}, "image_id"),
+        *(
+            ({"parts": [{kind: odd}]}, kind)
+            for kind in ("image_id", "caption_id")
+            for odd in (-1, 2**63, 1.0, True, "", "-1", "1.0", " 1", "1_0", "\u0661", str(2**63), "9" * 30, [1])
+        ),
         ({"parts": [{"picture": "../../etc/passwd"}]}, "picture"),
         ({"parts": [{"text": "a"}], "k": 201}, "k"),
         ({"parts": [{"text": "a"}], "k": 0}, "k"),
@@ -313,7 +330,8 @@ def test_what_is_not_there(web: Web, client: httpx.Client) -> None:
     assert "no caption 99999" in error_of(client.post("/api/search", json={"parts": [{"caption_id": 99999}]}), 404)
     for path in ("/pictures/passwd", "/pictures/-1", f"/pictures/{2**70}", "/api/images/%00"):
         error_of(client.get(path), 422)
-    error_of(client.delete("/api/images/101"), 405)
+    for method in ("DELETE", "PUT", "OPTIONS", "PATCH"):
+        error_of(client.request(method, "/api/images/101"), 405)
     error_of(client.post("/healthz"), 405)
     photo = web.photos / "images/val2014/COCO_val2014_000000000108.jpg"
     photo.unlink()
@@ -423,6 +441,31 @@ def test_the_index_is_for_those_who_have_the_token(web: Web, client: httpx.Clien
     assert client.post("/internal/index", json=call, headers=good).json() == {"part": ["coco_captions", "coco_images"]}
     drop = {"method": "drop", "collection": "coco_images", "arguments": {}}
     assert "cannot answer 'drop'" in client.post("/internal/index", json=drop, headers=good).json()["message"]
+
+
+def test_head_is_get_without_the_body(client: httpx.Client) -> None:
+    paths = ["/", "/page.js", "/healthz", "/metrics", "/pictures/101", "/api/images/101", "/api/collections"]
+    for path in [*paths, "/api/examples", "/openapi.json", "/pictures/7", "/nothing", "/api/search"]:
+        get, head = client.get(path), client.head(path)
+        assert head.status_code == get.status_code, path
+        assert head.content == b""
+        changing = {"date", "content-length"} if path == "/metrics" else {"date"}
+        same = [{name: value for name, value in each.headers.items() if name not in changing} for each in (get, head)]
+        assert same[0] == same[1]
+        assert "content-length" in head.headers
+    tag = client.head("/pictures/104").headers["etag"]
+    assert client.head("/pictures/104", headers={"If-None-Match": tag}).status_code == 304
+
+
+def test_content_types_are_case_insensitive(web: Web, client: httpx.Client) -> None:
+    question = b'{"parts": [{"text": "a"}]}'
+    for kind in ("Application/JSON; charset=utf-8", "APPLICATION/JSON"):
+        assert client.post("/api/search", content=question, headers={"Content-Type": kind}).status_code == 200
+    for kind in ("IMAGE/JPEG", "Image/Unknown"):
+        answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
+        assert answer.status_code == 200
+    asked = client.get("/metrics", headers={"Accept": "Application/OpenMetrics-Text; version=1.0.0"})
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
 
 
 def test_a_client_that_goes_away_does_no_harm(web: Web, client: httpx.Client) -> None:

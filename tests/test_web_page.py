@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from running_web import HOSTILE, Web
+from running_web import HOSTILE, LARGE_ID, Web
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -97,6 +97,23 @@ def test_a_click_searches_from_a_photo(page: Page, web: Web) -> None:
     assert shown(page) == web.nearest_images(web.images[chosen], without=(chosen,))[:36]
     assert address(page) == {"image": [str(chosen)]}
     expect(page.locator("#text")).to_have_value("")
+
+
+def test_a_large_id_is_not_rounded(page: Page, web: Web) -> None:
+    search_for(page, "noise")
+    page.locator("#more").click()
+    expect(page.locator("#results li")).to_have_count(60)
+    page.locator("#results .photo").nth(shown(page).index(LARGE_ID)).click()
+    nearest = web.nearest_images(web.images[LARGE_ID], without=(LARGE_ID,))[:36]
+    for _ in ("at once", "after a reload"):
+        expect(page.locator("#chips .what")).to_have_text(f"image {LARGE_ID}")
+        expect(page.locator("#results[aria-busy=false] li")).to_have_count(36)
+        assert shown(page) == nearest
+        assert address(page) == {"image": [str(LARGE_ID)]}
+        assert page.locator("#chips img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+        page.reload()
+    page.goto(f"/?image={2**63}")
+    expect(page.locator("#error")).to_contain_text("image_id")
 
 
 def test_parts_are_added_weighed_turned_and_removed(page: Page) -> None:

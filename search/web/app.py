@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version as package_version
 from importlib.resources import files
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, HTTPException, Path, Query, Request, Response
+from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, ServerError
-from search.index import MAX_ID
 from search.index.running import HELLO, Running
 from search.records import Kind
 from search.text import shown
 from search.web.gallery import Gallery, NotHere, version
 from search.web.index_calls import index_calls
 from search.web.metrics import Measured, Metrics
+from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
-from search.web.schemas import Answer, Collections, Examples, Failure, Health, ImageRecord, PictureToken, Question
+from search.web.schemas import Answer, Collections, Examples, Failure, Health, Id, ImageRecord, PictureToken, Question
 
 PAGE = {  # what the page is made of, by path
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -38,19 +40,24 @@ PAGE = {  # what the page is made of, by path
 }
 PICTURES = "/api/pictures"
 KINDS: tuple[Kind, ...] = ("images", "captions")
+CLIENT_LEFT = 499  # as in nginx: the client closed the connection before it had an answer
 FOR_GOOD = "public, max-age=31536000, immutable"
-
-ImageId = Annotated[int, Path(ge=0, lt=MAX_ID)]
 
 
 def create_app(
-    gallery: Gallery, *, host: str, running: Running | None = None, metrics: Metrics | None = None
+    gallery: Gallery,
+    *,
+    host: str,
+    public: Sequence[PublicUrl] = (),
+    running: Running | None = None,
+    metrics: Metrics | None = None,
 ) -> ASGIApp:
     """The application.
 
     Args:
         gallery: what is shown; already warm.
         host: the name or address that the server is bound to.
+        public: the addresses at which reverse proxies show it.
         running: what other commands were told about this server, where they may read the index through it.
         metrics: what the gallery's index and encoder are measured with, where they are.
     """
@@ -60,6 +67,7 @@ def create_app(
         version=package_version("coco-search"),
         docs_url=None,  # they would be fetched from another site
         redoc_url=None,
+        servers=[{"url": str(url)} for url in public] or None,
         responses={code: {"model": Failure} for code in (403, 413, 422, 500, 503)},
     )
     _add_failures(app)
@@ -71,8 +79,28 @@ def create_app(
         app.include_router(index_calls(gallery.index, running))
     # Around everything, so that answers to failures are protected, and refused requests counted.
     limits = {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})}
-    protected = Protection(app, host, limits, running.headers["Authorization"] if running else "")
-    return Measured(protected, metrics, {route.path for route in app.routes if isinstance(route, Route)}, PICTURES)
+    token = running.headers["Authorization"] if running else ""
+    protected = Protection(app, host, limits, token, {url.origin for url in public})
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    return Measured(HeadAsGet(protected), metrics, paths, PICTURES)
+
+
+class HeadAsGet:
+    """ASGI middleware: answers HEAD as GET is answered, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        scope["method"] = "GET"  # in place: the routes are noted in the scope, for the metrics
+        await self._app(scope, receive, send_without_body)
 
 
 def _add_api(app: FastAPI, gallery: Gallery) -> None:
@@ -82,7 +110,7 @@ def _add_api(app: FastAPI, gallery: Gallery) -> None:
         return gallery.answer(question)
 
     @app.get("/api/images/{image_id}", responses=_may_be(404))
-    def image(image_id: ImageId) -> ImageRecord:
+    def image(image_id: Id) -> ImageRecord:
         """One stored image."""
         return gallery.image(image_id)
 
@@ -108,7 +136,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
     @app.post(PICTURES, responses=_may_be(415), openapi_extra={"requestBody": body})
     async def hand_in(request: Request) -> PictureToken:
         """Takes a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
-        if not request.headers.get("content-type", "").startswith("image/"):
+        if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise HTTPException(415, "send the picture itself as the body, with its Content-Type, such as image/jpeg")
         content = bytearray()
         async for chunk in request.stream():  # Protection ends it where it is too long
@@ -119,7 +147,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
 
     @app.get("/pictures/{image_id}", response_class=Response, responses={**_may_be(404), 200: jpeg, 304: {}})
     def picture(
-        image_id: ImageId,
+        image_id: Id,
         size: Annotated[Literal["360", "720", "1600"] | None, Query(description="Pixels of the longer side")] = None,
         v: Annotated[str, Query(max_length=20, description="As given with a result: may be kept for good")] = "",
         if_none_match: Annotated[str, Header()] = "",
@@ -144,7 +172,7 @@ def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:
 
     @app.get("/metrics", include_in_schema=False)
     def tell(accept: Annotated[str, Header()] = "") -> Response:
-        content, kind = metrics.exposition(accept)
+        content, kind = metrics.exposition(accept.lower())
         return Response(content, headers={"Content-Type": kind})
 
 
@@ -182,6 +210,10 @@ def _add_failures(app: FastAPI) -> None:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"] if step != "body") or "the request"
         return _failure(422, f"{place}: {first['msg'].removeprefix('Value error, ')}")
+
+    @app.exception_handler(ClientDisconnect)
+    def left(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_LEFT)  # for the metrics: there is no one to read it
 
     @app.exception_handler(500)
     def unexpected(_: Request, error: Exception) -> JSONResponse:

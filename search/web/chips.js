@@ -26,7 +26,7 @@ function chip(part, number, parts, picture, change) {
   item.classList.toggle("minus", part.weight < 0);
 
   const shown = item.querySelector("img");
-  const address = part.image !== undefined ? `/pictures/${part.image}?size=360` : picture(part.picture);
+  const address = part.image !== undefined ? `pictures/${part.image}?size=360` : picture(part.picture);
   if (address) shown.src = address;
   else shown.remove();
   item.querySelector(".what").textContent = name;

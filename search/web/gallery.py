@@ -94,7 +94,7 @@ class Gallery:
         """The record of a stored image. Raises NotHere."""
         record = self._stored(image_id)
         return ImageRecord(
-            id=record.id,
+            id=str(record.id),
             split=record.split,
             file=record.file,
             url=record.url,
@@ -190,13 +190,13 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
         rank=rank,
         score=round(hit.score, 6),
         kind="caption" if isinstance(record, Caption) else "image",
-        id=hit.id,
-        image_id=hit.image_id,
+        id=str(hit.id),
+        image_id=str(hit.image_id),
         split=record.split,
         text=text,
         captions=captions or [text],
         picture=_picture(image) if image else f"/pictures/{hit.image_id}?v=0",
-        also=[other.id for other in hit.also],
+        also=[str(other.id) for other in hit.also],
     )
 
 

@@ -158,6 +158,7 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"] if scope["method"] in METHODS else OTHER
         status = 500  # where no answer begins
 
         async def send_seen(message: Message) -> None:
@@ -170,12 +171,11 @@ class Measured:
         try:
             await self._app(scope, receive, send_seen)
         finally:
-            self._count(scope, status, time.perf_counter() - began)
+            self._count(scope, method, status, time.perf_counter() - began)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+    def _count(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         path = scope["path"] if scope["path"] in self._paths else OTHER
         route = str(getattr(scope.get("route"), "path", path))
-        method = scope["method"] if scope["method"] in METHODS else OTHER
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)
         if route == self._pictures and method == "POST" and status >= 400:

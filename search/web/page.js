@@ -284,7 +284,7 @@ window.addEventListener("popstate", (event) => {
 // ---- the beginning
 
 async function welcome() {
-  const [about, examples] = await Promise.all([ask("/api/collections"), ask("/api/examples")]);
+  const [about, examples] = await Promise.all([ask("api/collections"), ask("api/examples")]);
   const [images, captions] = about.collections;
   for (const name of Object.keys(images.splits)) {
     if (![...$("split").options].some((option) => option.value === name)) $("split").add(new Option(name, name));

@@ -1,8 +1,12 @@
 """What stands before every request: whose page is asking, how much it may send, what a browser may do with the answer.
 
-The server has no passwords, so it must not be reachable through somebody else's web page: a page at evil.example can
+The server has no passwords, so it must not be reachable through another site's web page: a page at evil.example can
 make its own name point to 127.0.0.1 (DNS rebinding), or simply send requests here (CSRF). The first carries a wrong
 `Host`, the second a foreign `Origin`.
+
+A reverse proxy changes both: browsers name the proxy's address in `Origin`, and `Host` is that address or this
+server's, depending on the proxy. `--public-url` says which address that is. `X-Forwarded-Host` and the like are not
+read, since any client can send them.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
@@ -18,6 +23,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.settings import is_loopback
+from search.web.origins import Origin, read_origin
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -43,11 +49,15 @@ class Protection:
         host: the name or address that the server is bound to.
         limits: the longest body in bytes, by path; `JSON_BYTES` elsewhere.
         token: the Authorization header without which a path of `INTERNAL_BYTES` takes no more than the others.
+        public: the origins of the page behind reverse proxies.
     """
 
-    def __init__(self, app: ASGIApp, host: str, limits: dict[str, int], token: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, host: str, limits: dict[str, int], token: str = "", public: Collection[Origin] = ()
+    ) -> None:
         self._app = app
         self._host = host.lower()
+        self._public = frozenset(public)
         self._limits = limits
         self._token = token
 
@@ -77,11 +87,13 @@ class Protection:
 
     def _refusal(self, headers: Headers, limit: int) -> HTTPException | None:
         host = headers.get("host", "")
-        if not self._is_mine(host):
-            return HTTPException(403, f"this server is not called {_shown(host)}: ask it by its own address")
+        if not self._is_mine(host) and not self._is_public(host):
+            remedy = "ask it by its own address, or give the address of a proxy before it as --public-url"
+            return HTTPException(403, f"this server is not called {_shown(host)}: {remedy}")
         origin = headers.get("origin")
-        if origin is not None and _place(origin) != host.lower():
-            return HTTPException(403, "this request was made by a page of another site")
+        if origin is not None and read_origin(origin) not in self._pages(host):
+            remedy = "if it is this page behind a proxy, give its address as --public-url"
+            return HTTPException(403, f"this request was made by a page of another site, {_shown(origin)}: {remedy}")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > limit:
             return _too_long(limit)
@@ -89,6 +101,19 @@ class Protection:
 
     def _has_token(self, headers: Headers) -> bool:
         return secrets.compare_digest(headers.get("authorization", "").encode(), self._token.encode())
+
+    def _is_public(self, host: str) -> bool:
+        """Whether a proxy sent the name that it has itself; the port may be missing or be the one it listens at."""
+        named = read_origin(f"http://{host}")
+        return named is not None and named.host in {origin.host for origin in self._public}
+
+    def _pages(self, host: str) -> frozenset[Origin]:
+        """Return the origins that this page may have if it was requested with this `Host`."""
+        through_proxy = {read_origin(f"{origin.scheme}://{host}") for origin in self._public} & self._public
+        direct = read_origin(f"http://{host}")
+        if through_proxy or direct is None or not self._is_mine(host):
+            return self._public
+        return self._public | {direct}
 
     def _is_mine(self, host: str) -> bool:
         """Addresses in numbers cannot be rebound; names are ours only if we know them."""
@@ -102,13 +127,6 @@ class Protection:
             known = {"localhost", self._host}
             return name in known or (not is_loopback(self._host) and name == socket.gethostname().lower())
         return address.is_loopback or not is_loopback(self._host)
-
-
-def _place(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
 
 
 def _limited(receive: Receive, limit: int) -> Receive:

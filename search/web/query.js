@@ -1,9 +1,11 @@
 // The query: what is in the box, the parts beside it, the filters; as an address, and as a question to the API.
+// All addresses are relative to the page's, which may lie below a path of a proxy.
 
 export const PAGE = 36; // results at a time: divisible by 2, 3, 4 and 6 columns
 const HALFWAY = 0.5; // from a typical score to the best: what scores less is the irrelevant tail
 
-// A part is {text}, {image: id} or {picture: token}, with a weight; `box` is the text being written.
+// A part is {text}, {image: id} or {picture: token}, with a weight; `box` is the text being written. Ids are strings:
+// JavaScript would round the larger numbers.
 export function emptyQuery(kept = {}) {
   return { box: "", parts: [], to: "images", split: "", words: "", cut: false, fold: false, ...kept };
 }
@@ -31,7 +33,7 @@ export function toAddress(query) {
   if (query.words.trim()) given.append("words", query.words.trim());
   for (const name of ["cut", "fold"]) if (query[name]) given.append(name, "1");
   const written = given.toString();
-  return written ? `/?${written}` : "/";
+  return written ? `?${written}` : ".";
 }
 
 export function fromAddress(search) {
@@ -42,7 +44,7 @@ export function fromAddress(search) {
     if (name !== "text" && name !== "image") continue;
     const weight = Math.max(-10, Math.min(10, weights[parts.length] || 1));
     if (name === "text" && value.trim()) parts.push({ text: value, weight });
-    if (name === "image" && /^\d{1,15}$/.test(value)) parts.push({ image: Number(value), weight });
+    if (name === "image" && /^\d+$/.test(value)) parts.push({ image: value.replace(/^0+(?=\d)/, ""), weight });
   }
   return emptyQuery({
     box: given.get("q") ?? "",
@@ -88,7 +90,7 @@ export async function ask(path, options = {}) {
 }
 
 export function search(query, offset, signal) {
-  return ask("/api/search", {
+  return ask("api/search", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(toQuestion(query, offset)),
@@ -98,5 +100,5 @@ export function search(query, offset, signal) {
 
 export async function handIn(file) {
   const type = file.type.startsWith("image/") ? file.type : "image/unknown";
-  return (await ask("/api/pictures", { method: "POST", headers: { "Content-Type": type }, body: file })).picture;
+  return (await ask("api/pictures", { method: "POST", headers: { "Content-Type": type }, body: file })).picture;
 }

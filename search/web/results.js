@@ -13,9 +13,9 @@ function item(result, first) {
   const made = template.content.firstElementChild.cloneNode(true);
   const image = made.querySelector("img");
   image.alt = result.text || `image ${result.image_id}`;
-  image.srcset = `${result.picture}&size=360 360w, ${result.picture}&size=720 720w`;
+  image.srcset = `${picture(result, 360)} 360w, ${picture(result, 720)} 720w`;
   image.sizes = "(max-width: 600px) 50vw, 260px";
-  image.src = `${result.picture}&size=360`;
+  image.src = picture(result, 360);
   image.addEventListener("error", () => made.classList.add("lost"));
   made.querySelector(".caption").textContent = result.text;
   const others = result.captions.filter((caption) => caption !== result.text);
@@ -27,6 +27,11 @@ function item(result, first) {
     if (button.dataset.do !== "from") button.setAttribute("aria-label", `${button.title}: ${result.text}`);
   }
   return made;
+}
+
+// The address of a result's picture, relative to the page's.
+function picture(result, size) {
+  return `.${result.picture}&size=${size}`;
 }
 
 function line(kind, text) {
@@ -62,7 +67,7 @@ export function viewer(dialog, act) {
     const result = results[here];
     const image = dialog.querySelector("img");
     image.alt = result.text;
-    image.src = `${result.picture}&size=1600`;
+    image.src = picture(result, 1600);
     dialog.querySelector("h2").textContent = result.text;
     const others = result.captions.filter((caption) => caption !== result.text);
     dialog.querySelector(".captions").replaceChildren(...others.map((caption) => line("li", caption)));

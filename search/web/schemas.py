@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from search.index import MAX_ID
 from search.records import Kind
@@ -15,7 +16,27 @@ MOST_OFFSET = 10_000
 MOST_FOLDED = 2000  # results: each is compared with all above it
 LONGEST_TEXT = 2000
 
-Id = Annotated[int, Field(ge=0, lt=MAX_ID, description="The id of a stored image (in COCO: its COCO id)")]
+DIGITS = "^[0-9]{1,19}$"
+
+
+def _from_digits(value: object) -> object:
+    """Return the number that a string of digits writes; leave other values to the checks that follow."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(DIGITS, value):
+        raise ValueError("an id has digits only, at most 19 of them")
+    return int(value)
+
+
+IdString = Annotated[str, StringConstraints(pattern=DIGITS)]
+"""An id in an answer. JavaScript rounds integers above 2^53, so ids travel as strings."""
+
+Id = Annotated[
+    int,
+    BeforeValidator(_from_digits, json_schema_input_type=int | IdString),
+    Field(strict=True, ge=0, le=MAX_ID - 1),
+]
+"""An id in a request: a string of digits, or an integer."""
 
 
 class Strict(BaseModel):
@@ -26,8 +47,8 @@ class PartOfQuery(Strict):
     """One ingredient: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
 
     text: str | None = Field(default=None, min_length=1, max_length=LONGEST_TEXT)
-    image_id: Id | None = None
-    caption_id: int | None = Field(default=None, ge=0, lt=MAX_ID)
+    image_id: Id | None = Field(default=None, description="The id of a stored image (in COCO: its COCO id)")
+    caption_id: Id | None = Field(default=None, description="The id of a stored caption (in COCO: its annotation id)")
     picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="What POST /api/pictures answered")
     weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="Negative takes away")
 
@@ -70,13 +91,15 @@ class Found(BaseModel):
     rank: int
     score: float = Field(description="Cosine similarity")
     kind: Literal["image", "caption"]
-    id: int
-    image_id: int
+    id: IdString
+    image_id: IdString
     split: str
     text: str = Field(description="The caption found, or the image's caption nearest to the question")
     captions: list[str]
-    picture: str = Field(description="Where the picture is: append size=360, 720 or 1600")
-    also: list[int] = Field(description="Ids of results further down that this one stands for (with group or fold)")
+    picture: str = Field(description="The picture's path below the page's address; append &size=360, 720 or 1600")
+    also: list[IdString] = Field(
+        description="Ids of results further down that this one stands for (with group or fold)"
+    )
 
 
 class Answer(BaseModel):
@@ -87,7 +110,7 @@ class Answer(BaseModel):
 class ImageRecord(BaseModel):
     """One stored image."""
 
-    id: int
+    id: IdString
     split: str
     file: str
     url: str | None

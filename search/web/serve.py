@@ -6,7 +6,7 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -16,14 +16,18 @@ from search.errors import SettingsError
 from search.index import open_index
 from search.index.edge import EdgeIndex
 from search.index.running import Running, announced
+from search.interrupt import ending_on_interrupt
 from search.retrieve import Searcher, encoder_for
 from search.settings import Settings, is_loopback
 from search.web.app import create_app
+from search.web.connection import TimeLimits, timed_protocol
 from search.web.gallery import Gallery
 from search.web.metrics import MeasuredEncoder, Metrics, measured_index
+from search.web.origins import read_public_url
 
 LAST_SECONDS = 10  # how long requests may still take once the server was told to stop
 WAITING_CONNECTIONS = 512
+OPEN_FILES = 16_384  # most connections and files at once; the usual limit is 1,024
 
 
 def serve(
@@ -32,17 +36,23 @@ def serve(
     *,
     host: str,
     port: int,
+    public_urls: Sequence[str] = (),
     model: str | None = None,
     images: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Serves until SIGINT, which ends in KeyboardInterrupt, or SIGTERM; what is running then is finished first.
+    """Serve until SIGINT, which ends in KeyboardInterrupt, or SIGTERM; running requests are finished first.
+
+    Args:
+        public_urls: the addresses at which reverse proxies show the page; see `read_public_url`.
 
     Raises:
-        SettingsError: the port is taken, or the host is no address of this machine.
+        SettingsError: a public URL is malformed, the port is taken, or the host is not an address of this machine.
         CocoSearchError: the index or the model cannot be opened.
     """
+    public = [read_public_url(each) for each in public_urls]
     with contextlib.ExitStack() as stack:
+        _allow_open_files()
         listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
         index = open_index(settings, writing=True)
         metrics = Metrics()
@@ -53,15 +63,18 @@ def serve(
         )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
-        gallery.warm_up()
+        with ending_on_interrupt():  # closing the gallery would wait for the model
+            gallery.warm_up()
+        stack.enter_context(_calm_end())
         running = None
         if isinstance(index, EdgeIndex):
             running = Running(_address("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, listener))
             stack.enter_context(announced(index.path, running))
-        app = create_app(gallery, host=host, running=running, metrics=metrics)
+        app = create_app(gallery, host=host, public=public, running=running, metrics=metrics)
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            http=timed_protocol(TimeLimits()),
+            log_level="error",  # its warnings are about what clients send
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -71,8 +84,8 @@ def serve(
         )
         if not is_loopback(host):
             note(f"warning: everybody who can reach {host} can search and see the photos: there are no passwords")
-        with _calm_end():
-            _Server(config, f"{gallery.dataset} is at {_address(host, listener)} (Ctrl-C stops it)").run([listener])
+        addresses = " and ".join([_address(host, listener), *map(str, public)])
+        _Server(config, f"{gallery.dataset} is at {addresses} (Ctrl-C stops it)").run([listener])
 
 
 class _Server(uvicorn.Server):
@@ -100,6 +113,18 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _allow_open_files() -> None:
+    """Raise this process's limit of open files: each connection is one."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _address(host: str, listener: socket.socket) -> str:
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{listener.getsockname()[1]}"
@@ -107,8 +132,15 @@ def _address(host: str, listener: socket.socket) -> str:
 
 @contextlib.contextmanager
 def _calm_end() -> Iterator[None]:
-    """The server repeats the signal that ended it; SIGTERM would kill this process before the index is closed."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Let SIGTERM end this block in order.
+
+    uvicorn raises the signal that ended it once more, which would kill the process before the index is closed.
+    """
+
+    def end(*_: object) -> None:
+        raise SystemExit
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

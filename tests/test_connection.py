@@ -1,0 +1,108 @@
+"""How long a client may take to send a request, with limits of a fraction of a second."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from search.web.connection import TimeLimits, timed_protocol
+
+LIMITS = TimeLimits(silence=1.0, headers=1.5, body=2.0)
+HEADERS = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def echo(_: Scope, receive: Receive, send: Send) -> None:
+    """Answer the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        if message["type"] == "http.disconnect":
+            return
+        length += len(message["body"])
+    content = str(length).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]})
+    await send({"type": "http.response.body", "body": content})
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of a server in a thread."""
+    config = uvicorn.Config(echo, http=timed_protocol(LIMITS), log_level="error", lifespan="off", timeout_keep_alive=1)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def talk(port: int, *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
+    """Send the parts, pausing after each; return all that comes until the server disconnects, and the seconds."""
+    began = time.monotonic()
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+            while received := connection.recv(65536):
+                answer += received
+        except ConnectionError:
+            pass
+    return answer, time.monotonic() - began
+
+
+HALF = [
+    (b"", b""),
+    (b"POST / HT", b"408"),
+    (HEADERS, b"408"),
+    (HEADERS + b"Content-Length: 10\r\n\r\n", b"408"),
+    (HEADERS + b"Content-Length: 10\r\n\r\n12345", b"408"),
+    (HEADERS + b"Transfer-Encoding: chunked\r\n\r\n5\r\n123", b"408"),
+    (HEADERS + b"Content-Length: 2\r\n\r\nab" + HEADERS, b"200"),
+    (b"\x16\x03\x01 no HTTP\r\n\r\n", b"400"),
+]
+
+
+def test_half_a_request_is_not_waited_for(port: int) -> None:
+    with ThreadPoolExecutor(len(HALF)) as clients:
+        answers = list(clients.map(lambda case: talk(port, case[0]), HALF))
+    for (sent, status), (answer, seconds) in zip(HALF, answers, strict=True):
+        assert answer[9:12] == status, sent
+        if status == b"408":
+            assert seconds > 0.9 * LIMITS.silence
+            assert answer.endswith(b'{"error": "the request was not complete in time"}')
+
+
+def test_a_trickle_has_an_end_and_slow_is_not_stopped(port: int) -> None:
+    headers = [b"POST / HTTP/1.1\r\n", *[b"X-More: x\r\n"] * 30]
+    body = [HEADERS + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 30]
+    slow = [HEADERS, b"Connection: close\r\nContent-Length: 3\r\n\r\n", b"a", b"b", b"c"]
+    with ThreadPoolExecutor(3) as clients:
+        answers = list(clients.map(lambda parts: talk(port, *parts, pause=0.3), [headers, body, slow]))
+    assert max(seconds for _, seconds in answers) < 6  # all of it would take 9
+    assert answers[2][0].startswith(b"HTTP/1.1 200")
+    assert answers[2][0].endswith(b"3")
+    assert answers[2][1] > LIMITS.silence
+
+
+def test_many_at_once(port: int) -> None:
+    """Every other connection is closed, and others are answered meanwhile."""
+    stuck = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(200)]
+    for number, connection in enumerate(stuck):
+        connection.sendall(HEADERS[: 10 * (number % 4)])
+    answer, _ = talk(port, HEADERS + b"Connection: close\r\nContent-Length: 2\r\n\r\nab")
+    assert answer.startswith(b"HTTP/1.1 200")
+    for connection in stuck:
+        while connection.recv(4096):
+            pass
+        connection.close()
