@@ -43,7 +43,7 @@ class Collections(CollectionsServicer):
     def __init__(self, local: LocalClient) -> None:
         self.local = local
         self.made: dict[str, Any] = {}
-        self.copies: list[Any] = []  # the states of copies on other nodes
+        self.copies: list[Any] = []  # the states of copies on other nodes, whose peer ids are 2, 3, ...
 
     def List(self, _request: Any, _context: Any) -> Any:
         names = [found.name for found in self.local.get_collections().collections]
@@ -247,27 +247,33 @@ def grpc_side(collections: Collections) -> Iterator[int]:
 ANSWERS = {
     "/": {"title": "qdrant - vector search engine", "version": "1.19.0"},
     "/collections": {"result": {"collections": []}, "status": "ok", "time": 0.0},
+    "/cluster": {"result": {"status": "disabled"}, "status": "ok", "time": 0.0},
 }
 
 
 @contextmanager
-def rest_server(status: int = 200, port: int = 0) -> Iterator[int]:
-    """Speaks the two REST calls of a connection; `status` other than 200 refuses everything but the version."""
+def rest_server(status: int = 200, port: int = 0, answers: dict[str, Any] | None = None) -> Iterator[int]:
+    """Answer the REST calls of a connection, and those of `answers`; a path is looked up with its query.
+
+    `status` other than 200 refuses everything but the version.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            refused = status != 200 and self.path != "/"
-            body = json.dumps({"status": {"error": "refused"}} if refused else ANSWERS[self.path]).encode()
-            self.send_response(status if refused else 200)
+            code, body = 200, {**ANSWERS, **(answers or {})}.get(self.path)
+            if body is None or (status != 200 and self.path != "/"):
+                code, body = (404 if status == 200 else status), {"status": {"error": "refused"}}
+            content = json.dumps(body).encode()
+            self.send_response(code)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_port
         server.shutdown()

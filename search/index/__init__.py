@@ -139,7 +139,8 @@ class CollectionInfo:
 
     `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
     `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `pending` says what keeps
-    the collection from answering as it should, None where nothing does.
+    the collection from answering as it should, None where nothing does. `shards_short_of_copies`: how many shards have
+    fewer copies in use than the replication factor, None if the engine does not say.
     """
 
     name: str
@@ -148,6 +149,7 @@ class CollectionInfo:
     spec: CollectionSpec
     settings: dict[str, Any]
     pending: str | None = None
+    shards_short_of_copies: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -155,6 +157,7 @@ class CollectionInfo:
             "points": self.points,
             "indexed_vectors": self.indexed_vectors,
             "pending": self.pending,
+            "shards_short_of_copies": self.shards_short_of_copies,
             "settings": self.settings,
             **self.spec.model_dump(),
         }
@@ -245,6 +248,10 @@ class Index(Protocol):
     def pending(self, collection: str) -> str | None:
         """What keeps the collection from answering as it should (its index is being built, a node of the cluster is
         away), in one line; None where nothing does."""
+        ...
+
+    def silent_nodes(self) -> list[str]:
+        """Return the URLs, of those that name the index, whose nodes do not answer; none for an embedded index."""
         ...
 
     def spec(self, collection: str) -> CollectionSpec:
