@@ -24,7 +24,7 @@ from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Where
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Where, put_off_if_many
 from search.pixels import is_same_photo
 from search.records import Caption, Image
 from search.tensors import PendingVectors
@@ -186,7 +186,7 @@ def _embed_images(
         with summary.timed("look up"):
             current = {image.id for image, stored in _stored(index, spec, images) if _is_current(image, stored, folder)}
     summary.images.already_there = len(current)
-    _put_off(index, spec, len(images) - len(current))
+    put_off_if_many(index, spec.collection, len(images) - len(current))
     batches = _batches(images, current, encoders[0].batch_size)
     recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode)
     with (
@@ -208,12 +208,6 @@ def _embed_images(
             bar.update(len(batch))
         for last in under_way:
             _finish(last, writer, summary)
-
-
-def _put_off(index: Index, spec: CollectionSpec, count: int) -> None:
-    """Before `count` points are written. A run that is killed leaves it so, and the next one builds at its end."""
-    if count > WORTH_PUTTING_OFF:
-        index.put_off(spec.collection)
 
 
 def _sort_out(batch: Sequence[Image], photos: ReadBatch, summary: Summary) -> dict[int, Image]:
@@ -253,7 +247,7 @@ def _embed_captions(
                 caption.id for caption, stored in _stored(index, spec, ordered) if _says_the_same(caption, stored)
             }
     summary.captions.already_there = len(current)
-    _put_off(index, spec, len(captions) - len(current))
+    put_off_if_many(index, spec.collection, len(captions) - len(current))
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))

@@ -114,7 +114,8 @@ def test_which_peers_do_not_answer() -> None:
     assert silent_peers(alone, view(A), [view(A)], telemetry((A, C))) == {B}
     assert silent_peers(alone, view(A), [view(A)], telemetry((A, B, C))) == frozenset()
     # Without telemetry, messages that could not be delivered do.
-    for nothing in (None, {}, {"collections": {}, "cluster": None}):
+    nothings: list[dict[str, Any] | None] = [None, {}, {"collections": {}, "cluster": None}]
+    for nothing in nothings:
         assert silent_peers(alone, view(A), [view(A, undelivered=(C,))], nothing) == {C}
 
 
@@ -172,22 +173,22 @@ def test_a_killed_node_is_told(
     server.stop()
 
 
-def test_all_copies_of_a_killed_node_count_as_away(
-    make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch, closed_port: int
+def test_the_copies_of_a_killed_node_count_as_missing(
+    make_spec: Callable[..., CollectionSpec], closed_port: int
 ) -> None:
-    monkeypatch.setattr("test_cluster.A", 1)  # the stand-in's own number
-    server = StandIn()
-    uris = {1: URIS[A], 2: URIS[B], 3: URIS[C]}
-    monkeypatch.setattr("test_cluster.URIS", uris)
-    mine = view(1, peers=(1, 2, 3))
-    told = {"/cluster": {"result": mine}, "/cluster/telemetry?timeout=1": {"result": telemetry((1, 3))}}
-    with rest_server(answers=told) as port:
+    server = StandIn()  # calls itself peer 1, and the node with the first copy elsewhere peer 2
+    peers = {str(peer): {"uri": f"http://node-{peer}:6335/"} for peer in (1, 2, 3)}
+    cluster = {**view(A), "peer_id": 1, "peers": peers}
+    told = {"cluster": {"peers": {peer: {**info, "responsive": peer != "2"} for peer, info in peers.items()}}}
+    with rest_server(
+        answers={"/cluster": {"result": cluster}, "/cluster/telemetry?timeout=1": {"result": told}}
+    ) as port:
         url = f"http://127.0.0.1:{port},http://127.0.0.1:{closed_port}"
         index = connect(Settings(qdrant_url=url, qdrant_grpc_port=server.port))
         spec = make_spec()
         index.create(spec)
         server.collections.made[spec.collection].replication_factor = 2
-        server.collections.copies = [ReplicaState.Active]  # on peer 2
+        server.collections.copies = [ReplicaState.Active]
         assert "1 of 1 shards" in (index.pending(spec.collection) or "")
         assert index.info(spec.collection).shards_short_of_copies == 1
         index.close()

@@ -35,6 +35,7 @@ __all__ = [
     "Where",
     "collection_name",
     "open_index",
+    "put_off_if_many",
 ]
 
 Vectors = npt.NDArray[np.float32]
@@ -275,6 +276,15 @@ class Index(Protocol):
     def close(self) -> None:
         """Flush and release; the index cannot be used afterwards."""
         ...
+
+
+def put_off_if_many(index: Index, collection: str, count: int) -> None:
+    """Leave building the HNSW index to `optimize` if so many points are about to be written that it is worth it.
+
+    A run that is killed leaves it so, until the next `optimize`.
+    """
+    if count > WORTH_PUTTING_OFF:
+        index.put_off(collection)
 
 
 def open_index(settings: Settings, *, writing: bool = False) -> Index:
