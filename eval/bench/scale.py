@@ -185,8 +185,8 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
     """What was measured, the fits, and what the targets would need."""
     lines = [
         f"{dim} dimensions, one process; bytes are per vector",
-        f"{'engine':<10}{'':<6}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}{'disk':>8}"
-        f"{'memory':>8}",
+        f"{'engine':<16}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}"
+        f"{'disk':>8}{'memory':>8}",
     ]
     for each in scales:
         for one in each.samples:
@@ -203,7 +203,7 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
             lines.append(f"{_name(each)}{name.replace('_', ' '):<16}{fit or 'not measured'}")
     lines += [
         "",
-        f"{'engine':<10}{'':<6}{'':<12}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
+        f"{'engine':<28}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
         f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'stretched':>11}",
     ]
     lines += [_needed(_name(each), one) for each in scales for one in each.needs]

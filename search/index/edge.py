@@ -384,7 +384,7 @@ def _filter(where: Where | None) -> qdrant.Filter | None:
         must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
     if where.words is not None:
         words = qdrant.MatchText(where.words)
-        fields = [qdrant.FieldCondition(field, match=words) for field in ("text", "captions")]
+        fields: list[qdrant.ConditionType] = [qdrant.FieldCondition(name, match=words) for name in ("text", "captions")]
         must.append(qdrant.Filter(should=fields))
     must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
