@@ -8,6 +8,7 @@ reports the configuration that it was made with.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -206,13 +207,18 @@ class Faults(rpc.ServerInterceptor):  # type: ignore[misc]
 class StandIn:
     """An empty local Qdrant behind a gRPC port, which stays the same when it is stopped and started again."""
 
-    def __init__(self, other: StandIn | None = None, collections: Collections | None = None) -> None:
+    def __init__(
+        self,
+        other: StandIn | None = None,
+        collections: Collections | None = None,
+        tls: rpc.ServerCredentials | None = None,
+    ) -> None:
         if other is not None:  # a second node of one cluster
             collections = other.collections
         self.collections: Collections = collections or Collections(LocalClient(":memory:"))
         self.local = self.collections.local
         self.faults = Faults()
-        self.port = 0
+        self.port, self.tls = 0, tls
         self.start()
 
     def start(self) -> None:
@@ -220,7 +226,10 @@ class StandIn:
         self.server = rpc.server(ThreadPoolExecutor(1), interceptors=[self.faults])
         add_CollectionsServicer_to_server(self.collections, self.server)  # type: ignore[no-untyped-call]
         add_PointsServicer_to_server(Points(self.local), self.server)  # type: ignore[no-untyped-call]
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        self.port = (
+            self.server.add_secure_port(address, self.tls) if self.tls else self.server.add_insecure_port(address)
+        )
         self.server.start()
 
     def stop(self) -> None:
@@ -251,8 +260,17 @@ ANSWERS = {
 }
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of connections that break."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
-def rest_server(status: int = 200, port: int = 0, answers: dict[str, Any] | None = None) -> Iterator[int]:
+def rest_server(
+    status: int = 200, port: int = 0, answers: dict[str, Any] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
     """Answer the REST calls of a connection, and those of `answers`; a path is looked up with its query.
 
     `status` other than 200 refuses everything but the version.
@@ -273,7 +291,9 @@ def rest_server(status: int = 200, port: int = 0, answers: dict[str, Any] | None
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_port
         server.shutdown()

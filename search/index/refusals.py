@@ -28,6 +28,7 @@ HTTP_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"
 DISK_FULL = ("no space left on device", "out of disk")
 NODE_LOST = ("active replica", "read operations failed", "temporarily unavailable")
 OTHER_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL
+BROKEN_OFF = (httpx.RemoteProtocolError, http.client.BadStatusLine, ConnectionResetError)
 # Not OSError: ssl.SSLError is one too, and so is everything that this machine itself refuses.
 NETWORK_ERRORS = (ConnectionError, http.client.HTTPException, ssl.SSLError, socket.gaierror, TimeoutError)
 
@@ -81,7 +82,7 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
         return failure(url, collection, "UNAVAILABLE", "it does not accept the connection in time")
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
         return failure(url, collection, "DEADLINE_EXCEEDED", detail)
-    if any(isinstance(cause, httpx.RemoteProtocolError | http.client.BadStatusLine) for cause in causes):
+    if any(isinstance(cause, BROKEN_OFF) for cause in causes):
         address = urlsplit(url)
         if address.scheme == "http" and _speaks_tls(address.hostname or "", address.port or 6333):
             return ServerError(f"what listens at {url} speaks TLS: give https:// instead of http://")
