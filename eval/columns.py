@@ -13,7 +13,7 @@ from eval.oracle import OracleRanks
 from eval.protocol import Evaluation, Side, Task
 from eval.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
 from eval.runs import TOP
-from search.index import TRIAL, Index, Points, Quantization, Tuning, Where
+from search.index import TRIAL, CollectionSpec, Index, Points, Quantization, Tuning, Where, put_off_if_many
 
 ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
@@ -44,7 +44,9 @@ def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Prog
     return _column(EXACT, f"{index.engine}, exact=True", replays, None, 4.0 * dim)
 
 
-def served_column(index: Index, evaluation: Evaluation, progress: Progress) -> Column:
+def served_column(
+    index: Index, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
+) -> Column:
     """The collections as `search` asks them, for ten hits: their own HNSW, thresholds and quantisation."""
     replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
@@ -52,7 +54,7 @@ def served_column(index: Index, evaluation: Evaluation, progress: Progress) -> C
         SERVED,
         f"{index.engine}, as `search` asks: the first {TOP}",
         replays,
-        {task.name: _used(index, task) for task in evaluation.tasks},
+        answered or answered_by(index, evaluation),
         bytes_per_vector(evaluation.spec.dim, quantization),
     )
 
@@ -99,6 +101,24 @@ def quantized_columns(
     ]
 
 
+def answered_by(index: Index, evaluation: Evaluation) -> dict[str, Used]:
+    """Return how the collections themselves answer, by direction."""
+    return {task.name: _used(index, task) for task in evaluation.tasks}
+
+
+def check_copies(index: Index, evaluation: Evaluation) -> None:
+    """Create an empty collection as `copy_of` does, and drop it.
+
+    Raises:
+        IndexFailure: the index refuses, such as to a read-only key.
+    """
+    spec = _copied_spec(index.spec(evaluation.text_to_image.gallery.collection), "check")
+    try:
+        index.create(spec)
+    finally:
+        index.drop(spec.collection)
+
+
 @contextmanager
 def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Task]:
     """The task over a copy of its gallery, made with `tuning` in the same index, and dropped afterwards.
@@ -106,10 +126,10 @@ def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Ta
     Its name is of no other run's copy. One that a killed run left behind stays until `python -m ingest drop`.
     """
     side = task.gallery
-    spec = index.spec(side.collection)
-    spec = spec.model_copy(update={"dataset": f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}"})
+    spec = _copied_spec(index.spec(side.collection), label)
     try:
         index.create(spec, tuning)
+        put_off_if_many(index, spec.collection, len(side.ids))
         for batch in index.scan(side.collection, where=side.where, vectors=True):
             assert batch.vectors is not None
             index.upsert(spec.collection, Points(batch.records, batch.vectors))
@@ -117,6 +137,10 @@ def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Ta
         yield replace(task, gallery=Side(spec.collection, side.ids, side.vectors, Where()))
     finally:
         index.drop(spec.collection)
+
+
+def _copied_spec(spec: CollectionSpec, label: str) -> CollectionSpec:
+    return spec.model_copy(update={"dataset": f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}"})
 
 
 def bytes_per_vector(dim: int, quantization: Quantization) -> float:

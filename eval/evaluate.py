@@ -9,9 +9,21 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from eval.columns import EXACT, ORACLE, SERVED, Column, exact_column, hnsw_columns, quantized_columns, served_column
+from eval.columns import (
+    EXACT,
+    ORACLE,
+    SERVED,
+    Column,
+    answered_by,
+    check_copies,
+    exact_column,
+    hnsw_columns,
+    quantized_columns,
+    served_column,
+)
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
+from eval.guard import Used
 from eval.metrics import summarise
 from eval.oracle import OracleRanks, oracle_ranks
 from eval.protocol import Evaluation
@@ -36,18 +48,22 @@ class Plan:
 
 
 def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
-    """Ranks all queries by every engine of the plan, and scores them.
+    """Rank all queries by every engine of the plan, and score them.
 
     Raises:
+        IndexFailure: the plan needs copies, and the index refuses to create them.
         EvaluationError: the images do not divide into the folds, or Qdrant does not find a positive at all.
     """
+    answered = answered_by(index, evaluation) if plan.efs else None
+    if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
+        check_copies(index, evaluation)  # before the exact replay, which may take an hour
     folds = _folds(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     columns = [Column(ORACLE, "the exact product of the stored vectors", {n: o.ranks for n, o in oracle.items()})]
-    columns += _qdrant_columns(index, evaluation, oracle, plan)
+    columns += _qdrant_columns(index, evaluation, oracle, plan, answered)
     headline = next((column for column in columns if column.name == EXACT), columns[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
@@ -65,14 +81,20 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     )
 
 
-def _qdrant_columns(index: Index, evaluation: Evaluation, oracle: dict[str, OracleRanks], plan: Plan) -> list[Column]:
+def _qdrant_columns(
+    index: Index,
+    evaluation: Evaluation,
+    oracle: dict[str, OracleRanks],
+    plan: Plan,
+    answered: dict[str, Used] | None,
+) -> list[Column]:
     columns = []
     if EXACT in plan.engines:
         with _bar(EXACT, evaluation) as bar:
             columns.append(exact_column(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
         with _bar(SERVED, evaluation) as bar:
-            served = served_column(index, evaluation, bar.update)
+            served = served_column(index, evaluation, bar.update, answered)
             columns.append(served)
         if plan.efs:
             with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:

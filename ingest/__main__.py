@@ -259,11 +259,14 @@ def status(
         names = index.collections()
         if dataset is not None:
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
-        infos = [index.info(name) for name in names]
+        infos, silent = [index.info(name) for name in names], index.silent_nodes()
         if as_json:
+            command.warn_of_silent_nodes(index)  # also if there are no collections
             command.print_json([_as_json(index, info) for info in infos], indent=1)
             return
     typer.echo(f"{index.place} ({index.engine})")
+    for node in silent:
+        typer.echo(f"does not answer: {node}")
     for info in infos:
         typer.echo(_describe(info))
     if not infos:
@@ -321,6 +324,7 @@ def _as_json(index: Index, info: CollectionInfo) -> dict[str, Any]:
     return {
         "place": index.place,
         "engine": index.engine,
+        "silent_nodes": index.silent_nodes(),
         **info.as_json(),
         "points_by_split": by_split,
         "disk_bytes": index.disk_bytes(info.name),
@@ -343,11 +347,19 @@ def _describe(info: CollectionInfo) -> str:
         f"  points           {info.points:,}\n"
         f"  indexed vectors  {indexed}\n"
         f"  settings         {settings}\n"
+        + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
         + f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
         f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"
     )
+
+
+def _copies(info: CollectionInfo) -> str:
+    shards, factor = info.settings["shards"] or 1, info.settings["replicas"] or 1
+    if info.shards_short_of_copies:
+        return f"{info.shards_short_of_copies} of {shards} shards have fewer than {factor}"
+    return f"{factor} of each shard"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import TRIAL, WORTH_PUTTING_OFF, Index, Points, Quantization, Tuning, Vectors, collection_name
+from search.index import TRIAL, Index, Points, Quantization, Tuning, Vectors, collection_name, put_off_if_many
 from search.records import Caption, Image
 
 POINTS_PER_WRITE = 1000
@@ -166,8 +166,7 @@ def copy_collection(source: Index, target: Index, collection: str) -> Copied:
     """
     pending: list[Point] = []
     first = Comparison()
-    if source.count(collection) - target.count(collection) > WORTH_PUTTING_OFF:
-        target.put_off(collection)
+    put_off_if_many(target, collection, source.count(collection) - target.count(collection))
     for mine, theirs in _walk(source, target, collection, f"copying {collection}"):
         if first.add(mine, theirs) and mine is not None:
             added = {**(theirs[0].extra or {}), **(mine[0].extra or {})} if theirs else mine[0].extra

@@ -26,7 +26,7 @@ from ingest.photos import PhotoReader, Recipe
 from ingest.summary import Failure, Summary, Tally
 from search.encoder import ClipEncoder
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import WORTH_PUTTING_OFF, CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, usable
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, put_off_if_many, usable
 from search.pixels import LINK_LEADS_OUT, NO_FILE, current_mark
 from search.records import Caption, Image
 from search.tensors import PendingVectors
@@ -253,7 +253,7 @@ def _embed_images(
         failed[image.id] = reason
 
     current = writer.look_up(images, if_current, force=plan.force)
-    _put_off(index, spec, len(images) - len(current))
+    put_off_if_many(index, spec.collection, len(images) - len(current))
     batches = _batches(images, current, encoders[0].batch_size)
     recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode, spec.follow_links)
     with (
@@ -317,12 +317,6 @@ def _again(encoder: ClipEncoder, recipe: Recipe, image: Image) -> tuple[Image, V
         return replace(image, photo=mark), encoder.start(photo).vectors()[0]
 
 
-def _put_off(index: Index, spec: CollectionSpec, count: int) -> None:
-    """Before `count` points are written. A run that is killed leaves it so, and the next one builds at its end."""
-    if count > WORTH_PUTTING_OFF:
-        index.put_off(spec.collection)
-
-
 def _embed_captions(
     index: Index,
     writer: _Writer,
@@ -344,7 +338,7 @@ def _embed_captions(
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
     current = writer.look_up(ordered, if_current, force=plan.force)
-    _put_off(index, spec, len(captions) - len(current))
+    put_off_if_many(index, spec.collection, len(captions) - len(current))
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))

@@ -73,14 +73,24 @@ def _fail(message: str) -> NoReturn:
 
 
 def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
-    """A line for each collection that does not answer as it should just now; one that is missing is passed over."""
+    """Print a line for each node that does not answer, and for each collection that does not answer as it should.
+
+    A collection that is missing is skipped.
+    """
+    warn_of_silent_nodes(index)
     for collection in collections:
         try:
             pending = index.pending(collection)
-        except CollectionMissing:  # whoever reads from it says so
+        except CollectionMissing:  # whatever reads from it says so
             continue
         if pending:
             note(f"warning: {pending}")
+
+
+def warn_of_silent_nodes(index: Index) -> None:
+    """Print a line for each node that does not answer."""
+    for url in index.silent_nodes():
+        note(f"warning: the node at {url} does not answer")
 
 
 def note(message: str) -> None:

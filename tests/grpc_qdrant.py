@@ -8,6 +8,7 @@ reports the configuration that it was made with.
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -54,7 +55,7 @@ class Collections(CollectionsServicer):
     def __init__(self, local: LocalClient) -> None:
         self.local = local
         self.made: dict[str, Any] = {}
-        self.copies: list[Any] = []  # the states of copies on other nodes
+        self.copies: list[Any] = []  # the states of copies on other nodes, whose peer ids are 2, 3, ...
 
     def List(self, _request: Any, _context: Any) -> Any:
         names = [found.name for found in self.local.get_collections().collections]
@@ -236,13 +237,18 @@ class Faults(rpc.ServerInterceptor):  # type: ignore[misc]
 class StandIn:
     """An empty local Qdrant behind a gRPC port, which stays the same when it is stopped and started again."""
 
-    def __init__(self, other: StandIn | None = None, collections: Collections | None = None) -> None:
+    def __init__(
+        self,
+        other: StandIn | None = None,
+        collections: Collections | None = None,
+        tls: rpc.ServerCredentials | None = None,
+    ) -> None:
         if other is not None:  # a second node of one cluster
             collections = other.collections
         self.collections: Collections = collections or Collections(LocalClient(":memory:"))
         self.local = self.collections.local
         self.faults = Faults()
-        self.port = 0
+        self.port, self.tls = 0, tls
         self.start()
 
     def start(self) -> None:
@@ -250,7 +256,10 @@ class StandIn:
         self.server = rpc.server(ThreadPoolExecutor(1), interceptors=[self.faults])
         add_CollectionsServicer_to_server(self.collections, self.server)  # type: ignore[no-untyped-call]
         add_PointsServicer_to_server(Points(self.local), self.server)  # type: ignore[no-untyped-call]
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        self.port = (
+            self.server.add_secure_port(address, self.tls) if self.tls else self.server.add_insecure_port(address)
+        )
         self.server.start()
 
     def stop(self) -> None:
@@ -277,27 +286,44 @@ def grpc_side(collections: Collections) -> Iterator[int]:
 ANSWERS = {
     "/": {"title": "qdrant - vector search engine", "version": "1.19.0"},
     "/collections": {"result": {"collections": []}, "status": "ok", "time": 0.0},
+    "/cluster": {"result": {"status": "disabled"}, "status": "ok", "time": 0.0},
 }
 
 
+class Server(ThreadingHTTPServer):
+    """Says nothing of connections that break."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
-def rest_server(status: int = 200, port: int = 0) -> Iterator[int]:
-    """Speaks the two REST calls of a connection; `status` other than 200 refuses everything but the version."""
+def rest_server(
+    status: int = 200, port: int = 0, answers: dict[str, Any] | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Answer the REST calls of a connection, and those of `answers`; a path is looked up with its query.
+
+    `status` other than 200 refuses everything but the version.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            refused = status != 200 and self.path != "/"
-            body = json.dumps({"status": {"error": "refused"}} if refused else ANSWERS[self.path]).encode()
-            self.send_response(status if refused else 200)
+            code, body = 200, {**ANSWERS, **(answers or {})}.get(self.path)
+            if body is None or (status != 200 and self.path != "/"):
+                code, body = (404 if status == 200 else status), {"status": {"error": "refused"}}
+            content = json.dumps(body).encode()
+            self.send_response(code)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with Server(("127.0.0.1", port), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_port
         server.shutdown()

@@ -34,7 +34,11 @@ class SnapshotServer:
         self.peers = 0  # of a cluster; 0: it is none
         self.says_checksum = True
         self.damage: tuple[bytes, bytes] | None = None  # replaced while a snapshot is downloaded
-        self.sent: int | None = None  # bytes of a download after which the connection ends
+        self.sent: int | None = None  # bytes of every answer to a download after which the connection ends
+        self.sent_once: int | None = None  # of the next one
+        self.knows_ranges = True
+        self.breaks: list[str] = []  # methods whose next call is not answered
+        self.loses_answers: list[str] = []  # methods whose next call is carried out, and its answer lost
         self.keeps_snapshots = False  # refuses to delete
         self.loses_points = False  # on recovery
         self.port = self.grpc_port = 0
@@ -70,6 +74,10 @@ class SnapshotServer:
         }
         name, content = f"{collection}-1-2026-01-01-00-00-0{len(self.snapshots)}.snapshot", pickle.dumps(facts)
         self.snapshots[collection, name] = content
+        return self.described(collection, name)
+
+    def described(self, collection: str, name: str) -> dict[str, Any]:
+        content = self.snapshots[collection, name]
         checksum = hashlib.sha256(content).hexdigest() if self.says_checksum else None
         return {"name": name, "creation_time": "2026-01-01T00:00:00", "size": len(content), "checksum": checksum}
 
@@ -94,10 +102,12 @@ def handler(server: SnapshotServer) -> type[BaseHTTPRequestHandler]:
             assert len(body) == length
             if server.key not in (None, self.headers.get("api-key")) and self.path != "/":
                 self._send(401, b"Must provide an API key or an Authorization bearer token")
-            elif self.path in ANSWERS:
-                self._send(200, json.dumps(ANSWERS[self.path]).encode())
+            elif self.command in server.breaks:
+                server.breaks.remove(self.command)  # the connection ends without an answer
             elif self.path == "/cluster":
                 self._good(server.cluster())
+            elif self.path in ANSWERS:
+                self._send(200, json.dumps(ANSWERS[self.path]).encode())
             else:
                 server.requests.append((self.command, address.path, dict(parse_qsl(address.query))))
                 self._snapshots(address.path.split("/")[1:], dict(parse_qsl(address.query)), body)
@@ -112,6 +122,9 @@ def handler(server: SnapshotServer) -> type[BaseHTTPRequestHandler]:
                 self._upload(collection, query, body)
             elif not exists:
                 self._bad(404, f"Not found: Collection `{collection}` doesn't exist!")
+            elif not rest and self.command == "GET":
+                names = [name for owner, name in server.snapshots if owner == collection]
+                self._good([server.described(collection, name) for name in names])
             elif not rest and self.command == "POST":
                 self._good(server.create(collection))
             elif (collection, rest[0]) not in server.snapshots:
@@ -140,10 +153,13 @@ def handler(server: SnapshotServer) -> type[BaseHTTPRequestHandler]:
 
         def _download(self, content: bytes) -> None:
             content = content.replace(*server.damage) if server.damage else content
-            self.send_response(200)
+            asked = self.headers.get("Range", "") if server.knows_ranges else ""
+            content = content[int(asked.removeprefix("bytes=").rstrip("-") or 0) :]
+            self.send_response(206 if asked else 200)
             self.send_header("Content-Type", "application/octet-stream")
             self.end_headers()
-            self.wfile.write(content[: server.sent])
+            sent, server.sent_once = server.sent_once or server.sent, None
+            self.wfile.write(content[:sent])
 
         def _good(self, result: Any) -> None:
             self._send(200, json.dumps({"result": result, "status": "ok", "time": 0.0}).encode())
@@ -152,6 +168,9 @@ def handler(server: SnapshotServer) -> type[BaseHTTPRequestHandler]:
             self._send(status, json.dumps({"status": {"error": error}, "time": 0.0}).encode())
 
         def _send(self, status: int, body: bytes) -> None:
+            if self.command in server.loses_answers:
+                server.loses_answers.remove(self.command)
+                return
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

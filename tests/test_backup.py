@@ -339,7 +339,11 @@ def test_a_server_and_back(call: Call, server: SnapshotServer, dataset: str, fil
     names = [f"{dataset}_captions", f"{dataset}_images"]
     assert json.loads(out)["points"] == dict.fromkeys(names, 40)
     assert server.snapshots == {}
-    calls = [(method, path.rpartition("/snapshots")[0], query) for method, path, query in server.requests]
+    calls = [
+        (method, path.rpartition("/snapshots")[0], query)
+        for method, path, query in server.requests
+        if (method, path.rpartition("/")[2]) != ("GET", "snapshots")  # which are there?
+    ]
     made, taken, deleted = calls[:2], calls[2:4], calls[4:]
     assert made == [("POST", f"/collections/{name}", {"wait": "true"}) for name in names]
     assert taken == [("GET", f"/collections/{name}", {}) for name in names]
@@ -369,19 +373,40 @@ def test_a_server_that_says_no_checksum(call: Call, server: SnapshotServer) -> N
     assert call("ingest", "restore", "server.tgz", "--force", "--url", server.url)[0] == 0
 
 
-def test_downloads_that_go_wrong(call: Call, server: SnapshotServer) -> None:
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_backup_waits_for_a_server_that_is_away(call: Call, server: SnapshotServer, knows_ranges: bool) -> None:
+    where = ["--dataset", "other", "--url", server.url]
+    # Every call loses its connection once: before it is carried out, or when the answer is due.
+    server.breaks, server.loses_answers = ["GET", "POST", "DELETE"], ["POST", "DELETE"]
+    server.sent_once, server.knows_ranges = 5000, knows_ranges
+    code, _, err = call("ingest", "backup", "server.tgz", *where)
+    assert code == 0, err
+    assert "trying again for 60 seconds" in err
+    assert server.snapshots == {}  # neither of two was left behind
+    assert [method for method, path, _ in server.requests if path.endswith("/snapshots")].count("POST") == 1
+    downloads = [path for method, path, _ in server.requests if (method, path[-9:]) == ("GET", ".snapshot")]
+    assert len(downloads) > 1
+    server.breaks = ["GET", "POST"]
+    assert call("ingest", "restore", "server.tgz", "--force", *where)[0] == 0
+
+
+def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
     assert "was damaged on its way: try again" in one_line_error(call(*command))
     server.damage = b"a dog", b"a wolf"
     assert "is longer than the" in one_line_error(call(*command))
-    server.damage, server.sent = None, 1000
-    assert "ended after 1,000 of" in one_line_error(call(*command))
+    server.damage, server.sent, server.knows_ranges = None, 1000, False
+    assert "sent 1,000 of the" in one_line_error(call(*command))
     assert server.snapshots == {}
     assert not list(Path().glob("server.tgz*"))
 
 
-def test_snapshots_that_cannot_be_deleted_are_named(call: Call, server: SnapshotServer) -> None:
+def test_snapshots_that_cannot_be_deleted_are_named(
+    call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     server.keeps_snapshots = True
     code, _, err = call("ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url)
     assert code == 0

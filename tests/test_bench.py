@@ -241,11 +241,11 @@ def test_the_scale_table_marks_what_was_not_measured() -> None:
     measured = tuple(samples(1000, 2000, 4000))
     growth = cost.Growth.of(measured)
     needs = (cost.need("here", 4000, growth, 64), cost.need("far", 10**8, growth, 64))
-    lines = scale.table([scale.Scale("none", measured, growth, needs)], 512, 64).splitlines()
+    lines = scale.table([scale.Scale("embedded", "none", measured, growth, needs)], 512, 64).splitlines()
     here, far = (next(line for line in lines if f" {name} " in line) for name in ("here", "far"))
     assert "~" not in here
-    assert far.split()[3:] == ["~191", "~381", "~3", "~92.6", "~77,160", "~2.0", "8,333", "x"]
-    assert "plain      4,000       100      4.0      2.00    3.00  100.0%    4358    2048" in lines
+    assert far.split()[4:] == ["~191", "~381", "~3", "~92.6", "~77,160", "~2.0", "8,333", "x"]
+    assert "embedded  plain      4,000       100      4.0      2.00    3.00  100.0%    4358    2048" in lines
 
 
 def test_scale(call: Call) -> None:
@@ -278,6 +278,9 @@ def test_scale_on_a_server_leaves_nothing_there(
     code, out, err = call("eval", "bench", "scale", *sizes, "--dim", 8, "--queries", 5, "--url", url)
     assert code == 0, err
     assert "not measured" in out
+    measured = [line.split()[:3] for line in out.splitlines() if "%" in line and "off)" not in line]
+    sizes_of = [(engine, size) for engine, _, size in measured]
+    assert sizes_of == [(engine, size) for engine in ("embedded", "server") for size in ("100", "150", "200")]
     assert index.collections() == before
     index.close()
 

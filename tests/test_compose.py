@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,26 +24,22 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 NODES = ("node-1", "node-2", "node-3")
 
 
-def interpolated(**environment: str) -> dict[str, Any]:
-    """The file as Docker Compose reads it: `${NAME:-default}` and `${NAME:+there}` replaced."""
-
-    def value(found: re.Match[str]) -> str:
-        name, operator, word = found.groups()
-        given = environment.get(name, "")
-        return given or word if operator == ":-" else (word if given else "")
-
-    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{(\w+)(:[-+])([^}]*)\}", value, TEXT))
+def interpolated() -> dict[str, Any]:
+    """The file as Docker Compose reads it: each `${NAME:-default}` replaced."""
+    read: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", TEXT))
     assert "${" not in str(read)
     return read
 
 
-def variables(compose: dict[str, Any], service: str) -> dict[str, str]:
-    return dict(line.split("=", 1) for line in compose["services"][service]["environment"])
+def variables(service: str) -> dict[str, str | None]:
+    """The environment of a container; None is passed through, if it is set."""
+    lines = (line.partition("=") for line in interpolated()["services"][service]["environment"])
+    return {name: value if given else None for name, given, value in lines}
 
 
 def test_it_follows_the_compose_specification() -> None:
     checker = jsonschema.Draft202012Validator(SCHEMA)
-    for compose in (COMPOSE, interpolated(), interpolated(QDRANT_API_KEY="a", QDRANT_READ_ONLY_API_KEY="b")):
+    for compose in (COMPOSE, interpolated()):
         assert [error.message for error in checker.iter_errors(compose)] == []
     misspelt = {"services": {"qdrant": {"image": "qdrant/qdrant", "volume": ["a:/b"]}}}
     assert not checker.is_valid(misspelt)
@@ -79,11 +77,14 @@ def test_what_is_stored_is_kept_in_named_volumes_of_each_node() -> None:
     names = [name for name, _ in mounts]
     assert len(names) == len(set(names))
     assert set(names) == set(COMPOSE["volumes"])
+    assert {name: volume["name"] for name, volume in COMPOSE["volumes"].items()} == {
+        name: f"coco-search_{name}" for name in names
+    }
 
 
 def test_nodes_find_each_other() -> None:
     for node in NODES:
-        assert variables(interpolated(), node)["QDRANT__CLUSTER__ENABLED"] == "true"
+        assert variables(node)["QDRANT__CLUSTER__ENABLED"] == "true"
         command = SERVICES[node]["command"]
         assert command[command.index("--uri") + 1] == f"http://{node}:6335"
     assert "--bootstrap" not in SERVICES["node-1"]["command"]
@@ -94,12 +95,47 @@ def test_nodes_find_each_other() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_keys_come_from_the_environment(service: str) -> None:
-    plain = variables(interpolated(), service)
-    assert not any("API_KEY" in name for name in plain)
-    locked = variables(interpolated(QDRANT_API_KEY="all", QDRANT_READ_ONLY_API_KEY="look"), service)
-    assert locked["QDRANT__SERVICE__API_KEY"] == "all"
-    assert locked["QDRANT__SERVICE__READ_ONLY_API_KEY"] == "look"
+def test_keys_are_passed_through(service: str) -> None:
+    passed = {name for name, value in variables(service).items() if value is None}
+    assert passed == {"QDRANT__SERVICE__API_KEY", "QDRANT__SERVICE__READ_ONLY_API_KEY"}
+
+
+@pytest.mark.parametrize("command", [["docker", "compose"], ["docker-compose"]], ids=" ".join)
+def test_docker_compose_accepts_it(command: list[str], tmp_path: Path) -> None:
+    """Both the present one and 1.29, which knows neither `name:` nor `${NAME:+word}`."""
+    if (
+        not shutil.which(command[0])
+        or subprocess.run([*command, "version"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip(f"no {' '.join(command)} on this machine")
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text("QDRANT__SERVICE__API_KEY=from the file\n")
+    # What docs/replace-node.sh adds.
+    (tmp_path / "joining.yml").write_text(
+        'services:\n  node-1:\n    command: ["./qdrant", "--bootstrap", "http://b"]\n'
+    )
+
+    def config(*options: str, **environment: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [*command, *options, "config"],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        read: dict[str, Any] = yaml.safe_load(done.stdout)
+        return read
+
+    environment = config()["services"]["qdrant"]["environment"]
+    assert environment["QDRANT__SERVICE__API_KEY"] == "from the file"
+    assert environment.get("QDRANT__SERVICE__READ_ONLY_API_KEY") is None
+    files = ("-f", "docker-compose.yml", "-f", "joining.yml")
+    merged = config("--profile", "cluster", *files, QDRANT__SERVICE__READ_ONLY_API_KEY="look")["services"]
+    assert set(merged) == set(SERVICES)
+    assert merged["node-3"]["environment"]["QDRANT__SERVICE__READ_ONLY_API_KEY"] == "look"
+    assert merged["node-1"]["command"] == ["./qdrant", "--bootstrap", "http://b"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -111,7 +147,8 @@ def test_a_container_may_do_no_more_than_it_needs(service: str) -> None:
     assert "no-new-privileges:true" in what["security_opt"]
     assert what["mem_limit"]
     assert what["pids_limit"]
-    mark = variables(interpolated(), service)["QDRANT_INIT_FILE_PATH"]
+    mark = variables(service)["QDRANT_INIT_FILE_PATH"]
+    assert mark
     assert any(mark.startswith(mount.split(":")[0] + "/") for mount in what["tmpfs"])
 
 

@@ -22,7 +22,8 @@ from test_index import image, unit
 
 from search.errors import CollectionMissing, ServerError
 from search.index import CollectionSpec, Points, retry, upload
-from search.index.reach import Connection, check_versions, translated
+from search.index.reach import Connection, check_versions
+from search.index.refusals import translated
 from search.index.server import ServerIndex, connect
 from search.settings import Settings
 
@@ -179,7 +180,7 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
     server.local.delete_collection("coco_captions")
     server.local.delete_collection("coco_images")
 
-    monkeypatch.setattr("ingest.pipeline.WORTH_PUTTING_OFF", 10)
+    monkeypatch.setattr("search.index.WORTH_PUTTING_OFF", 10)
     monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     one_line_error(run())
@@ -248,12 +249,22 @@ def test_a_read_only_key_can_look_search_and_evaluate(
     assert "a read-only key can search but not write" in one_line_error(run())
 
 
-def test_copies_on_a_node_that_is_away_are_told(
+def test_copies_that_are_not_in_use_are_told(
     server: StandIn, run: Callable[[], tuple[int, str, str]], call: Call, place: list[str]
 ) -> None:
     assert run()[0] == 0
-    server.collections.copies = [ReplicaState.Active, ReplicaState.Dead]
-    assert "coco_images lacks 1 of the copies of its shards" in call("ingest", "status", *place)[1]
+    assert "copies           1 of each shard" in call("ingest", "status", *place)[1]
+    for made in server.collections.made.values():
+        made.replication_factor = 2
+    server.collections.copies = [ReplicaState.Dead]
+    _, out, _ = call("ingest", "status", *place)
+    assert "copies           1 of 1 shards have fewer than 2" in out
+    assert "pending          1 of 1 shards of coco_images have fewer copies in use than the replication factor 2" in out
+    assert json.loads(call("ingest", "status", "--json", *place)[1])[0]["shards_short_of_copies"] == 1
+    for command in (("search", "text", "a photo"), ("eval", "run", "--resamples", "100")):
+        assert "warning: 1 of 1 shards of coco_captions have fewer copies" in call(*command, *place)[2]
+    server.collections.copies = [ReplicaState.Active]
+    assert "copies           2 of each shard" in call("ingest", "status", *place)[1]
 
 
 class Unhurried(LocalClient):

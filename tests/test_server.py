@@ -101,7 +101,7 @@ def test_a_page_that_is_no_qdrant() -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ServerError, match="it is no Qdrant"):
+        with pytest.raises(ServerError, match="it is not Qdrant"):
             connect(settings(server.server_port))
         server.shutdown()
 

@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ingest", "search", "eval")
 ONLY = {  # who alone may import a library
     "qdrant_edge": {"search/index/edge.py", "search/index/edge_filter.py"},
-    "qdrant_client": {f"search/index/{part}.py" for part in ("server", "reach", "upload", "building", "translate")},
-    "grpc": {"search/index/reach.py"},
+    "qdrant_client": {
+        f"search/index/{part}.py"
+        for part in ("server", "reach", "refusals", "upload", "building", "translate", "cluster")
+    },
+    "grpc": {"search/index/refusals.py"},
     "prometheus_client": {"search/web/metrics.py"},
     "sentence_transformers": {"search/encoder.py"},
 }

@@ -123,7 +123,7 @@ def bench_scale(
         list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
     ] = None,
     node_memory: Annotated[float, typer.Option(min=0.1, help="GiB that the index may fill on one node")] = 64,
-    url: Annotated[str | None, typer.Option("--url", help="A server, instead of the embedded engine")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Measure this server too, beside the embedded one")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an index costs as it grows, measured, and what COCO, 10 million and LAION-400M would need by that."""
@@ -133,7 +133,9 @@ def bench_scale(
     if len(set(sizes)) < cost.FEWEST_SIZES:
         raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
     ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
-    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
+    places = [None, url] if url else [None]  # the embedded engine first
+    jobs = [scale.Job(0, dim, queries, way, place) for place in places for way in ways]
+    scales = [scale.scale(job, sizes, rounds, node_memory) for job in jobs]
     if as_json:
         command.print_json(scale.as_json(scales), indent=1)
     else:

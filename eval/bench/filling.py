@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.bench import vectors
 from search.errors import CocoSearchError
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, put_off_if_many
 from search.records import Caption, Image, Kind
 
 BYTES_BESIDES_VECTOR = (
@@ -49,8 +49,12 @@ def fill(
     points: int,
     tuning: Tuning | None = None,
 ) -> float:
-    """Creates the collection and writes so many points; seconds spent in writing, the making of vectors left out."""
+    """Create the collection and write so many points, as `ingest run` does; building is left to `index.optimize`.
+
+    Returns the seconds spent in writing, without the making of vectors.
+    """
     index.create(spec, tuning)
+    put_off_if_many(index, spec.collection, points)
     record = _image if spec.kind == "images" else _caption
     seconds, first = 0.0, 0
     for block in vectors.image_blocks(points, spec.dim):

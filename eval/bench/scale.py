@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -20,6 +20,8 @@ from eval.bench.measure import STATUS, measure
 from search.command import note
 from search.index import Index, Quantization, Tuning, open_index
 from search.settings import load_settings
+
+Engine = Literal["embedded", "server"]
 
 LIMIT = 10
 WARM_UP = 20
@@ -49,6 +51,10 @@ class Job:
             yield index
 
     @property
+    def engine(self) -> Engine:
+        return "server" if self.url else "embedded"
+
+    @property
     def collection(self) -> str:
         return specification(self.points, self.dim, "captions", self.dataset).collection
 
@@ -73,6 +79,7 @@ class Asked:
 class Scale:
     """All sizes of one way to store the vectors, how they grow, and what the targets would need."""
 
+    engine: Engine
     quantization: Quantization
     samples: tuple[Sample, ...]
     growth: Growth
@@ -92,12 +99,14 @@ def scale(job: Job, sizes: Sequence[int], rounds: int, node_memory_gib: float) -
     found: dict[int, list[Sample]] = {points: [] for points in sorted(set(sizes))}
     for number in range(rounds):
         for points, so_far in found.items():
-            note(f"{points:,} points, quantization {job.quantization}, round {number + 1} of {rounds} ...")
+            note(
+                f"{points:,} points, {job.engine}, quantization {job.quantization}, round {number + 1} of {rounds} ..."
+            )
             so_far.append(sample(replace(job, points=points)))
     samples = [quickest(so_far) for so_far in found.values()]
     growth = Growth.of(samples)
     needs = tuple(need(name, vectors, growth, node_memory_gib) for name, vectors in TARGETS.items())
-    return Scale(job.quantization, tuple(samples), growth, needs)
+    return Scale(job.engine, job.quantization, tuple(samples), growth, needs)
 
 
 def sample(job: Job) -> Sample:
@@ -127,7 +136,7 @@ def build(job: Job) -> Built:
         spec = specification(job.points, job.dim, "captions", job.dataset)
         upload_seconds = fill(index, spec, job.points, tuning)
         start = time.perf_counter()
-        index.optimize(job.collection)
+        index.optimize(job.collection)  # on a server, turns indexing on again and waits for it
         build_seconds = time.perf_counter() - start
         indexed = index.info(job.collection).indexed_vectors
         return Built(upload_seconds, build_seconds, indexed, index.disk_bytes(job.collection))
@@ -176,8 +185,8 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
     """What was measured, the fits, and what the targets would need."""
     lines = [
         f"{dim} dimensions, one process; bytes are per vector",
-        f"{'':<6}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}{'disk':>8}"
-        f"{'memory':>8}",
+        f"{'engine':<16}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}"
+        f"{'disk':>8}{'memory':>8}",
     ]
     for each in scales:
         for one in each.samples:
@@ -185,16 +194,16 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
                 "-" if total is None else f"{total / one.points:.0f}" for total in (one.disk_bytes, one.memory_bytes)
             )
             lines.append(
-                f"{_name(each):<6}{one.points:>10,}{one.points / one.upload_seconds:>10,.0f}{one.build_seconds:>9.1f}"
+                f"{_name(each)}{one.points:>10,}{one.points / one.upload_seconds:>10,.0f}{one.build_seconds:>9.1f}"
                 f"{one.median_ms:>10.2f}{one.p95_ms:>8.2f}{100 * one.found:>7.1f}%{disk:>8}{memory:>8}"
             )
     lines += ["", "of n points"]
     for each in scales:
         for name, fit in each.growth.fits().items():
-            lines.append(f"{_name(each):<6}{name.replace('_', ' '):<16}{fit or 'not measured'}")
+            lines.append(f"{_name(each)}{name.replace('_', ' '):<16}{fit or 'not measured'}")
     lines += [
         "",
-        f"{'':<6}{'':<12}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
+        f"{'engine':<28}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
         f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'stretched':>11}",
     ]
     lines += [_needed(_name(each), one) for each in scales for one in each.needs]
@@ -204,14 +213,14 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
 def _needed(way: str, need: Need) -> str:
     nodes = f"{'~' if need.memory_gib and need.memory_gib.basis == 'extrapolated' else ''}{need.nodes:,}"
     return (
-        f"{way:<6}{need.name:<12}{need.vectors:>13,}{_text(need.memory_gib):>12}{_text(need.disk_gib):>11}{nodes:>13}"
+        f"{way}{need.name:<12}{need.vectors:>13,}{_text(need.memory_gib):>12}{_text(need.disk_gib):>11}{nodes:>13}"
         f"{_text(need.upload_hours):>10}{_text(need.build_hours):>10}{_text(need.query_ms):>10}"
         f"{f'{need.build_hours.times:,.0f} x':>11}"
     )
 
 
 def _name(of: Scale) -> str:
-    return "plain" if of.quantization == "none" else of.quantization
+    return f"{of.engine:<10}{'plain' if of.quantization == 'none' else of.quantization:<6}"
 
 
 def _text(figure: Figure | None) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "Where",
     "collection_name",
     "open_index",
+    "put_off_if_many",
     "usable",
 ]
 
@@ -149,7 +150,8 @@ class CollectionInfo:
 
     `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
     `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `pending` says what keeps
-    the collection from answering as it should, None where nothing does.
+    the collection from answering as it should, None where nothing does. `shards_short_of_copies`: how many shards have
+    fewer copies in use than the replication factor, None if the engine does not say.
     """
 
     name: str
@@ -158,6 +160,7 @@ class CollectionInfo:
     spec: CollectionSpec
     settings: dict[str, Any]
     pending: str | None = None
+    shards_short_of_copies: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -165,6 +168,7 @@ class CollectionInfo:
             "points": self.points,
             "indexed_vectors": self.indexed_vectors,
             "pending": self.pending,
+            "shards_short_of_copies": self.shards_short_of_copies,
             "settings": self.settings,
             **self.spec.model_dump(),
         }
@@ -275,6 +279,10 @@ class Index(Protocol):
         away), in one line; None where nothing does."""
         ...
 
+    def silent_nodes(self) -> list[str]:
+        """Return the URLs, of those that name the index, whose nodes do not answer; none for an embedded index."""
+        ...
+
     def spec(self, collection: str) -> CollectionSpec:
         """How the collection was made; does not open an embedded shard.
 
@@ -300,6 +308,15 @@ class Index(Protocol):
     def close(self) -> None:
         """Flush and release; the index cannot be used afterwards."""
         ...
+
+
+def put_off_if_many(index: Index, collection: str, count: int) -> None:
+    """Leave building the HNSW index to `optimize` if so many points are about to be written that it is worth it.
+
+    A run that is killed leaves it so, until the next `optimize`.
+    """
+    if count > WORTH_PUTTING_OFF:
+        index.put_off(collection)
 
 
 def open_index(settings: Settings, *, writing: bool = False) -> Index:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from qdrant_client import QdrantClient, models
 
 from search.errors import ServerError
+from search.index.cluster import short_of_copies
 from search.index.reach import Connection
 
 STALLED_SECONDS = 1200.0  # building one large segment shows no progress for minutes
@@ -21,7 +21,7 @@ PUT_OFF = "indexing_threshold_put_off"
 
 
 def put_off(connection: Connection, collection: str) -> None:
-    """Turns indexing off until `build`, so that nothing is indexed that grows and is indexed again
+    """Turn indexing off until `build`, so that nothing is indexed that grows and is indexed again
     (https://qdrant.tech/documentation/operations/optimizer)."""
     found = _look(connection, collection)
     threshold = found.config.optimizer_config.indexing_threshold
@@ -31,10 +31,10 @@ def put_off(connection: Connection, collection: str) -> None:
 
 
 def build(connection: Connection, collection: str) -> None:
-    """Turns indexing on again where it was put off, and waits until the server has nothing left to build.
+    """Turn indexing on again if it was put off, and wait until the server has nothing left to build.
 
     Raises:
-        ServerError: the server's optimizer failed, or does not get on.
+        ServerError: the server's optimizer failed, or makes no progress.
     """
     metadata = _look(connection, collection).config.metadata or {}
     if metadata.get(PUT_OFF) is not None:
@@ -53,7 +53,7 @@ def build(connection: Connection, collection: str) -> None:
         if time.monotonic() - moved > STALLED_SECONDS:
             raise ServerError(
                 f"{collection} at {connection.url} has been building its index for {STALLED_SECONDS / 60:.0f} minutes "
-                f"without getting on ({indexed:,} vectors indexed): see the server's log"
+                f"without progress ({indexed:,} vectors indexed): see the server's log"
             )
         green = green + 1 if found.status == models.CollectionStatus.GREEN else 0
         if green < QUIET_CHECKS:
@@ -61,14 +61,18 @@ def build(connection: Connection, collection: str) -> None:
 
 
 def pending(connection: Connection, collection: str) -> str | None:
-    """What keeps a collection from answering as it should, in one line; None where nothing does."""
+    """Return what keeps a collection from answering as it should, in one line; None if nothing does."""
     found = _look(connection, collection)
+    reasons = [_unfinished(found, collection), _lacking(connection, found, collection)]
+    return "; ".join(filter(None, reasons)) or None
+
+
+def _unfinished(found: models.CollectionInfo, collection: str) -> str | None:
+    """Return why the HNSW index does not hold everything."""
     indexed = f"{found.indexed_vectors_count or 0:,} of {found.points_count or 0:,} vectors are indexed"
     slowly = f"{indexed}; searching compares with the others one by one, which is exact but slow"
     if found.status == models.CollectionStatus.RED:
         return f"the optimizer of {collection} failed: see the server's log"
-    if away := _copies_away(connection, collection):
-        return f"{collection} lacks {away} of the copies of its shards: a node is away or is being brought up to date"
     if (found.config.metadata or {}).get(PUT_OFF) is not None:
         return (
             f"the index of {collection} is put off while it is filled ({slowly}): `python -m ingest run` ends with it"
@@ -82,14 +86,16 @@ def pending(connection: Connection, collection: str) -> str | None:
     return None
 
 
-def _copies_away(connection: Connection, collection: str) -> int:
-    """How many copies of shards the cluster knows of but cannot use now."""
-    # The client's local mode has no cluster, and a key for single collections may not look at it.
-    with contextlib.suppress(NotImplementedError, ServerError):
-        cluster = connection.ask(collection, lambda client: client.collection_cluster_info(collection))
-        states = [shard.state for shard in cluster.local_shards] + [shard.state for shard in cluster.remote_shards]
-        return sum(state != models.ReplicaState.ACTIVE for state in states)
-    return 0
+def _lacking(connection: Connection, found: models.CollectionInfo, collection: str) -> str | None:
+    """Return how many shards lack a copy."""
+    short, params = short_of_copies(connection, found, collection), found.config.params
+    if not short:
+        return None
+    return (
+        f"{short} of {params.shard_number or short} shards of {collection} have fewer copies in use than the "
+        f"replication factor {params.replication_factor or 1}: a node is away, was removed, or is being brought up to "
+        "date"
+    )
 
 
 def _look(connection: Connection, collection: str) -> models.CollectionInfo:

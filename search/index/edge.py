@@ -205,6 +205,9 @@ class EdgeIndex:
     def put_off(self, collection: str) -> None:
         pass  # it builds in `optimize` alone
 
+    def silent_nodes(self) -> list[str]:
+        return []
+
     def pending(self, collection: str) -> str | None:  # noqa: ARG002
         return None
 

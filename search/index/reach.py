@@ -1,4 +1,4 @@
-"""Reaching a Qdrant server: the connection, what its refusals mean in words, and asking again where that helps."""
+"""Reach a Qdrant server: the connection, and retrying through it."""
 
 from __future__ import annotations
 
@@ -7,32 +7,23 @@ import re
 import socket
 import sys
 import threading
-import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import grpc
 from qdrant_client import QdrantClient
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from search.errors import CollectionMissing, IndexFailure, ServerError
+from search.errors import ServerError
 from search.index import retry
+from search.index.cluster import Health, Nodes
+from search.index.refusals import CONNECT_SECONDS, not_qdrant, translated
 from search.settings import Settings, is_loopback
 
 OLDEST = (1, 16)  # the first with collection metadata
-CONNECT_SECONDS = 3.0
-# Qdrant answers INTERNAL for what it could not do just now, such as reading from a node that has died
-# (CollectionError::is_transient in its source), and a connection that breaks may end as UNKNOWN or CANCELLED.
-TRANSIENT = {
-    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN"),
-    *("429", "500", "502", "503", "504"),
-}
-DISK_FULL = ("no space left on device", "out of disk")
-NODE_LOST = ("active replica", "read operations failed", "temporarily unavailable")
 # A channel notices a host that has vanished, and tries to reach it again within seconds, not minutes.
 _CHANNEL = {
     "grpc.initial_reconnect_backoff_ms": 250,
@@ -48,7 +39,7 @@ class Connection:
     """A client, and how to ask through it.
 
     `streams`: how many uploads may be under way at the same time; `binary`: vectors travel as four bytes a number, not
-    as JSON; `again` finds a node that answers when this one no longer does.
+    as JSON; `again` finds a node that answers when this one no longer does; `nodes` are all that the settings name.
     """
 
     def __init__(
@@ -60,14 +51,19 @@ class Connection:
         streams: int = 1,
         binary: bool = True,
         again: Callable[[], Connection] | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         self.client, self.url, self.engine = client, url, engine
         self.streams, self.binary = streams, binary
         self._again, self._moving = again, threading.Lock()
-        self._quiet_until = 0.0
+        self._nodes, self._notice = nodes, retry.Notice()
+
+    def health(self) -> Health:
+        """Return which nodes do not answer just now."""
+        return self._nodes.health(self.url) if self._nodes else Health()
 
     def ask(self, collection: str | None, call: Callable[[QdrantClient], T]) -> T:
-        """What `call` gets from the client; it is called again while the server is away or overloaded.
+        """Return what `call` gets from the client; it is called again while the server is away or overloaded.
 
         Raises:
             CollectionMissing: there is no such collection, or no longer.
@@ -81,12 +77,10 @@ class Connection:
         return retry.patiently(attempt, self._waiting)
 
     def _waiting(self, error: ServerError) -> None:
-        if time.monotonic() > self._quiet_until:  # a word for each time that it is away, not for each try
-            print(f"note: {error}; trying again for {retry.RETRY_SECONDS:.0f} seconds", file=sys.stderr)
-        self._quiet_until = time.monotonic() + retry.RETRY_SECONDS
+        self._notice(error)
         if self._again is not None:
             with self._moving:
-                if not listens(*_address(self.url)):
+                if not listens(*address_of(self.url)):
                     self._move(self._again)
 
     def _move(self, again: Callable[[], Connection]) -> None:
@@ -98,37 +92,66 @@ class Connection:
 
 
 def reach(settings: Settings, streams: int) -> Connection:
-    """The server that `settings.qdrant_url` names, by gRPC, or by REST where gRPC is not reachable; a read-only API key
-    is enough. Of several nodes, the first that answers, and another one when that dies.
+    """Connect to the server that `settings.qdrant_url` names, by gRPC, or by REST if gRPC is not reachable.
+
+    A read-only API key is enough. Of several nodes it is the first that answers, and another one when that dies. A
+    server that does not answer yet is waited for, for FIRST_CONTACT_SECONDS: it may have been started a moment ago.
 
     Raises:
-        ServerError: nothing answers there, it is no Qdrant or too old a one, or it refuses the API key.
+        ServerError: nothing answers there, it is not Qdrant or too old a version, it refuses the API key, or its
+            certificate cannot be verified.
     """
     urls = settings.qdrant_urls
+    for url in urls:
+        host, _ = address_of(url)
+        if settings.qdrant_api_key and url.startswith("http://") and not is_loopback(host):
+            print(f"warning: the API key travels unencrypted to {host}: use https", file=sys.stderr)
+    nodes = Nodes(settings)
+    again = partial(_first, urls, settings, streams, nodes) if len(urls) > 1 else None
+    seconds, notice = retry.FIRST_CONTACT_SECONDS, retry.Notice()
+    return retry.patiently(
+        lambda: _first(urls, settings, streams, nodes, again), lambda error: notice(error, seconds), seconds
+    )
 
-    def first(again: Callable[[], Connection] | None = None) -> Connection:
-        failures = []
-        for url in urls:
-            try:
-                return _reach_one(url, settings, streams, again)
-            except ServerError as error:
-                failures.append(error)
-        raise failures[0]
 
-    return first(first if len(urls) > 1 else None)
+def _first(
+    urls: Sequence[str],
+    settings: Settings,
+    streams: int,
+    nodes: Nodes,
+    again: Callable[[], Connection] | None = None,
+) -> Connection:
+    """Connect to the first node that answers, in their order."""
+    failures: list[ServerError] = []
+    for url in _listening_first(urls):
+        try:
+            client, engine, binary = _reach_one(url, settings)
+        except ServerError as error:
+            failures.append(error)
+        else:
+            return Connection(client, url, engine, streams=streams, binary=binary, again=again, nodes=nodes)
+    # What retrying does not mend says more than a node that is away.
+    raise next((failure for failure in failures if not failure.transient), failures[0])
 
 
-def _reach_one(url: str, settings: Settings, streams: int, again: Callable[[], Connection] | None) -> Connection:
-    address = urlsplit(url)
-    host, http_port = _address(url)
+def _listening_first(urls: Sequence[str]) -> list[str]:
+    """Put the nodes that accept no connection last: asking a host that has vanished takes QDRANT_TIMEOUT."""
+    if len(urls) == 1:
+        return list(urls)
+    with ThreadPoolExecutor(len(urls)) as pool:
+        away = dict(zip(urls, pool.map(lambda url: not listens(*address_of(url)), urls), strict=True))
+    return sorted(urls, key=lambda url: away[url])
+
+
+def _reach_one(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]:
+    """Return a client, the server's name and version, and whether vectors travel in binary."""
+    host, http_port = address_of(url)
     grpc_port = settings.qdrant_grpc_port or (6334 if http_port == 443 else http_port + 1)
     key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
-    if key and address.scheme == "http" and not is_loopback(host):
-        print(f"warning: the API key travels unencrypted to {host}: use https", file=sys.stderr)
 
     def client(prefer_grpc: bool) -> QdrantClient:
         with python_warnings.catch_warnings():
-            python_warnings.simplefilter("ignore", UserWarning)  # of the key, which we have warned of
+            python_warnings.simplefilter("ignore", UserWarning)  # of the key, which we warn of
             return QdrantClient(
                 url=url,
                 port=http_port,
@@ -145,24 +168,20 @@ def _reach_one(url: str, settings: Settings, streams: int, again: Callable[[], C
         with translated(url):
             server = rest.info().version
             rest.get_collections()  # a wrong API key shows here
-    except ValueError as error:  # an answer that is not Qdrant's
-        raise ServerError(
-            f"something answers at {url}, but it is no Qdrant: give scheme, host and port alone, "
-            "such as http://localhost:6333"
-        ) from error
+    except ValueError as error:  # an answer that is not JSON
+        raise not_qdrant(url) from error
     check_versions(url, server)
     if not listens(host, grpc_port):
-        engine = f"qdrant {server}, REST (nothing listens on the gRPC port {grpc_port})"
-        return Connection(rest, url, engine, streams=streams, binary=False, again=again)
+        return rest, f"qdrant {server}, REST (nothing listens on the gRPC port {grpc_port})", False
     rest.close()
     fast = client(prefer_grpc=True)
     with translated(url):
         fast.get_collections()
-    return Connection(fast, url, f"qdrant {server}, gRPC", streams=streams, again=again)
+    return fast, f"qdrant {server}, gRPC", True
 
 
 def check_versions(url: str, server: str) -> None:
-    """Warns where client and server are more than one minor version apart, which Qdrant does not test.
+    """Warn if client and server are more than one minor version apart, which Qdrant does not test.
 
     Raises:
         ServerError: the server cannot do what is needed.
@@ -180,8 +199,8 @@ def check_versions(url: str, server: str) -> None:
         )
 
 
-def _address(url: str) -> tuple[str, int]:
-    """Host and HTTP port."""
+def address_of(url: str) -> tuple[str, int]:
+    """Return the host and the HTTP port."""
     address = urlsplit(url)
     return address.hostname or "", address.port or (443 if address.scheme == "https" else 6333)
 
@@ -192,70 +211,9 @@ def _minor(number: str) -> tuple[int, int] | None:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Return whether something accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=CONNECT_SECONDS):
             return True
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def translated(url: str, collection: str | None = None) -> Iterator[None]:
-    """Turns what the client raises into ServerError or CollectionMissing."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
-        detail = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
-        raise failure(url, collection, code, detail) from error
-    except UnexpectedResponse as error:
-        codes = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
-        detail = error.content.decode(errors="replace")[:300]
-        raise failure(url, collection, codes.get(error.status_code or 0, str(error.status_code)), detail) from error
-    except ResponseHandlingException as error:
-        late = "timed out" in str(error).lower() or "timeout" in type(error.source).__name__.lower()
-        raise failure(url, collection, "DEADLINE_EXCEEDED" if late else "UNAVAILABLE", str(error)) from error
-    except ResourceExhaustedResponse as error:
-        raise failure(url, collection, "RESOURCE_EXHAUSTED", str(error), error.retry_after_s) from error
-    except ValueError as error:  # what the client's local mode raises for a collection that is not there
-        if collection is None or "not found" not in str(error):
-            raise
-        raise failure(url, collection, "NOT_FOUND", str(error)) from error
-
-
-def failure(url: str, collection: str | None, code: str, detail: str, retry_after: float = 0.0) -> IndexFailure:
-    """What a gRPC or HTTP status code of the server at `url` means in words, and what to do about it."""
-    detail = " ".join(detail.split())[:300]
-    says = detail.lower()
-    if code == "UNAUTHENTICATED":
-        return ServerError(
-            f"the Qdrant server at {url} refuses the API key ({detail}): set QDRANT_API_KEY to the server's key"
-        )
-    if code == "PERMISSION_DENIED":
-        return ServerError(
-            f"the Qdrant server at {url} refuses the API key for this ({detail}): a read-only key can search but not "
-            "write; set QDRANT_API_KEY to the server's full key"
-        )
-    if any(words in says for words in DISK_FULL):
-        return ServerError(
-            f"the disk of the Qdrant server at {url} is full ({detail}): make room there, then give the same command "
-            "again; what was acknowledged is safe"
-        )
-    if code == "NOT_FOUND" and "no point" in says:
-        return ServerError(
-            f"a point of {collection} at {url} was deleted meanwhile ({detail}): give the same command again"
-        )
-    if code == "NOT_FOUND" and collection is not None:
-        return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
-    message = f"the Qdrant server at {url} failed with {code}: {detail}"
-    if any(words in says for words in NODE_LOST):
-        message = f"the Qdrant cluster at {url} cannot reach all of its data, a node is away ({detail})"
-    elif code == "UNAVAILABLE":
-        message = (
-            f"no Qdrant server answers at {url} ({detail}): start it with `docker compose up -d`, "
-            "or leave out --url and QDRANT_URL for the embedded index"
-        )
-    elif code == "DEADLINE_EXCEEDED":
-        message = f"the Qdrant server at {url} took too long: raise QDRANT_TIMEOUT (seconds)"
-    return ServerError(message, transient=code in TRANSIENT, retry_after=retry_after)

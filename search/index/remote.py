@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search.errors import IndexBusy, IndexFailure
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where
-from search.index.running import COMMAND, HELLO, Running
+from search.errors import IndexBusy, ServerError
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where, retry
+from search.index.running import COMMAND, HELLO, Running, find_running
 from search.index.spec import CollectionSpec, read_spec
 from search.index.wire import (
     pack_vectors,
@@ -23,6 +23,7 @@ from search.index.wire import (
 from search.records import Caption, Hit, Image
 
 ANSWER_SECONDS = 120.0
+NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 
 class RemoteIndex:
@@ -31,6 +32,7 @@ class RemoteIndex:
     def __init__(self, path: Path, running: Running) -> None:
         self.path = path
         self._running = running
+        self._notice = retry.Notice()
 
     @property
     def place(self) -> str:
@@ -87,6 +89,9 @@ class RemoteIndex:
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
         return int(self._one("count", collection, where=pack_where(where)))
+
+    def silent_nodes(self) -> list[str]:
+        return []
 
     def pending(self, collection: str) -> str | None:
         said = self._one("pending", collection)
@@ -146,30 +151,50 @@ class RemoteIndex:
         return part
 
     def _ask(self, method: str, collection: str | None = None, **arguments: object) -> Iterator[Any]:
+        """Yield the parts of the answer. A call is retried while a server is there, until its answer begins."""
         call = json.dumps({"method": method, "collection": collection, "arguments": arguments})
-        headers = {**self._running.headers, "Content-Type": "application/json"}
-        try:
-            with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
-                connection.request("POST", HELLO, call, headers)
-                answer = connection.getresponse()
-                if answer.status != 200:
-                    raise self._failure(f"answered {answer.status} to {method}")
+        with contextlib.ExitStack() as open_:
+            answer = retry.patiently(lambda: open_.enter_context(self._answer(method, call)), self._notice)
+            try:
                 for line in answer:
                     said = json.loads(line)
                     if "failure" in said:
                         raise unpack_failure(said)
                     yield said["part"]
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise self._failure(f"stopped answering ({type(error).__name__})") from error
+            except NETWORK_FAILURES as error:
+                raise self._failure(f"stopped answering ({type(error).__name__})") from error
 
-    def _failure(self, what: str) -> IndexFailure:
-        return IndexFailure(
-            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again"
+    @contextlib.contextmanager
+    def _answer(self, method: str, call: str) -> Iterator[http.client.HTTPResponse]:
+        headers = {**self._running.headers, "Content-Type": "application/json"}
+        with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
+            try:
+                connection.request("POST", HELLO, call, headers)
+                answer = connection.getresponse()
+            except NETWORK_FAILURES as error:
+                there, _ = self._look_again()
+                again = there and not isinstance(error, TimeoutError)
+                raise self._failure(f"stopped answering ({type(error).__name__})", transient=again) from error
+            if answer.status != 200:
+                _, restarted = self._look_again()
+                raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
+            yield answer
+
+    def _look_again(self) -> tuple[bool, bool]:
+        """Find the server that has the index open now; return whether there is one, and whether it is another one."""
+        before, now = self._running, find_running(self.path)
+        self._running = now or before
+        return now is not None, self._running != before
+
+    def _failure(self, what: str, *, transient: bool = False) -> ServerError:
+        return ServerError(
+            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again",
+            transient=transient,
         )
 
 
 def busy(path: Path, running: Running) -> IndexBusy:
-    """What a command that would write is told."""
+    """Return the exception for a command that would write."""
     return IndexBusy(
         f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
         "(one process at a time may write; a Qdrant server with --url serves many)"

@@ -12,6 +12,7 @@ from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
 from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, building, hits_of, id_of
+from search.index.cluster import short_of_copies
 from search.index.reach import Connection, reach
 from search.index.spec import CollectionSpec, read_spec
 from search.index.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
@@ -152,6 +153,9 @@ class ServerIndex:
     def pending(self, collection: str) -> str | None:
         return building.pending(self._connection, collection)
 
+    def silent_nodes(self) -> list[str]:
+        return list(self._connection.health().silent)
+
     def spec(self, collection: str) -> CollectionSpec:
         return read_spec(collection, self._look(collection).config.metadata)
 
@@ -164,7 +168,8 @@ class ServerIndex:
         spec = read_spec(collection, found.config.metadata)
         indexed = found.indexed_vectors_count or 0
         count, waits = self.count(collection), self.pending(collection)
-        return CollectionInfo(collection, count, indexed, spec, settings_of(found), waits)
+        short = short_of_copies(self._connection, found, collection)
+        return CollectionInfo(collection, count, indexed, spec, settings_of(found), waits, short)
 
     def disk_bytes(self, collection: str) -> int | None:  # noqa: ARG002
         return None  # a server does not say

@@ -1,0 +1,163 @@
+"""Turn what goes wrong between this process and a Qdrant server into one line that says what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import grpc
+import httpx
+from pydantic import ValidationError
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from search.errors import CollectionMissing, IndexFailure, ServerError
+
+CONNECT_SECONDS = 3.0
+# Qdrant answers INTERNAL for what it could not do just now, such as reading from a node that has died
+# (CollectionError::is_transient in its source), and a connection that breaks may end as UNKNOWN or CANCELLED.
+TRANSIENT = {
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN"),
+    *("429", "500", "502", "503", "504"),
+}
+HTTP_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
+DISK_FULL = ("no space left on device", "out of disk")
+NODE_LOST = ("active replica", "read operations failed", "temporarily unavailable")
+OTHER_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL
+BROKEN_OFF = (httpx.RemoteProtocolError, http.client.BadStatusLine, ConnectionResetError)
+# Not OSError: ssl.SSLError is one too, and so is everything that this machine itself refuses.
+NETWORK_ERRORS = (ConnectionError, http.client.HTTPException, ssl.SSLError, socket.gaierror, TimeoutError)
+
+
+@contextlib.contextmanager
+def translated(url: str, collection: str | None = None) -> Iterator[None]:
+    """Raise ServerError or CollectionMissing for what the client, or a connection of our own, raises."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code().name if isinstance(error, grpc.Call) else "UNKNOWN"
+        detail = (error.details() if isinstance(error, grpc.Call) else None) or str(error)
+        raise failure(url, collection, code, detail) from error
+    except UnexpectedResponse as error:
+        code = HTTP_CODES.get(error.status_code or 0, str(error.status_code))
+        raise failure(url, collection, code, error.content.decode(errors="replace")[:300]) from error
+    except ResponseHandlingException as error:
+        if isinstance(error.source, ValidationError):
+            raise not_qdrant(url) from error
+        raise unreachable(url, collection, error.source) from error
+    except NETWORK_ERRORS as error:
+        raise unreachable(url, collection, error) from error
+    except ResourceExhaustedResponse as error:
+        raise failure(url, collection, "RESOURCE_EXHAUSTED", str(error), error.retry_after_s) from error
+    except ValueError as error:  # what the client's local mode raises for a collection that is not there
+        if collection is None or "not found" not in str(error):
+            raise
+        raise failure(url, collection, "NOT_FOUND", str(error)) from error
+
+
+def not_qdrant(url: str) -> ServerError:
+    return ServerError(
+        f"something answers at {url}, but it is not Qdrant: give scheme, host and port alone, "
+        "such as http://localhost:6333"
+    )
+
+
+def unreachable(url: str, collection: str | None, error: Exception) -> IndexFailure:
+    """The exception for a request over HTTP that got no answer."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _certificate(url, cause.verify_message, other_name=cause.verify_code in OTHER_NAME)
+        if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
+            return ServerError(f"what listens at {url} does not speak TLS: give http:// instead of https://")
+        if isinstance(cause, socket.gaierror):
+            host = urlsplit(url).hostname
+            return ServerError(f"there is no host {host} ({cause.strerror}): check --url or QDRANT_URL")
+    detail = str(error) or type(error).__name__
+    if any(isinstance(cause, httpx.ConnectTimeout) for cause in causes):
+        return failure(url, collection, "UNAVAILABLE", "it does not accept the connection in time")
+    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
+        return failure(url, collection, "DEADLINE_EXCEEDED", detail)
+    if any(isinstance(cause, BROKEN_OFF) for cause in causes):
+        address = urlsplit(url)
+        if address.scheme == "http" and _speaks_tls(address.hostname or "", address.port or 6333):
+            return ServerError(f"what listens at {url} speaks TLS: give https:// instead of http://")
+    return failure(url, collection, "UNAVAILABLE", detail)
+
+
+def failure(url: str, collection: str | None, code: str, detail: str, retry_after: float = 0.0) -> IndexFailure:
+    """The exception for a gRPC or HTTP status code of the server at `url`, and what to do about it."""
+    detail = " ".join(detail.split())[:300]
+    says = detail.lower()
+    if code == "UNAUTHENTICATED":
+        return ServerError(
+            f"the Qdrant server at {url} refuses the API key ({detail}): set QDRANT_API_KEY to the server's key"
+        )
+    if code == "PERMISSION_DENIED":
+        return ServerError(
+            f"the Qdrant server at {url} refuses the API key for this ({detail}): a read-only key can search but not "
+            "write; set QDRANT_API_KEY to the server's full key"
+        )
+    if any(words in says for words in DISK_FULL):
+        return ServerError(
+            f"the disk of the Qdrant server at {url} is full ({detail}): make room there, then give the same command "
+            "again; what was acknowledged is safe"
+        )
+    if "certificate_verify_failed" in says or "hostname verification check failed" in says:  # gRPC has no other sign
+        return _certificate(f"{url} (its gRPC port)", "", other_name="hostname" in says)
+    if "wrong_version_number" in says:
+        return ServerError(f"the gRPC port of {url} does not speak TLS: set QDRANT_GRPC_PORT to one that does")
+    if code == "NOT_FOUND" and "no point" in says:
+        return ServerError(
+            f"a point of {collection} at {url} was deleted meanwhile ({detail}): give the same command again"
+        )
+    if code == "NOT_FOUND" and collection is not None:
+        return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
+    message = f"the Qdrant server at {url} failed with {code}: {detail}"
+    if any(words in says for words in NODE_LOST):
+        message = f"the Qdrant cluster at {url} cannot reach all of its data, a node is away ({detail})"
+    elif code == "UNAVAILABLE":
+        message = (
+            f"no Qdrant server answers at {url} ({detail}): start it with `docker compose up -d`, "
+            "or leave out --url and QDRANT_URL for the embedded index"
+        )
+    elif code == "DEADLINE_EXCEEDED":
+        message = f"the Qdrant server at {url} took too long: raise QDRANT_TIMEOUT (seconds)"
+    return ServerError(message, transient=code in TRANSIENT, retry_after=retry_after)
+
+
+def _certificate(url: str, reason: str, *, other_name: bool) -> ServerError:
+    because = f" ({reason})" if reason else ""
+    if other_name:
+        return ServerError(
+            f"the certificate of {url} was issued for another host name{because}: "
+            "give the name that it was issued for in --url or QDRANT_URL"
+        )
+    return ServerError(
+        f"the certificate of {url} cannot be verified{because}: name the file that holds the certificate of its "
+        "authority in both SSL_CERT_FILE (REST) and GRPC_DEFAULT_SSL_ROOTS_FILE_PATH (gRPC)"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what led to it; httpx wraps what the operating system and OpenSSL say."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _speaks_tls(host: str, port: int) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with (
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS) as raw,
+            context.wrap_socket(raw, server_hostname=host),
+        ):
+            return True
+    except OSError:
+        return False
