@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import qdrant_edge as qdrant
 from test_index import caption, image, unit
 
 from search.errors import QueryError
@@ -27,7 +28,7 @@ TEXTS = {
     7: "A well-known T-shirt, the dog's 2nd toy 🐶",
     8: "Straße in München",
     9: "İzmir'de bir köpek",
-    10: "ＦＵＬＬ ｗｉｄｔｈ ３４",
+    10: "\uff26\uff35\uff2c\uff2c width \uff13\uff14",
 }
 
 
@@ -93,7 +94,7 @@ def test_an_older_text_index_is_rebuilt_by_the_next_run(
     tmp_path: Path, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, where = make_spec(kind="captions"), Where(words="cafe")
-    older = edge_filter.qdrant.TextIndexParams(tokenizer=edge_filter.qdrant.TokenizerType.Word, lowercase=True)
+    older = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True)
     with monkeypatch.context() as patched:
         for field in ("text", "captions"):
             patched.setitem(edge_filter._PAYLOAD_INDEXES, field, older)
