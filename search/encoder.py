@@ -21,6 +21,7 @@ from search.errors import EncoderError
 from search.index import Vectors
 from search.pixels import Preparation
 from search.tensors import PendingVectors, PixelPath, enough_memory, find_pixel_path
+from search.text import shown
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +203,10 @@ def locate(model: str) -> ModelSource:
     if folder.is_dir():
         if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
             raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
-        return ModelSource(str(folder.resolve()), None, cached=True)
+        place = str(folder.resolve())
+        if shown(place) != place:  # the libraries that read weights take no other names
+            raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
+        return ModelSource(place, None, cached=True)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
     return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
