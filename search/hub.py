@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import EncoderError
+from search.text import shown
 
 HUB_SECONDS = 10  # how long to wait for the model hub's first answer
 
@@ -31,7 +32,10 @@ def locate(model: str) -> ModelSource:
     if folder.is_dir():
         if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
             raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
-        return ModelSource(str(folder.resolve()), None, cached=True)
+        place = str(folder.resolve())
+        if shown(place) != place:  # the libraries that read weights take no other names
+            raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
+        return ModelSource(place, None, cached=True)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
     return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")

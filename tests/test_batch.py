@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, ingest_options, needs, one_line_error
+
+from search.__main__ import main as search_main
 
 
 @pytest.fixture
@@ -148,6 +151,72 @@ def ask(process: subprocess.Popen[bytes], query: bytes) -> dict[str, object]:
     assert select.select([process.stdout], [], [], 120)[0], "no answer while the input stays open"
     answer: dict[str, object] = json.loads(process.stdout.readline())
     return answer
+
+
+def test_lines_that_are_not_text_spoil_no_other_line(call: Call, filled: list[str]) -> None:
+    lines = [
+        b'\xef\xbb\xbf{"text": "noise", "k": 1}\r',
+        b'{"text": "a dog \\ud83d"}',
+        b'{"text": "noise", "\\udc00": 1}',
+        b'{"text": "noise", "splits": ["\\ud800"]}',
+        b'{"image": "a\\u0000.jpg"}',
+        b"a\0b",
+        b'{"text": "noise", "weight": NaN}',
+        b'{"text": "noise", "min_score": -1e999}',
+        b'{"text": "noise", "contains": "..."}',
+        "a…b".encode("utf-16-le"),
+        b'\xef\xbb\xbf{"text": "noise", "k": 1}',
+    ]
+    Path("queries.txt").write_bytes(b"\n".join(lines))
+    code, out, _ = call("search", "batch", "queries.txt", *filled)
+    assert code == 3
+    found = [json.loads(line, parse_constant=pytest.fail) for line in out.splitlines()]
+    assert [answer["line"] for answer in found] == list(range(1, 12))
+    assert [answer["line"] for answer in found if "hits" in answer] == [1, 11]
+    assert [len(found[number]["hits"]) for number in (0, 10)] == [1, 1]
+    assert found[1]["query"] == {"text": "a dog \\ud83d"}
+    assert "half of a surrogate pair" in found[1]["error"]
+    assert "NUL" in found[5]["error"]
+    assert "NaN" in found[6]["error"]
+    for encoding in ("utf-16", "utf-16-be", "utf-32-le"):
+        Path("queries.txt").write_bytes("noise\nnoise\n".encode(encoding))
+        assert "UTF-16" in one_line_error(call("search", "batch", "queries.txt", *filled))
+
+
+def test_a_batch_reads_the_standard_input_of_its_own_process(
+    call: Call, filled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("queries.txt").write_bytes(b"read already\nnoise\n")
+    with Path("queries.txt").open("rb") as stream:
+        stream.readline()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stream))
+        assert [answer["query"] for answer in objects(call("search", "batch", "-", *filled)[1])] == ["noise"]
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in one_line_error(call("search", "batch", "-", *filled))
+
+
+def test_results_on_a_stream_that_cannot_hold_them(
+    call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ["--path", str(tmp_path / "index")]
+    assert call("ingest", *ingest_options(photo_set, clip_folder, place))[0] == 0
+    Path("queries.txt").write_text("été … 狗 🐶\n", encoding="utf-8")
+    monkeypatch.setenv("COLUMNS", "40")
+    for encoding in ("latin-1", "cp1252", "ascii", "utf-8"):
+        for arguments in (["batch", "queries.txt"], ["text", "noise", "--to", "captions"]):
+            written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+            monkeypatch.setattr(sys, "stdout", written)
+            monkeypatch.setattr(sys, "argv", ["search", *arguments, *place])
+            with pytest.raises(SystemExit) as end:
+                search_main()
+            assert not end.value.code
+            written.flush()
+            content = written.buffer.getvalue()
+            if arguments[0] == "batch":  # the same JSON, in ASCII if it has to be
+                answer = json.loads(content.decode("utf-8" if encoding == "utf-8" else "ascii"))
+                assert answer["query"] == "été … 狗 🐶"
+            else:
+                assert content.count("…".encode("utf-8" if encoding == "ascii" else encoding, "backslashreplace")) == 10
 
 
 def test_each_query_is_answered_at_once_and_ctrl_c_ends_it(

@@ -405,3 +405,24 @@ def test_the_module_and_the_console_script_are_one_command() -> None:
             for command in asked
         )
         assert first == second
+
+
+def test_paths_whose_bytes_are_not_utf8(
+    call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"fotos-\xe9t\xe9")
+    shutil.copytree(photo_set, odd)
+    place = ["--path", str(tmp_path / "index")]
+    monkeypatch.setattr(sys, "orig_argv", ["python", str(odd)])
+    assert call("ingest", *ingest_options(odd, clip_folder, place))[0] == 0
+    code, out, err = call("ingest", *ingest_options(odd, clip_folder, place))
+    assert code == 0, err
+    assert "(0 embedded now, 12 were there already)" in out
+    assert call("search", "image", 101, "--to", "images", "--html", odd / "found.html", *place)[0] == 0
+    assert (odd / "found.html").read_text(encoding="utf-8").count("data:image/jpeg") >= 10
+    status = json.loads(call("ingest", "status", "--json", *place)[1])
+    assert status[0]["photos"] == (odd / "images").as_uri()
+    assert "absent" in one_line_error(call("search", "image", odd / "absent.jpg", *place))
+    assert "not valid UTF-8" in one_line_error(call("ingest", "status", "--path", odd / "index"))
+    absent = ["--annotations", odd / "absent.json", "--images", odd]
+    assert "absent.json" in one_line_error(call("ingest", "run", *absent, *place))

@@ -18,7 +18,7 @@ import pytest
 from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors
+from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors, room
 from search.index.edge import EdgeIndex
 from search.records import Hit
 
@@ -317,3 +317,51 @@ def test_a_drop_that_was_killed_between_its_steps(tmp_path: Path, make_spec: Mak
         if spec.collection in file.name and "owner" not in file.name
     ] == []
     again.close()
+
+
+def test_an_index_that_cannot_be_written_to_says_what_to_do(
+    filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = filled
+    monkeypatch.setattr("search.index.room.os.access", lambda *_: False)
+    with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
+        EdgeIndex(path).count(spec.collection)
+    with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
+        EdgeIndex(path).create(spec)
+
+
+def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
+    filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = filled
+    usage = shutil.disk_usage(path)
+    monkeypatch.setattr("search.index.room._is_in_memory", lambda _: True)
+    monkeypatch.setattr("search.index.room.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    with pytest.raises(IndexFailure, match="make room"):
+        EdgeIndex(path).count(spec.collection)
+    monkeypatch.setattr("search.index.room._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
+    assert EdgeIndex(path).count(spec.collection) == 10
+
+
+def test_a_file_system_in_memory_is_known(tmp_path: Path) -> None:
+    assert room._is_in_memory(Path("/dev/shm")) or not Path("/dev/shm").exists()
+    assert room.to_open(tmp_path) == 0
+
+
+def test_a_child_that_a_signal_ended_is_one_line(
+    tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec()
+    index = EdgeIndex(tmp_path / "index")
+    index.create(spec)
+    fill(index, spec, 10)
+    monkeypatch.setattr("search.index.edge.BUILT_AT_ONCE", 0)
+    ended = subprocess.CompletedProcess[str]([], -signal.SIGBUS, "", "")
+    monkeypatch.setattr("search.index.edge.subprocess.run", lambda *_, **__: ended)
+    with pytest.raises(IndexFailure, match=r"SIGBUS.*run the same command again"):
+        index.optimize(spec.collection)
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IndexFailure, match="not valid UTF-8"):
+        EdgeIndex(tmp_path / "index-\udce9")

@@ -274,3 +274,14 @@ def test_every_sample_entry_has_its_photo() -> None:
     assert len(read.images) == 301
     assert all((SAMPLE / "images" / image.file).is_file() for image in read.images)
     assert all(image.url and image.url.endswith(image.file) for image in read.images)
+
+
+def test_a_file_with_a_mark_is_read_and_another_encoding_is_refused(photo_set: Path, tmp_path: Path) -> None:
+    text = (photo_set / "dataset_coco.json").read_text()
+    file = tmp_path / "dataset_coco.json"
+    file.write_text(text, encoding="utf-8-sig")
+    assert len(read_annotations(file).images) == 12
+    for encoding in ("utf-16", "utf-16-le", "utf-32-be"):
+        file.write_text(text, encoding=encoding)
+        with pytest.raises(AnnotationError, match="UTF-16 or UTF-32: save it as UTF-8"):
+            read_annotations(file)

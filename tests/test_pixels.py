@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.errors import PhotoError
-from search.pixels import open_image, open_photo
+from search.pixels import current_mark, find_photo, open_image, open_photo, read_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 ORANGE = (240, 120, 20)
@@ -270,3 +271,33 @@ def test_any_bytes_are_a_picture_or_a_photo_error(content: bytes, damage: list[t
     else:
         assert opened.mode == "RGB"
         assert opened.tobytes()
+
+
+@pytest.mark.parametrize(("on_disk", "asked"), [("NFD", "NFC"), ("NFC", "NFD"), ("NFD", "NFD")])
+def test_a_name_in_the_other_normal_form_is_found(tmp_path: Path, on_disk: str, asked: str) -> None:
+    name = unicodedata.normalize(on_disk, "été/Ångström 2.png")  # type: ignore[arg-type]
+    wanted = unicodedata.normalize(asked, "été/Ångström 2.png")  # type: ignore[arg-type]
+    (tmp_path / name).parent.mkdir()
+    saved(tmp_path, PIL.Image.new("RGB", (64, 48), ORANGE), name)
+    content, mark = read_photo(tmp_path, wanted)
+    assert content == (tmp_path / name).read_bytes()
+    assert current_mark(tmp_path, wanted, mark) == mark
+    (tmp_path / name).rename(tmp_path / "aside")
+    with pytest.raises(PhotoError, match="no such file"):
+        read_photo(tmp_path, wanted)
+    (tmp_path / "aside").rename(tmp_path / name)
+    assert find_photo(tmp_path, wanted).exists()  # no listing is remembered too long
+
+
+def test_the_exact_name_comes_first_and_a_link_out_is_not_followed(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "\u00e9.png") for form in ("NFC", "NFD"))
+    (tmp_path / "photos").mkdir()
+    for name in (composed, decomposed):
+        (tmp_path / "photos" / name).write_text(name)
+        assert read_photo(tmp_path / "photos", name)[0].decode() == name
+    (tmp_path / "photos" / composed).unlink()
+    (tmp_path / "photos" / decomposed).unlink()
+    (tmp_path / "secret.png").write_text("secret")
+    (tmp_path / "photos" / decomposed).symlink_to(tmp_path / "secret.png")
+    with pytest.raises(PhotoError, match="out of the photo folder"):
+        read_photo(tmp_path / "photos", composed)

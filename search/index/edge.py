@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of, room
 from search.index.edge_filter import filter_of, index_payload
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
@@ -32,7 +33,7 @@ from search.text import shown
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
 POINTS_PER_SCAN = 1000
 SHARD_CONFIG = "edge_config.json"
-SPARE_BYTES = 128 * 2**20
+READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
 BUILT_AT_ONCE = 2 * 2**20  # bytes of vectors whose index is built in less time than a process takes to start
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
@@ -88,6 +89,7 @@ class EdgeIndex:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
+        room.check_writable(self.path)
         warnings: list[str] = []
         if spec.collection in self.collections():
             self._shard(spec.collection)  # nothing is changed while another process has it open
@@ -100,6 +102,8 @@ class EdgeIndex:
                 f"{self.path / spec.collection} holds points, but {spec.collection}.json, which says how they were "
                 "made, is gone: put it back, or delete the folder"
             )
+        if spec.collection not in self._shards:
+            room.check_room(self.path, room.SPARE_BYTES, f"making {spec.collection}")
         # The specification comes first: whoever is killed between the two makes the shard next time.
         self.set_spec(spec)
         if spec.collection not in self._shards:
@@ -213,7 +217,12 @@ class EdgeIndex:
 
     def optimize(self, collection: str) -> None:
         shard = self._shard(collection)
-        if 4 * self.spec(collection).dim * self.count(collection) <= BUILT_AT_ONCE:
+        folder, points = self.path / collection, self.count(collection)
+        with _engine(f"reading {collection}"):
+            unindexed = points - shard.info().indexed_vectors_count
+        if unindexed > 0:
+            room.check_room(folder, room.to_build(folder), f"building the HNSW index of {collection}")
+        if 4 * self.spec(collection).dim * points <= BUILT_AT_ONCE:
             with _engine(f"building the HNSW index of {collection}"):
                 shard.optimize()
             return
@@ -225,9 +234,8 @@ class EdgeIndex:
             [sys.executable, "-c", build, str(self.path), collection], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            reason = done.stderr.strip().splitlines()
             raise IndexFailure(
-                f"building the HNSW index of {collection} failed ({reason[-1] if reason else done.returncode}); "
+                f"building the HNSW index of {collection} failed ({_reason(done)}); "
                 "the points are safe: run the same command again"
             )
 
@@ -275,11 +283,7 @@ class EdgeIndex:
 
     def _write(self, collection: str, operations: Sequence[qdrant.UpdateOperation]) -> None:
         shard = self._shard(collection)
-        if shutil.disk_usage(self.path).free < SPARE_BYTES:  # a full disk would end this process in the engine
-            raise IndexFailure(
-                f"less than {SPARE_BYTES // 2**20} MiB are free on the disk of {self.path}: make room, "
-                "then give the same command again; what was written is safe"
-            )
+        room.check_room(self.path, room.SPARE_BYTES, "writing")
         with _engine(f"writing into {collection}"):
             for operation in operations:
                 shard.update(operation)
@@ -323,6 +327,10 @@ class EdgeIndex:
 
 def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
     """Opens a shard, waits a little for one that another process has open, or makes it as `tuning` says."""
+    if (folder / SHARD_CONFIG).exists():
+        for needs_writing in (folder.parent, folder):
+            room.check_writable(needs_writing)
+        room.check_room(folder, room.to_open(folder), f"opening {folder.name}")
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -330,6 +338,8 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
                 shard = _load_or_create(folder, spec, tuning or Tuning())
             break
         except IndexFailure as failure:
+            if any(word in str(failure) for word in READ_ONLY):
+                raise room.read_only(folder) from failure
             if "WouldBlock" not in str(failure):  # the engine's word for a write-ahead log that is locked
                 raise
             if time.monotonic() > deadline:
@@ -378,6 +388,14 @@ def _holder(folder: Path) -> str:
         return ""
     without_folders = re.sub(r"\S*/", "", command)
     return f" (process {pid}: {without_folders})"
+
+
+def _reason(child: subprocess.CompletedProcess[str]) -> str:
+    """Return why a child process failed: its last line, or the signal that ended it."""
+    if child.returncode < 0:
+        return f"its process was ended by {signal.Signals(-child.returncode).name}: is there enough disk and memory?"
+    lines = child.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {child.returncode}"
 
 
 def _optimize(path: str, collection: str) -> None:
