@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from test_index import caption, image, unit
 
 from ingest.copying import Comparison, Point, copy_collection, point_checksum, prepare
 from search.errors import IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Index, Points, Tuning, Vectors
+from search.index import Batch, CollectionSpec, Index, Points, Tuning, Vectors
 from search.index.edge import EdgeIndex
+from search.index.wire import pack_batch, unpack_batch
 from search.records import Caption, Image
 from search.settings import settings_of
 
@@ -120,6 +122,25 @@ def test_only_what_is_missing_or_different_is_written(
     assert not writes
 
 
+def test_what_users_added_is_copied_and_stays(index: Index, embedded: EdgeIndex, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    fill(embedded, spec, 4)
+    prepare(embedded, index, [spec.collection], None)
+    copy_collection(embedded, index, spec.collection)
+    vectors, note = unit(4), {"note": {"by": ["ann", None]}, "empty": None, "seen": 3}
+    index.upsert(spec.collection, Points([replace(image(1), extra={"target": 1}), image(2)], vectors[1:3]))
+    embedded.upsert(spec.collection, Points([replace(image(number), extra=note) for number in (1, 2)], vectors[1:3]))
+    index.upsert(spec.collection, Points([replace(image(3), extra={"target": 1})], vectors[3:]))
+
+    copied = copy_collection(embedded, index, spec.collection)
+
+    assert (copied.written, copied.already_there) == (2, 2)
+    assert copied.found.source_checksum == copied.found.target_checksum or copied.found.inexact
+    records = index.retrieve(spec.collection, [0, 1, 2, 3]).records
+    assert [record.extra for record in records] == [None, {**note, "target": 1}, note, {"target": 1}]
+    assert unpack_batch(json.loads(json.dumps(pack_batch(Batch(records))))).records[1].extra == {**note, "target": 1}
+
+
 def test_a_target_that_does_not_keep_what_it_is_given(
     index: Index, embedded: EdgeIndex, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +186,7 @@ import os, signal, sys
 import ingest.copying
 from ingest.__main__ import main
 from search.index.edge import EdgeIndex
+from search.index.wire import pack_batch, unpack_batch
 ingest.copying.POINTS_PER_WRITE = 50
 upsert, left = EdgeIndex.upsert, int(sys.argv.pop(1))
 def until_killed(self, collection, points):
