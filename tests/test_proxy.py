@@ -99,7 +99,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl on PATH, to make a certificate")
     folder = tmp_path_factory.mktemp("certificate")
-    files = ["-keyout", folder / "privkey.pem", "-out", folder / "fullchain.pem"]
+    files = ["-keyout", f"{folder}/privkey.pem", "-out", f"{folder}/fullchain.pem"]
     kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     name = ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"]
     subprocess.run(["openssl", "req", *kind, *files, *name], check=True, capture_output=True)
