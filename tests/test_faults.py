@@ -247,6 +247,11 @@ def test_a_read_only_key_can_look_search_and_evaluate(
         assert code == 0, err
         assert out
     assert "a read-only key can search but not write" in one_line_error(run())
+    server.faults.calls.clear()
+    for copies in (("--ef", "32"), ("--quantization", "int8")):
+        refusal = one_line_error(call("eval", "run", *copies, *place))
+        assert "a read-only key can search but not write" in refusal
+    assert server.faults.calls["QueryBatch"] == 0  # it ends before anything is replayed
 
 
 def test_copies_that_are_not_in_use_are_told(
