@@ -10,13 +10,13 @@ import struct
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
-from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,9 +39,6 @@ MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
 HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
 BAND = 2_000_000  # pixels that are converted to RGB at a time
 
-DECODING = Lock()
-"""Held by searches and by the page while they hold a decoded photo, so that there is one at a time in the process."""
-
 Pixels = npt.NDArray[np.uint8]
 """What a `Preparation` makes of a photo, uint8 (height, width, 3)."""
 
@@ -49,6 +46,10 @@ _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "
 _SIGNED = 2  # a value of TIFF's tag SampleFormat
 _BITS, _PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP = 258, 262, 277, 278  # TIFF tags
 _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_one_thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
 # What Pillow's decoders raise for broken files.
 _BROKEN = (
@@ -115,6 +116,17 @@ def _refusals() -> Iterator[None]:
         raise PhotoError(f"too many pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels") from None
     except _BROKEN as error:
         raise PhotoError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+
+
+def one_at_a_time(
+    call: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
+) -> _Result:
+    """Return what a call returns, made by the one thread that decodes photos for searches and for the page.
+
+    So at most one photo is decoded at a time. A lock would not do: freed memory stays with the thread that had it, and
+    every thread of a server would keep that of the largest photo it has seen.
+    """
+    return _one_thread.submit(call, *arguments, **named).result()
 
 
 def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:

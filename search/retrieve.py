@@ -16,7 +16,7 @@ from search import ranking
 from search.encoder import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
-from search.pixels import DECODING, Pixels, as_rgb, open_image, open_photo
+from search.pixels import Pixels, as_rgb, one_at_a_time, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind
 from search.records import Image as ImageRecord
@@ -130,26 +130,21 @@ class Searcher:
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it: a part of a query may be it.
 
-        Of a file this holds the one lock around decoding until only what is returned is left. That is small, unless
-        the model has no `preparation`: then it is the picture itself.
+        Files are prepared by `one_at_a_time`. What is returned is small, unless the model has no `preparation`: then it
+        is the picture itself.
 
         Raises:
             PhotoError: it cannot be opened.
         """
         if isinstance(image, Image.Image):
             return self._prepared(as_rgb(image))
-        with DECODING:
-            return self._prepared(open_image(image, at_least=self._least_side))
+        preparation = self.encoder.preparation if self._spec.decode == "scaled" else None
+        at_least = min(preparation.shape[:2]) if preparation else None
+        return one_at_a_time(lambda: self._prepared(open_image(image, at_least=at_least)))
 
     def _prepared(self, image: Image.Image) -> Pixels | Image.Image:
-        preparation = self.encoder.preparation
+        preparation = self.encoder.preparation  # only now: what cannot be opened needs no model
         return image if preparation is None else preparation.apply(image)
-
-    @property
-    def _least_side(self) -> int | None:
-        """What `open_image` may scale a JPEG down to: as at ingestion, so that a stored photo finds itself."""
-        preparation = self.encoder.preparation if self._spec.decode == "scaled" else None
-        return min(preparation.shape[:2]) if preparation else None
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """What is nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.

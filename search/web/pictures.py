@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from search.index import Vectors
-from search.pixels import DECODING, open_image, read_photo
+from search.pixels import one_at_a_time, open_image, read_photo
 
 SIZES = (360, 720, 1600)  # pixels, the longer side
 CACHE_BYTES = 64 * 2**20
@@ -50,8 +50,7 @@ class Photos:
             if key in self._made:
                 self._made.move_to_end(key)
                 return Jpeg(self._made[key], tag)
-        with DECODING:
-            made = _scaled(content, size)
+        made = one_at_a_time(_scaled, content, size)
         self._keep(key, made)
         return Jpeg(made, tag)
 
