@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from types import TracebackType
-from typing import NoReturn, Self, TypeVar
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -23,7 +20,8 @@ from tqdm import tqdm
 from ingest.karpathy import Annotations, Unusable
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, Recipe
-from ingest.summary import Failure, Summary, Tally
+from ingest.summary import Failure, Summary
+from ingest.writer import Writer
 from search.encoder import ClipEncoder
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
 from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, put_off_if_many, usable
@@ -32,9 +30,7 @@ from search.records import Caption, Image
 from search.tensors import PendingVectors
 from search.text import spell_path
 
-POINTS_PER_LOOK_UP = 1000
 IDS_PER_COUNT = 5000
-WRITES_UNDER_WAY = 4
 WORTH_A_WORD = 5000  # points whose indexing takes seconds
 FULL_DECODE = "full"
 NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
@@ -88,12 +84,12 @@ def ingest(
         index.drop(empty)
     for spec in specs:
         summary.warnings += index.create(spec, plan.tuning)
-    with _Writer(index, to_images, summary.images, summary) as writer:
+    with Writer(index, to_images, summary.images, summary) as writer:
         failed_images = _embed_images(index, writer, encoders, to_images, images, plan, summary)
     if images and len(failed_images) == len(images):
         raise AnnotationError(all_refused(to_images.photo_folder, list(failed_images.values())))
     files = {image.id: image.file for image in images}
-    with _Writer(index, to_captions, summary.captions, summary) as writer:
+    with Writer(index, to_captions, summary.captions, summary) as writer:
         failed_captions = _embed_captions(index, writer, encoders, to_captions, captions, files, plan, summary)
     for spec in specs:  # also where nothing was written: an earlier run may have been stopped before this
         info = index.info(spec.collection)
@@ -232,7 +228,7 @@ def collection_specs(
 
 def _embed_images(
     index: Index,
-    writer: _Writer,
+    writer: Writer,
     encoders: Sequence[ClipEncoder],
     spec: CollectionSpec,
     images: Sequence[Image],
@@ -319,7 +315,7 @@ def _again(encoder: ClipEncoder, recipe: Recipe, image: Image) -> tuple[Image, V
 
 def _embed_captions(
     index: Index,
-    writer: _Writer,
+    writer: Writer,
     encoders: Sequence[ClipEncoder],
     spec: CollectionSpec,
     captions: Sequence[Caption],
@@ -381,88 +377,6 @@ def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]
     and taken up again encodes the same batches as an undisturbed one, to the same bits."""
     batches = (records[start : start + size] for start in range(0, len(records), size))
     return [missing for batch in batches if (missing := [record for record in batch if record.id not in current])]
-
-
-class _Writer:
-    """Writes in threads of its own, a few batches behind; a context manager that waits for the last of them."""
-
-    def __init__(self, index: Index, spec: CollectionSpec, tally: Tally, summary: Summary) -> None:
-        self._index, self._collection, self._tally, self._summary = index, spec.collection, tally, summary
-        self._pool = ThreadPoolExecutor(index.streams, thread_name_prefix="upsert")
-        self._counting = Lock()
-        self._under_way: deque[Future[None]] = deque()
-        self._replaced: set[int] = set()  # ids of points that exist and will get another vector
-
-    def look_up(
-        self, records: Sequence[R], if_current: Callable[[R, Image | Caption], R | None], *, force: bool
-    ) -> set[int]:
-        """Return the ids of the records whose stored vector stays, after writing the payloads of those that changed.
-
-        `if_current` gives the record as it is to be stored beside its vector, or None if that is of other content.
-        With `force` no vector stays.
-        """
-        current: set[int] = set()
-        updated = 0
-        with self._summary.timed("look up"):
-            for start in range(0, len(records), POINTS_PER_LOOK_UP):
-                some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
-                changed: list[R] = []
-                for stored in self._index.retrieve(self._collection, list(some)).records:
-                    kept = None if force or stored.stale else if_current(some[stored.id], stored)
-                    if kept is None:
-                        self._replaced.add(stored.id)
-                        continue
-                    current.add(stored.id)
-                    if kept.fields() != stored.fields():  # also another time of the same photo: it is read only once
-                        changed.append(kept)
-                    updated += kept != stored
-                if changed:
-                    self._index.set_payload(self._collection, changed)
-                self._tally.updated = updated
-        self._tally.already_there = len(current) - self._tally.updated
-        return current
-
-    def put(self, points: Points) -> None:
-        """Queue points, or wait while too many are queued. Raises what an earlier write raised."""
-        with self._summary.waiting("writer"):
-            while len(self._under_way) >= WRITES_UNDER_WAY:
-                self._under_way.popleft().result()
-        if len(points):
-            self._under_way.append(self._pool.submit(self._write, points))
-
-    def _write(self, points: Points) -> None:
-        start = time.perf_counter()
-        rows: dict[bool, list[int]] = {False: [], True: []}
-        for row, record in enumerate(points.records):
-            rows[record.id in self._replaced].append(row)
-        if rows[False]:
-            self._index.upsert(self._collection, points.only(rows[False]))
-        if rows[True]:
-            self._replace(points.only(rows[True]))
-        with self._counting:
-            self._tally.embedded += len(points)
-            self._summary.worked({"upsert": time.perf_counter() - start})
-
-    def _replace(self, points: Points) -> None:
-        """Write points that exist without touching the fields that users added, even while this runs.
-
-        That takes three writes. The new payload comes first, marked as stale; whoever is killed before the mark is
-        removed embeds the point again. So no vector is ever taken for that of another photo or text.
-        """
-        self._index.set_payload(self._collection, [replace(record, stale=True) for record in points.records])
-        self._index.set_vectors(self._collection, points)
-        self._index.set_payload(self._collection, points.records)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._pool.shutdown(wait=True)
-        if error is None:
-            for write in self._under_way:
-                write.result()
 
 
 def _bar(total: int, unit: str) -> tqdm[NoReturn]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.files import replace_file
 from search.records import Kind
 from search.text import to_json
 
@@ -155,9 +156,7 @@ def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
     if file.exists() and not file.is_file():  # such as /dev/stdout
         file.write_text(text, encoding="utf-8")
     else:
-        partial = file.with_name(f"{file.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(file)
+        replace_file(file, text)
     return file
 
 

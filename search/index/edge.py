@@ -23,6 +23,7 @@ from typing import Any
 import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
+from search.files import replace_file
 from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of, room
 from search.index.edge_filter import filter_of, index_payload
 from search.index.spec import CollectionSpec, read_spec
@@ -121,10 +122,8 @@ class EdgeIndex:
         )
 
     def upsert(self, collection: str, points: Points) -> None:
-        batch = [
-            qdrant.Point(record.id, vector, record.payload())
-            for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
-        ]
+        rows = zip(points.records, points.vectors.tolist(), strict=True)
+        batch = [qdrant.Point(record.id, vector, record.payload()) for record, vector in rows]
         self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
@@ -132,10 +131,8 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.set_payload([each.id], each.changes()) for each in records])
 
     def set_vectors(self, collection: str, points: Points) -> None:
-        batch = [
-            qdrant.PointVectors(record.id, vector)
-            for record, vector in zip(points.records, points.vectors.tolist(), strict=True)
-        ]
+        rows = zip(points.records, points.vectors.tolist(), strict=True)
+        batch = [qdrant.PointVectors(record.id, vector) for record, vector in rows]
         self._write(collection, [qdrant.UpdateOperation.update_vectors(batch)])
 
     def query(
@@ -155,13 +152,8 @@ class EdgeIndex:
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
         conditions = filter_of(where)
-        params = qdrant.SearchParams(
-            exact=exact,
-            hnsw_ef=ef,
-            quantization=qdrant.QuantizationSearchParams(
-                ignore=not quantized, rescore=rescore, oversampling=oversampling
-            ),
-        )
+        quantization = qdrant.QuantizationSearchParams(ignore=not quantized, rescore=rescore, oversampling=oversampling)
+        params = qdrant.SearchParams(exact=exact, hnsw_ef=ef, quantization=quantization)
         requests = [
             qdrant.QueryRequest(
                 limit=limit,
@@ -253,7 +245,7 @@ class EdgeIndex:
         return read_spec(collection, stored)
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        _write_atomically(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+        replace_file(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
 
     def info(self, collection: str) -> CollectionInfo:
         shard = self._shard(collection)
@@ -403,12 +395,3 @@ def _optimize(path: str, collection: str) -> None:
     index = EdgeIndex(Path(path))
     index._shard(collection).optimize()
     index.close()
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    partial = file.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
