@@ -23,7 +23,7 @@ from search.settings import load_settings
 from search.text import shown
 
 if TYPE_CHECKING:
-    from eval.report import Report
+    from eval.report.report import Report
     from search.index import Index
     from search.records import Caption, Image, Kind
 
@@ -90,7 +90,7 @@ def run(
     from eval.evaluate import Plan, evaluate
     from eval.protocol import FIRST_CAPTIONS, read_protocol
     from search.index import collection_name, open_index
-    from search.retrieve import only_dataset
+    from search.searcher import only_dataset
 
     asked = engine or [Engine.EXACT, Engine.SERVED]
     plan = Plan(
@@ -125,9 +125,9 @@ def run(
 
 def _write_out(folder: Path, report: Report, index: Index, images: Path | None) -> None:
     """metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
-    from eval.page import report_page
+    from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
-    from search.retrieve import Searcher
+    from search.searcher import Searcher
 
     metrics, results = report.as_json(), list(report.results())
     write_run(folder, metrics, results)

@@ -14,8 +14,8 @@ from itertools import chain
 import numpy as np
 
 from eval.metrics import CUTOFFS, Ranks, map_at_r, r_precision, recall_at_k
-from eval.oracle import oracle_ranks
 from eval.protocol import Evaluation, Ids, Side, Task
+from eval.ranks.oracle import oracle_ranks
 
 MoreScores = dict[str, dict[str, dict[str, float]]]
 """Judge ("cxc", "eccv") -> direction -> metric, in percent."""

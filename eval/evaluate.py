@@ -9,7 +9,13 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from eval.columns import (
+from eval.eccv import judged_by_more
+from eval.fingerprint import fingerprint
+from eval.metrics import summarise
+from eval.protocol import Evaluation
+from eval.ranks.hnsw_check import Used
+from eval.ranks.oracle import OracleRanks, oracle_ranks
+from eval.ranks.rankers import (
     EXACT,
     ORACLE,
     SERVED,
@@ -21,13 +27,7 @@ from eval.columns import (
     quantized_columns,
     served_column,
 )
-from eval.eccv import judged_by_more
-from eval.fingerprint import fingerprint
-from eval.guard import Used
-from eval.metrics import summarise
-from eval.oracle import OracleRanks, oracle_ranks
-from eval.protocol import Evaluation
-from eval.report import Folds, Report
+from eval.report.report import Folds, Report
 from eval.stats import RESAMPLES, intervals
 from search.index import Index, Quantization
 

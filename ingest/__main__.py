@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest import moving
-from ingest.moving import OnDiskOption, QuantizationOption, ReplicasOption, ShardsOption, asked_tuning
+from ingest.transfer import commands
+from ingest.transfer.commands import OnDiskOption, QuantizationOption, ReplicasOption, ShardsOption, asked_tuning
 from search import command
 from search.command import DatasetOption, Exit, JsonOption, PathOption, UrlOption, note
 from search.errors import AnnotationError, PhotoError
@@ -101,7 +101,7 @@ def run(
     from ingest.karpathy import read_annotations
     from ingest.pipeline import Plan, collection_specs, ingest, part_of, skipped_of
     from ingest.summary import Failure, Summary, write_failures
-    from search.encoder import DEFAULT_MODEL, ClipEncoder
+    from search.encoder.clip import DEFAULT_MODEL, ClipEncoder
     from search.index import collection_name, open_index
 
     settings = load_settings(path, url)
@@ -192,7 +192,7 @@ def download(
     failures: Annotated[Path, typer.Option(help="Where photos that did not come are listed")] = Path("failures.jsonl"),
 ) -> None:
     """Fetch Karpathy's annotations and COCO's photos. Running it again goes on where it stopped."""
-    from ingest.download import OFFICIAL, Failure, download_coco
+    from ingest.download.coco import OFFICIAL, Failure, download_coco
     from ingest.summary import write_failures
 
     failed: list[Failure] = []
@@ -273,14 +273,14 @@ def status(
         typer.echo("no collections yet: fill them with `python -m ingest run`")
 
 
-for _command in (moving.copy, moving.backup, moving.restore):
+for _command in (commands.copy, commands.backup, commands.restore):
     app.command()(_command)
 
 
 def _check_photos(folder: Path, files: list[str], follow_links: bool) -> None:
     """Raises AnnotationError unless at least one of the photos can be reached in the folder."""
     from ingest.pipeline import all_refused
-    from search.pixels import find_photo
+    from search.photos import find_photo
 
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
         raise AnnotationError(f"no photo folder {folder}: check --images")

@@ -29,7 +29,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from search.errors import CocoSearchError, PhotoError
-from search.pixels import Preparation, open_image, read_photo
+from search.photos import Preparation, open_image, read_photo
 from search.records import PhotoMark
 
 Pixels = npt.NDArray[np.uint8]

@@ -22,12 +22,12 @@ from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, Recipe
 from ingest.summary import Failure, Summary
 from ingest.writer import Writer
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
+from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
 from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, put_off_if_many, usable
-from search.pixels import LINK_LEADS_OUT, NO_FILE, current_mark
+from search.photos import LINK_LEADS_OUT, NO_FILE, current_mark
 from search.records import Caption, Image
-from search.tensors import PendingVectors
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000

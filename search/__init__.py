@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from search.index import Where
     from search.query import Options, Part
     from search.records import Caption, Hit, Image
-    from search.retrieve import Searcher
+    from search.searcher import Searcher
     from search.settings import Settings
 
 __all__ = ["Caption", "Hit", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
@@ -31,7 +31,7 @@ _HOMES = {
     "Image": "search.records",
     "Options": "search.query",
     "Part": "search.query",
-    "Searcher": "search.retrieve",
+    "Searcher": "search.searcher",
     "Settings": "search.settings",
     "Where": "search.index",
 }

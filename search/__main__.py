@@ -26,7 +26,7 @@ from search.text import shown
 
 if TYPE_CHECKING:
     from search.query import Options, Part
-    from search.retrieve import Searcher
+    from search.searcher import Searcher
 
 app = command.application("Search captioned photos with words or with a picture.")
 

@@ -16,7 +16,7 @@ from search.flags import text_part
 from search.index import Where
 from search.query import Options, Part, named_images
 from search.records import Wanted
-from search.retrieve import Searcher
+from search.searcher import Searcher
 from search.text import check_text, decode_text, parse_json, refuse_wide
 
 QUERIES_AT_ONCE = 32

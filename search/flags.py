@@ -17,7 +17,7 @@ from search.records import Wanted
 
 if TYPE_CHECKING:
     from search.query import Options, Part
-    from search.retrieve import Searcher
+    from search.searcher import Searcher
 
 WEIGHT_HELP = "may be repeated; 'snow^0.5' counts half"
 
@@ -87,7 +87,7 @@ class Asking:
 
     def searcher(self) -> Searcher:
         from search.index import open_index
-        from search.retrieve import Searcher, encoder_for
+        from search.searcher import Searcher, encoder_for
         from search.settings import load_settings
 
         index = open_index(load_settings(self.path, self.url))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
-from search.pixels import Pixels
+from search.photos import Pixels
 from search.records import Kind, Wanted
 from search.text import check_text
 from search.words import Words

@@ -24,11 +24,11 @@ from clip_factory import save_random_clip
 from grpc_qdrant import LocalClient, grpc_qdrant
 from running_web import PHOTOS, Web, make_index, serving, stored
 
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
 from search.index import CollectionSpec, Index, SplitSize, open_index
-from search.index.edge import EdgeIndex
-from search.index.reach import Connection
-from search.index.server import ServerIndex
+from search.index.edge.index import EdgeIndex
+from search.index.server.connection import Connection
+from search.index.server.index import ServerIndex
 from search.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
@@ -58,13 +58,13 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _a_server_that_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.retry.FIRST_CONTACT_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)
 def _few_queries_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's local mode takes long for the queries that an evaluation times."""
-    monkeypatch.setattr("eval.replay.TIMED", 8)
+    monkeypatch.setattr("eval.ranks.replay.TIMED", 8)
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
 from search.index import Vectors
-from search.index.edge import EdgeIndex
+from search.index.edge.index import EdgeIndex
 from search.records import Caption
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'

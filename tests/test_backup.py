@@ -16,15 +16,15 @@ import pytest
 from conftest import Call, ingest_options, one_line_error
 from grpc_qdrant import ANSWERS
 from snapshot_qdrant import SnapshotServer
-from test_copying import fill, stored
+from test_copy import fill, stored
 from test_index import image, unit
 
-from ingest.bundle import read_manifest
+from ingest.transfer.archive import read_manifest
 from search.errors import IndexBusy, ServerError
 from search.index import CollectionSpec, Points
-from search.index.edge import EdgeIndex
-from search.index.folder import held
-from search.index.snapshots import Snapshots
+from search.index.edge.index import EdgeIndex
+from search.index.edge.locks import held
+from search.index.server.snapshots import Snapshots
 from search.settings import load_settings
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -178,7 +178,7 @@ def test_a_damaged_index_is_what_backups_are_for(call: Call, small: EdgeIndex, d
 def test_while_another_process_has_it_open(call: Call, small: EdgeIndex, dataset: str) -> None:
     assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
     holder = (
-        "import sys; from pathlib import Path; from search.index.edge import EdgeIndex; "
+        "import sys; from pathlib import Path; from search.index.edge.index import EdgeIndex; "
         f"index = EdgeIndex(Path(sys.argv[1])); print(index.count({dataset + '_images'!r}), flush=True); input()"
     )
     with subprocess.Popen(
@@ -195,7 +195,7 @@ def test_while_another_process_has_it_open(call: Call, small: EdgeIndex, dataset
 
 def test_nobody_opens_a_shard_while_it_is_read(small: EdgeIndex, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.edge.index.BUSY_SECONDS", 0.05)
     name = f"{dataset}_images"
     with held(small.path, [name]) as infos:
         assert [info.points for info in infos] == [40]
@@ -299,12 +299,12 @@ def test_a_killed_restore_is_done_again(call: Call, small: EdgeIndex, dataset: s
     assert call("ingest", "backup", "all.tgz", *where)[0] == 0
     killed = """
 import os, pathlib, signal, sys
-import ingest.backup
+import ingest.transfer.backup
 from ingest.__main__ import main
 at = sys.argv.pop(1)
 def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
 if at == "unpacking":
-    ingest.backup._check_points = kill
+    ingest.transfer.backup._check_points = kill
 else:
     pathlib.Path.replace = kill
 main()
@@ -391,7 +391,7 @@ def test_a_backup_waits_for_a_server_that_is_away(call: Call, server: SnapshotSe
 
 
 def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
     assert "was damaged on its way: try again" in one_line_error(call(*command))
@@ -406,7 +406,7 @@ def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch
 def test_snapshots_that_cannot_be_deleted_are_named(
     call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     server.keeps_snapshots = True
     code, _, err = call("ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url)
     assert code == 0

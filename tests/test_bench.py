@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from conftest import Call, one_line_error
 
-from eval.bench import cost, evaluation, scale, search, surroundings, vectors
-from eval.bench.filling import room_for
+from eval.bench import cost, evaluation, overhead, scale, search, vectors
 from eval.bench.measure import Measured, measure
+from eval.bench.synthetic import room_for
 from search.errors import CocoSearchError, EvaluationError
 from search.index import open_index
 from search.settings import Settings
@@ -137,10 +137,10 @@ def test_search(call: Call) -> None:
 
 
 def test_what_the_command_and_the_page_add_by_hand() -> None:
-    around = surroundings.Around(
-        [surroundings.Start(3.0, 2.0)] * 3, [surroundings.Page(20.0, 5.0, 4.0), surroundings.Page(10.0, 5.0, 6.0)]
+    around = overhead.Around(
+        [overhead.Start(3.0, 2.0)] * 3, [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
     )
-    said = surroundings.table("some-model", around)
+    said = overhead.table("some-model", around)
     assert "command / this 1.50" in said
     assert "15.0 ms" in said
     assert "encoding is 33%" in said

@@ -18,8 +18,8 @@ from qdrant_client import models
 from qdrant_client.grpc import ReplicaState
 
 from search.index import CollectionSpec
-from search.index.cluster import missing_peers, shards_short_of_copies, silent_peers
-from search.index.server import connect
+from search.index.server.cluster import missing_peers, shards_short_of_copies, silent_peers
+from search.index.server.index import connect
 from search.settings import Settings
 
 A, B, C = 1417374353427873, 2845619738284651, 5395257186314509
@@ -143,8 +143,8 @@ def test_a_killed_node_is_told(
 ) -> None:
     server = StandIn()
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(server.port))
-    monkeypatch.setattr("search.index.refusals.CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr("search.index.reach.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("search.index.server.refusals.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("search.index.server.connection.CONNECT_SECONDS", 0.2)
     with ExitStack() as running:
         ports = [running.enter_context(rest_server(answers=answers(peer, (A, C)))) for peer in (A, C)]
         port = closed_port

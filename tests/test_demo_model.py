@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from ingest.demo import MODEL
-from ingest.demo.captions import captions
-from ingest.demo.drawing import paint
-from ingest.demo.measure import measure_saved, recalls
-from ingest.demo.scenes import render
-from ingest.demo.world import Scene, stream
+from ingest.demo.scenes.captions import captions
+from ingest.demo.scenes.drawing import paint
+from ingest.demo.scenes.render import render
+from ingest.demo.scenes.world import Scene, stream
+from ingest.demo.training.measure import measure_saved, recalls
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ingest.demo.corpus import Corpus, describe, shrink
-from ingest.demo.drawing import paint
-from ingest.demo.towers import SIDE
-from ingest.demo.train import Settings, Trainer
-from ingest.demo.world import stream
+from ingest.demo.scenes.drawing import paint
+from ingest.demo.scenes.world import stream
+from ingest.demo.training.corpus import Corpus, describe, shrink
+from ingest.demo.training.towers import SIDE
+from ingest.demo.training.train import Settings, Trainer
 
 SETTINGS = Settings(steps=6, scenes=48, batch=16, warmup=2, every=3)
 

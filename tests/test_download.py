@@ -22,10 +22,10 @@ import pytest
 from conftest import Call, one_line_error, write_photo_set
 from web_server import Answer, Server, zipped
 
-import ingest.download
-from ingest.archives import Archive
-from ingest.download import OutOfRoom, Sources, download_coco
-from ingest.fetch import Retry
+import ingest.download.coco
+from ingest.download.coco import OutOfRoom, Sources, download_coco
+from ingest.download.http import Retry
+from ingest.download.zips import Archive
 from search.errors import DownloadError
 
 HURRIED = Retry(attempts=2, first_wait=0.001)
@@ -55,7 +55,7 @@ def site(server: Server, photo_set: Path, monkeypatch: pytest.MonkeyPatch) -> Se
         ("val2014/", b""), *((f"val2014/{photo.name}", photo.read_bytes()) for photo in photos)
     )
     server.files["/caption_datasets.zip"] = zipped(("dataset_flickr8k.json", b"{}"), ("dataset_coco.json", described))
-    monkeypatch.setattr(ingest.download, "OFFICIAL", sources(server))
+    monkeypatch.setattr(ingest.download.coco, "OFFICIAL", sources(server))
     return server
 
 
@@ -169,7 +169,7 @@ def test_wrong_known_values_do_not_make_it_impossible(
     good = sources(site)
     for change in ({"md5": "0" * 32}, {"size": 7}):
         wrong = replace(good.archives["val2014"], **change)
-        monkeypatch.setattr(ingest.download, "OFFICIAL", replace(good, archives={"val2014": wrong}))
+        monkeypatch.setattr(ingest.download.coco, "OFFICIAL", replace(good, archives={"val2014": wrong}))
         error = one_line_error(call("ingest", "download"))
         assert "val2014.zip" in error
         assert "--no-verify" in error
@@ -212,7 +212,7 @@ def test_an_archive_cannot_write_elsewhere(
     described = (photo_set / "dataset_coco.json").read_bytes()
     site.files["/zips/val2014.zip"] = zipped(*((name, b"evil") for name in evil), *photos)
     site.files["/caption_datasets.zip"] = zipped(("../../dataset_coco.json", described), *((n, b"") for n in evil))
-    monkeypatch.setattr(ingest.download, "OFFICIAL", sources(site))
+    monkeypatch.setattr(ingest.download.coco, "OFFICIAL", sources(site))
     code, _, err = call("ingest", "download", "--out", tmp_path / "in/coco")
     assert code == 0, err
     assert same_photos(photo_set, tmp_path / "in/coco") == 12
@@ -223,7 +223,7 @@ def test_an_archive_cannot_write_elsewhere(
 def test_a_server_that_is_away_is_not_asked_for_every_photo(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download, "PATIENCE", 3)
+    monkeypatch.setattr(ingest.download.coco, "PATIENCE", 3)
     site.always = {path: Answer(status=503) for path in site.files if path.startswith("/val2014/")}
     with pytest.raises(DownloadError, match="3 photos in a row did not come: HTTP 503"):
         download_coco(
@@ -240,8 +240,8 @@ def test_a_server_that_is_away_is_not_asked_for_every_photo(
 def test_nothing_is_fetched_beyond_what_was_said(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download, "PHOTO_ROOM", 4096)
-    monkeypatch.setattr(ingest.download, "PHOTOS_SLACK", 0)
+    monkeypatch.setattr(ingest.download.coco, "PHOTO_ROOM", 4096)
+    monkeypatch.setattr(ingest.download.coco, "PHOTOS_SLACK", 0)
     own = photo_set / "dataset_coco.json"
     with pytest.raises(OutOfRoom):
         download_coco(tmp_path / "coco", splits=["test"], annotations=own, sources=sources(site), retry=HURRIED)
@@ -250,10 +250,10 @@ def test_nothing_is_fetched_beyond_what_was_said(
 
 COMMAND = """
 import sys
-import ingest.download
-from ingest.archives import Archive
-from ingest.download import Sources
-ingest.download.OFFICIAL = eval(sys.argv.pop(1))
+import ingest.download.coco
+from ingest.download.zips import Archive
+from ingest.download.coco import Sources
+ingest.download.coco.OFFICIAL = eval(sys.argv.pop(1))
 from ingest.__main__ import main
 main()
 """
@@ -296,7 +296,7 @@ def test_killed_in_the_middle_of_an_archive(
     padding = ("val2014/padding.jpg", random.Random(0).randbytes(2_000_000))
     photos = [(path[1:], body) for path, body in site.files.items() if path.startswith("/val2014/")]
     site.files["/zips/val2014.zip"] = zipped(padding, *photos)
-    monkeypatch.setattr(ingest.download, "OFFICIAL", sources(site))
+    monkeypatch.setattr(ingest.download.coco, "OFFICIAL", sources(site))
     site.script["/zips/val2014.zip"] = [Answer(pace=0.02)]
     process = start("--keep-archives")
     part = Path("coco/val2014.zip.part")

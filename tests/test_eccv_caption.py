@@ -13,8 +13,8 @@ import pytest
 from eval.eccv import judged_by_more
 from eval.evaluate import _folds
 from eval.metrics import recall_at_k
-from eval.oracle import oracle_ranks
 from eval.protocol import Evaluation, Side, both_tasks
+from eval.ranks.oracle import oracle_ranks
 from search.index import CollectionSpec, Where
 
 pytest.importorskip("eccv_caption")

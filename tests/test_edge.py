@@ -18,8 +18,9 @@ import pytest
 from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors, room
-from search.index.edge import EdgeIndex
+from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors
+from search.index.edge import room
+from search.index.edge.index import EdgeIndex
 from search.records import Hit
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -39,7 +40,7 @@ def another_process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str
 HOLD = """
     import sys
     from pathlib import Path
-    from search.index.edge import EdgeIndex
+    from search.index.edge.index import EdgeIndex
     index = EdgeIndex(Path(sys.argv[1]))
     index.count(sys.argv[2])
     print("open", flush=True)
@@ -70,7 +71,7 @@ def test_a_refused_creation_changes_nothing(
     filled: tuple[Path, CollectionSpec], make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
-    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("search.index.edge.index.BUSY_SECONDS", 0.1)
     with another_process(HOLD, str(path), spec.collection) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "open\n"
@@ -104,7 +105,7 @@ def test_a_second_process_is_told_who_has_it(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
-    monkeypatch.setattr("search.index.edge.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("search.index.edge.index.BUSY_SECONDS", 0.2)
     with another_process(HOLD, str(path), spec.collection) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == "open\n"
@@ -136,7 +137,7 @@ def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec
         sys.path.insert(0, sys.argv[3])
         from test_index import image, unit
         from search.index import Points
-        from search.index.edge import EdgeIndex
+        from search.index.edge.index import EdgeIndex
         index = EdgeIndex(Path(sys.argv[1]))
         for start in range(0, 1_000_000, 50):
             points = Points([image(number) for number in range(start, start + 50)], unit(50, 8, seed=start))
@@ -323,7 +324,7 @@ def test_an_index_that_cannot_be_written_to_says_what_to_do(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
-    monkeypatch.setattr("search.index.room.os.access", lambda *_: False)
+    monkeypatch.setattr("search.index.edge.room.os.access", lambda *_: False)
     with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
         EdgeIndex(path).count(spec.collection)
     with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
@@ -335,11 +336,11 @@ def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
 ) -> None:
     path, spec = filled
     usage = shutil.disk_usage(path)
-    monkeypatch.setattr("search.index.room._is_in_memory", lambda _: True)
-    monkeypatch.setattr("search.index.room.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    monkeypatch.setattr("search.index.edge.room._is_in_memory", lambda _: True)
+    monkeypatch.setattr("search.index.edge.room.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
     with pytest.raises(IndexFailure, match="make room"):
         EdgeIndex(path).count(spec.collection)
-    monkeypatch.setattr("search.index.room._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
+    monkeypatch.setattr("search.index.edge.room._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
     assert EdgeIndex(path).count(spec.collection) == 10
 
 
@@ -355,9 +356,9 @@ def test_a_child_that_a_signal_ended_is_one_line(
     index = EdgeIndex(tmp_path / "index")
     index.create(spec)
     fill(index, spec, 10)
-    monkeypatch.setattr("search.index.edge.BUILT_AT_ONCE", 0)
+    monkeypatch.setattr("search.index.edge.index.BUILT_AT_ONCE", 0)
     ended = subprocess.CompletedProcess[str]([], -signal.SIGBUS, "", "")
-    monkeypatch.setattr("search.index.edge.subprocess.run", lambda *_, **__: ended)
+    monkeypatch.setattr("search.index.edge.index.subprocess.run", lambda *_, **__: ended)
     with pytest.raises(IndexFailure, match=r"SIGBUS.*run the same command again"):
         index.optimize(spec.collection)
 

@@ -10,9 +10,9 @@ import pytest
 from clip_factory import save_random_clip
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, needs
 
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
 from search.errors import EncoderError
-from search.pixels import open_image
+from search.photos import open_image
 
 TEXTS = ["A dog on a beach.", "two", "A very long sentence about nothing. " * 20, "ünïcödé 🐶", "A dog on a beach."]
 

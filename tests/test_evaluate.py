@@ -12,17 +12,17 @@ import pytest
 from conftest import Call, one_line_error
 from test_replay import related, store
 
-from eval.columns import copy_of
 from eval.evaluate import Plan, evaluate
 from eval.protocol import read_protocol
-from eval.published import compare_with_published, published
-from eval.replay import AS_SERVED, replay
+from eval.ranks.rankers import copy_of
+from eval.ranks.replay import AS_SERVED, replay
+from eval.report.published import compare_with_published, published
 from eval.runs import read_run
-from ingest.copying import chosen_collections
+from ingest.transfer.copy import chosen_collections
 from search.errors import EvaluationError
 from search.index import CollectionSpec, Index, SplitSize, Tuning
-from search.index.edge import EdgeIndex
-from search.retrieve import only_dataset
+from search.index.edge.index import EdgeIndex
+from search.searcher import only_dataset
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -167,7 +167,7 @@ def scores(value: float) -> dict[str, dict[str, float | None]]:
 
 def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {row.name for row in published()} >= {"OpenAI ViT-B/32", "an earlier report on this task"}
-    monkeypatch.setattr("eval.published.PUBLISHED_IMAGES", 10)
+    monkeypatch.setattr("eval.report.published.PUBLISHED_IMAGES", 10)
     change = {"model": "sentence-transformers/clip-ViT-B-32", "dtype": "bfloat16"}
     store(index, lambda **fields: make_spec(**{**fields, **change}), *related(20, 5, 16, noise=2.0))
     evaluation = read_protocol(index, dataset, ["test"])

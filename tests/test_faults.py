@@ -21,10 +21,11 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from test_index import image, unit
 
 from search.errors import CollectionMissing, ServerError
-from search.index import CollectionSpec, Points, retry, upload
-from search.index.reach import Connection, check_versions
-from search.index.refusals import translated
-from search.index.server import ServerIndex, connect
+from search.index import CollectionSpec, Points
+from search.index.server import retry, upload
+from search.index.server.connection import Connection, check_versions
+from search.index.server.index import ServerIndex, connect
+from search.index.server.refusals import translated
 from search.settings import Settings
 
 CODE = grpc.StatusCode
@@ -33,9 +34,9 @@ AWAY = [Fault("Upsert", CODE.UNAVAILABLE, "Socket closed") for _ in range(1000)]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.retry.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("search.index.retry.LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr("search.index.building.PAUSE", 0.001)
+    monkeypatch.setattr("search.index.server.retry.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("search.index.server.retry.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("search.index.server.indexing.PAUSE", 0.001)
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_connection_may_drop_after_the_request_was_carried_out(
 def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
     server: StandIn, run: Callable[[], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     assert "no Qdrant server answers" in one_line_error(run())
     assert stored(server) == {"images": 4, "captions": 0}
@@ -181,7 +182,7 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
     server.local.delete_collection("coco_images")
 
     monkeypatch.setattr("search.index.WORTH_PUTTING_OFF", 10)
-    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     one_line_error(run())
     server.faults.waiting = []
@@ -294,7 +295,7 @@ def test_a_write_counts_once_it_is_applied(
     index.create(spec)
     index.upsert(spec.collection, Points([image(1)], unit(1)))
     assert client.waits == -1
-    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     client.waits = 1000
     with pytest.raises(ServerError, match="has not applied a write in time"):
         index.upsert(spec.collection, Points([image(1)], unit(1)))
@@ -338,7 +339,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_asks(monkeypatch: pytest
     monkeypatch.setattr(retry, "FIRST_PAUSE", 1.0)
     monkeypatch.setattr(retry, "LONGEST_PAUSE", 4.0)
     pauses: list[float] = []
-    monkeypatch.setattr("search.index.retry.time.sleep", pauses.append)
+    monkeypatch.setattr("search.index.server.retry.time.sleep", pauses.append)
     failures = iter([ServerError("away", transient=True)] * 5 + [ServerError("busy", transient=True, retry_after=9.0)])
 
     def attempt() -> str:

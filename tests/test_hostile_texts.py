@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running_web import Web
 
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
 
 DEMO_MODEL = Path(__file__).parent.parent / "ingest/demo/model"
 WATCHED = ("open", "socket.", "urllib.", "http.", "ftplib.", "subprocess.", "os.system", "os.exec", "os.posix_spawn")

@@ -13,8 +13,8 @@ from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, IndexFailure, InvalidPoints, SpecMismatch
 from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where
-from search.index.reach import Connection
-from search.index.server import ServerIndex
+from search.index.server.connection import Connection
+from search.index.server.index import ServerIndex
 from search.records import Caption, Image, PhotoMark
 
 MakeSpec = Callable[..., CollectionSpec]

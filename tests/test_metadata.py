@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from search.errors import PhotoError
-from search.pixels import open_image
+from search.photos import open_image
 
 Make = Callable[[bytes], bytes]
 JUNK = np.random.default_rng(0).bytes(200)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.oracle import first_hits, oracle_ranks
 from eval.protocol import Side, Task
-from eval.replay import agreement
+from eval.ranks.oracle import first_hits, oracle_ranks
+from eval.ranks.replay import agreement
 from search.index import Where
 
 Matrix = npt.NDArray[np.float32]
@@ -113,9 +113,9 @@ def test_blocks_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     of = task(unit(rng.normal(size=(50, 8))), unit(rng.normal(size=(80, 8))), [[n, n + 20] for n in range(50)])
     whole, first = oracle_ranks(of), first_hits(of, 5)
-    monkeypatch.setattr("eval.oracle.QUERIES_PER_TILE", 7)
-    monkeypatch.setattr("eval.oracle.ITEMS_PER_TILE", 11)
-    monkeypatch.setattr("eval.oracle.PAIRS_PER_BLOCK", 3)
+    monkeypatch.setattr("eval.ranks.oracle.QUERIES_PER_TILE", 7)
+    monkeypatch.setattr("eval.ranks.oracle.ITEMS_PER_TILE", 11)
+    monkeypatch.setattr("eval.ranks.oracle.PAIRS_PER_BLOCK", 3)
     parts = oracle_ranks(of)
     for name in ("scores", "higher", "tied", "near", "near_higher", "positive_ranks"):
         assert getattr(parts, name).tolist() == getattr(whole, name).tolist(), name

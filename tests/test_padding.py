@@ -15,13 +15,13 @@ import pytest
 from conftest import Call, ingest_options, one_line_error
 from siglip_factory import Kind, save_random_siglip
 
-from search import encoder as encoder_module
-from search.encoder import ClipEncoder
+from search.encoder import clip as encoder_module
+from search.encoder.clip import ClipEncoder
 from search.errors import EncoderError, QueryError, SpecMismatch
 from search.index import CollectionSpec, Vectors
-from search.index.edge import EdgeIndex
+from search.index.edge.index import EdgeIndex
 from search.query import Part
-from search.retrieve import Searcher, encoder_for
+from search.searcher import Searcher, encoder_for
 
 TEXTS = ["a dog", "a much longer text, about a dog on a beach", "", "x " * 200, "a dog"]
 

@@ -18,8 +18,8 @@ from conftest import Call, ingest_options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.exhibits import SIDE
-from eval.page import rank_bins, report_page
+from eval.report.exhibits import SIDE
+from eval.report.page import rank_bins, report_page
 from eval.runs import QueryResult, TopHit, read_run
 from search.errors import PhotoError
 from search.records import Caption, Image
@@ -368,8 +368,8 @@ def test_the_metrics_come_from_a_json_file(full: str) -> None:
 
 def test_what_the_page_reads_is_shipped() -> None:
     root = Path(__file__).parents[1]
-    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["eval"]
-    assert set(listed) == {file.name for file in (root / "eval").iterdir() if file.suffix in {".j2", ".json"}}
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["eval.report"]
+    assert set(listed) == {file.name for file in (root / "eval/report").iterdir() if file.suffix in {".j2", ".json"}}
 
 
 def test_the_command_writes_the_page(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ingest.photos import PhotoReader, Recipe, WorkerDied
 from ingest.pipeline import part_of
 from search.errors import IndexFailure, PhotoError, SettingsError
-from search.pixels import Preparation, current_mark, find_photo, open_photo, read_photo
+from search.photos import Preparation, current_mark, find_photo, open_photo, read_photo
 from search.records import Caption, Image, PhotoMark
 
 PREPARATION = Preparation(32, (32, 32), PIL.Image.Resampling.BICUBIC)
@@ -268,10 +268,10 @@ def test_broken_names_and_captions_anywhere_are_listed(
     assert not Path("failures.jsonl").exists()
 
     min((photos / "images/val2014").iterdir()).unlink()
-    monkeypatch.setattr("search.index.edge.EdgeIndex.count", raise_it(IndexFailure("lost")))
+    monkeypatch.setattr("search.index.edge.index.EdgeIndex.count", raise_it(IndexFailure("lost")))
     assert call("ingest", *options, "--force")[0] == 1
     assert "no such file" in Path("failures.jsonl").read_text()
-    monkeypatch.setattr("search.index.edge.EdgeIndex.count", raise_it(KeyboardInterrupt()))
+    monkeypatch.setattr("search.index.edge.index.EdgeIndex.count", raise_it(KeyboardInterrupt()))
     assert call("ingest", *options, "--force", "--failures", mine)[0] == 130
     assert mine.read_text().startswith('{"file": "a"')
     assert "no such file" in (tmp_path / "mine.jsonl.failures.jsonl").read_text()

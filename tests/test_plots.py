@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval import plots
+from eval.report import plots
 
 
 def scale(svg: Element, axis: str) -> list[tuple[float, float]]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from search.errors import IndexFailure
-from search.index.remote import RemoteIndex
-from search.index.running import Running, announced
+from search.index.relay.announce import Running, announced
+from search.index.relay.client import RemoteIndex
 
 
 class Relay(ThreadingHTTPServer):

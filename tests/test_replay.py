@@ -9,9 +9,9 @@ from test_index import caption, image
 from test_oracle import by_hand, unit
 
 from eval.metrics import summarise
-from eval.oracle import oracle_ranks
 from eval.protocol import Evaluation, read_protocol
-from eval.replay import agreement, replay
+from eval.ranks.oracle import oracle_ranks
+from eval.ranks.replay import agreement, replay
 from search.errors import EvaluationError
 from search.index import CollectionSpec, Index, Points, SplitSize
 
@@ -64,8 +64,8 @@ def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5
 def test_qdrant_exact_agrees_with_the_oracle(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.replay.SHALLOW", 4)
-    monkeypatch.setattr("eval.replay.MARGIN", 1)
+    monkeypatch.setattr("eval.ranks.replay.SHALLOW", 4)
+    monkeypatch.setattr("eval.ranks.replay.MARGIN", 1)
     store(index, make_spec, *related(60, 6, 16, noise=4.0))
     for splits, keep, images, captions in (
         (["test"], 5, 30, 150),

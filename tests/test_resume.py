@@ -22,14 +22,14 @@ import pytest
 from conftest import Call, ingest_options, write_photo_set
 
 from search.index import Vectors
-from search.index.edge import EdgeIndex
+from search.index.edge.index import EdgeIndex
 from search.records import Caption, Image
 
 PHOTOS = 48
 # Children of this server start with everything heavy imported, so that a kill falls into the work, not the start.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
-    ["sentence_transformers", "transformers.models.clip", "ingest.pipeline", "search.index.edge"]
+    ["sentence_transformers", "transformers.models.clip", "ingest.pipeline", "search.index.edge.index"]
 )
 
 
@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_ends_in_one_line(
 ) -> None:
     options = ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")])
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr("search.index.edge.shutil.disk_usage", lambda _: usage._replace(free=1000))
+    monkeypatch.setattr("search.index.edge.index.shutil.disk_usage", lambda _: usage._replace(free=1000))
     code, _, err = call("ingest", *options)
     assert code == 1
     assert "make room" in err

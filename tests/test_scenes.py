@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.demo.captions import captions
-from ingest.demo.drawing import THINGS, paint
-from ingest.demo.scenes import render
-from ingest.demo.world import KINDS, SETTINGS, SPLITS, compose, stream
+from ingest.demo.scenes.captions import captions
+from ingest.demo.scenes.drawing import THINGS, paint
+from ingest.demo.scenes.render import render
+from ingest.demo.scenes.world import KINDS, SETTINGS, SPLITS, compose, stream
 
 IMAGES, OTHERS = 24, 4
 

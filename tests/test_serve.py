@@ -20,10 +20,10 @@ from running_web import Web, serving
 
 from search.errors import CollectionMissing, IndexBusy
 from search.index import Points, Vectors, Where, open_index
-from search.index.edge import EdgeIndex
-from search.index.remote import RemoteIndex
-from search.index.running import Running, announced, find_running
-from search.index.wire import pack_vectors, pack_where, unpack_vectors, unpack_where
+from search.index.edge.index import EdgeIndex
+from search.index.relay.announce import Running, announced, find_running
+from search.index.relay.client import RemoteIndex
+from search.index.relay.wire import pack_vectors, pack_where, unpack_vectors, unpack_where
 from search.settings import Settings
 
 COMMANDS = (

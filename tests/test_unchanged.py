@@ -19,12 +19,12 @@ from conftest import write_photo_set
 from ingest.karpathy import read_annotations
 from ingest.pipeline import Plan, collection_specs, ingest
 from ingest.summary import Summary
-from search.encoder import ClipEncoder
+from search.encoder.clip import ClipEncoder
+from search.encoder.images import PendingVectors
 from search.errors import IndexFailure
 from search.index import Points, Vectors, Where
-from search.index.edge import EdgeIndex
+from search.index.edge.index import EdgeIndex
 from search.records import Caption, Image
-from search.tensors import PendingVectors
 
 NOTE = {"note": {"by": "ann", "tags": ["tail", None, 2]}}
 COLLECTIONS = ("coco_images", "coco_captions")

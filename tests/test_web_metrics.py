@@ -13,8 +13,8 @@ from conftest import Call, ingest_options
 from running_web import PHOTOS, Web
 from starlette.types import ASGIApp
 
-from search.index.edge import EdgeIndex
-from search.retrieve import Searcher
+from search.index.edge.index import EdgeIndex
+from search.searcher import Searcher
 from search.web.app import create_app
 from search.web.gallery import Gallery
 from search.web.metrics import Metrics, measured_index

@@ -12,10 +12,11 @@ import qdrant_edge as qdrant
 from test_index import caption, image, unit
 
 from search.errors import QueryError
-from search.index import CollectionSpec, Points, Where, edge_filter
-from search.index.edge import EdgeIndex
+from search.index import CollectionSpec, Points, Where
+from search.index.edge import filter
+from search.index.edge.index import EdgeIndex
 from search.query import Options
-from search.retrieve import Searcher
+from search.searcher import Searcher
 from search.words import Words
 
 TEXTS = {
@@ -97,7 +98,7 @@ def test_an_older_text_index_is_rebuilt_by_the_next_run(
     older = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True)
     with monkeypatch.context() as patched:
         for field in ("text", "captions"):
-            patched.setitem(edge_filter._PAYLOAD_INDEXES, field, older)
+            patched.setitem(filter._PAYLOAD_INDEXES, field, older)
         index = EdgeIndex(tmp_path / "index")
         index.create(spec)
         index.upsert(spec.collection, Points([caption(1, 0, "test", "un café")], np.eye(1, 4, dtype=np.float32)))

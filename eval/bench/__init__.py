@@ -94,12 +94,12 @@ def bench_search(
     as_json: JsonOption = False,
 ) -> None:
     """One query at a time: the embedded engine beside local mode; the command and the page beside their model."""
-    from eval.bench import search, surroundings
+    from eval.bench import overhead, search
     from ingest.demo import MODEL
 
     sizes = [(points, True) for points in exact or [5000]] + [(points, False) for points in hnsw or [123_000]]
     jobs = [search.Job(points, dim, queries, exactly) for points, exactly in sizes]
-    around = surroundings.measured_around(model or str(MODEL), queries, rounds)
+    around = overhead.measured_around(model or str(MODEL), queries, rounds)
     engines = [(job, search.compare(job, rounds)) for job in jobs]
     if as_json:
         found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
@@ -107,7 +107,7 @@ def bench_search(
         return
     for job, measured in engines:
         typer.echo(search.table(job, measured) + "\n")
-    typer.echo(surroundings.table(model or "the demo's tiny CLIP", around))
+    typer.echo(overhead.table(model or "the demo's tiny CLIP", around))
 
 
 @app.command("scale")

@@ -16,8 +16,8 @@ import numpy as np
 from eval.bench import vectors
 from eval.bench.measure import Measured, in_turn, median_peak
 from eval.metrics import CUTOFFS, recall_at_k
-from eval.oracle import oracle_ranks
 from eval.protocol import Ids, Side, Task, both_tasks
+from eval.ranks.oracle import oracle_ranks
 from eval.stats import intervals
 from search.errors import EvaluationError
 from search.index import Vectors, Where
@@ -100,7 +100,7 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
 
 
 def oracle(job: Job) -> Found:
-    """`eval.oracle`: all ranks, near ties settled in float64."""
+    """`eval.ranks.oracle`: all ranks, near ties settled in float64."""
     tasks = _tasks(job)
     start = time.perf_counter()
     found = [oracle_ranks(task) for task in tasks]

@@ -33,7 +33,7 @@ def compare(job: Job, rounds: int) -> dict[str, list[Measured[float]]]:
     Raises:
         CocoSearchError: there is no such model, or a contestant failed.
     """
-    from search.hub import locate
+    from search.encoder.hub import locate
 
     locate(job.model)  # a wrong name shows before processes are started
     return in_turn((pipeline, plain_loop, forward_alone, decoding_alone, captions), job, rounds)
@@ -65,7 +65,7 @@ def pipeline(job: Job) -> float:
     """Photos a second through `python -m ingest run`'s own pipeline into an embedded index, the HNSW build left out."""
     from ingest.pipeline import Plan, collection_specs, ingest
     from ingest.summary import Summary
-    from search.index.edge import EdgeIndex
+    from search.index.edge.index import EdgeIndex
     from search.records import Image
 
     encoder = _encoder(job)
@@ -89,8 +89,8 @@ def plain_loop(job: Job) -> float:
     import PIL.Image
     from sentence_transformers import SentenceTransformer
 
-    from search.encoder import choose_device, choose_dtype
-    from search.hub import locate
+    from search.encoder.clip import choose_device, choose_dtype
+    from search.encoder.hub import locate
 
     device = choose_device(job.device)
     model = SentenceTransformer(locate(job.model).name, device=str(device), processor_kwargs={"backend": "pil"})
@@ -153,7 +153,7 @@ def captions(job: Job) -> float:
 
 
 def _encoder(job: Job) -> Any:
-    from search.encoder import ClipEncoder
+    from search.encoder.clip import ClipEncoder
 
     return ClipEncoder(job.model, device=job.device, dtype=job.dtype, batch_size=job.batch_size)
 

@@ -15,8 +15,8 @@ from uuid import uuid4
 import numpy as np
 
 from eval.bench.cost import TARGETS, Figure, Growth, Need, Sample, need
-from eval.bench.filling import fill, questions, room_for, specification
 from eval.bench.measure import STATUS, measure
+from eval.bench.synthetic import fill, questions, room_for, specification
 from search.command import note
 from search.index import Index, Quantization, Tuning, open_index
 from search.settings import load_settings

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.bench.filling import fill, questions, room_for, specification
 from eval.bench.measure import Measured, in_turn, median_peak
+from eval.bench.synthetic import fill, questions, room_for, specification
 from search.index import Index
 
 LIMIT = 10
@@ -52,7 +52,7 @@ def compare(job: Job, rounds: int) -> dict[str, list[Measured[Latency]]]:
 
 def embedded(job: Job) -> Latency:
     """Qdrant Edge in a folder."""
-    from search.index.edge import EdgeIndex
+    from search.index.edge.index import EdgeIndex
 
     with room_for(job.points, job.dim) as folder:
         return _ask(EdgeIndex(folder), job)
@@ -62,8 +62,8 @@ def local_mode(job: Job) -> Latency:
     """`QdrantClient(":memory:")`: numpy, always exact."""
     from qdrant_client import QdrantClient
 
-    from search.index.reach import Connection
-    from search.index.server import ServerIndex
+    from search.index.server.connection import Connection
+    from search.index.server.index import ServerIndex
 
     warnings.filterwarnings("ignore", message="Local mode|Payload indexes have no effect")
     return _ask(ServerIndex(Connection(QdrantClient(":memory:"), ":memory:", "local mode")), replace(job, exact=True))

@@ -14,11 +14,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ingest.demo import MODEL
-from ingest.demo.scenes import DATASET, render
+from ingest.demo.scenes.render import DATASET, render
 from search import show
 from search.errors import CocoSearchError
 from search.index import collection_name, open_index
-from search.retrieve import Searcher
+from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet
 

@@ -332,17 +332,17 @@ def open_index(settings: Settings, *, writing: bool = False) -> Index:
         IndexBusy: `writing`, and a running server has the embedded index open.
     """
     if settings.qdrant_url:
-        from search.index.server import connect
+        from search.index.server.index import connect
 
         return connect(settings)
-    from search.index.running import find_running
+    from search.index.relay.announce import find_running
 
     if running := find_running(settings.index_path):
-        from search.index.remote import RemoteIndex, busy
+        from search.index.relay.client import RemoteIndex, busy
 
         if writing:
             raise busy(settings.index_path, running)
         return RemoteIndex(settings.index_path, running)
-    from search.index.edge import EdgeIndex
+    from search.index.edge.index import EdgeIndex
 
     return EdgeIndex(settings.index_path)

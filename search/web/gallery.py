@@ -15,7 +15,7 @@ from search.errors import CocoSearchError, PhotoError, QueryError
 from search.index import Vectors, Where
 from search.query import SAME_PHOTO, Options, Part, combine, named_images
 from search.records import Caption, Hit, Image
-from search.retrieve import Searcher
+from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, PartOfQuery, Question

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from search.index import Vectors
-from search.pixels import one_at_a_time, open_image, read_photo
+from search.photos import one_at_a_time, open_image, read_photo
 
 SIZES = (360, 720, 1600)  # pixels, the longer side
 CACHE_BYTES = 64 * 2**20

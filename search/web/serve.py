@@ -14,10 +14,10 @@ import uvicorn
 from search.command import note
 from search.errors import SettingsError
 from search.index import open_index
-from search.index.edge import EdgeIndex
-from search.index.running import Running, announced
+from search.index.edge.index import EdgeIndex
+from search.index.relay.announce import Running, announced
 from search.interrupt import ending_on_interrupt
-from search.retrieve import Searcher, encoder_for
+from search.searcher import Searcher, encoder_for
 from search.settings import Settings, is_loopback
 from search.web.app import create_app
 from search.web.connection import TimeLimits, timed_protocol

@@ -1,0 +1,191 @@
+"""What the command and the page add to the model that they ask: the command's cold start, the page's answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from eval.bench import vectors
+from eval.bench.measure import measure
+from search.errors import CocoSearchError
+
+IMAGES = 5000
+LIMIT = 10
+WARM_UP = 5
+QUESTION = "a dog on a beach"
+BARE = """
+import sys, torch
+from sentence_transformers import SentenceTransformer
+SentenceTransformer(sys.argv[1], device="cpu").encode([sys.argv[2]])
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Seconds until `search text` has answered, and until sentence-transformers alone has encoded the same text."""
+
+    command: float
+    bare: float
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Milliseconds at the median, one question at a time: a text asked of the page, a text encoded by the model alone,
+    and a stored image asked of the page, which needs no model."""
+
+    text_ms: float
+    encode_ms: float
+    by_id_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """One of each for every round."""
+
+    starts: list[Start]
+    pages: list[Page]
+
+
+def measured_around(model: str, queries: int, rounds: int) -> Around:
+    """Over an index of `IMAGES` images with random vectors; all on the processor, in processes of their own, in turn.
+
+    Raises:
+        CocoSearchError: there is no such model, or one of them failed.
+    """
+    with TemporaryDirectory(prefix="bench-") as folder:
+        name = measure(_make_index, (folder, model)).found
+        starts, pages = [], []
+        for _ in range(rounds):
+            starts.append(_start(folder, name))
+            pages.append(_page(folder, model, queries))
+    return Around(starts, pages)
+
+
+def table(model: str, around: Around) -> str:
+    """Medians, and what they are made of."""
+    command = statistics.median(start.command for start in around.starts)
+    bare = statistics.median(start.bare for start in around.starts)
+    text, encode, by_id = (
+        statistics.median(getattr(page, each) for page in around.pages) for each in ("text_ms", "encode_ms", "by_id_ms")
+    )
+    slower = statistics.median(start.command / start.bare for start in around.starts)
+    return "\n".join(
+        [
+            f"{IMAGES:,} images, model {model}, {len(around.starts)} rounds in turn; medians",
+            f"{'python -m search text, from nothing':<52}{command:>9.2f} s",
+            f"{'importing and loading the model alone':<52}{bare:>9.2f} s, command / this {slower:.2f}",
+            f"{'a text asked of the page':<52}{text:>9.1f} ms",
+            f"{'encoding it alone':<52}{encode:>9.1f} ms",
+            f"{'a stored image asked of the page (needs no model)':<52}{by_id:>9.1f} ms",
+            f"of the page's answer to a text, encoding is {100 * encode / text:.0f}%",
+        ]
+    )
+
+
+def _start(folder: str, model: str) -> Start:
+    asked = [sys.executable, "-m", "search", "text", QUESTION, "--path", folder, "--device", "cpu"]
+    return Start(_seconds(asked), _seconds([sys.executable, "-c", BARE, model, QUESTION]))
+
+
+def _seconds(command: Sequence[str]) -> float:
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CocoSearchError(f"{' '.join(command[1:4])} failed: {_last_line(done.stderr) or done.returncode}")
+    return time.perf_counter() - start
+
+
+def _page(folder: str, model: str, queries: int) -> Page:
+    texts = [_question(number) for number in range(queries + WARM_UP)]
+    with _served(folder) as address:
+        connection = http.client.HTTPConnection(urlsplit(address).netloc)
+        with closing(connection):
+            text_ms = _median_ms(connection, [{"text": text} for text in texts])
+            by_id_ms = _median_ms(connection, [{"image_id": number % IMAGES} for number in range(len(texts))])
+    return Page(text_ms, measure(_encode, (model, texts)).found, by_id_ms)
+
+
+@contextmanager
+def _served(folder: str) -> Iterator[str]:
+    """The page, running; its address."""
+    command = [sys.executable, "-m", "search", "serve", "--path", folder, "--port", "0", "--device", "cpu"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = []
+            for line in process.stderr or ():
+                said.append(line)
+                if found := re.search(r" is at (http://\S+)", line):
+                    yield found[1]
+                    return
+            raise CocoSearchError(f"python -m search serve failed: {_last_line(''.join(said)) or process.wait()}")
+        finally:
+            process.terminate()
+
+
+def _median_ms(connection: http.client.HTTPConnection, parts: Sequence[dict[str, object]]) -> float:
+    times = []
+    for part in parts:
+        body = json.dumps({"parts": [part], "k": LIMIT})
+        start = time.perf_counter()
+        connection.request("POST", "/api/search", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        times.append(1000 * (time.perf_counter() - start))
+        if answer.status != 200:
+            raise CocoSearchError(f"the page answered {answer.status} to {part}: {content[:200]!r}")
+    return statistics.median(times[WARM_UP:])
+
+
+def _encode(job: tuple[str, Sequence[str]]) -> float:
+    """Milliseconds for one text at the median."""
+    from search.encoder.clip import ClipEncoder
+
+    model, texts = job
+    encoder = ClipEncoder(model, device="cpu")
+    times = []
+    for text in texts:
+        start = time.perf_counter()
+        encoder.encode_texts([text])
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[WARM_UP:])
+
+
+def _make_index(job: tuple[str, str]) -> str:
+    """Fills the folder; the name by which sentence-transformers knows the model."""
+    from eval.bench.ingest import empty_annotations
+    from ingest.pipeline import collection_specs
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.hub import locate
+    from search.index import Points
+    from search.index.edge.index import EdgeIndex
+    from search.records import Image
+
+    folder, model = job
+    encoder = ClipEncoder(model, device="cpu")
+    images = [Image(number, "test", number, f"{number}.jpg", None, (_question(number),)) for number in range(IMAGES)]
+    specs = collection_specs(empty_annotations(images), (images, []), Path(folder), encoder, "bench")
+    index = EdgeIndex(Path(folder))
+    for spec in specs:
+        index.create(spec)
+    index.upsert(specs[0].collection, Points(images, vectors.images(IMAGES, encoder.dim)))
+    index.close()
+    return locate(model).name
+
+
+def _question(number: int) -> str:
+    return f"A man riding wave number {number} on top of a surfboard."
+
+
+def _last_line(said: str) -> str:
+    return said.strip().rpartition("\n")[2]

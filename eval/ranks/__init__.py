@@ -1,0 +1,1 @@
+"""Ranks: by the oracle, and by Qdrant in several settings."""

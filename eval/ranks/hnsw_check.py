@@ -1,0 +1,49 @@
+"""Whether HNSW answered, or a full scan did: what a collection says of itself is not enough.
+
+The engine scans, while it counts every vector as indexed, where a collection or what a filter leaves of it is smaller
+than `full_scan_threshold`. Scores of such answers are exact and would be reported as those of HNSW.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import numpy as np
+
+from eval.ranks.oracle import ROUNDING
+from search.index import Index, Vectors, Where
+
+Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
+
+PROBES = 200  # of each kind
+SEED = 714_025  # of no gallery: a direction that is a stored point would be found with any effort
+
+
+def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Used:
+    """How the engine answers queries that are not asked exactly, under the filter `where`.
+
+    "scan" where no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked
+    with the least effort, one candidate, on the float32 vectors (rounding in quantised ones would look like HNSW). HNSW
+    misses the nearest point of some of them, which proves "hnsw", of a part of the collection at least: compare
+    `indexed_vectors` with `points` for the whole. Where every answer is the exact one, it is "indistinguishable from a
+    scan": a scan, or a gallery of so few points that the graph leads to each of them.
+    """
+    if index.info(collection).indexed_vectors == 0:
+        return "scan"
+    probes = np.concatenate([_some(queries), _directions(queries.shape[1])])
+    quick = index.query(collection, probes, 1, where=where, payload=False, ef=1, quantized=False)
+    exact = index.query(collection, probes, 1, where=where, payload=False, exact=True)
+    for found, best in zip(quick, exact, strict=True):
+        if best and (not found or best[0].score - found[0].score > ROUNDING):
+            return "hnsw"
+    return "indistinguishable from a scan"
+
+
+def _some(queries: Vectors) -> Vectors:
+    rows = np.linspace(0, len(queries) - 1, min(PROBES, len(queries))).astype(np.int64)
+    return queries[rows]
+
+
+def _directions(dim: int) -> Vectors:
+    directions = np.random.default_rng(SEED).normal(size=(PROBES, dim))
+    return cast(Vectors, (directions / np.linalg.norm(directions, axis=1, keepdims=True)).astype(np.float32))

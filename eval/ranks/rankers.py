@@ -1,0 +1,162 @@
+"""The columns of a report: the same queries ranked by the oracle, by Qdrant exactly, as served, in other settings."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+from eval.metrics import Ranks
+from eval.protocol import Evaluation, Side, Task
+from eval.ranks.hnsw_check import Used, used
+from eval.ranks.oracle import OracleRanks
+from eval.ranks.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
+from eval.runs import TOP
+from search.index import TRIAL, CollectionSpec, Index, Points, Quantization, Tuning, Where, put_off_if_many
+
+ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One engine in one setting: ranks, and Qdrant's answers, by direction.
+
+    `used` says whether HNSW or a full scan answered; `bytes_per_vector` is the size of what a query compares with in
+    memory, the graph left out.
+    """
+
+    name: str
+    about: str
+    ranks: dict[str, Ranks]
+    replays: dict[str, Replay] | None = None
+    used: dict[str, Used] | None = None
+    bytes_per_vector: float | None = None
+
+
+def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Column:
+    """Qdrant's full scan, every rank known; the oracle's ranks say how many hits to ask for."""
+    replays = {
+        name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
+        for name, found in oracle.items()
+    }
+    dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
+    return _column(EXACT, f"{index.engine}, exact=True", replays, None, 4.0 * dim)
+
+
+def served_column(
+    index: Index, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
+) -> Column:
+    """The collections as `search` asks them, for ten hits: their own HNSW, thresholds and quantisation."""
+    replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
+    quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
+    return _column(
+        SERVED,
+        f"{index.engine}, as `search` asks: the first {TOP}",
+        replays,
+        answered or answered_by(index, evaluation),
+        bytes_per_vector(evaluation.spec.dim, quantization),
+    )
+
+
+def hnsw_columns(
+    index: Index, evaluation: Evaluation, served: dict[str, Used], efs: Sequence[int], progress: Progress
+) -> list[Column]:
+    """HNSW with beams of different widths: the collection's own where it serves by it, else on a copy that must."""
+    replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
+    answered: dict[str, Used] = {}
+    for task in evaluation.tasks:
+        as_it_is = served[task.name] == "hnsw"
+        place = nullcontext(task) if as_it_is else copy_of(index, task, "hnsw", Tuning(index_everything=True))
+        with place as asked:
+            answered[task.name] = "hnsw" if as_it_is else _used(index, asked)
+            for ef in efs:
+                replays[ef][task.name] = _first_ten(index, asked, Effort(ef=ef), progress)
+    where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
+    about = ", ".join(f"{name}{said}" for name, said in where.items())
+    return [
+        _column(f"hnsw ef={ef}", f"a beam of {ef}: {about}", replays[ef], answered, 4.0 * evaluation.spec.dim)
+        for ef in efs
+    ]
+
+
+def quantized_columns(
+    index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
+) -> list[Column]:
+    """A quantised copy of both galleries, searched through HNSW, with and without scoring the hits again in float32."""
+    efforts = {f"{quantization} rescored": Effort(rescore=True), quantization: Effort(rescore=False)}
+    replays: dict[str, dict[str, Replay]] = {name: {} for name in efforts}
+    answered: dict[str, Used] = {}
+    for task in evaluation.tasks:
+        tuning = Tuning(quantization=quantization, index_everything=True)
+        with copy_of(index, task, quantization, tuning) as copied:
+            answered[task.name] = _used(index, copied)
+            for name, effort in efforts.items():
+                replays[name][task.name] = _first_ten(index, copied, effort, progress)
+    size = bytes_per_vector(evaluation.spec.dim, quantization)
+    about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
+    return [
+        _column(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
+        for name, effort in efforts.items()
+    ]
+
+
+def answered_by(index: Index, evaluation: Evaluation) -> dict[str, Used]:
+    """Return how the collections themselves answer, by direction."""
+    return {task.name: _used(index, task) for task in evaluation.tasks}
+
+
+def check_copies(index: Index, evaluation: Evaluation) -> None:
+    """Create an empty collection as `copy_of` does, and drop it.
+
+    Raises:
+        IndexFailure: the index refuses, such as to a read-only key.
+    """
+    spec = _copied_spec(index.spec(evaluation.text_to_image.gallery.collection), "check")
+    try:
+        index.create(spec)
+    finally:
+        index.drop(spec.collection)
+
+
+@contextmanager
+def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Task]:
+    """The task over a copy of its gallery, made with `tuning` in the same index, and dropped afterwards.
+
+    Its name is of no other run's copy. One that a killed run left behind stays until `python -m ingest drop`.
+    """
+    side = task.gallery
+    spec = _copied_spec(index.spec(side.collection), label)
+    try:
+        index.create(spec, tuning)
+        put_off_if_many(index, spec.collection, len(side.ids))
+        for batch in index.scan(side.collection, where=side.where, vectors=True):
+            assert batch.vectors is not None
+            index.upsert(spec.collection, Points(batch.records, batch.vectors))
+        index.optimize(spec.collection)
+        yield replace(task, gallery=Side(spec.collection, side.ids, side.vectors, Where()))
+    finally:
+        index.drop(spec.collection)
+
+
+def _copied_spec(spec: CollectionSpec, label: str) -> CollectionSpec:
+    return spec.model_copy(update={"dataset": f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}"})
+
+
+def bytes_per_vector(dim: int, quantization: Quantization) -> float:
+    """float32 has four bytes a dimension, int8 one and a number for each vector, binary a bit."""
+    return {"none": 4.0 * dim, "int8": dim + 4.0, "binary": dim / 8}[quantization]
+
+
+def _first_ten(index: Index, task: Task, effort: Effort, progress: Progress) -> Replay:
+    # A limit above what is reported would widen the beam, and flatter the scores.
+    return replay(index, task, effort, progress=progress)
+
+
+def _used(index: Index, task: Task) -> Used:
+    return used(index, task.gallery.collection, task.queries.vectors, task.gallery.where)
+
+
+def _column(name: str, about: str, replays: dict[str, Replay], answered: dict[str, Used] | None, size: float) -> Column:
+    ranks = {direction: found.ranks for direction, found in replays.items()}
+    return Column(name, about, ranks, replays, answered, size)

@@ -1,0 +1,212 @@
+"""The evaluation as one HTML file: scores, plots, published figures, a gallery of failures, how it was run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from eval.protocol import DIRECTIONS
+from eval.report import plots, tables
+from eval.report.exhibits import Exhibit, Photos, Records, exhibits
+from eval.report.misses import PER_GROUP, choose
+from eval.report.tables import RECALLS
+from eval.runs import TOP, QueryResult
+from search.sheet import OpenPhoto
+
+CURVE_TO = 100  # the largest k of the recall curve
+MARKED = (1, 5, 10, CURVE_TO)
+TEMPLATE = "page.html.j2"
+GROUPS = (
+    (
+        "sample",
+        "A random sample of all misses",
+        "Drawn without looking at scores, so it stands for all misses: count the first hits that are really right "
+        "answers, and you know about how much of the missing recall is the data set's doing.",
+    ),
+    (
+        "confident",
+        "Confident misses",
+        "The first hit scores highest above the expected one: the model's strongest opinions, or wrong labels.",
+    ),
+    ("furthest", "Furthest away", "The worst ranks: what the model does not see at all."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some misses of one kind, and a sentence about the kind."""
+
+    title: str
+    about: str
+    exhibits: list[Exhibit]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """The misses of one direction: how many of how many queries, and those shown."""
+
+    direction: str
+    queries: int
+    misses: int
+    groups: list[Group]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One heading with a plot for each direction."""
+
+    anchor: str
+    title: str
+    about: str
+    plots: list[tuple[str, Markup]]
+
+
+def report_page(
+    metrics: Mapping[str, Any],
+    results: Sequence[QueryResult],
+    records: Records,
+    open_photo: OpenPhoto,
+    *,
+    per_group: int = PER_GROUP,
+) -> str:
+    """The whole page; photos are inside it, nothing is fetched.
+
+    `metrics` is the object of metrics.json, of which only the headline's directions, `images` and `captions` must be
+    there; `results` are the queries of both directions; `records` looks images and captions up for the gallery of
+    failures, `per_group` of each kind. A photo that cannot be opened is shown as its reason.
+    """
+    by_direction = {way: [result for result in results if result.direction == way] for way in DIRECTIONS}
+    photos = Photos(open_photo)
+    first = metrics.get("captions_per_image")
+    keep = first if isinstance(first, int) else None
+    galleries = [_gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,  # a run that did not measure something says nothing about it
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": tables.number, "named": tables.named, "cosine": tables.cosine}
+    return environment.get_template(TEMPLATE).render(
+        metrics=metrics,
+        model=Path(str(metrics.get("model", "model"))).name,
+        directions=DIRECTIONS,
+        headline=(*RECALLS, "median_rank"),
+        interval=tables.interval,
+        columns=tables.columns_of(metrics),
+        scores=(scores := tables.scores(metrics)),
+        censored=tables.NOT_RANKED if scores.censored else "",
+        published=tables.published(metrics),
+        other_counts=tables.other_counts(metrics),
+        figures=_figures(metrics, by_direction),
+        galleries=galleries,
+        photos=photos.used,
+        fingerprint=list(_flat(metrics.get("fingerprint") or {})),
+    )
+
+
+def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
+    """(first rank, last rank, how many): bins that end at 1, 2, 5, 10, 20, 50, ..., the last at the gallery's size."""
+    ends = [digit * 10**power for power in range(len(str(gallery))) for digit in (1, 2, 5)]
+    ends = [end for end in ends if end < gallery] + [gallery]
+    starts = [1] + [end + 1 for end in ends[:-1]]
+    return [(low, high, sum(low <= rank <= high for rank in ranks)) for low, high in zip(starts, ends, strict=True)]
+
+
+def _gallery(
+    way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None, per_group: int
+) -> Gallery:
+    chosen = choose(results, per_group)
+    groups = [
+        Group(title, about, exhibits(found, records, photos, keep))
+        for kind, title, about in GROUPS
+        if (found := getattr(chosen, kind))
+    ]
+    return Gallery(way, chosen.queries, chosen.misses, groups)
+
+
+def _figures(metrics: Mapping[str, Any], by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
+    galleries = {"image-to-text": int(metrics["captions"]), "text-to-image": int(metrics["images"])}
+    there = {way: found for way, found in by_direction.items() if found}
+    figures = []
+    if there:
+        figures.append(
+            Figure(
+                "curve",
+                "Recall at every k",
+                "The share of queries with a right item among the first k, by exact ranks; dashed, where it was asked "
+                f"for, by the index as served, which gave its first {TOP}.",
+                [(way, _recall_curve(way, found, galleries[way])) for way, found in there.items()],
+            )
+        )
+        bins = {way: rank_bins([result.rank for result in found], galleries[way]) for way, found in there.items()}
+        longest = max(100 * count / len(there[way]) for way, rows in bins.items() for *_, count in rows)
+        figures.append(
+            Figure(
+                "ranks",
+                "Where the right item ranked",
+                "Queries by the exact rank of their best right item, in bins that grow like a logarithm.",
+                [(way, _rank_bars(way, rows, longest)) for way, rows in bins.items()],
+            )
+        )
+    if (speed := _speed(metrics)) is not None:
+        figures.append(speed)
+    return figures
+
+
+def _recall_curve(way: str, results: Sequence[QueryResult], gallery: int) -> Markup:
+    def line(name: str, kind: str, ranks: Sequence[int], last: int, below: bool) -> plots.Line:
+        share = 100 / len(results)
+        points = [(float(k), share * sum(rank <= k for rank in ranks)) for k in range(1, last + 1)]
+        return plots.Line(name, kind, points, sorted({k for k in (*MARKED, last) if k <= last}), below)
+
+    lines = [line("exact", "exact", [result.rank for result in results], min(CURVE_TO, gallery), below=False)]
+    served = [result.served_rank for result in results if result.served_rank is not None]
+    if served:
+        lines.append(line("as served", "served", served, min(TOP, gallery), below=True))
+    return plots.curves(f"curve-{way}", f"Recall at k, {way}", lines, "k")
+
+
+def _rank_bars(way: str, bins: Sequence[tuple[int, int, int]], longest: float) -> Markup:
+    queries = sum(count for *_, count in bins)
+    rows = []
+    for low, high, count in bins:
+        label = f"{low:,}" if low == high else f"{low:,}\N{EN DASH}{high:,}"
+        share = 100 * count / queries
+        rows.append(plots.Bar(label, share, f"{share:.1f} %", f"rank {label}: {count:,} queries, {share:.2f} %"))
+    return plots.bars(f"ranks-{way}", f"Ranks, {way}", rows, longest)
+
+
+def _speed(metrics: Mapping[str, Any]) -> Figure | None:
+    """recall@10 against latency, or queries a second, whichever at least two columns have."""
+    for cost, label in (("latency_ms", "milliseconds a query"), ("queries_per_second", "queries a second")):
+        panels = []
+        for way in DIRECTIONS:
+            dots = [
+                plots.Dot(column["name"], column[cost][way], column[way]["recall@10"])
+                for column in tables.columns_of(metrics)
+                if (column.get(cost) or {}).get(way) and (column.get(way) or {}).get("recall@10") is not None
+            ]
+            if len(dots) > 1:
+                panels.append((way, plots.scatter(f"speed-{way}", f"Speed, {way}", dots, label, "recall@10")))
+        if panels:
+            better = "left" if cost == "latency_ms" else "right"
+            about = f"Better is up and to the {better}. The recall axis does not begin at zero."
+            return Figure("speed", "Recall against speed", about, panels)
+    return None
+
+
+def _flat(block: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as (dotted name, text)."""
+    for key, value in block.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            values = value if isinstance(value, list) else [value]
+            yield f"{above}{key}", ", ".join("none" if item is None else str(item) for item in values) or "none"

@@ -1,0 +1,124 @@
+"""Published figures to compare with, and what to check where ours differ."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from eval.metrics import METRICS
+from eval.protocol import DIRECTIONS, FIRST_CAPTIONS, Evaluation
+from search.index import CollectionSpec
+
+PUBLISHED_IMAGES = 5000
+
+ROUNDED = 0.05  # published figures are given to a tenth
+CHECKS = (
+    "the weights (`revision` and `weights` in the fingerprint), the image processor's resize filter and crop, "
+    "and that captions are the raw sentences"
+)
+
+Scores = dict[str, dict[str, float | None]]  # direction -> metric
+Intervals = dict[str, dict[str, tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published row: `models` are the names that it is published under, `scores` direction -> metric."""
+
+    name: str
+    models: tuple[str, ...]
+    source: str
+    scores: dict[str, dict[str, float]]
+
+    def is_of(self, model: str) -> bool:
+        """Whether a model's name, or the folder it lies in, is one of these."""
+        last = model.rstrip("/").rpartition("/")[2].lower()
+        return last in {name.lower() for name in self.models}
+
+
+def published() -> tuple[Published, ...]:
+    """The table, from `published.json`."""
+    data = json.loads(resources.files("eval.report").joinpath("published.json").read_text(encoding="utf-8"))
+    return tuple(
+        Published(
+            row["name"],
+            tuple(row["models"]),
+            row["source"],
+            {direction: dict(zip(METRICS, row[direction], strict=False)) for direction in DIRECTIONS},
+        )
+        for row in data["rows"]
+    )
+
+
+def compare_with_published(evaluation: Evaluation, scores: Scores, intervals: Intervals) -> list[dict[str, Any]]:
+    """The published rows for a JSON report, those of the same model with a verdict on each figure.
+
+    `scores` and `intervals` are direction -> metric. Nothing where the data set is not COCO.
+    """
+    if "coco" not in evaluation.spec.dataset.lower() and evaluation.images != PUBLISHED_IMAGES:
+        return []
+    rows = []
+    for row in published():
+        same = row.is_of(evaluation.spec.model)
+        rows.append(
+            {
+                "name": row.name,
+                "source": row.source,
+                **row.scores,
+                "same_model": same,
+                "verdict": _verdict(row, scores, intervals, evaluation) if same else [],
+            }
+        )
+    return rows
+
+
+def _verdict(row: Published, scores: Scores, intervals: Intervals, evaluation: Evaluation) -> list[str]:
+    """A line for each figure, inside our interval or how far off, and a last one on what to check."""
+    if different := gallery_differences(evaluation):
+        return [f"not comparable with {row.name}, published: {'; '.join(different)}"]
+    lines, off = [], False
+    for direction in DIRECTIONS:
+        for metric, theirs in row.scores[direction].items():
+            ours, (low, high) = scores[direction][metric], intervals[direction][metric]
+            assert ours is not None
+            if low - ROUNDED <= theirs <= high + ROUNDED:
+                lines.append(f"{direction} {metric}: {ours:.1f}, within the interval of the published {theirs:g}")
+            else:
+                off = True
+                side = "below" if ours < theirs else "above"
+                gap = abs(ours - theirs)
+                lines.append(f"{direction} {metric}: {ours:.1f}, {gap:.1f} points {side} the published {theirs:g}")
+    differences = embedding_differences(evaluation.spec, evaluation.truncated)
+    if differences:
+        lines.append(f"what differs from the published protocol: {'; '.join(differences)}")
+    if off:
+        lines.append(f"check: {'what differs, then ' if differences else ''}{CHECKS}")
+    return lines
+
+
+def gallery_differences(evaluation: Evaluation) -> list[str]:
+    """What makes a comparison meaningless: other queries or another gallery."""
+    found = []
+    if evaluation.images != PUBLISHED_IMAGES:
+        found.append(f"the gallery ({evaluation.images:,} images here, {PUBLISHED_IMAGES:,} there)")
+    if evaluation.splits != ("test",):
+        found.append(f"the split ({'+'.join(evaluation.splits)} here, test there)")
+    if evaluation.captions_per_image != FIRST_CAPTIONS:
+        found.append("the captions (all here, the first five there)")
+    return found
+
+
+def embedding_differences(spec: CollectionSpec, truncated: int) -> list[str]:
+    """What differs in how the vectors were made."""
+    found = []
+    if spec.prompt:
+        found.append(f"the prompt ({spec.prompt!r} here, none there)")
+    if spec.dtype != "float32":
+        found.append(f"the number type ({spec.dtype} here, float32 there)")
+    if spec.decode != "full":
+        found.append(f"how photos were decoded ({spec.decode} here, full there)")
+    if truncated:
+        found.append(f"{truncated:,} captions that were cut at the model's limit")
+    return found

@@ -1,0 +1,120 @@
+"""Renders the demo's data set: captioned scenes in the very layout of MS COCO with Karpathy's `dataset_coco.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from ingest.demo.scenes.captions import captions, words
+from ingest.demo.scenes.drawing import paint
+from ingest.demo.scenes.world import Scene, Split, stream
+
+ANNOTATIONS = "dataset_coco.json"
+DATASET = "scenes"
+OTHERS = 30
+VERSION = 1  # counts up when the same scene comes to look different, so that old pictures are drawn again
+FOLDERS: dict[Split, str] = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
+AT_ONCE = 16
+
+
+def render(
+    directory: Path,
+    images: int = 300,
+    seed: int = 0,
+    *,
+    others: int = OTHERS,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw a test split of `images` scenes, and `others` of each of the other splits, with five captions each.
+
+    Returns the path of the annotation file in `directory`; the pictures lie in its `images/val2014` and
+    `images/train2014`. The same arguments give the same annotations to the byte on every machine. Pictures that are
+    already there are kept, so a render that was killed is completed by running it again; the annotation file is written
+    last. `workers` is the number of processes (default: one per processor, at most 8); `progress` is told the number of
+    pictures done and their total. Raises ValueError for a negative number of scenes, OSError when a file cannot be
+    written.
+    """
+    scenes = list(stream(seed, {"test": images, "val": others, "restval": others, "train": others}))
+    folder = directory / "images"
+    for name in sorted(set(FOLDERS.values())):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    missing = [scene for scene in scenes if not _is_drawn(folder / picture(scene), scene)]
+    done = len(scenes) - len(missing)
+    jobs = [(scene, folder / picture(scene)) for scene in missing]
+    for count in _draw_all(jobs, workers or min(8, os.cpu_count() or 1)):
+        done += count
+        if progress is not None:
+            progress(done, len(scenes))
+    annotations = directory / ANNOTATIONS
+    described = {"images": [_describe(scene, place) for place, scene in enumerate(scenes)], "dataset": DATASET}
+    _write(annotations, json.dumps(described).encode())
+    return annotations
+
+
+def picture(scene: Scene) -> Path:
+    """Where the picture of a scene lies in the folder of images: `val2014/COCO_val2014_000000000042.jpg`."""
+    folder = FOLDERS[scene.split]
+    return Path(folder) / f"COCO_{folder}_{scene.number:012d}.jpg"
+
+
+def _describe(scene: Scene, place: int) -> dict[str, Any]:
+    """One entry of the annotation file, with Karpathy's keys."""
+    sentences = [
+        {"tokens": words(text), "raw": text, "imgid": place, "sentid": scene.number * 10 + position}
+        for position, text in enumerate(captions(scene))
+    ]
+    return {
+        "filepath": FOLDERS[scene.split],
+        "sentids": [sentence["sentid"] for sentence in sentences],
+        "filename": picture(scene).name,
+        "imgid": place,
+        "split": scene.split,
+        "sentences": sentences,
+        "cocoid": scene.number,
+    }
+
+
+def _mark(scene: Scene) -> bytes:
+    """What a picture's JPEG comment says: which scene it shows, so that a picture of another one is not kept."""
+    return hashlib.blake2b(f"{VERSION} {scene!r}".encode(), digest_size=16).hexdigest().encode()
+
+
+def _is_drawn(path: Path, scene: Scene) -> bool:
+    try:
+        with Image.open(path) as image:
+            return image.info.get("comment") == _mark(scene)
+    except (FileNotFoundError, UnidentifiedImageError):
+        return False
+
+
+def _draw_all(jobs: list[tuple[Scene, Path]], workers: int) -> Iterable[int]:
+    """Draw in parallel where that pays; yields how many pictures have been added each time."""
+    groups = [jobs[at : at + AT_ONCE] for at in range(0, len(jobs), AT_ONCE)]
+    if workers < 2 or len(jobs) < 100:  # starting a process takes longer than drawing a few pictures
+        yield from map(_draw, groups)
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # a fork would carry the caller's threads along
+        yield from pool.imap_unordered(_draw, groups)
+
+
+def _draw(jobs: list[tuple[Scene, Path]]) -> int:
+    for scene, path in jobs:
+        fresh = path.with_name(f".{path.name}.part")
+        paint(scene).save(fresh, "JPEG", quality=88, comment=_mark(scene))
+        fresh.replace(path)
+    return len(jobs)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    fresh = path.with_name(f".{path.name}.part")
+    fresh.write_bytes(content)
+    fresh.replace(path)

@@ -1,0 +1,69 @@
+"""What the tiny CLIP sees while it learns: scenes at its own small size and their captions as token ids."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ingest.demo.scenes.captions import captions, glimpse
+from ingest.demo.scenes.drawing import paint
+from ingest.demo.scenes.world import Scene, Split, stream
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pictures and words of n scenes.
+
+    `pixels` is (n, side, side, 3) uint8; `texts` holds the five captions of each scene, `glimpses` a few words that fit
+    it, `settings` the name of its setting.
+    """
+
+    pixels: NDArray[np.uint8]
+    texts: list[list[str]]
+    glimpses: list[str]
+    settings: list[str]
+
+
+def shrink(image: Image.Image, side: int) -> Image.Image:
+    """The picture as the tiny CLIP's processor scales it: squeezed into a square, nothing cut off."""
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _draw(job: tuple[list[Scene], int]) -> NDArray[np.uint8]:
+    scenes, side = job
+    # Scaled down this far, a picture looks the same without the smoothing of its edges, which takes most of the time.
+    return np.stack([np.asarray(shrink(paint(scene, supersample=1), side)) for scene in scenes])
+
+
+def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers: int) -> Corpus:
+    """The first scenes of a split; their pictures are drawn by `workers` processes and kept in `folder`."""
+    scenes = list(stream(seed, {split: count}))
+    file = folder / f"{split}-{count}-{side}-{seed}.npy"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = file.with_suffix(".part")
+        pixels = np.lib.format.open_memmap(fresh, "w+", np.uint8, (count, side, side, 3))
+        jobs = [(scenes[at : at + CHUNK], side) for at in range(0, count, CHUNK)]
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            for place, drawn in enumerate(pool.imap(_draw, jobs)):
+                pixels[place * CHUNK : place * CHUNK + len(drawn)] = drawn
+        pixels.flush()
+        fresh.replace(file)
+    return describe(scenes, np.load(file))
+
+
+def describe(scenes: list[Scene], pixels: NDArray[np.uint8]) -> Corpus:
+    """The scenes' words beside their pictures."""
+    return Corpus(
+        pixels,
+        [captions(scene) for scene in scenes],
+        [glimpse(scene) for scene in scenes],
+        [scene.setting for scene in scenes],
+    )

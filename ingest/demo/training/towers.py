@@ -1,0 +1,159 @@
+"""The tiny CLIP itself: its shape, its tokenizer, its processor, and the folder it is saved in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.demo.scenes.captions import words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import CLIPModel, PreTrainedTokenizerFast
+    from transformers.models.clip import CLIPImageProcessorPil
+
+SIDE = 64  # pixels
+TOKENS = 40  # longest text, both end marks included
+PAD, UNKNOWN, START, END = range(4)
+MARKS = ("<|pad|>", "<|unk|>", "<|startoftext|>", "<|endoftext|>")
+MEAN = STD = (0.5, 0.5, 0.5)
+MODULE = "0_CLIPModel"  # as in sentence-transformers/clip-ViT-B-32
+
+
+def vocabulary(texts: Iterable[str]) -> list[str]:
+    """Every word of the texts in alphabetical order, after the marks; a plural is its singular and "##s"."""
+    known = {word for text in texts for word in words(text)}
+    singular = {word for word in known if not (word.endswith("s") and word[:-1] in known)}
+    return [*MARKS, "##s", *sorted(singular)]
+
+
+def tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole words, lower case, that knows no others: any other word becomes one unknown token."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    numbers = {token: number for number, token in enumerate(vocabulary)}
+    engine = Tokenizer(models.WordPiece(numbers, unk_token=MARKS[UNKNOWN], max_input_chars_per_word=40))
+    engine.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"[^\p{L}\p{N}]+"), " "),
+        ]
+    )
+    engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    engine.post_processor = processors.TemplateProcessing(
+        single=f"{MARKS[START]} $A {MARKS[END]}",
+        special_tokens=[(MARKS[START], START), (MARKS[END], END)],
+    )
+    make: Any = PreTrainedTokenizerFast  # its constructor has no type hints
+    made: PreTrainedTokenizerFast = make(
+        tokenizer_object=engine,
+        pad_token=MARKS[PAD],
+        unk_token=MARKS[UNKNOWN],
+        bos_token=MARKS[START],
+        eos_token=MARKS[END],
+        model_max_length=TOKENS,
+    )
+    return made
+
+
+def towers(words_known: int) -> CLIPModel:
+    """An untrained `CLIPModel` of 1.4 million parameters."""
+    from transformers import CLIPConfig, CLIPModel
+
+    shape = {"hidden_act": "gelu", "projection_dim": 128, "num_attention_heads": 4}
+    text = {
+        **shape,
+        "vocab_size": words_known,
+        "hidden_size": 96,
+        "intermediate_size": 384,
+        "num_hidden_layers": 3,
+        "max_position_embeddings": TOKENS,
+        "pad_token_id": PAD,
+        "bos_token_id": START,
+        "eos_token_id": END,
+    }
+    vision = {
+        **shape,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 5,
+        "image_size": SIDE,
+        "patch_size": 8,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+def token_ids(texts: list[list[str]], words_known: list[str]) -> NDArray[np.int16]:
+    """Captions as (n, c, TOKENS) token ids, padded."""
+    engine = tokenizer(words_known)
+    rows = [engine(list(each), padding="max_length", truncation=True, max_length=TOKENS)["input_ids"] for each in texts]
+    return np.asarray(rows, dtype=np.int16)
+
+
+def as_input(pixels: NDArray[np.uint8]) -> Tensor:
+    """(n, side, side, 3) bytes as the (n, 3, side, side) float32 that the processor gives, from -1 to 1."""
+    import torch
+
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+
+
+def embed(model: CLIPModel, pixels: Tensor | None, ids: Tensor | None) -> Tensor:
+    """Vectors of unit length: of the images if pixels are given, else of the texts."""
+    from torch.nn.functional import normalize
+
+    if pixels is not None:
+        return normalize(model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output).float(), dim=-1)
+    assert ids is not None
+    longest = int((ids != PAD).sum(dim=1).max())
+    ids = ids[:, :longest].long()
+    out = model.text_model(input_ids=ids, attention_mask=(ids != PAD).long()).pooler_output
+    return normalize(model.text_projection(out).float(), dim=-1)
+
+
+def load(folder: Path) -> tuple[CLIPModel, CLIPImageProcessorPil, PreTrainedTokenizerFast]:
+    """A saved model with its image processor and its tokenizer."""
+    from transformers import CLIPModel, PreTrainedTokenizerFast
+    from transformers.models.clip import CLIPImageProcessorPil
+
+    inner = folder / MODULE
+    model = CLIPModel.from_pretrained(inner).train(False)
+    return model, CLIPImageProcessorPil.from_pretrained(inner), PreTrainedTokenizerFast.from_pretrained(inner)
+
+
+def save(model: CLIPModel, vocabulary: list[str], folder: Path, report: dict[str, object] | None = None) -> None:
+    """Write the model in the layout of the published CLIP models of sentence-transformers.
+
+    `report` goes beside it as `training.json`. `folder` is replaced once everything is written: it never holds half a
+    model.
+    """
+    from transformers.models.clip import CLIPImageProcessorPil
+
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+    inner = fresh / MODULE
+    inner.mkdir(parents=True)
+    model.save_pretrained(inner, safe_serialization=True)
+    tokenizer(vocabulary).save_pretrained(inner)
+    CLIPImageProcessorPil(
+        size={"height": SIDE, "width": SIDE},
+        do_center_crop=False,  # nothing that a caption mentions may be cut off
+        image_mean=list(MEAN),
+        image_std=list(STD),
+    ).save_pretrained(inner)
+    module = {"idx": 0, "name": "0", "path": MODULE, "type": "sentence_transformers.models.CLIPModel"}
+    (fresh / "modules.json").write_text(json.dumps([module], indent=2) + "\n")
+    if report is not None:
+        (fresh / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    (inner / "model.safetensors").chmod(0o644)  # safetensors makes it private
+    if folder.exists():
+        shutil.rmtree(folder)
+    fresh.rename(folder)

@@ -1,0 +1,1 @@
+"""Download COCO's annotations and photos."""

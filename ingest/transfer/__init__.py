@@ -1,0 +1,1 @@
+"""Copy, back up and restore collections."""

@@ -1,0 +1,1 @@
+"""Models: from photos and captions to unit vectors of one space."""

@@ -1,0 +1,377 @@
+"""Encode photos and texts into vectors of one space, with any sentence-transformers model that takes both.
+
+sentence-transformers looks at a plain string to decide whether it is a text or the address of a picture, a sound or a
+video, which it then opens or downloads. Every text is therefore handed over as `{"text": ...}`, which is never
+interpreted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from search.encoder.hub import ModelSource, first_line, locate, transport_errors
+from search.encoder.images import UNREADABLE, PendingVectors, PixelPath, each, enough_memory, find_pixel_path, unit
+from search.errors import EncoderError, TextError
+from search.index import Vectors
+from search.index.spec import Padding
+from search.photos import Pixels, Preparation
+from search.text import check_text
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modality_types import MultimodalInput
+
+DEFAULT_MODEL = "clip-ViT-B-32"
+SAME = 1e-4  # length of the difference of two unit vectors that are equal but for rounding, in float32
+SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
+UNLIMITED = 1_000_000  # tokens; tokenizers without a limit give 1e30
+MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
+
+
+class Encoder(Protocol):
+    """What ingestion and search need of a model.
+
+    Vectors are float32 (n, dim) of unit length; an input for which the model gives no usable vector (it cannot read it,
+    or the vector is not finite or has no length) has a row of NaN.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def preparation(self) -> Preparation | None:
+        """What is done to an image before it may be given to `encode_images` as an array; None if nothing may."""
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
+    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+
+
+class ClipEncoder:
+    """A sentence-transformers model that embeds images and texts into one space.
+
+    Args:
+        model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
+        device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
+        batch_size: inputs per forward pass; None takes 128 on a GPU and 16 on a CPU (where a larger one is not faster,
+            and Ctrl-C would wait for it).
+        dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
+        prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
+        dim, padding: as found out before with the same weights, for example by the specification of a collection. If
+            one of them is None, the model is tried out, which takes about a second. `padding` says whether texts are
+            padded to the longest of their batch or, as SigLIP needs it, to the full length.
+
+    Raises:
+        EncoderError: there is no such model, the hub cannot be reached, it does not take both images and texts, or the
+            vector of an input depends on what else is in its batch.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        batch_size: int | None = None,
+        dtype: str = "auto",
+        prompt: str | None = None,
+        dim: int | None = None,
+        padding: Padding | None = None,
+    ) -> None:
+        if prompt is not None:
+            _check_prompt(prompt)
+        source = locate(model)
+        self.name = source.name
+        self.revision = source.revision
+        self.prompt = prompt
+        self._model = _load(source, choose_device(device))
+        self.weights = weights_hash(self._model)
+        self._limit = text_limit(self._model)
+        if self._limit and self._limit != self._model.max_seq_length:
+            self._model.max_seq_length = self._limit
+        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
+        final_dtype = choose_dtype(dtype, self._model.device)
+        self.padding: Padding = padding or "longest"
+        self.dim = dim or 0
+        if dim is None or padding is None:
+            self._model.float()  # half precision is too coarse for a comparison
+            self._try_out()
+        self._model.to(final_dtype)
+        self.dtype = str(self._model.dtype).removeprefix("torch.")
+        self.device = str(self._model.device)
+
+    @cached_property
+    def _pixels(self) -> PixelPath | None:
+        return find_pixel_path(self._model)
+
+    @property
+    def texts_at_once(self) -> int:
+        """How many texts go into one forward pass: more than photos, since they are lighter."""
+        return 4 * self.batch_size
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What `start` takes as done to arrays of pixels; None where only the model's own processor can do it."""
+        return self._pixels.preparation if self._pixels else None
+
+    @contextmanager
+    def in_float32(self) -> Iterator[None]:
+        """Compute in float32 for a while: half precision overflows where float32 does not."""
+        import torch
+
+        dtype = self._model.dtype
+        self._model.to(torch.float32)
+        try:
+            yield
+        finally:
+            self._model.to(dtype)
+
+    def start(self, photos: npt.NDArray[np.uint8] | Sequence[Image.Image]) -> PendingVectors:
+        """Begins to encode photos; on a GPU this returns before it is done.
+
+        `photos`: RGB images, or, where there is a `preparation`, what it made of them, uint8 (n, height, width, 3),
+        which may be written again as soon as this returns. The vectors are the same.
+        """
+        if self._pixels is not None and isinstance(photos, np.ndarray):
+            return self._pixels.start(photos, self.batch_size)
+        return PendingVectors([each(self._embed_images, list(photos), self.dim)])
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
+        """Return vectors of RGB images, or of what `preparation` made of them; NaN for one without a usable vector.
+
+        They are float32 (n, dim) of unit length.
+        """
+        return self.start(images).vectors()
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors of texts, float32 (n, dim) of unit length; NaN for one without a usable vector.
+
+        The same text twice gives the same vector twice. Texts that are too long lose their ends: `too_long` says which.
+        """
+        wrapped = self._wrap(texts)
+        once = [text for text in dict.fromkeys(wrapped) if _is_text(text)]
+        row = {text: number for number, text in enumerate(once)}
+        vectors = PendingVectors([each(self._embed_texts, once, self.dim)]).vectors()
+        unusable = np.full((1, self.dim), np.nan, dtype=np.float32)
+        return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether it is, in its prompt, longer than the model reads."""
+        limit, wrapped = self._limit, self._wrap(texts)
+        if limit is None:
+            return [False] * len(wrapped)
+        # A token is at least one ASCII letter, so shorter texts need not be tokenised twice.
+        suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
+        readable = list(filter(_is_text, suspects))
+        too_long = {
+            text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
+        }
+        return [text in too_long for text in wrapped]
+
+    def _lengths(self, texts: list[str], most: int) -> list[int]:
+        """Return how many tokens each text has, at most `most`; 0 for one that the tokenizer cannot read."""
+        if not texts:
+            return []
+        model = self._model
+        unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
+        try:
+            tokens = model.preprocess(
+                as_texts(texts), prompt=model.prompts.get(model.default_prompt_name or ""), processing_kwargs=unpadded
+            )
+        except UNREADABLE:
+            return [0] if len(texts) == 1 else [self._lengths([text], most)[0] for text in texts]
+        return [len(ids) for ids in tokens["input_ids"]]
+
+    def _wrap(self, texts: Sequence[str]) -> list[str]:
+        return [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
+
+    def _embed_texts(self, texts: list[str]) -> torch.Tensor:
+        """Return float32 (n, dim) of unit length or NaN, on the model's device. Raises what the model raises."""
+        import torch
+
+        if not texts:
+            return torch.empty(0, self.dim)
+        full: dict[str, Any] = {"processing_kwargs": {"text": {"padding": "max_length"}}}
+        with enough_memory():
+            vectors = self._model.encode(
+                as_texts(texts),
+                batch_size=self.texts_at_once,
+                show_progress_bar=False,
+                convert_to_tensor=True,
+                **(full if self.padding == "max_length" else {}),
+            )
+        return unit(vectors.float())
+
+    def _embed_images(self, images: list[Image.Image], batch_size: int | None = None) -> torch.Tensor:
+        """Return float32 (n, dim) of unit length or NaN, on the model's device; by the model's own processor."""
+        import torch
+
+        if not images:
+            return torch.empty(0, self.dim)
+        size, parts = batch_size or self.batch_size, []
+        with enough_memory(), torch.inference_mode():
+            for start in range(0, len(images), size):
+                features = self._model.preprocess(images[start : start + size])
+                # sentence-transformers leaves float32 inputs beside weights in half precision.
+                for name, value in features.items():
+                    if isinstance(value, torch.Tensor):
+                        to_float = self._model.dtype if value.is_floating_point() else value.dtype
+                        features[name] = value.to(self._model.device, to_float)
+                parts.append(self._model(features)["sentence_embedding"].float())
+        return unit(torch.cat(parts))
+
+    def _try_out(self) -> None:
+        """Set `dim` and `padding`, after comparing inputs encoded alone with the same in a batch of two.
+
+        Raises:
+            EncoderError: the model does not encode both images and texts, or not always in the same way.
+        """
+        import torch
+
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse as well
+                self._compare()
+        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+            raise EncoderError(
+                f"{self.name} does not embed both images and texts ({first_line(error)}): "
+                "use a CLIP-like sentence-transformers model"
+            ) from error
+
+    def _compare(self) -> None:
+        photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
+        image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
+        text = self._embed_texts([SHORT_TEXT])
+        if image.shape != text.shape:
+            raise EncoderError(
+                f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: not one space"
+            )
+        self.dim = image.shape[1]
+        if image.isnan().any() or text.isnan().any():
+            raise EncoderError(f"{self.name} gives no usable vector for a plain photo and a short text: is it damaged?")
+        if not _same(image, pair[:1]):
+            raise EncoderError(f"{self.name} gives a photo another vector when it is in a batch: use another model")
+        if not self._same_in_a_batch(text):
+            self.padding = "max_length"
+            if self._limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
+                raise EncoderError(
+                    f"{self.name} gives a text another vector when it is in a batch with a longer one, also with all "
+                    "texts padded to full length: use another model"
+                )
+
+    def _same_in_a_batch(self, short: torch.Tensor) -> bool:
+        """Return whether SHORT_TEXT has this vector, (1, dim), beside a longer text as well."""
+        return _same(short, self._embed_texts([SHORT_TEXT, LONG_TEXT])[:1])
+
+
+def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
+    """Return the form in which sentence-transformers takes a text for a text, whatever it says."""
+    return [{"text": text} for text in texts]
+
+
+def text_limit(model: SentenceTransformer) -> int | None:
+    """Return how many tokens the model reads of a text, start and end marks included; None if there is no limit.
+
+    A tokenizer may let more pass than its text tower has positions for: that of SigLIP 2 has no limit at all.
+    """
+    limits = [model.max_seq_length]
+    for module in model.modules():
+        config: Any = getattr(module, "config", None)
+        if getattr(module, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
+            limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
+            limits.append(getattr(module, "processing_kwargs", {}).get("text", {}).get("max_length"))
+    return min((int(limit) for limit in limits if limit and 0 < limit < UNLIMITED), default=None)
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    return float((left - right).norm()) <= SAME
+
+
+def _is_text(text: str) -> bool:
+    try:
+        check_text(text)
+    except TextError:
+        return False
+    return True
+
+
+def _check_prompt(prompt: str) -> None:
+    if prompt.count("{}") != 1:
+        raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
+    try:
+        check_text(prompt)
+    except TextError as error:
+        raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
+
+
+def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    from sentence_transformers import SentenceTransformer
+
+    # What the model's own code warns of is nothing that a user of this project can change.
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
+    broken: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+    broken += transport_errors()
+    try:
+        model = SentenceTransformer(
+            source.name,
+            device=str(device),
+            revision=source.revision,
+            local_files_only=source.cached,
+            processor_kwargs={"backend": "pil"},  # torchvision's resize gives other vectors
+        )
+    except broken as error:
+        if isinstance(error, OSError) and source.cached and source.revision:
+            return _load(replace(source, cached=False), device)  # an interrupted download: fetch the rest
+        raise EncoderError(f"cannot load the model {source.name}: {first_line(error)}") from error
+    return model.eval()
+
+
+def weights_hash(model: SentenceTransformer) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all tensors: the model's identity wherever it lies."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is cuda, else mps, else cpu. Raises EncoderError where there is none."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EncoderError(f"no device {name!r} here ({first_line(error)}): use --device auto or cpu") from error
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number type of a name; "auto" is float16 on CUDA, else float32. Raises EncoderError for any other."""
+    import torch
+
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"  # half precision is slow or coarse elsewhere
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if name not in known:
+        raise EncoderError(f"no dtype {name!r}: use auto, {', '.join(known)}")
+    return known[name]

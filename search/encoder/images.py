@@ -1,0 +1,189 @@
+"""The fast path for photos: bytes straight to the device, numbers made and vectors normalised there.
+
+sentence-transformers makes float32 tensors of photos one by one inside its batch loop. Here workers prepare photos as
+bytes (a quarter of the size), and only what `Preparation` leaves over, scaling and normalising numbers, happens on the
+device. `find_pixel_path` takes it only for models whose own processor demonstrably gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from search.errors import EncoderError
+from search.index import Vectors
+from search.photos import Preparation
+
+if TYPE_CHECKING:
+    import torch
+
+Model = Any  # a SentenceTransformer, which only search/encoder/clip.py imports
+
+T = TypeVar("T")
+
+UNREADABLE = (TypeError, ValueError, LookupError)  # raised by processors and tokenizers for inputs they cannot read
+SHORTEST = 1e-12  # length of a vector that has no direction
+TOLERANCE = 1e-5  # between our numbers and the processor's, which are about 1 in size
+PROBES = ((37, 23), (23, 37), (300, 301))  # (width, height) of the pictures that they are compared on
+
+
+@dataclass(frozen=True, slots=True)
+class PendingVectors:
+    """Vectors that the device may still be computing."""
+
+    parts: list[torch.Tensor]
+
+    def vectors(self) -> Vectors:
+        """Wait for the device and return float32 (n, dim) of unit length; NaN for an input without a usable vector.
+
+        Raises:
+            EncoderError: the device has not enough memory.
+        """
+        import torch
+
+        with enough_memory():
+            return np.ascontiguousarray(torch.cat(self.parts).cpu().numpy())
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Scale vectors (n, dim) to unit length; those that are not finite or have no length become rows of NaN."""
+    import torch
+
+    lengths = vectors.norm(dim=1, keepdim=True)
+    usable = lengths.isfinite() & (lengths > SHORTEST)
+    return torch.where(usable, vectors / lengths, torch.nan)
+
+
+def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -> torch.Tensor:
+    """Encode all inputs at once or, if the model cannot read one of them, one by one.
+
+    Returns:
+        float32 (n, dim), a row of NaN for each input that cannot be read.
+    """
+    import torch
+
+    try:
+        return encode(inputs)
+    except UNREADABLE:
+        if len(inputs) == 1:
+            return torch.full((1, dim), torch.nan)
+        return torch.cat([each(encode, [one], dim).cpu() for one in inputs])
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns torch's out-of-memory error into an EncoderError."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise EncoderError("the device ran out of memory: use a smaller --batch-size") from error
+
+
+@dataclass(frozen=True, slots=True)
+class PixelPath:
+    """A model's image tower with what its processor does to numbers: (byte * scale - mean) / deviation."""
+
+    model: Model
+    preparation: Preparation
+    scale: float
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    template: dict[str, Any]
+
+    def numbers(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """float32 (n, 3, height, width) on the model's device."""
+        import torch
+
+        device = self.model.device
+        held = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        if device.type == "cuda":
+            held = held.pin_memory()  # a copy, so that the transfer runs beside the caller's next work
+        moved = held.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
+        return moved.float().mul_(self.scale).sub_(self.mean).div_(self.deviation)
+
+    def start(self, pixels: npt.NDArray[np.uint8], batch_size: int) -> PendingVectors:
+        import torch
+
+        parts = []
+        with enough_memory(), torch.inference_mode():
+            for start in range(0, len(pixels), batch_size):
+                numbers = self.numbers(pixels[start : start + batch_size]).to(self.model.dtype)
+                out = self.model({**self.template, "pixel_values": numbers})
+                parts.append(unit(out["sentence_embedding"].float()))
+        return PendingVectors(parts)
+
+
+def find_pixel_path(model: Model) -> PixelPath | None:
+    """The fast path of a model, or None where its processor does something that we do not do in the same way."""
+    import torch
+
+    processor = _image_processor(model)
+    preparation = _preparation(processor)
+    if preparation is None or not (processor.do_rescale and processor.do_normalize):
+        return None
+
+    def per_channel(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=model.device).view(1, 3, 1, 1)
+
+    path = PixelPath(
+        model,
+        preparation,
+        float(processor.rescale_factor),
+        per_channel(processor.image_mean),
+        per_channel(processor.image_std),
+        {},
+    )
+    noise = np.random.default_rng(0)
+    for width, height in PROBES:
+        probe = Image.fromarray(noise.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        theirs = model.preprocess([probe])
+        if [name for name, value in theirs.items() if isinstance(value, torch.Tensor)] != ["pixel_values"]:
+            return None
+        ours = path.numbers(preparation.apply(probe)[np.newaxis]).cpu()
+        if ours.shape != theirs["pixel_values"].shape:
+            return None
+        if (ours - theirs["pixel_values"]).abs().max() > TOLERANCE:
+            return None
+        path.template.update({name: value for name, value in theirs.items() if name != "pixel_values"})
+    return path
+
+
+def _image_processor(model: Model) -> Any:
+    """The one image processor inside a model; None where there is none, or more than one."""
+    found = {}
+    for module in model.modules():  # several modules may share one
+        processor = getattr(module, "processor", None)
+        processor = getattr(processor, "image_processor", processor)
+        if hasattr(processor, "image_mean"):
+            found[id(processor)] = processor
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def _preparation(processor: Any) -> Preparation | None:
+    """What a CLIP-like processor does to a photo, as data."""
+    if processor is None or not processor.do_resize or getattr(processor, "do_pad", None):
+        return None
+    size, crop = processor.size, processor.crop_size if processor.do_center_crop else None
+    if size is None:
+        return None  # it depends on the photo's shape
+    if size.height and size.width:
+        scaled: tuple[int, int] | int = (size.width, size.height)
+    elif size.shortest_edge and not size.longest_edge:
+        scaled = size.shortest_edge
+    else:
+        return None
+    shortest = scaled if isinstance(scaled, int) else min(scaled)
+    if crop is None and isinstance(scaled, int):
+        return None  # pictures of different shapes cannot lie in one batch
+    if crop is not None and max(crop.height, crop.width) > shortest:
+        return None  # the processor would fill up with black
+    cropped = None if crop is None else (crop.width, crop.height)
+    return Preparation(scaled, cropped, Image.Resampling(processor.resample))

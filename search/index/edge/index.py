@@ -1,0 +1,398 @@
+"""The embedded index: Qdrant Edge, Qdrant's own engine inside this process, one shard folder per collection.
+
+Layout below the index folder: `<collection>/` is the shard, `<collection>.json` its specification. A shard can be open
+in one process at a time, so shards are opened at their first use and closed by `close()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as qdrant
+
+from search.errors import CollectionMissing, IndexBusy, IndexFailure
+from search.files import replace_file
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.edge import room
+from search.index.edge.filter import filter_of, index_payload
+from search.index.spec import CollectionSpec, read_spec
+from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
+from search.records import Caption, Hit, Image
+from search.text import shown
+
+QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
+POINTS_PER_SCAN = 1000
+SHARD_CONFIG = "edge_config.json"
+READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
+BUILT_AT_ONCE = 2 * 2**20  # bytes of vectors whose index is built in less time than a process takes to start
+BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
+M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
+FULL_SCAN_THRESHOLD = 0  # KB below which HNSW gives way to a scan, with `index_everything`
+
+_QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
+    "none": None,
+    "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
+    "binary": qdrant.BinaryQuantizationConfig(always_ram=True),
+}
+
+
+@contextlib.contextmanager
+def _engine(doing: str) -> Iterator[None]:
+    """Turns what the engine raises into IndexFailure."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # the engine raises bare Exception; everything else is somebody else's
+            raise
+        raise IndexFailure(f"{doing}: {error}") from error
+
+
+class EdgeIndex:
+    """The Index protocol over one folder. Reading never creates the folder."""
+
+    def __init__(self, path: Path) -> None:
+        if shown(str(path)) != str(path):
+            raise IndexFailure(
+                f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
+            )
+        self.path = path
+        self._shards: dict[str, qdrant.EdgeShard] = {}
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def engine(self) -> str:
+        return f"qdrant-edge {version('qdrant-edge-py')}"
+
+    @property
+    def streams(self) -> int:
+        return 1
+
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
+        if tuning and (tuning.shards or tuning.replicas):
+            raise IndexFailure(
+                f"the embedded index {self.path} is a single shard: shards and replicas need a Qdrant server (--url)"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
+        room.check_writable(self.path)
+        warnings: list[str] = []
+        if spec.collection in self.collections():
+            self._shard(spec.collection)  # nothing is changed while another process has it open
+            if not replace:
+                spec, warnings = self.spec(spec.collection).merged(spec)
+            if tuning:
+                warnings += tuning.differences(spec.collection, self._settings(spec.collection))
+        elif (self.path / spec.collection / SHARD_CONFIG).exists():
+            raise IndexFailure(
+                f"{self.path / spec.collection} holds points, but {spec.collection}.json, which says how they were "
+                "made, is gone: put it back, or delete the folder"
+            )
+        if spec.collection not in self._shards:
+            room.check_room(self.path, room.SPARE_BYTES, f"making {spec.collection}")
+        # The specification comes first: whoever is killed between the two makes the shard next time.
+        self.set_spec(spec)
+        if spec.collection not in self._shards:
+            self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
+        with _engine(f"indexing the payload of {spec.collection}"):
+            index_payload(self._shards[spec.collection])
+        return warnings
+
+    def collections(self) -> list[str]:
+        return sorted(
+            file.stem
+            for kind in ("images", "captions")
+            for file in self.path.glob(f"*_{kind}.json")
+            if (self.path / file.stem / SHARD_CONFIG).is_file()
+        )
+
+    def upsert(self, collection: str, points: Points) -> None:
+        rows = zip(points.records, points.vectors.tolist(), strict=True)
+        batch = [qdrant.Point(record.id, vector, record.payload()) for record, vector in rows]
+        self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        # The engine merges: it removes what is None and leaves alone what is not named.
+        self._write(collection, [qdrant.UpdateOperation.set_payload([each.id], each.changes()) for each in records])
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        rows = zip(points.records, points.vectors.tolist(), strict=True)
+        batch = [qdrant.PointVectors(record.id, vector) for record, vector in rows]
+        self._write(collection, [qdrant.UpdateOperation.update_vectors(batch)])
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+        ef: int | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
+        quantized: bool = True,
+    ) -> list[list[Hit]]:
+        shard = self._shard(collection)
+        conditions = filter_of(where)
+        quantization = qdrant.QuantizationSearchParams(ignore=not quantized, rescore=rescore, oversampling=oversampling)
+        params = qdrant.SearchParams(exact=exact, hnsw_ef=ef, quantization=quantization)
+        requests = [
+            qdrant.QueryRequest(
+                limit=limit,
+                offset=offset,
+                query=qdrant.Query.Nearest(vector),
+                filter=conditions,
+                params=params,
+                with_payload=payload,
+            )
+            for vector in vectors.tolist()
+        ]
+        answers: list[list[Hit]] = []
+        for start in range(0, len(requests), QUERIES_PER_BATCH):
+            with _engine(f"asking {collection}"):
+                found = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
+            answers += map(hits_of, found)
+        return answers
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        shard = self._shard(collection)
+        with _engine(f"reading {len(ids)} points of {collection}"):
+            found = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
+        return batch_of([found[point_id] for point_id in ids if point_id in found], vectors)
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        shard = self._shard(collection)
+        conditions = filter_of(where)
+        offset: qdrant.PointId | None = None
+        while True:
+            request = qdrant.ScrollRequest(
+                offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=True, with_vector=vectors
+            )
+            with _engine(f"reading {collection}"):
+                found, offset = shard.scroll(request)
+            if found:
+                yield batch_of(found, vectors)
+            if offset is None:
+                return
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        shard = self._shard(collection)
+        with _engine(f"counting {collection}"):
+            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
+
+    def put_off(self, collection: str) -> None:
+        pass  # it builds in `optimize` alone
+
+    def silent_nodes(self) -> list[str]:
+        return []
+
+    def pending(self, collection: str) -> str | None:  # noqa: ARG002
+        return None
+
+    def optimize(self, collection: str) -> None:
+        shard = self._shard(collection)
+        folder, points = self.path / collection, self.count(collection)
+        with _engine(f"reading {collection}"):
+            unindexed = points - shard.info().indexed_vectors_count
+        if unindexed > 0:
+            room.check_room(folder, room.to_build(folder), f"building the HNSW index of {collection}")
+        if 4 * self.spec(collection).dim * points <= BUILT_AT_ONCE:
+            with _engine(f"building the HNSW index of {collection}"):
+                shard.optimize()
+            return
+        # Building HNSW holds the interpreter lock throughout, so a process of its own does it: progress bars and Ctrl-C
+        # go on here. A shard has one opener, so ours is closed meanwhile.
+        self._release(collection)
+        build = "import sys; from search.index.edge.index import _optimize; _optimize(*sys.argv[1:])"
+        done = subprocess.run(
+            [sys.executable, "-c", build, str(self.path), collection], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise IndexFailure(
+                f"building the HNSW index of {collection} failed ({_reason(done)}); "
+                "the points are safe: run the same command again"
+            )
+
+    def spec(self, collection: str) -> CollectionSpec:
+        if collection not in self.collections():
+            known = ", ".join(self.collections()) or "nothing"
+            raise CollectionMissing(
+                f"no collection {collection} in {self.path} (it holds {known}): "
+                "run `python -m ingest run`, or say where the index is with --path or --url"
+            )
+        try:
+            stored = json.loads(self._spec_file(collection).read_text(encoding="utf-8"))
+        except ValueError:
+            stored = None
+        return read_spec(collection, stored)
+
+    def set_spec(self, spec: CollectionSpec) -> None:
+        replace_file(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+
+    def info(self, collection: str) -> CollectionInfo:
+        shard = self._shard(collection)
+        with _engine(f"reading {collection}"):
+            indexed = shard.info().indexed_vectors_count
+        settings = self._settings(collection)
+        return CollectionInfo(collection, self.count(collection), indexed, self.spec(collection), settings)
+
+    def disk_bytes(self, collection: str) -> int:
+        with _engine(f"flushing {collection}"):
+            self._shard(collection).flush()
+        return sum(file.stat().st_blocks * 512 for file in (self.path / collection).rglob("*") if file.is_file())
+
+    def drop(self, collection: str) -> None:
+        aside = self.path / f".{collection}.dropped"
+        if collection in self.collections():
+            self._shard(collection)  # fails where another process has it open
+            self._release(collection)
+            shutil.rmtree(aside, ignore_errors=True)  # of a drop that was killed
+            (self.path / collection).rename(aside)  # a shard without its specification must never be taken up again
+        self._spec_file(collection).unlink(missing_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def close(self) -> None:
+        for collection in list(self._shards):
+            self._release(collection)
+
+    def _write(self, collection: str, operations: Sequence[qdrant.UpdateOperation]) -> None:
+        shard = self._shard(collection)
+        room.check_room(self.path, room.SPARE_BYTES, "writing")
+        with _engine(f"writing into {collection}"):
+            for operation in operations:
+                shard.update(operation)
+
+    def _spec_file(self, collection: str) -> Path:
+        return self.path / f"{collection}.json"
+
+    def _settings(self, collection: str) -> dict[str, Any]:
+        """The settings of CollectionInfo, from the shard's configuration or a segment that HNSW was built for."""
+        folder = self.path / collection
+        config = json.loads((folder / SHARD_CONFIG).read_text(encoding="utf-8"))
+        vectors = config["vectors"][""]
+        hnsw = config.get("hnsw_config") or {}
+        for file in [] if hnsw else folder.glob("segments/*/segment.json"):
+            index = json.loads(file.read_text(encoding="utf-8"))["config"]["vector_data"][""]["index"]
+            hnsw = index["options"] if index["type"] == "hnsw" else hnsw
+        quantization = next(iter(config.get("quantization_config") or {"none": {}}))
+        with _engine(f"reading {collection}"):
+            segments = self._shard(collection).info().segments_count
+        return {
+            **{name: hnsw.get(name) for name in ("m", "ef_construct", "full_scan_threshold")},
+            "indexing_threshold": (config.get("optimizers") or {}).get("indexing_threshold"),
+            "quantization": "int8" if quantization == "scalar" else quantization,
+            "on_disk": vectors.get("on_disk") or False,
+            "shards": None,
+            "replicas": None,
+            "segments": segments,
+        }
+
+    def _shard(self, collection: str) -> qdrant.EdgeShard:
+        if collection not in self._shards:
+            self._shards[collection] = _open(self.path / collection, self.spec(collection))
+        return self._shards[collection]
+
+    def _release(self, collection: str) -> None:
+        shard = self._shards.pop(collection)
+        with _engine(f"closing {collection}"):
+            shard.flush()
+            shard.close()
+
+
+def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
+    """Opens a shard, waits a little for one that another process has open, or makes it as `tuning` says."""
+    if (folder / SHARD_CONFIG).exists():
+        for needs_writing in (folder.parent, folder):
+            room.check_writable(needs_writing)
+        room.check_room(folder, room.to_open(folder), f"opening {folder.name}")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            with _engine(f"opening {folder}"):
+                shard = _load_or_create(folder, spec, tuning or Tuning())
+            break
+        except IndexFailure as failure:
+            if any(word in str(failure) for word in READ_ONLY):
+                raise room.read_only(folder) from failure
+            if "WouldBlock" not in str(failure):  # the engine's word for a write-ahead log that is locked
+                raise
+            if time.monotonic() > deadline:
+                raise IndexBusy(
+                    f"{folder} is open in another process{_holder(folder)}: wait for it or stop it "
+                    "(one process at a time; a Qdrant server with --url serves many)"
+                ) from None
+            time.sleep(0.1)
+    _owner_file(folder).write_text(shown(f"{os.getpid()} {' '.join(sys.orig_argv)}\n"), encoding="utf-8")
+    shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
+    return shard
+
+
+def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdrant.EdgeShard:
+    if (folder / SHARD_CONFIG).exists():
+        shard = qdrant.EdgeShard.load(str(folder))
+    else:
+        shard = qdrant.EdgeShard.create(str(folder), _config(spec.dim, tuning))
+    index_payload(shard, missing_only=True)
+    return shard
+
+
+def _config(dim: int, tuning: Tuning) -> qdrant.EdgeConfig:
+    vectors = qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Cosine, on_disk=tuning.on_disk or None)
+    hnsw = optimizers = None
+    if tuning.index_everything:
+        hnsw = qdrant.HnswIndexConfig(M, EF_CONSTRUCT, FULL_SCAN_THRESHOLD)
+        optimizers = qdrant.EdgeOptimizersConfig(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
+    return qdrant.EdgeConfig(
+        vectors=vectors,
+        hnsw_config=hnsw,
+        optimizers=optimizers,
+        quantization_config=_QUANTIZATION[tuning.quantization],
+    )
+
+
+def _owner_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.owner")
+
+
+def _holder(folder: Path) -> str:
+    """ " (process 42: python -m search serve)" where the last opener said so."""
+    try:
+        pid, _, command = _owner_file(folder).read_text(encoding="utf-8").strip().partition(" ")
+    except OSError:
+        return ""
+    without_folders = re.sub(r"\S*/", "", command)
+    return f" (process {pid}: {without_folders})"
+
+
+def _reason(child: subprocess.CompletedProcess[str]) -> str:
+    """Return why a child process failed: its last line, or the signal that ended it."""
+    if child.returncode < 0:
+        return f"its process was ended by {signal.Signals(-child.returncode).name}: is there enough disk and memory?"
+    lines = child.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {child.returncode}"
+
+
+def _optimize(path: str, collection: str) -> None:
+    """What the child process of `optimize` runs."""
+    index = EdgeIndex(Path(path))
+    index._shard(collection).optimize()
+    index.close()

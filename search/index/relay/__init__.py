@@ -1,0 +1,1 @@
+"""An embedded index that another process of this machine has open."""

@@ -1,0 +1,87 @@
+"""Which running server has an embedded index open: a small file in the index folder that says where to ask.
+
+A shard has one opener, so while `python -m search serve` runs, other commands ask it instead
+(`search.index.relay.client`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HELLO = "/internal/index"
+CONNECT_SECONDS = 5.0
+COMMAND = "python -m search serve"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server on this machine: its address (`http://127.0.0.1:8000`), its process, and the token it asks for.
+
+    The token is a secret between processes of one user; it is in a file that only this user can read.
+    """
+
+    address: str
+    pid: int = field(default_factory=os.getpid)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def connect(self, seconds: float) -> http.client.HTTPConnection:
+        """A connection that is made at its first use; `seconds` is how long it waits for each answer."""
+        parts = urlsplit(self.address)
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
+
+
+@contextlib.contextmanager
+def announced(folder: Path, running: Running) -> Iterator[None]:
+    """While this lasts, `find_running(folder)` finds `running`."""
+    file = _file(folder)
+    partial = file.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
+        json.dump(asdict(running), stream)
+    partial.replace(file)
+    try:
+        yield
+    finally:
+        if _read(file) == running:
+            file.unlink(missing_ok=True)
+
+
+def find_running(folder: Path) -> Running | None:
+    """The server that has the index in `folder` open; None where there is none, or only a dead one's file."""
+    running = _read(_file(folder))
+    return running if running and _answers(running) else None
+
+
+def _file(folder: Path) -> Path:
+    return folder / ".serve.json"
+
+
+def _read(file: Path) -> Running | None:
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return Running(str(said["address"]), int(said["pid"]), str(said["token"]))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _answers(running: Running) -> bool:
+    """Whether the very server that wrote the file answers: another one on its old port does not know the token."""
+    try:
+        with contextlib.closing(running.connect(CONNECT_SECONDS)) as connection:
+            connection.request("GET", HELLO, headers=running.headers)
+            answer = connection.getresponse()
+            return answer.status == 200 and json.loads(answer.read(4096)).get("pid") == running.pid
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
+        return False

@@ -1,0 +1,196 @@
+"""An embedded index that a running `python -m search serve` has open: read through that process."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from search.errors import IndexBusy, ServerError
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where
+from search.index.relay.announce import COMMAND, HELLO, Running, find_running
+from search.index.relay.wire import pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
+from search.index.server import retry
+from search.index.spec import CollectionSpec, read_spec
+from search.records import Caption, Hit, Image
+
+ANSWER_SECONDS = 120.0
+NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)
+
+
+class RemoteIndex:
+    """The Index protocol over another process of this machine, for reading; all that writes raises IndexBusy."""
+
+    def __init__(self, path: Path, running: Running) -> None:
+        self.path = path
+        self._running = running
+        self._notice = retry.Notice()
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    @property
+    def engine(self) -> str:
+        return f"{self._one('engine')}, through {COMMAND}, process {self._running.pid}"
+
+    @property
+    def streams(self) -> int:
+        return 1
+
+    def collections(self) -> list[str]:
+        return list(self._one("collections"))
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+        ef: int | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
+        quantized: bool = True,
+    ) -> list[list[Hit]]:
+        answer = self._one(
+            "query",
+            collection,
+            vectors=pack_vectors(vectors),
+            limit=limit,
+            where=pack_where(where),
+            exact=exact,
+            payload=payload,
+            offset=offset,
+            ef=ef,
+            rescore=rescore,
+            oversampling=oversampling,
+            quantized=quantized,
+        )
+        return [[unpack_hit(hit) for hit in hits] for hits in answer]
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        return unpack_batch(self._one("retrieve", collection, ids=list(ids), vectors=vectors))
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        for part in self._ask("scan", collection, where=pack_where(where), vectors=vectors):
+            yield unpack_batch(part)
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        return int(self._one("count", collection, where=pack_where(where)))
+
+    def silent_nodes(self) -> list[str]:
+        return []
+
+    def pending(self, collection: str) -> str | None:
+        said = self._one("pending", collection)
+        return None if said is None else str(said)
+
+    def spec(self, collection: str) -> CollectionSpec:
+        return read_spec(collection, self._one("spec", collection))
+
+    def info(self, collection: str) -> CollectionInfo:
+        said = self._one("info", collection)
+        spec = read_spec(collection, said["spec"])
+        return CollectionInfo(collection, said["points"], said["indexed_vectors"], spec, said["settings"])
+
+    def disk_bytes(self, collection: str) -> int | None:
+        said = self._one("disk_bytes", collection)
+        return None if said is None else int(said)
+
+    def create(
+        self,
+        spec: CollectionSpec,  # noqa: ARG002
+        tuning: Tuning | None = None,  # noqa: ARG002
+        *,
+        replace: bool = False,  # noqa: ARG002
+    ) -> list[str]:
+        self._refuse()
+
+    def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_vectors(self, collection: str, points: Points) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def set_spec(self, spec: CollectionSpec) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def put_off(self, collection: str) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def optimize(self, collection: str) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def drop(self, collection: str) -> None:  # noqa: ARG002
+        self._refuse()
+
+    def close(self) -> None:
+        """Nothing is held: every call has a connection of its own."""
+
+    def _refuse(self) -> NoReturn:
+        raise busy(self.path, self._running)
+
+    def _one(self, method: str, collection: str | None = None, **arguments: object) -> Any:
+        """The answer of a call that has one part."""
+        (part,) = self._ask(method, collection, **arguments)
+        return part
+
+    def _ask(self, method: str, collection: str | None = None, **arguments: object) -> Iterator[Any]:
+        """Yield the parts of the answer. A call is retried while a server is there, until its answer begins."""
+        call = json.dumps({"method": method, "collection": collection, "arguments": arguments})
+        with contextlib.ExitStack() as open_:
+            answer = retry.patiently(lambda: open_.enter_context(self._answer(method, call)), self._notice)
+            try:
+                for line in answer:
+                    said = json.loads(line)
+                    if "failure" in said:
+                        raise unpack_failure(said)
+                    yield said["part"]
+            except NETWORK_FAILURES as error:
+                raise self._failure(f"stopped answering ({type(error).__name__})") from error
+
+    @contextlib.contextmanager
+    def _answer(self, method: str, call: str) -> Iterator[http.client.HTTPResponse]:
+        headers = {**self._running.headers, "Content-Type": "application/json"}
+        with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
+            try:
+                connection.request("POST", HELLO, call, headers)
+                answer = connection.getresponse()
+            except NETWORK_FAILURES as error:
+                there, _ = self._look_again()
+                again = there and not isinstance(error, TimeoutError)
+                raise self._failure(f"stopped answering ({type(error).__name__})", transient=again) from error
+            if answer.status != 200:
+                _, restarted = self._look_again()
+                raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
+            yield answer
+
+    def _look_again(self) -> tuple[bool, bool]:
+        """Find the server that has the index open now; return whether there is one, and whether it is another one."""
+        before, now = self._running, find_running(self.path)
+        self._running = now or before
+        return now is not None, self._running != before
+
+    def _failure(self, what: str, *, transient: bool = False) -> ServerError:
+        return ServerError(
+            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again",
+            transient=transient,
+        )
+
+
+def busy(path: Path, running: Running) -> IndexBusy:
+    """Return the exception for a command that would write."""
+    return IndexBusy(
+        f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
+        "(one process at a time may write; a Qdrant server with --url serves many)"
+    )

@@ -1,0 +1,235 @@
+"""The index on a Qdrant server, over gRPC: for the dashboard, several users, or a cluster.
+
+The adapter takes a connection around a `QdrantClient`, so the contract tests run it on `QdrantClient(":memory:")` too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+from search.errors import CollectionMissing, ServerError, SpecMismatch
+from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.server import indexing
+from search.index.server.cluster import short_of_copies
+from search.index.server.connection import Connection, reach
+from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
+from search.index.server.upload import STREAMS, Uploader
+from search.index.spec import CollectionSpec, read_spec
+from search.index.tuning import Tuning
+from search.records import Caption, Hit, Image
+from search.settings import Settings
+
+QUERIES_PER_BATCH = 64
+POINTS_PER_SCAN = 1000
+
+
+def connect(settings: Settings) -> ServerIndex:
+    """The index on the server that `settings.qdrant_url` names; a read-only API key is enough to search it.
+
+    Raises:
+        ServerError: nothing answers there, it is no Qdrant or too old a one, or it refuses the API key.
+    """
+    return ServerIndex(reach(settings, STREAMS))
+
+
+class ServerIndex:
+    """The Index protocol over a connection; `close()` closes its client."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._ask = connection.ask
+        self._uploader = Uploader(connection)
+
+    @property
+    def place(self) -> str:
+        return self._connection.url
+
+    @property
+    def engine(self) -> str:
+        return self._connection.engine
+
+    @property
+    def streams(self) -> int:
+        return self._connection.streams
+
+    def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
+        name, warnings = spec.collection, list[str]()
+        there = self._exists(name) or not self._create(spec, tuning or Tuning())
+        found = self._look(name)
+        if there:
+            if not replace:
+                spec, warnings = read_spec(name, found.config.metadata).merged(spec)
+            if tuning:
+                warnings += tuning.differences(name, settings_of(found))
+            self.set_spec(spec)
+        existing = found.payload_schema or {}
+        for field in [field for field in PAYLOAD_INDEXES if not is_current(field, existing)]:
+            self._index_payload(name, field)
+        return warnings
+
+    def collections(self) -> list[str]:
+        there = [found.name for found in self._ask(None, lambda client: client.get_collections()).collections]
+        return sorted(name for name in there if name.endswith(("_images", "_captions")) and self._is_ours(name))
+
+    def upsert(self, collection: str, points: Points) -> None:
+        self._uploader.upload(collection, points)
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self._uploader.set_payload(collection, records)
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        self._uploader.set_vectors(collection, points)
+
+    def query(
+        self,
+        collection: str,
+        vectors: Vectors,
+        limit: int,
+        *,
+        where: Where | None = None,
+        exact: bool = False,
+        payload: bool = True,
+        offset: int = 0,
+        ef: int | None = None,
+        rescore: bool = True,
+        oversampling: float = OVERSAMPLING,
+        quantized: bool = True,
+    ) -> list[list[Hit]]:
+        conditions = filter_of(where)
+        params = models.SearchParams(
+            exact=exact,
+            hnsw_ef=ef,
+            quantization=models.QuantizationSearchParams(
+                ignore=not quantized, rescore=rescore, oversampling=oversampling
+            ),
+        )
+        requests = [
+            models.QueryRequest(
+                query=vector,
+                limit=limit,
+                offset=offset,
+                filter=conditions,
+                params=params,
+                with_payload=payload,
+            )
+            for vector in vectors.tolist()
+        ]
+        answers: list[list[Hit]] = []
+        for start in range(0, len(requests), QUERIES_PER_BATCH):
+            found = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
+            answers += [hits_of(answer.points) for answer in found]
+        return answers
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        points = self._ask(
+            collection, lambda client: client.retrieve(collection, list(ids), with_payload=True, with_vectors=vectors)
+        )
+        found = {id_of(point): point for point in points}
+        return batch_of([found[point_id] for point_id in ids if point_id in found], vectors)
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        conditions = filter_of(where)
+        offset: Any = None
+        while True:
+            points, offset = self._page(collection, conditions, offset, vectors)
+            if points:
+                yield batch_of(points, vectors)
+            if offset is None:
+                return
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        conditions = filter_of(where)
+        counted = self._ask(collection, lambda client: client.count(collection, count_filter=conditions, exact=True))
+        return counted.count
+
+    def put_off(self, collection: str) -> None:
+        indexing.put_off(self._connection, collection)
+
+    def optimize(self, collection: str) -> None:
+        indexing.build(self._connection, collection)
+
+    def pending(self, collection: str) -> str | None:
+        return indexing.pending(self._connection, collection)
+
+    def silent_nodes(self) -> list[str]:
+        return list(self._connection.health().silent)
+
+    def spec(self, collection: str) -> CollectionSpec:
+        return read_spec(collection, self._look(collection).config.metadata)
+
+    def set_spec(self, spec: CollectionSpec) -> None:
+        name, metadata = spec.collection, spec.model_dump()
+        self._ask(name, lambda client: client.update_collection(name, metadata=metadata))
+
+    def info(self, collection: str) -> CollectionInfo:
+        found = self._look(collection)
+        spec = read_spec(collection, found.config.metadata)
+        indexed = found.indexed_vectors_count or 0
+        count, waits = self.count(collection), self.pending(collection)
+        short = short_of_copies(self._connection, found, collection)
+        return CollectionInfo(collection, count, indexed, spec, settings_of(found), waits, short)
+
+    def disk_bytes(self, collection: str) -> int | None:  # noqa: ARG002
+        return None  # a server does not say
+
+    def drop(self, collection: str) -> None:
+        if self._exists(collection):
+            self._ask(collection, lambda client: client.delete_collection(collection))
+
+    def close(self) -> None:
+        self._uploader.close()
+        self._connection.client.close()
+
+    def _exists(self, collection: str) -> bool:
+        return self._ask(collection, lambda client: client.collection_exists(collection))
+
+    def _look(self, collection: str) -> models.CollectionInfo:
+        return self._ask(collection, lambda client: client.get_collection(collection))
+
+    def _create(self, spec: CollectionSpec, tuning: Tuning) -> bool:
+        """Makes the collection; False where another machine was quicker."""
+        name, configured = spec.collection, configuration(spec.dim, tuning)
+
+        def attempt(client: QdrantClient) -> bool:
+            if client.collection_exists(name):  # also where the answer to an earlier attempt was lost
+                return False
+            return client.create_collection(name, metadata=spec.model_dump(), **configured)
+
+        try:
+            return self._ask(name, attempt)
+        except ServerError as error:
+            if error.transient or not self._exists(name):
+                raise
+            return False
+
+    def _index_payload(self, collection: str, field: str) -> None:
+        schema = PAYLOAD_INDEXES[field]  # the server replaces an index that was built in another way
+        self._ask(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
+
+    def _query(self, collection: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
+        return self._ask(collection, lambda client: client.query_batch_points(collection, requests))
+
+    def _page(
+        self, collection: str, conditions: models.Filter | None, offset: Any, vectors: bool
+    ) -> tuple[list[models.Record], Any]:
+        return self._ask(
+            collection,
+            lambda client: client.scroll(
+                collection,
+                scroll_filter=conditions,
+                limit=POINTS_PER_SCAN,
+                offset=offset,
+                with_payload=True,
+                with_vectors=vectors,
+            ),
+        )
+
+    def _is_ours(self, collection: str) -> bool:
+        try:
+            self.spec(collection)
+        except (SpecMismatch, CollectionMissing):  # missing: dropped a moment ago
+            return False
+        return True

@@ -1,0 +1,130 @@
+"""Writing points to a Qdrant server: requests of a bounded size, several under way, each acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Any
+
+from qdrant_client import QdrantClient, models
+
+from search.errors import ServerError
+from search.index import Points
+from search.index.server.connection import Connection
+from search.records import Caption, Image
+
+STREAMS = 4  # Qdrant recommends two to four: https://qdrant.tech/documentation/manage-data/bulk-upload/
+POINTS_PER_REQUEST = 256  # likewise
+BYTES_PER_REQUEST = 8 * 2**20  # a server takes 32 MB by REST; wide vectors reach this before so many points
+JSON_BYTES = 22  # of a float32 written out as decimal digits, with its comma
+
+Call = Callable[[QdrantClient], list[models.UpdateResult]]
+
+
+class Uploader:
+    """Sends writes over a connection; a request that is not acknowledged is sent again.
+
+    Each method returns once all of its writes are applied, in no particular order: ids are stable. When it raises, some
+    may be applied.
+
+    Raises:
+        CollectionMissing: there is no such collection.
+        ServerError: the server refuses a request, or stays away.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._pool = ThreadPoolExecutor(connection.streams, thread_name_prefix="upload")
+
+    def upload(self, collection: str, points: Points) -> None:
+        """Write points."""
+
+        def upsert(batch: models.Batch) -> Call:
+            return lambda client: [client.upsert(collection, batch, wait=True)]
+
+        self._send_all(collection, map(upsert, requests(points, self._width)))
+
+    def set_vectors(self, collection: str, points: Points) -> None:
+        """Write the vectors of points that exist."""
+
+        def update(part: slice) -> Call:
+            rows = zip(points.records[part], points.vectors[part].tolist(), strict=True)
+            vectors = [models.PointVectors(id=record.id, vector=vector) for record, vector in rows]
+            return lambda client: [client.update_vectors(collection, vectors, wait=True)]
+
+        sizes = [self._width * points.vectors.shape[1]] * len(points)
+        self._send_all(collection, map(update, parts(sizes)))
+
+    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        """Merge into the payloads of points that exist."""
+        changes = [record.changes() for record in records]  # the server removes what is None
+
+        def update(part: slice) -> Call:
+            each: list[models.UpdateOperation] = [
+                models.SetPayloadOperation(set_payload=models.SetPayload(payload=change, points=[record.id]))
+                for record, change in zip(records[part], changes[part], strict=True)
+            ]
+            return lambda client: client.batch_update_points(collection, each, wait=True)
+
+        self._send_all(collection, map(update, parts(map(_size, changes))))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def _width(self) -> int:
+        """Bytes that one number of a vector takes on its way."""
+        return 4 if self._connection.binary else JSON_BYTES
+
+    def _send_all(self, collection: str, calls: Iterable[Call]) -> None:
+        sent = [self._pool.submit(self._send, collection, call) for call in calls]
+        wait(sent, return_when=FIRST_EXCEPTION)
+        for request in sent:
+            request.cancel()  # what has not begun when another failed
+        wait(sent)
+        for request in sent:
+            if not request.cancelled():
+                request.result()
+
+    def _send(self, collection: str, call: Call) -> None:
+        def acknowledged(client: QdrantClient) -> None:
+            for result in call(client):
+                if result.status != models.UpdateStatus.COMPLETED:  # logged by the server, but not readable yet
+                    raise ServerError(
+                        f"the Qdrant server at {self._connection.url} has not applied a write in time "
+                        f"({result.status})",
+                        transient=True,
+                    )
+
+        self._connection.ask(collection, acknowledged)
+
+
+def requests(points: Points, width: int) -> Iterator[models.Batch]:
+    """Yield the points in order, in batches that make one request each.
+
+    `width`: bytes that one number of a vector takes on its way.
+    """
+    payloads = [record.payload() for record in points.records]
+    for part in parts(width * points.vectors.shape[1] + _size(payload) for payload in payloads):
+        yield models.Batch(
+            ids=[record.id for record in points.records[part]],
+            vectors=points.vectors[part].tolist(),
+            payloads=payloads[part],
+        )
+
+
+def parts(sizes: Iterable[int]) -> Iterator[slice]:
+    """Yield what goes into each request: at most POINTS_PER_REQUEST points and about BYTES_PER_REQUEST, at least one
+    point. `sizes` are bytes."""
+    start, end, total = 0, -1, 0
+    for end, size in enumerate(sizes):
+        if end > start and (total + size > BYTES_PER_REQUEST or end - start == POINTS_PER_REQUEST):
+            yield slice(start, end)
+            start, total = end, 0
+        total += size
+    if start <= end:
+        yield slice(start, end + 1)
+
+
+def _size(payload: dict[str, Any]) -> int:
+    return len(str(payload).encode("utf-8", "surrogatepass"))
