@@ -8,14 +8,14 @@ scores are compared at once, and among twelve one in twenty is soon found by cha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.metrics import WITH_PRECISION, Ranks
+from eval.metrics import METRICS, Average, Floats, Metric, Ranking
 from eval.protocol import DIRECTIONS
 from eval.runs import QueryResult, Run, read_run
 from eval.stats import (
@@ -23,6 +23,7 @@ from eval.stats import (
     RANDOMISATIONS,
     RESAMPLES,
     Interval,
+    columns,
     holm,
     image_numbers,
     per_query,
@@ -46,7 +47,7 @@ class Difference:
     `p_holm` is adjusted for all comparisons made, in both directions.
     """
 
-    metric: str
+    metric: Metric
     a: float
     b: float
     difference: float
@@ -56,10 +57,10 @@ class Difference:
 
     @property
     def better(self) -> str | None:
-        """A or B, where the adjusted p is under 0.05. Ranks are better low, everything else is better high."""
+        """A or B, if the adjusted p is under 0.05."""
         if self.p_holm >= SIGNIFICANT or not self.difference:
             return None
-        return "B" if (self.difference < 0) == self.metric.endswith("_rank") else "A"
+        return "B" if (self.difference < 0) == (self.metric.better == "lower") else "A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,8 @@ def _direction_as_json(direction: Direction) -> dict[str, Any]:
     fields: dict[str, Any] = {"queries": direction.queries, "images": direction.images}
     for found in direction.differences:
         row = asdict(found) | {"interval": list(found.interval), "better": found.better}
-        fields[row.pop("metric")] = row
+        del row["metric"]
+        fields[found.metric.name] = row
     for name, changes in (("improved", direction.improved), ("worsened", direction.worsened)):
         fields[name] = [asdict(change) for change in changes]
     return fields
@@ -159,7 +161,7 @@ def _lines(direction: Direction) -> Iterator[str]:
     for found in direction.differences:
         interval = f"[{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
         yield (
-            f"{found.metric:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
+            f"{found.metric.name:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
             f"{found.p:>9.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
         )
     for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):
@@ -267,30 +269,43 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
-    """Every metric's difference in the order of `WITH_PRECISION`; `p_holm` is still p."""
-    ranks = _ranks(pairs, 0), _ranks(pairs, 1)
+    """Return the difference of every metric that both runs can tell; `p_holm` is still p."""
     image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
-    scores = [
-        per_query(ranks[side], np.array([pair[side].average_precision for pair in pairs], dtype=np.float64))
-        for side in (0, 1)
-    ]
-    by_query = np.stack([scores[1][name] - scores[0][name] for name in scores[0]], axis=1)
-    drawn = resample(by_query, ranks, image_of, resamples=resamples, seed=seed)
-    p_values, p_median = swap_p_values(by_query, ranks, image_of, randomisations=randomisations, seed=seed)
+    rankings = _ranking([ours for ours, _ in pairs]), _ranking([theirs for _, theirs in pairs])
+    means, medians = (_of_both(rankings, average) for average in ("mean", "median"))
+    by_query = columns((b - a for a, b in means.values()), len(pairs))
+    drawn = resample(
+        by_query, [of for both in medians.values() for of in both], image_of, resamples=resamples, seed=seed
+    )
+    p_means, p_medians = swap_p_values(
+        by_query, list(medians.values()), image_of, randomisations=randomisations, seed=seed
+    )
     found = {}
-    for column, name in enumerate(scores[0]):
-        in_a, in_b = (float(of[name].mean()) for of in scores)
-        difference, p = float(by_query[:, column].mean()), float(p_values[column])
-        interval = percentile_interval(drawn.averages[:, column], difference)
-        found[name] = Difference(name, in_a, in_b, difference, interval, p, p)
-    in_a, in_b = (float(np.median(of)) for of in ranks)
-    interval = percentile_interval(drawn.medians[:, 1] - drawn.medians[:, 0], in_b - in_a)
-    found["median_rank"] = Difference("median_rank", in_a, in_b, in_b - in_a, interval, p_median, p_median)
-    return [found[name] for name in WITH_PRECISION]
+    for column, (metric, (a, b)) in enumerate(means.items()):
+        difference, p = float(by_query[:, column].mean()), float(p_means[column])
+        interval = percentile_interval(drawn.means[:, column], difference)
+        found[metric] = Difference(metric, float(a.mean()), float(b.mean()), difference, interval, p, p)
+    for column, (metric, (a, b)) in enumerate(medians.items()):
+        in_a, in_b, p = float(np.median(a)), float(np.median(b)), float(p_medians[column])
+        resampled = drawn.medians[:, 2 * column + 1] - drawn.medians[:, 2 * column]
+        interval = percentile_interval(resampled, in_b - in_a)
+        found[metric] = Difference(metric, in_a, in_b, in_b - in_a, interval, p, p)
+    return [found[metric] for metric in METRICS if metric in found]
 
 
-def _ranks(pairs: Pairs, side: int) -> Ranks:
-    return np.array([pair[side].rank for pair in pairs], dtype=np.int64)
+def _of_both(rankings: tuple[Ranking, Ranking], average: Average) -> dict[Metric, tuple[Floats, Floats]]:
+    """Return the values of each query in A and in B, for the metrics that both runs can tell."""
+    a, b = (per_query(ranking, average) for ranking in rankings)
+    return {metric: (values, b[metric]) for metric, values in a.items() if metric in b}
+
+
+def _ranking(results: Sequence[QueryResult]) -> Ranking:
+    ranks = np.array([result.rank for result in results], dtype=np.int64)
+    kept = set.intersection(*(set(result.recorded) for result in results))
+    recorded = {
+        name: np.array([result.recorded[name] for result in results], dtype=np.float64) for name in sorted(kept)
+    }
+    return Ranking(ranks, recorded=recorded)
 
 
 def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:

@@ -13,12 +13,14 @@ from itertools import chain
 
 import numpy as np
 
-from eval.metrics import CUTOFFS, Ranks, map_at_r, r_precision, recall_at_k
-from eval.protocol import Evaluation, Ids, Side, Task
+from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, PositiveRanks, Ranking, scores
+from eval.protocol import Evaluation, Side, Task
 from eval.ranks.oracle import oracle_ranks
 
-MoreScores = dict[str, dict[str, dict[str, float]]]
+MoreScores = dict[str, dict[str, dict[str, float | None]]]
 """Judge ("cxc", "eccv") -> direction -> metric, in percent."""
+
+ECCV = (MAP_AT_R, R_PRECISION, RECALLS[0])
 
 Positives = Mapping[int, Sequence[int]]
 
@@ -37,18 +39,11 @@ def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     judges = Metrics()
     if not _is_coco_test(evaluation, judges.coco_gts):
         return None
-    scores: MoreScores = {"cxc": {}, "eccv": {}}
+    more: MoreScores = {"cxc": {}, "eccv": {}}
     for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
-        ranked, starts, _ = _ranks(task, judges.cxc_gts[short])
-        best = ranked[starts[:-1]]
-        scores["cxc"][task.name] = {f"recall@{k}": recall_at_k(best, k) for k in CUTOFFS}
-        ranked, starts, positives = _ranks(task, judges.eccv_gts[short])
-        scores["eccv"][task.name] = {
-            "map_at_r": float(100 * map_at_r(ranked, starts, positives).mean()),
-            "r_precision": float(100 * r_precision(ranked, starts, positives).mean()),
-            "recall@1": recall_at_k(ranked[starts[:-1]], 1),
-        }
-    return scores
+        more["cxc"][task.name] = scores(_ranking(task, judges.cxc_gts[short]), RECALLS)
+        more["eccv"][task.name] = scores(_ranking(task, judges.eccv_gts[short]), ECCV)
+    return more
 
 
 def _is_coco_test(evaluation: Evaluation, original: Mapping[str, Positives]) -> bool:
@@ -57,9 +52,8 @@ def _is_coco_test(evaluation: Evaluation, original: Mapping[str, Positives]) -> 
     )
 
 
-def _ranks(task: Task, positives: Positives) -> tuple[Ranks, Ids, Ids]:
-    """The ranks of a judge's positives (pairs,), their starts, and how many positives each query has: a few of those
-    are sixth captions, which the gallery may not hold."""
+def _ranking(task: Task, positives: Positives) -> Ranking:
+    """Return the oracle's ranks of a judge's positives, a few of which are sixth captions that the gallery may lack."""
     row_of = {int(item): row for row, item in enumerate(task.gallery.ids)}
     query_row = {int(query): row for row, query in enumerate(task.queries.ids)}
     queries = sorted(positives)
@@ -73,5 +67,6 @@ def _ranks(task: Task, positives: Positives) -> tuple[Ranks, Ids, Ids]:
         positives=np.fromiter(chain.from_iterable(rows), dtype=np.int64),
         starts=np.cumsum([0, *map(len, rows)]).astype(np.int64),
     )
-    counts = np.array([len(positives[query]) for query in queries], dtype=np.int64)
-    return oracle_ranks(judged).positive_ranks, judged.starts, counts
+    totals = np.array([len(positives[query]) for query in queries], dtype=np.int64)
+    found = oracle_ranks(judged)
+    return Ranking(found.ranks, positives=PositiveRanks(found.positive_ranks, judged.starts, totals))

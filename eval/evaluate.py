@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
-from eval.metrics import summarise
+from eval.metrics import Ranking, scores
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
@@ -24,6 +24,7 @@ from eval.ranks.rankers import (
     check_copies,
     exact_column,
     hnsw_columns,
+    oracle_column,
     quantized_columns,
     served_column,
 )
@@ -62,8 +63,8 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
-    columns = [Column(ORACLE, "the exact product of the stored vectors", {n: o.ranks for n, o in oracle.items()})]
-    columns += _qdrant_columns(index, evaluation, oracle, plan, answered)
+    columns = [oracle_column(oracle)]
+    columns += _qdrant_columns(index, evaluation, oracle, plan)
     headline = next((column for column in columns if column.name == EXACT), columns[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
@@ -72,8 +73,8 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
         columns=columns,
         headline=headline,
         intervals={
-            name: intervals(headline.ranks[name], found.average_precision, image_of[name], resamples=plan.resamples)
-            for name, found in oracle.items()
+            name: intervals(ranking, image_of[name], resamples=plan.resamples)
+            for name, ranking in headline.rankings.items()
         },
         folds=folds,
         more=judged_by_more(evaluation),
@@ -111,13 +112,13 @@ def _folds(evaluation: Evaluation, count: int | None) -> Folds | None:
         count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
     if not count:
         return None
-    scores: dict[str, list[dict[str, float | None]]] = {task.name: [] for task in evaluation.tasks}
+    of_folds: dict[str, list[dict[str, float | None]]] = {task.name: [] for task in evaluation.tasks}
     for tasks in evaluation.folds(count):
         for task in tasks:
-            scores[task.name].append(summarise(oracle_ranks(task).ranks))
+            of_folds[task.name].append(scores(Ranking(oracle_ranks(task).ranks)))
     averages = {
         direction: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
-        for direction, folds in scores.items()
+        for direction, folds in of_folds.items()
     }
     return Folds(count, evaluation.images // count, averages)
 

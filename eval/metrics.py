@@ -1,95 +1,238 @@
-"""Retrieval metrics as pure functions on ranks; ranks count from 1 and belong to the best-ranked positive.
+"""Retrieval metrics.
 
-A rank that is not known, because an approximate answer was asked for its first few hits only, is `NOT_FOUND`.
+A metric is one `Metric` record. To add one, write its record here and put it into `METRICS`: the table, metrics.json,
+the intervals, `eval compare` and the page read everything they show from the records.
+
+Ranks count from 1. A rank that is not known, because only the first hits were fetched, is `NOT_FOUND`.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Ranks = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 CUTOFFS = (1, 5, 10)
-METRICS = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
-WITH_PRECISION = (*METRICS, "mean_average_precision")  # where the ranks of all positives are known
 NOT_FOUND = int(np.iinfo(np.int64).max)
 
+Average = Literal["mean", "median"]
 
-def recall_at_k(ranks: Ranks, k: int) -> float:
-    """The share of queries, in percent, with a positive among the first `k`.
 
-    This is Recall@k as the image-text retrieval literature reports it (Karpathy and Fei-Fei, CVPR 2015): a hit rate.
-    Elsewhere recall is the share of all positives found, which with five captions cannot pass 20% at k = 1: see
-    `proportion_at_k`.
+@dataclass(frozen=True, slots=True)
+class PositiveRanks:
+    """The ranks of all positives of n queries.
+
+    `ranks` int64 (pairs,): those of query i are `ranks[starts[i]:starts[i + 1]]`, ascending, at least one, none
+    twice.
+    `totals` int64 (n,): how many positives each query has. It may count positives that the gallery does not hold.
     """
-    return float(100 * np.mean(ranks <= k))
+
+    ranks: Ranks
+    starts: Ranks
+    totals: Ranks
+
+    def sums(self, values: npt.NDArray[np.bool_] | Floats) -> Floats:
+        """Return the sum of `values` (pairs,) over the positives of each query, float64 (n,)."""
+        return np.asarray(np.add.reduceat(values.astype(np.float64), self.starts[:-1]), dtype=np.float64)
+
+    @property
+    def precision(self) -> Floats:
+        """The precision at each positive, float64 (pairs,): the number of positives up to it, divided by its rank."""
+        number = np.arange(len(self.ranks)) - np.repeat(self.starts[:-1], np.diff(self.starts)) + 1
+        return np.asarray(number / self.ranks, dtype=np.float64)
+
+    @property
+    def among_first_r(self) -> npt.NDArray[np.bool_]:
+        """Whether each positive (pairs,) is among the first R hits of a query that has R positives."""
+        return self.ranks <= np.repeat(self.totals, np.diff(self.starts))
 
 
-def median_rank(ranks: Ranks) -> float | None:
-    """The median of the ranks; between two middle ones, their mean; None where it is not among the ranks found."""
-    middle = np.sort(ranks)[[(len(ranks) - 1) // 2, len(ranks) // 2]]
-    return None if middle[1] == NOT_FOUND else float(middle.mean())
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What is known of the ranks of n queries, from which metrics are computed.
 
-
-def mean_rank(ranks: Ranks) -> float | None:
-    """The arithmetic mean of the ranks; None where one was not found."""
-    return None if ranks.max() == NOT_FOUND else float(np.mean(ranks))
-
-
-def summarise(ranks: Ranks) -> dict[str, float | None]:
-    """recall@1, recall@5, recall@10 in percent, median_rank and mean_rank.
+    `ranks` int64 (n,): the rank of each query's best positive. `depth`: how many hits of each query were fetched, None
+    if every rank is known. `positives`: the ranks of all positives, if known. `recorded`: values of metrics that a
+    finished run keeps because its file does not hold what they were computed from, each float64 (n,), by
+    `Metric.recorded`.
 
     Raises:
-        ValueError: there are no ranks, or one is below 1.
+        ValueError: there are no ranks, one is below 1, or one is `NOT_FOUND` although `depth` is None.
     """
-    if not len(ranks) or ranks.min() < 1:
-        raise ValueError("ranks count from 1, and there must be at least one")
-    recalls = {f"recall@{k}": recall_at_k(ranks, k) for k in CUTOFFS}
-    return {**recalls, "median_rank": median_rank(ranks), "mean_rank": mean_rank(ranks)}
+
+    ranks: Ranks
+    depth: int | None = None
+    positives: PositiveRanks | None = None
+    recorded: Mapping[str, Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.ranks) or self.ranks.min() < 1:
+            raise ValueError("ranks count from 1, and there must be at least one")
+        if self.depth is None and self.ranks.max() == NOT_FOUND:
+            raise ValueError("a rank is unknown: give the number of hits that were fetched as `depth`")
+        for name, values in self.recorded.items():
+            if len(values) != len(self.ranks):
+                raise ValueError(f"{len(self.ranks)} ranks, but {len(values)} values of {name}")
 
 
-def proportion_at_k(positive_ranks: Ranks, starts: Ranks, k: int) -> float:
-    """The mean share, in percent, of a query's positives that are among its first `k`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One way to score a ranking.
 
-    `positive_ranks` (pairs,) are the ranks of all positives, those of query i at `starts[i]:starts[i + 1]`.
+    name: its key in metrics.json.
+    of: its value for each query, float64 or bool (n,), or None if the ranking does not hold what it needs. A metric in
+        percent gives shares from 0 to 1.
+    depth: how many of the first hits it needs to know, None for all. If fewer were fetched, a query whose positive is
+        not among them has no value, and the score is None rather than false. Nothing is filled in.
+    unit, digits: of the score, and how many decimals the tables show.
+    better: whether a high or a low score is good.
+    average: how the values of the queries become one score.
+    recorded: for a metric that needs the ranks of all positives: the field of ranks.jsonl that keeps its value for each
+        query, with which `eval compare` computes it.
+    short: its name on the page, if not `name` without underscores.
+    headline: whether it is among the large numbers at the top of the page.
     """
-    return float(100 * np.mean(_per_query(positive_ranks <= k, starts) / np.diff(starts)))
+
+    name: str
+    of: Callable[[Ranking], npt.NDArray[np.bool_] | Floats | None]
+    depth: int | None
+    unit: Literal["percent", "rank"] = "percent"
+    digits: int = 2
+    better: Literal["higher", "lower"] = "higher"
+    average: Average = "mean"
+    recorded: str | None = None
+    short: str = ""
+    headline: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def label(self) -> str:
+        return self.short or self.title
+
+    @property
+    def scale(self) -> int:
+        return 100 if self.unit == "percent" else 1
+
+    def exceeds(self, depth: int | None) -> bool:
+        """Return whether `depth` hits are too few to compute it for a query whose positive is not among them."""
+        return depth is not None and (self.depth is None or self.depth > depth)
+
+    def values(self, ranking: Ranking) -> Floats | None:
+        """Return the value of each query, float64 (n,), before scaling; None if the ranking cannot tell.
+
+        A query whose positive was not among too few hits gets the worst value there is, minus or plus infinity.
+        """
+        kept = ranking.recorded.get(self.recorded) if self.recorded else None
+        found = self.of(ranking) if kept is None else kept
+        if found is None:
+            return None
+        values = found.astype(np.float64)
+        if self.exceeds(ranking.depth):
+            values[ranking.ranks == NOT_FOUND] = math.inf if self.better == "lower" else -math.inf
+        return values
+
+    def score(self, values: Floats) -> float | None:
+        """Return the average of `values`, scaled; None if it depends on hits that were not fetched."""
+        score = float(self.scale * (np.median(values) if self.average == "median" else np.mean(values)))
+        return score if math.isfinite(score) else None
 
 
-def average_precision(positive_ranks: Ranks, starts: Ranks) -> npt.NDArray[np.float64]:
-    """Of each query, the mean of the precisions at its positives (Manning, Raghavan and Schütze 2008, section 8.4).
+def over_positives(of: Callable[[PositiveRanks], Floats]) -> Callable[[Ranking], Floats | None]:
+    """Return `Metric.of` for a function of the ranks of all positives."""
+    return lambda ranking: None if ranking.positives is None else of(ranking.positives)
 
-    `positive_ranks` (pairs,): of each query ascending, no rank twice, those of query i at `starts[i]:starts[i + 1]`.
-    Returns float64 (n,), from 0 to 1.
+
+def recall(k: int) -> Metric:
+    """Return Recall@k as the image-text retrieval literature reports it (Karpathy and Fei-Fei, CVPR 2015): a hit rate.
+
+    It is the share of queries with a positive among the first k. Elsewhere recall is the share of all positives found,
+    which with five captions cannot exceed 20% at k = 1: see `proportion`.
     """
-    return _per_query(_precision(positive_ranks, starts), starts) / np.diff(starts)
+    return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=True)
 
 
-def r_precision(positive_ranks: Ranks, starts: Ranks, positives: Ranks) -> npt.NDArray[np.float64]:
-    """Of each query, the share of its R positives that are among the first R; `positives` (n,) is R.
+def proportion(k: int) -> Metric:
+    """Return the mean share of a query's positives in the gallery that are among the first k."""
+    return Metric(
+        name=f"proportion@{k}",
+        of=over_positives(lambda positives: positives.sums(positives.ranks <= k) / np.diff(positives.starts)),
+        depth=k,
+        short=f"first {k}",
+    )
 
-    R may count positives that the gallery does not hold. Returns float64 (n,), from 0 to 1.
+
+def average_precision(positives: PositiveRanks) -> Floats:
+    """Return the mean of the precisions at a query's positives (Manning, Raghavan and Schütze 2008, section 8.4).
+
+    float64 (n,), from 0 to 1.
     """
-    among = positive_ranks <= np.repeat(positives, np.diff(starts))
-    return _per_query(among, starts) / positives
+    return positives.sums(positives.precision) / np.diff(positives.starts)
 
 
-def map_at_r(positive_ranks: Ranks, starts: Ranks, positives: Ranks) -> npt.NDArray[np.float64]:
-    """Of each query, average precision over its first R hits only (Musgrave, Belongie and Lim, ECCV 2020).
+def r_precision(positives: PositiveRanks) -> Floats:
+    """Return the share of a query's R positives that are among its first R hits: float64 (n,), from 0 to 1."""
+    return positives.sums(positives.among_first_r) / positives.totals
 
-    Arguments and result as of `r_precision`.
+
+def map_at_r(positives: PositiveRanks) -> Floats:
+    """Return average precision over a query's first R hits only (Musgrave, Belongie and Lim, ECCV 2020).
+
+    float64 (n,), from 0 to 1.
     """
-    among = positive_ranks <= np.repeat(positives, np.diff(starts))
-    return _per_query(np.where(among, _precision(positive_ranks, starts), 0), starts) / positives
+    return positives.sums(np.where(positives.among_first_r, positives.precision, 0)) / positives.totals
 
 
-def _precision(positive_ranks: Ranks, starts: Ranks) -> npt.NDArray[np.float64]:
-    """The precision at each positive: how many positives up to it, over its rank."""
-    number = np.arange(len(positive_ranks)) - np.repeat(starts[:-1], np.diff(starts)) + 1
-    return np.asarray(number / positive_ranks, dtype=np.float64)
+RECALLS = tuple(map(recall, CUTOFFS))
+MEDIAN_RANK = Metric(
+    name="median_rank",
+    of=lambda ranking: ranking.ranks.astype(np.float64),
+    depth=None,
+    unit="rank",
+    digits=1,
+    better="lower",
+    average="median",
+    headline=True,
+)
+MEAN_RANK = Metric(
+    name="mean_rank",
+    of=lambda ranking: ranking.ranks.astype(np.float64),
+    depth=None,
+    unit="rank",
+    better="lower",
+)
+MEAN_AVERAGE_PRECISION = Metric(
+    name="mean_average_precision",
+    of=over_positives(average_precision),
+    depth=None,
+    recorded="average_precision",
+    short="mAP",
+)
+
+METRICS: list[Metric] = [*RECALLS, MEDIAN_RANK, MEAN_RANK, MEAN_AVERAGE_PRECISION]
+"""The scores of a run, in the order in which they are shown."""
+
+PROPORTIONS = tuple(map(proportion, CUTOFFS))
+MAP_AT_R = Metric(name="map_at_r", of=over_positives(map_at_r), depth=None, short="mAP@R")
+R_PRECISION = Metric(name="r_precision", of=over_positives(r_precision), depth=None, short="R-precision")
 
 
-def _per_query(values: npt.NDArray[np.bool_] | npt.NDArray[np.float64], starts: Ranks) -> npt.NDArray[np.float64]:
-    """Sums over each query's positives; each query has at least one."""
-    return np.add.reduceat(values.astype(np.float64), starts[:-1])
+def scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
+    """Return the score of each metric that the ranking can tell, by name; None if too few hits were fetched for it."""
+    found = ((metric, metric.values(ranking)) for metric in metrics)
+    return {metric.name: metric.score(values) for metric, values in found if values is not None}
+
+
+def label(name: str) -> str:
+    """Return the title of a metric for the page, whether it is in a table of ours or only in a run's file."""
+    known = (*METRICS, *PROPORTIONS, MAP_AT_R, R_PRECISION)
+    return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ class QueryResult:
 
     `query` is the image's or caption's id, `image_id` the image it is or belongs to, `text` the caption, or the image's
     file. `rank` (1-based, strict), `pessimistic_rank` and `score` (cosine) are those of the best positive, whose id is
-    `positive`; `average_precision` (0 to 1) counts all positives. `served_rank` is the rank in the answer of the index
-    as served, None where no positive was among its first ten, or it was not asked. `top` are the first ten hits.
+    `positive`. `recorded` are the values of the metrics that need the ranks of all positives, before scaling, by
+    `Metric.recorded`; in the file they are fields of the line, such as `average_precision` (0 to 1). `served_rank` is
+    the rank in the answer of the index as served, None if no positive was among its first ten, or it was not asked.
+    `top` are the first ten hits.
     """
 
     direction: str
@@ -41,7 +43,7 @@ class QueryResult:
     pessimistic_rank: int
     score: float
     positive: int
-    average_precision: float
+    recorded: dict[str, float]
     served_rank: int | None
     top: tuple[TopHit, ...]
 
@@ -59,8 +61,22 @@ def write_run(folder: Path, metrics: dict[str, Any], results: Iterable[QueryResu
     """Makes the folder where needed and writes both files."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RANKS_FILE).open("w", encoding="utf-8") as stream:
-        stream.writelines(to_json(asdict(result)) + "\n" for result in results)
-    (folder / METRICS_FILE).write_text(to_json(metrics, indent=1) + "\n", encoding="utf-8")
+        stream.writelines(json.dumps(_as_line(result), ensure_ascii=False) + "\n" for result in results)
+    (folder / METRICS_FILE).write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def _as_line(result: QueryResult) -> dict[str, Any]:
+    line: dict[str, Any] = {}
+    for name, value in asdict(result).items():
+        line |= value if name == "recorded" else {name: value}
+    return line
+
+
+def _of_line(line: dict[str, Any]) -> QueryResult:
+    own = {field.name for field in fields(QueryResult)}
+    known = {name: value for name, value in line.items() if name in own}
+    known["top"] = tuple(TopHit(**hit) for hit in line["top"])
+    return QueryResult(**known, recorded={name: value for name, value in line.items() if name not in own})
 
 
 def read_run(folder: Path) -> Run:
@@ -71,12 +87,9 @@ def read_run(folder: Path) -> Run:
     """
     results: list[QueryResult] = []
     try:
-        metrics = parse_json(decode_text((folder / METRICS_FILE).read_bytes()))
-        with (folder / RANKS_FILE).open("rb") as stream:
-            for line in stream:
-                fields = parse_json(decode_text(line))
-                fields["top"] = tuple(TopHit(**hit) for hit in fields["top"])
-                results.append(QueryResult(**fields))
+        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        with (folder / RANKS_FILE).open(encoding="utf-8") as stream:
+            results.extend(_of_line(json.loads(line)) for line in stream)
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{folder} holds no run ({Path(error.filename).name} is missing): make one with "

@@ -18,16 +18,15 @@ where a mean rank matters, read it with the median.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import CUTOFFS, Ranks
+from eval.metrics import METRICS, Average, Floats, Metric, Ranking
 
-Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 Interval = tuple[float, float]
 
@@ -43,56 +42,57 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """`averages` float64 (resamples, columns) and `medians` float64 (resamples, rank arrays)."""
+    """`means` float64 (resamples, columns) and `medians` float64 (resamples, arrays)."""
 
-    averages: Floats
+    means: Floats
     medians: Floats
 
 
 def intervals(
-    ranks: Ranks,
-    average_precision: Floats | None,
+    ranking: Ranking,
     image_of: Ids,
     *,
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
 ) -> dict[str, Interval]:
-    """Confidence intervals of recall@k, mean_average_precision (both in percent), median_rank and mean_rank.
+    """Return the confidence interval of every score of the ranking, by the metric's name.
 
-    `ranks` int64 (n,) counts from 1, `average_precision` float64 (n,) is 0 to 1 (None leaves it out), and `image_of`
-    int64 (n,) says which image each query is or belongs to, by any number. Every interval holds the score itself. Where
-    all images have the same recall (such as 0 or 100 %, or there is one image), resampling has nothing to show, and the
-    interval follows from the number of images instead (see `unanimous_interval`); ranks have no upper end from which
-    to do so, and their interval is the one value. The order of the queries does not matter.
+    `image_of` int64 (n,) is the image that each query is or belongs to, by any number. Every interval contains the
+    score itself. If all images have the same score in percent (such as 0 or 100 %, or if there is one image),
+    resampling has nothing to show, and the interval follows from the number of images instead (see
+    `unanimous_interval`). Ranks have no upper end from which to do so: their interval is the one value. The order of
+    the queries does not matter.
 
     Raises:
-        ValueError: there are no queries, or the arrays differ in length.
+        ValueError: there is not one image for each query.
     """
-    columns = per_query(ranks, average_precision)
-    image_of = image_numbers(image_of, len(ranks))
-    values = np.stack(list(columns.values()), axis=1)
-    drawn = resample(values, [ranks], image_of, resamples=resamples, seed=seed)
+    means, medians = per_query(ranking, "mean"), per_query(ranking, "median")
+    image_of = image_numbers(image_of, len(ranking.ranks))
+    values = columns(means.values(), len(image_of))
+    drawn = resample(values, list(medians.values()), image_of, resamples=resamples, seed=seed)
     totals, sizes = image_totals(values, image_of)
     found = {}
-    for number, name in enumerate(columns):
-        if name != "mean_rank" and is_unanimous(totals[:, number], sizes):
-            found[name] = unanimous_interval(float(values[:, number].mean()), len(sizes), level)
+    for column, metric in enumerate(means):
+        if metric.unit == "percent" and is_unanimous(totals[:, column], sizes):
+            found[metric.name] = unanimous_interval(float(values[:, column].mean()), len(sizes), level)
         else:
-            found[name] = bca_interval(drawn.averages[:, number], totals[:, number], sizes, level)
-    found["median_rank"] = percentile_interval(drawn.medians[:, 0], float(np.median(ranks)), level)
+            found[metric.name] = bca_interval(drawn.means[:, column], totals[:, column], sizes, level)
+    for column, (metric, of_queries) in enumerate(medians.items()):
+        estimate = float(np.median(of_queries))
+        found[metric.name] = percentile_interval(drawn.medians[:, column], estimate, level)
     return found
 
 
-def per_query(ranks: Ranks, average_precision: Floats | None) -> dict[str, Floats]:
-    """The metrics that are averages over queries, as float64 (n,) each: their means are the scores."""
-    columns: dict[str, Floats] = {f"recall@{k}": 100.0 * (ranks <= k).astype(np.float64) for k in CUTOFFS}
-    columns["mean_rank"] = ranks.astype(np.float64)
-    if average_precision is not None:
-        if average_precision.shape != ranks.shape:
-            raise ValueError(f"{len(ranks)} ranks but {len(average_precision)} average precisions")
-        columns["mean_average_precision"] = 100.0 * average_precision
-    return columns
+def per_query(ranking: Ranking, average: Average) -> dict[Metric, Floats]:
+    """Return the metrics that are such an average and the value of each query, float64 (n,), in the metric's unit."""
+    of_queries = {metric: metric.values(ranking) for metric in METRICS if metric.average == average}
+    return {metric: metric.scale * values for metric, values in of_queries.items() if values is not None}
+
+
+def columns(arrays: Iterable[Floats], queries: int) -> Floats:
+    """Return the arrays (n,) as the columns of one (n, columns), which may have none."""
+    return np.concatenate([np.empty((queries, 0)), *(array[:, np.newaxis] for array in arrays)], axis=1)
 
 
 def image_numbers(image_of: Ids, queries: int) -> Ids:
@@ -107,30 +107,30 @@ def image_numbers(image_of: Ids, queries: int) -> Ids:
 
 
 def image_totals(values: Floats, image_of: Ids) -> tuple[Floats, Floats]:
-    """Sums over the queries of each image, (images, columns), and the number of its queries, (images,)."""
-    totals = [np.bincount(image_of, column) for column in values.T]
-    return np.stack(totals, axis=1), np.bincount(image_of).astype(np.float64)
+    """Return sums over the queries of each image, (images, columns), and the number of its queries, (images,)."""
+    sizes = np.bincount(image_of).astype(np.float64)
+    return columns((np.bincount(image_of, column).astype(np.float64) for column in values.T), len(sizes)), sizes
 
 
-def resample(values: Floats, ranks: Sequence[Ranks], image_of: Ids, *, resamples: int, seed: int) -> Resampled:
-    """Averages of the columns of `values` (n, columns) and medians of each of `ranks`, in the same resamples of images.
+def resample(values: Floats, others: Sequence[Floats], image_of: Ids, *, resamples: int, seed: int) -> Resampled:
+    """Return means of the columns of `values` (n, columns) and medians of `others`, each (n,), in the same resamples.
 
     `image_of` numbers the images from 0 without gaps.
     """
     totals, sizes = image_totals(values, image_of)
-    averages = np.empty((resamples, values.shape[1]))
-    medians = np.empty((resamples, len(ranks)))
-    sorted_ranks = [_Sorted.of(array, image_of) for array in ranks]
+    means = np.empty((resamples, values.shape[1]))
+    medians = np.empty((resamples, len(others)))
+    in_order = [_Sorted.of(array, image_of) for array in others]
     for block, counts in draws(np.random.default_rng(seed), resamples, len(sizes)):
         weights = counts.astype(np.float64)
-        averages[block] = (weights @ totals) / (weights @ sizes)[:, np.newaxis]
-        for number, array in enumerate(sorted_ranks):
+        means[block] = (weights @ totals) / (weights @ sizes)[:, np.newaxis]
+        for number, array in enumerate(in_order):
             medians[block, number] = array.medians(counts)
-    return Resampled(averages, medians)
+    return Resampled(means, medians)
 
 
 def draws(rng: np.random.Generator, resamples: int, images: int) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
-    """How often each image is drawn, int64 (rows, images), and which resamples these rows are; block by block."""
+    """Yield how often each image is drawn, int64 (rows, images), and which resamples these rows are; block by block."""
     rows = max(1, CELLS_PER_BLOCK // images)
     for start in range(0, resamples, rows):
         block = slice(start, min(start + rows, resamples))
@@ -141,23 +141,23 @@ def draws(rng: np.random.Generator, resamples: int, images: int) -> Iterator[tup
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """Ranks in ascending order, int64 (n,), and the image of each."""
+    """Values of queries in ascending order, float64 (n,), and the image of each."""
 
-    ranks: Ranks
+    values: Floats
     image_of: Ids
 
     @classmethod
-    def of(cls, ranks: Ranks, image_of: Ids) -> _Sorted:
-        order = np.argsort(ranks, kind="stable")
-        return cls(ranks[order], image_of[order])
+    def of(cls, values: Floats, image_of: Ids) -> _Sorted:
+        order = np.argsort(values, kind="stable")
+        return cls(values[order], image_of[order])
 
     def medians(self, counts: npt.NDArray[np.int64]) -> Floats:
-        """`np.median` of the ranks with each image repeated as in `counts` (rows, images): float64 (rows,)."""
+        """Return `np.median` of the values with each image repeated as in `counts` (rows, images): float64 (rows,)."""
         medians = np.empty(len(counts))
         for row, times in enumerate(counts):
             reached = np.cumsum(times[self.image_of])
             middle = (reached[-1] - 1) // 2, reached[-1] // 2
-            medians[row] = self.ranks[np.searchsorted(reached, middle, side="right")].mean()
+            medians[row] = self.values[np.searchsorted(reached, middle, side="right")].mean()
         return medians
 
 
@@ -213,33 +213,36 @@ def unanimous_interval(estimate: float, images: int, level: float = LEVEL) -> In
 
 def swap_p_values(
     differences: Floats,
-    ranks: tuple[Ranks, Ranks],
+    others: Sequence[tuple[Floats, Floats]],
     image_of: Ids,
     *,
     randomisations: int = RANDOMISATIONS,
     seed: int = 0,
-) -> tuple[Floats, float]:
-    """Two-sided p-values of paired randomisation tests: (columns,) for averages, and one for the median rank.
+) -> tuple[Floats, Floats]:
+    """Return two-sided p-values of paired randomisation tests, for means (columns,) and for medians (pairs,).
 
-    `differences` float64 (n, columns) are B - A of each query, `ranks` those of A and of B, each (n,). If A and B were
-    alike, swapping them for any image, with all its queries, would change nothing; p is the share of random swaps whose
-    difference is at least as large, the observed one counted in (Smucker, Allan and Carterette, CIKM 2007), so it is
-    never below 1 / (1 + randomisations). The median is tested with the first `OF_THE_MEDIAN` swaps.
+    `differences` float64 (n, columns) are B - A of each query, `others` the values in A and in B whose medians are
+    compared, each (n,). If A and B were alike, swapping them for any image, with all its queries, would change nothing.
+    p is the share of random swaps whose difference is at least as large, the observed one counted in (Smucker, Allan
+    and Carterette, CIKM 2007), so it is never below 1 / (1 + randomisations). Medians are tested with the first
+    `OF_THE_MEDIAN` swaps.
     """
     totals, _ = image_totals(differences, image_of)
     observed = np.abs(totals.sum(axis=0))
     least = observed - NO_SPREAD * np.abs(totals).sum(axis=0)
-    of_median = abs(float(np.median(ranks[1]) - np.median(ranks[0])))
-    as_large, medians_as_large, medians = np.zeros(totals.shape[1], dtype=np.int64), 0, 0
+    least_medians = np.array([abs(np.median(b) - np.median(a)) for a, b in others])
+    as_large, medians_as_large = np.zeros(totals.shape[1], dtype=np.int64), np.zeros(len(others), dtype=np.int64)
+    for_medians = min(randomisations, OF_THE_MEDIAN)
+    done = 0
     for swapped in _swaps(np.random.default_rng((seed, 1)), randomisations, len(totals)):
         sums = totals.sum(axis=0) - 2 * (swapped.astype(np.float64) @ totals)
         as_large += np.count_nonzero(np.abs(sums) >= least, axis=0)
-        for row in swapped[: OF_THE_MEDIAN - medians]:
+        for row in swapped[: max(0, for_medians - done)]:
             swap = row[image_of]
-            difference = np.median(np.where(swap, *ranks)) - np.median(np.where(swap, *ranks[::-1]))
-            medians_as_large += abs(difference) >= of_median
-            medians += 1
-    return (1 + as_large) / (1 + randomisations), (1 + medians_as_large) / (1 + medians)
+            swapped_medians = [np.median(np.where(swap, a, b)) - np.median(np.where(swap, b, a)) for a, b in others]
+            medians_as_large += np.abs(swapped_medians) >= least_medians
+        done += len(swapped)
+    return (1 + as_large) / (1 + randomisations), (1 + medians_as_large) / (1 + for_medians)
 
 
 def _swaps(rng: np.random.Generator, randomisations: int, images: int) -> Iterator[npt.NDArray[np.bool_]]:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from eval.compare import Comparison, Difference, compare, compare_folders
-from eval.metrics import WITH_PRECISION
+from eval.metrics import METRICS
 from eval.runs import QueryResult, Run, read_run, write_run
 from search.errors import EvaluationError
 
+NAMES = tuple(metric.name for metric in METRICS)
 METRICS_FILE = {"split": "test", "captions_per_image": 2, "images": 4, "captions": 8, "dataset": "coco"}
 
 
@@ -26,7 +27,7 @@ def result(direction: str, query: int, image_id: int, rank: int, text: str | Non
         pessimistic_rank=rank,
         score=0.25,
         positive=1,
-        average_precision=1 / rank,
+        recorded={"average_precision": 1 / rank},
         served_rank=None,
         top=(),
     )
@@ -62,7 +63,7 @@ def small(tmp_path: Path) -> tuple[Run, Run]:
 
 def difference(found: Comparison, direction: str, metric: str) -> Difference:
     (of,) = [one for one in found.directions if one.name == direction]
-    (wanted,) = [one for one in of.differences if one.metric == metric]
+    (wanted,) = [one for one in of.differences if one.metric.name == metric]
     return wanted
 
 
@@ -84,7 +85,7 @@ def test_by_hand(small: tuple[Run, Run]) -> None:
         one = difference(found, direction, metric)
         assert (one.a, one.b, one.difference) == pytest.approx((in_a, in_b, in_b - in_a)), (direction, metric)
         assert one.interval[0] <= one.difference <= one.interval[1]
-    assert [one.metric for one in found.directions[1].differences] == list(WITH_PRECISION)
+    assert [one.metric for one in found.directions[1].differences] == METRICS
     # Only two images gain in recall@10: of the 16 ways to swap, the 8 that leave both or swap both differ as much.
     assert difference(found, "image-to-text", "recall@10").p == pytest.approx(0.5, abs=0.04)
     # The ranks change by 0, +4, -18 and -90, by -104 in all: as much or more wherever -18 and -90 keep the same sign.
@@ -125,7 +126,7 @@ def test_an_obvious_difference_is_found_and_no_other(tmp_path: Path) -> None:
     for folder, images, captions in zip(folders, (of_images, noise), (3 * of_captions, of_captions), strict=True):
         write_run(folder, METRICS_FILE, results(images.tolist(), captions.tolist()))
     found = compare_folders(*folders, resamples=400, randomisations=1000)
-    for metric in WITH_PRECISION:
+    for metric in NAMES:
         if metric != "recall@1":  # three times a rank is never 1; its share is small
             one = difference(found, "text-to-image", metric)
             assert one.p == 1 / 1001
@@ -147,8 +148,8 @@ def test_the_table_says_what_was_compared(small: tuple[Run, Run]) -> None:
         "differs: encoder.dtype: float32 in A, bfloat16 in B",
         "differs: new: not recorded in A, True in B",
     ]
-    rows = [line for line in lines if line.startswith(WITH_PRECISION)]
-    assert len(rows) == 2 * len(WITH_PRECISION)
+    rows = [line for line in lines if line.startswith(NAMES)]
+    assert len(rows) == 2 * len(NAMES)
     assert rows[0].split()[:4] == ["recall@1", "25.00", "25.00", "+0.00"]
     heading = next(line for line in lines if "p (Holm)" in line)
     for column in ("  A", "  B", "B - A", " p", "p (Holm)"):
@@ -234,7 +235,7 @@ def test_another_name_of_the_data_set_and_other_photo_folders_may_be_compared(tm
 def test_intervals_of_a_difference_hold_none_where_there_is_none(tmp_path: Path) -> None:
     """150 pairs of equally good runs, 60 images each: about 5% of the intervals leave out 0."""
     rng = np.random.default_rng(8)
-    left_out = dict.fromkeys(WITH_PRECISION, 0)
+    left_out = dict.fromkeys(NAMES, 0)
     for _ in range(150):
         quality = np.repeat(rng.standard_normal(60), 2)
         runs = [
@@ -242,7 +243,7 @@ def test_intervals_of_a_difference_hold_none_where_there_is_none(tmp_path: Path)
             for z in quality + rng.standard_normal((2, 120))
         ]
         found = compare(*runs, resamples=300, randomisations=9)
-        for metric in WITH_PRECISION:
+        for metric in NAMES:
             low, high = difference(found, "text-to-image", metric).interval
             left_out[metric] += not low <= 0 <= high
     for metric, times in left_out.items():

@@ -13,6 +13,7 @@ from conftest import Call, one_line_error
 from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
+from eval.metrics import METRICS
 from eval.protocol import read_protocol
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
@@ -163,6 +164,11 @@ def test_a_copy_is_dropped_whatever_happens(index: Index, make_spec: MakeSpec, d
 def scores(value: float) -> dict[str, dict[str, float | None]]:
     metrics = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
     return {direction: dict.fromkeys(metrics, value) for direction in ("image-to-text", "text-to-image")}
+
+
+def test_published_figures_are_those_of_our_metrics() -> None:
+    known = {metric.name for metric in METRICS}
+    assert all(scores.keys() <= known for row in published() for scores in row.scores.values())
 
 
 def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:

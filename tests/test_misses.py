@@ -13,7 +13,7 @@ from eval.runs import QueryResult, TopHit
 def result(query: int, rank: int, first: float = 0.5, score: float = 0.25) -> QueryResult:
     """A query of `rank`, whose first hit scores `first`, its best positive `score`."""
     top = (TopHit(900, first if rank > 1 else score, rank == 1), TopHit(901, score / 2, False))
-    return QueryResult("text-to-image", query, query, "a dog", rank, rank, score, query, 1 / rank, None, top)
+    return QueryResult("text-to-image", query, query, "a dog", rank, rank, score, query, {}, None, top)
 
 
 def queries(found: Sequence[QueryResult]) -> list[int]:

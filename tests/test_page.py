@@ -55,7 +55,7 @@ def by_caption(query: int, rank: int, served: int | None = None) -> QueryResult:
     top = tuple(TopHit(number, 0.9 - place / 10, number == own) for place, number in enumerate(order))
     score = 0.9 - (rank - 1) / 10
     text = CAPTIONS[query].text
-    return QueryResult("text-to-image", query, own, text, rank, rank, score, own, 1 / rank, served, top)
+    return QueryResult("text-to-image", query, own, text, rank, rank, score, own, {}, served, top)
 
 
 def by_photo(query: int, rank: int, served: int | None = None) -> QueryResult:
@@ -65,9 +65,7 @@ def by_photo(query: int, rank: int, served: int | None = None) -> QueryResult:
     order = [*others[: rank - 1], best, *others[rank - 1 :]]
     top = tuple(TopHit(number, 0.9 - place / 10, number == best) for place, number in enumerate(order))
     score = 0.9 - (rank - 1) / 10
-    return QueryResult(
-        "image-to-text", query, query, f"val/{query}.jpg", rank, rank, score, best, 1 / rank, served, top
-    )
+    return QueryResult("image-to-text", query, query, f"val/{query}.jpg", rank, rank, score, best, {}, served, top)
 
 
 # text-to-image: ranks 1 1 1 1 2 2 3 4 of 4 images; image-to-text: ranks 1 2 3 6 of 8 captions.

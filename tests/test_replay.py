@@ -8,7 +8,6 @@ import pytest
 from test_index import caption, image
 from test_oracle import by_hand, unit
 
-from eval.metrics import summarise
 from eval.protocol import Evaluation, read_protocol
 from eval.ranks.oracle import oracle_ranks
 from eval.ranks.replay import agreement, replay
@@ -84,7 +83,7 @@ def test_qdrant_exact_agrees_with_the_oracle(
             assert oracle.ranks.tolist() == by_hand(of)
             found = agreement(oracle, exact)
             assert not len(found.unexplained), str(found)
-            assert summarise(exact)["recall@10"] == pytest.approx(summarise(oracle.ranks)["recall@10"], abs=1)
+            assert np.mean(exact <= 10) == pytest.approx(np.mean(oracle.ranks <= 10), abs=0.01)
             assert oracle.ranks.max() > 10  # so that the first ten were not enough
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics import mean_rank, median_rank, recall_at_k
+from eval.metrics import Ranking
+from eval.metrics import scores as scores_of
 from eval.stats import draws, holm, intervals, resample, swap_p_values
 
 Ints = npt.NDArray[np.int64]
@@ -23,14 +24,13 @@ def ints(values: Any) -> Ints:
     return np.array(values, dtype=np.int64)
 
 
-def scores(ranks: Ints) -> dict[str, float | None]:
-    """Every score of the ranks, where a query has one positive."""
-    return {
-        **{f"recall@{k}": recall_at_k(ranks, k) for k in (1, 5, 10)},
-        "median_rank": median_rank(ranks),
-        "mean_rank": mean_rank(ranks),
-        "mean_average_precision": float(100 * np.mean(1 / ranks)),
-    }
+def floats(values: Ints) -> Floats:
+    return values.astype(np.float64)
+
+
+def single(ranks: Ints) -> Ranking:
+    """A ranking of queries with one positive each."""
+    return Ranking(ranks, recorded={"average_precision": 1 / ranks})
 
 
 def lognormal_ranks(rng: np.random.Generator, images: int, within: float) -> tuple[Ints, Ints]:
@@ -48,14 +48,18 @@ def test_resamples_are_those_of_images_repeated(queries: list[tuple[int, int]], 
     ranks, images = ints([rank for rank, _ in queries]), ints([image for _, image in queries])
     image_of = np.unique(images, return_inverse=True)[1].astype(np.int64)
     found = resample(
-        (ranks[:, np.newaxis] ** 2).astype(np.float64), [ranks, 2 * ranks], image_of, resamples=20, seed=seed
+        (ranks[:, np.newaxis] ** 2).astype(np.float64),
+        [floats(ranks), floats(2 * ranks)],
+        image_of,
+        resamples=20,
+        seed=seed,
     )
     (_, counts), *more = draws(np.random.default_rng(seed), 20, image_of.max() + 1)
     assert not more
     for row, times in enumerate(counts):
         assert times.sum() == len(times)
         literally = np.repeat(ranks, times[image_of])
-        assert found.averages[row, 0] == pytest.approx(np.mean(literally**2))
+        assert found.means[row, 0] == pytest.approx(np.mean(literally**2))
         assert found.medians[row].tolist() == [np.median(literally), 2 * np.median(literally)]
 
 
@@ -63,11 +67,11 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks, image_of = lognormal_ranks(np.random.default_rng(0), 20, 0.5)
     monkeypatch.setattr("eval.stats.CELLS_PER_BLOCK", 7 * 20)
     blocks = list(draws(np.random.default_rng(1), 50, 20))
-    found = resample(ranks[:, np.newaxis].astype(np.float64), [ranks], image_of, resamples=50, seed=1)
+    found = resample(ranks[:, np.newaxis].astype(np.float64), [floats(ranks)], image_of, resamples=50, seed=1)
     assert [(block.start, block.stop) for block, _ in blocks] == [(n, min(n + 7, 50)) for n in range(0, 50, 7)]
     for block, counts in blocks:
         expected = [np.mean(np.repeat(ranks, times[image_of])) for times in counts]
-        assert found.averages[block, 0] == pytest.approx(np.array(expected))
+        assert found.means[block, 0] == pytest.approx(np.array(expected))
 
 
 @given(QUERIES, st.randoms(use_true_random=False))
@@ -77,10 +81,10 @@ def test_intervals_hold_the_score_whatever_the_order_of_the_queries(
 ) -> None:
     def of(ranked: list[tuple[int, int]]) -> dict[str, tuple[float, float]]:
         ranks = ints([rank for rank, _ in ranked])
-        return intervals(ranks, 1 / ranks, ints([image for _, image in ranked]), resamples=100)
+        return intervals(single(ranks), ints([image for _, image in ranked]), resamples=100)
 
     found = of(queries)
-    expected = scores(ints([rank for rank, _ in queries]))
+    expected = scores_of(single(ints([rank for rank, _ in queries])))
     assert found.keys() == expected.keys()
     for name, (low, high) in found.items():
         assert low - 1e-9 <= (expected[name] or 0) <= high + 1e-9
@@ -97,20 +101,20 @@ def test_an_independent_judge_of_the_skewed_mean() -> None:
 
     Its percentile interval is 6.1 to 79.4.
     """
-    found = intervals(ints([1, 1, 2, 3, 5, 8, 13, 40, 90, 200]), None, np.arange(10), resamples=20_000)
+    found = intervals(Ranking(ints([1, 1, 2, 3, 5, 8, 13, 40, 90, 200])), np.arange(10), resamples=20_000)
     assert found["mean_rank"] == pytest.approx((11.15, 100.1), rel=0.03)
 
 
 def test_one_seed_one_answer() -> None:
     ranks, image_of = lognormal_ranks(np.random.default_rng(0), 50, 0.5)
-    assert intervals(ranks, None, image_of, seed=4) == intervals(ranks, None, image_of, seed=4)
-    assert intervals(ranks, None, image_of, seed=4) != intervals(ranks, None, image_of, seed=5)
-    assert "mean_average_precision" not in intervals(ranks, None, image_of)
+    assert intervals(Ranking(ranks), image_of, seed=4) == intervals(Ranking(ranks), image_of, seed=4)
+    assert intervals(Ranking(ranks), image_of, seed=4) != intervals(Ranking(ranks), image_of, seed=5)
+    assert "mean_average_precision" not in intervals(Ranking(ranks), image_of)
 
 
 def test_sixteen_times_the_images_make_a_quarter_of_the_width() -> None:
     few, many = (
-        intervals(ranks, None, image_of)
+        intervals(Ranking(ranks), image_of)
         for ranks, image_of in (lognormal_ranks(np.random.default_rng(6), images, 0.3) for images in (200, 3200))
     )
     for name in ("recall@1", "recall@5", "mean_rank"):
@@ -121,40 +125,41 @@ def test_sixteen_times_the_images_make_a_quarter_of_the_width() -> None:
 def test_all_or_nothing_is_not_certainty() -> None:
     """Of 100 images none hits: Clopper and Pearson's upper end for 0 of 100 is 3.62%."""
     image_of = np.repeat(np.arange(100), 5)
-    never = intervals(np.full(500, 99), np.full(500, 0.01), image_of)
+    never = intervals(Ranking(np.full(500, 99), recorded={"average_precision": np.full(500, 0.01)}), image_of)
     assert never["recall@10"] == pytest.approx((0, 100 * (1 - 0.025 ** (1 / 100))))
     assert never["recall@10"][1] == pytest.approx(3.62, abs=0.01)
     assert never["mean_average_precision"] == pytest.approx((0.99 * (1 - 0.0362), 1 + 0.0362 * 99), abs=0.05)
     assert never["median_rank"] == never["mean_rank"] == (99.0, 99.0)
-    always = intervals(np.ones(500, dtype=np.int64), np.ones(500), image_of)
+    always = intervals(single(np.ones(500, dtype=np.int64)), image_of)
     assert always["recall@1"] == pytest.approx((100 - 3.62, 100), abs=0.01)
 
 
 def test_one_image_says_next_to_nothing() -> None:
-    found = intervals(ints([1, 7, 8, 9, 3]), None, np.zeros(5, dtype=np.int64))
+    found = intervals(Ranking(ints([1, 7, 8, 9, 3])), np.zeros(5, dtype=np.int64))
     assert found["recall@1"] == pytest.approx((20 * 0.025, 20 * 0.025 + 97.5))
     assert found["median_rank"] == (7.0, 7.0)
 
 
-@pytest.mark.parametrize(("ranks", "precision", "images"), [([], [], []), ([1, 2], [1, 1], [0]), ([1, 2], [1], [0, 1])])
-def test_arrays_that_do_not_fit(ranks: list[int], precision: list[float], images: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"there must be one|average precisions"):
-        intervals(ints(ranks), np.array(precision, dtype=np.float64), ints(images))
+def test_arrays_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match="2 ranks, but 1 values of average_precision"):
+        Ranking(ints([1, 2]), recorded={"average_precision": np.ones(1)})
+    with pytest.raises(ValueError, match="1 images for 2 queries"):
+        intervals(Ranking(ints([1, 2])), ints([0]))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """200 images drawn 300 times; by chance alone the share has a standard deviation of 1.3%."""
     rng = np.random.default_rng(11)
     many, _ = lognormal_ranks(rng, 100_000, 0.6)
-    truth = {name: value or 0.0 for name, value in scores(many).items()}
+    truth = {name: value or 0.0 for name, value in scores_of(single(many)).items()}
     held = dict.fromkeys(truth, 0)
     without_clusters = 0
     for seed in range(300):
         ranks, image_of = lognormal_ranks(rng, 200, 0.6)
-        found = intervals(ranks, 1 / ranks, image_of, resamples=400, seed=seed)
+        found = intervals(single(ranks), image_of, resamples=400, seed=seed)
         for name, (low, high) in found.items():
             held[name] += low <= truth[name] <= high
-        low, high = intervals(ranks, None, np.arange(len(ranks)), resamples=200, seed=seed)["recall@5"]
+        low, high = intervals(Ranking(ranks), np.arange(len(ranks)), resamples=200, seed=seed)["recall@5"]
         without_clusters += low <= truth["recall@5"] <= high
     for name, times in held.items():
         assert times / 300 >= 0.91, name
@@ -173,17 +178,18 @@ def test_holm_by_hand() -> None:
 def test_swaps_agree_with_all_swaps_there_are(queries: list[tuple[int, int, int]]) -> None:
     a, b, images = (ints(column) for column in zip(*queries, strict=True))
     image_of = np.unique(images, return_inverse=True)[1].astype(np.int64)
-    p_mean, p_median = swap_p_values((b - a)[:, np.newaxis].astype(np.float64), (a, b), image_of, randomisations=2000)
+    differences = (b - a)[:, np.newaxis].astype(np.float64)
+    (p_mean,), (p_median,) = swap_p_values(differences, [(floats(a), floats(b))], image_of, randomisations=2000)
     as_large = np.zeros(2)
     observed = abs(b.mean() - a.mean()), abs(np.median(b) - np.median(a))
     everything = list(itertools.product((False, True), repeat=int(image_of.max()) + 1))
     for swap in everything:
         swapped = np.array(swap)[image_of]
         left, right = np.where(swapped, b, a), np.where(swapped, a, b)
-        differences = abs(right.mean() - left.mean()), abs(np.median(right) - np.median(left))
-        as_large += np.array(differences) >= np.array(observed) - 1e-9
+        found = abs(right.mean() - left.mean()), abs(np.median(right) - np.median(left))
+        as_large += np.array(found) >= np.array(observed) - 1e-9
     # Five standard deviations of 2,000 swaps.
-    assert [p_mean[0], p_median] == pytest.approx(as_large / len(everything), abs=0.056)
+    assert [p_mean, p_median] == pytest.approx(as_large / len(everything), abs=0.056)
 
 
 def test_p_values_are_uniform_where_nothing_differs() -> None:
@@ -199,10 +205,9 @@ def test_p_values_are_uniform_where_nothing_differs() -> None:
             for _ in "ab"
         )
         differences = np.log(b / a)[:, np.newaxis]
-        ranks = a.astype(np.int64), b.astype(np.int64)
-        p_values.append(float(swap_p_values(differences, ranks, image_of, randomisations=199, seed=seed)[0][0]))
+        p_values.append(float(swap_p_values(differences, [], image_of, randomisations=199, seed=seed)[0][0]))
         alone = np.arange(200)
-        taken_apart.append(float(swap_p_values(differences, ranks, alone, randomisations=99, seed=seed)[0][0]))
+        taken_apart.append(float(swap_p_values(differences, [], alone, randomisations=99, seed=seed)[0][0]))
     under = {level: float(np.mean(np.array(p_values) <= level)) for level in (0.05, 0.25, 0.5, 0.75)}
     for level, share in under.items():
         assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 300)), level

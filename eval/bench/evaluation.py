@@ -15,7 +15,7 @@ import numpy as np
 
 from eval.bench import vectors
 from eval.bench.measure import Measured, in_turn, median_peak
-from eval.metrics import CUTOFFS, recall_at_k
+from eval.metrics import CUTOFFS, Ranks
 from eval.protocol import Ids, Side, Task, both_tasks
 from eval.ranks.oracle import oracle_ranks
 from eval.stats import intervals
@@ -104,7 +104,7 @@ def oracle(job: Job) -> Found:
     tasks = _tasks(job)
     start = time.perf_counter()
     found = [oracle_ranks(task) for task in tasks]
-    recalls = tuple(recall_at_k(each.ranks, k) for each in found for k in CUTOFFS)
+    recalls = _recalls(*(each.ranks for each in found))
     return Found(time.perf_counter() - start, recalls)
 
 
@@ -115,7 +115,7 @@ def full_matrix(job: Job) -> Found:
     scores = image_vectors @ caption_vectors.T
     to_text = [1 + int(np.argmax(image_of[np.argsort(-row)] == image)) for image, row in enumerate(scores)]
     to_image = [1 + int(np.argmax(np.argsort(-row) == image)) for image, row in zip(image_of, scores.T, strict=True)]
-    recalls = tuple(recall_at_k(np.array(ranks), k) for ranks in (to_text, to_image) for k in CUTOFFS)
+    recalls = _recalls(np.array(to_text), np.array(to_image))
     return Found(time.perf_counter() - start, recalls)
 
 
@@ -146,8 +146,12 @@ def bootstrap(job: Job) -> Found:
     images = np.arange(job.images), tasks[1].positives
     start = time.perf_counter()
     for each, image_of in zip(found, images, strict=True):
-        intervals(each.ranks, each.average_precision, image_of, resamples=RESAMPLES)
+        intervals(each.ranking, image_of, resamples=RESAMPLES)
     return Found(time.perf_counter() - start, ())
+
+
+def _recalls(*of_directions: Ranks) -> tuple[float, ...]:
+    return tuple(float(100 * np.mean(ranks <= k)) for ranks in of_directions for k in CUTOFFS)
 
 
 def _vectors(job: Job) -> tuple[Vectors, Vectors, Ids]:

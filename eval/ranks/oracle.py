@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import Ranks, average_precision
+from eval.metrics import PositiveRanks, Ranking, Ranks
 from eval.protocol import Ids, Task
 from search.index import Vectors
 
@@ -79,10 +79,11 @@ class OracleRanks:
         rivals = self.higher[self._descending] - positives_above
         return np.asarray(place - starts + 1 + rivals)
 
-    @property
-    def average_precision(self) -> Scores:
-        """float64 (n,), from 0 to 1."""
-        return average_precision(self.positive_ranks, self.task.starts)
+    @cached_property
+    def ranking(self) -> Ranking:
+        """What metrics are computed from: every rank of every positive is known."""
+        starts = self.task.starts
+        return Ranking(self.ranks, positives=PositiveRanks(self.positive_ranks, starts, np.diff(starts)))
 
     @cached_property
     def _descending(self) -> Ids:

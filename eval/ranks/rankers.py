@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
-from eval.metrics import Ranks
+from eval.metrics import Ranking, Ranks
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.hnsw_check import Used, used
 from eval.ranks.oracle import OracleRanks
@@ -20,7 +20,7 @@ ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One engine in one setting: ranks, and Qdrant's answers, by direction.
+    """One engine in one setting: its rankings, and Qdrant's answers, by direction.
 
     `used` says whether HNSW or a full scan answered; `bytes_per_vector` is the size of what a query compares with in
     memory, the graph left out.
@@ -28,20 +28,28 @@ class Column:
 
     name: str
     about: str
-    ranks: dict[str, Ranks]
+    rankings: dict[str, Ranking]
     replays: dict[str, Replay] | None = None
     used: dict[str, Used] | None = None
     bytes_per_vector: float | None = None
 
+    def ranks(self, direction: str) -> Ranks:
+        return self.rankings[direction].ranks
+
+
+def oracle_column(oracle: Mapping[str, OracleRanks]) -> Column:
+    return Column(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
+
 
 def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Column:
-    """Qdrant's full scan, every rank known; the oracle's ranks say how many hits to ask for."""
+    """Qdrant's full scan, every rank known; the oracle says how many hits to ask for, and ranks the other positives."""
     replays = {
         name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
         for name, found in oracle.items()
     }
     dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
-    return _column(EXACT, f"{index.engine}, exact=True", replays, None, 4.0 * dim)
+    rankings = {name: found.ranking(oracle[name].ranking.positives) for name, found in replays.items()}
+    return Column(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
 
 
 def served_column(
@@ -158,5 +166,5 @@ def _used(index: Index, task: Task) -> Used:
 
 
 def _column(name: str, about: str, replays: dict[str, Replay], answered: dict[str, Used] | None, size: float) -> Column:
-    ranks = {direction: found.ranks for direction, found in replays.items()}
-    return Column(name, about, ranks, replays, answered, size)
+    rankings = {direction: found.ranking() for direction, found in replays.items()}
+    return Column(name, about, rankings, replays, answered, size)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from eval.metrics import NOT_FOUND, Ranks
+from eval.metrics import NOT_FOUND, PositiveRanks, Ranking, Ranks
 from eval.protocol import Ids, Task
 from eval.ranks.oracle import ROUNDING, OracleRanks
 from eval.runs import TOP
@@ -49,16 +49,22 @@ class Agreement:
 class Replay:
     """Qdrant's answers to all queries of a task.
 
-    `ranks` int64 (n,): 1 + the number of hits that score strictly higher than the best positive, `NOT_FOUND` where none
-    came back. `top_ids` int64 and `top_scores` float64, both (n, 10): the first hits, padded with -1 and NaN.
-    `queries_per_second`: asked together. `latency_ms`: the median of queries asked one at a time.
+    `ranks` int64 (n,): 1 + the number of hits that score strictly higher than the best positive, `NOT_FOUND` if none
+    came back. `depth`: how many hits were fetched, None if as many as it took to find every rank. `top_ids` int64 and
+    `top_scores` float64, both (n, 10): the first hits, padded with -1 and NaN. `queries_per_second`: asked together.
+    `latency_ms`: the median of queries asked one at a time.
     """
 
     ranks: Ranks
+    depth: int | None
     top_ids: Ids
     top_scores: npt.NDArray[np.float64]
     queries_per_second: float
     latency_ms: float
+
+    def ranking(self, positives: PositiveRanks | None = None) -> Ranking:
+        """Return what metrics are computed from, with the ranks of all positives if they are known."""
+        return Ranking(self.ranks, self.depth, positives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,8 @@ def replay(
             f"query {task.queries.ids[lost[0]]} of {task.name}: none of its positives came back from "
             f"{task.gallery.collection}; was the collection changed meanwhile? Run it again"
         )
-    return Replay(ranks, top_ids, top_scores, *_speed(index, task, effort))
+    depth = TOP if expected is None else None
+    return Replay(ranks, depth, top_ids, top_scores, *_speed(index, task, effort))
 
 
 def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tuple[Ids, Ids]]:

@@ -10,16 +10,17 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
 from eval.report import plots, tables
 from eval.report.exhibits import Exhibit, Photos, Records, exhibits
 from eval.report.misses import PER_GROUP, choose
-from eval.report.tables import RECALLS
 from eval.runs import TOP, QueryResult
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
-MARKED = (1, 5, 10, CURVE_TO)
+MARKED = (*CUTOFFS, CURVE_TO)
+AGAINST_SPEED = RECALLS[-1].name
 TEMPLATE = "page.html.j2"
 GROUPS = (
     (
@@ -92,12 +93,12 @@ def report_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": tables.number, "named": tables.named, "cosine": tables.cosine}
+    environment.filters |= {"number": tables.number, "named": label, "cosine": tables.cosine}
     return environment.get_template(TEMPLATE).render(
         metrics=metrics,
         model=Path(str(metrics.get("model", "model"))).name,
         directions=DIRECTIONS,
-        headline=(*RECALLS, "median_rank"),
+        headline=[metric.name for metric in METRICS if metric.headline],
         interval=tables.interval,
         columns=tables.columns_of(metrics),
         scores=(scores := tables.scores(metrics)),
@@ -184,17 +185,17 @@ def _rank_bars(way: str, bins: Sequence[tuple[int, int, int]], longest: float) -
 
 
 def _speed(metrics: Mapping[str, Any]) -> Figure | None:
-    """recall@10 against latency, or queries a second, whichever at least two columns have."""
-    for cost, label in (("latency_ms", "milliseconds a query"), ("queries_per_second", "queries a second")):
+    """Recall against latency, or queries a second, whichever at least two columns have."""
+    for cost, axis in (("latency_ms", "milliseconds a query"), ("queries_per_second", "queries a second")):
         panels = []
         for way in DIRECTIONS:
             dots = [
-                plots.Dot(column["name"], column[cost][way], column[way]["recall@10"])
+                plots.Dot(column["name"], column[cost][way], column[way][AGAINST_SPEED])
                 for column in tables.columns_of(metrics)
-                if (column.get(cost) or {}).get(way) and (column.get(way) or {}).get("recall@10") is not None
+                if (column.get(cost) or {}).get(way) and (column.get(way) or {}).get(AGAINST_SPEED) is not None
             ]
             if len(dots) > 1:
-                panels.append((way, plots.scatter(f"speed-{way}", f"Speed, {way}", dots, label, "recall@10")))
+                panels.append((way, plots.scatter(f"speed-{way}", f"Speed, {way}", dots, axis, AGAINST_SPEED)))
         if panels:
             better = "left" if cost == "latency_ms" else "right"
             about = f"Better is up and to the {better}. The recall axis does not begin at zero."

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from eval.eccv import MoreScores
-from eval.metrics import CUTOFFS, METRICS, NOT_FOUND, proportion_at_k, summarise
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, Ranking, scores
 from eval.protocol import Evaluation
 from eval.ranks.oracle import OracleRanks, first_hits
-from eval.ranks.rankers import EXACT, ORACLE, SERVED, Column
+from eval.ranks.rankers import EXACT, SERVED, Column
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
 from eval.runs import TOP, QueryResult, TopHit
@@ -46,16 +46,11 @@ class Report:
     def agreements(self) -> dict[str, Agreement]:
         """How Qdrant's exact ranks compare with the oracle's, where it was asked."""
         exact = next((column for column in self.columns if column.name == EXACT), None)
-        return {name: agreement(self.oracle[name], ranks) for name, ranks in exact.ranks.items()} if exact else {}
+        return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
     def scores(self, column: Column) -> dict[str, Metrics]:
-        """Direction -> metric of one column; the mean average precision, in percent, only where all ranks are known."""
-        complete = column.name in (ORACLE, EXACT)
-        found = {direction: summarise(ranks) for direction, ranks in column.ranks.items()}
-        for direction, scores in found.items():
-            if complete:
-                scores["mean_average_precision"] = float(100 * self.oracle[direction].average_precision.mean())
-        return found
+        """Direction -> metric of one column, for the metrics that its rankings can tell."""
+        return {direction: scores(ranking) for direction, ranking in column.rankings.items()}
 
     def loss(self, column: Column) -> dict[str, Metrics]:
         """What a column's scores differ by from the headline's."""
@@ -70,7 +65,7 @@ class Report:
         found = {}
         for direction, oracle in self.oracle.items():
             if queries := int(np.count_nonzero(oracle.pessimistic != oracle.ranks)):
-                found[direction] = {"queries": queries, **summarise(oracle.pessimistic)}
+                found[direction] = {"queries": queries, **scores(Ranking(oracle.pessimistic))}
         return found
 
     def as_json(self) -> dict[str, Any]:
@@ -88,12 +83,7 @@ class Report:
                 for direction, found in self.intervals.items()
             },
             "pessimistic": self.pessimistic(),
-            "proportion": {
-                direction: {
-                    f"proportion@{k}": proportion_at_k(found.positive_ranks, found.task.starts, k) for k in CUTOFFS
-                }
-                for direction, found in self.oracle.items()
-            },
+            "proportion": {direction: scores(found.ranking, PROPORTIONS) for direction, found in self.oracle.items()},
             "folds": {"count": self.folds.count, "images": self.folds.images, **self.folds.scores}
             if self.folds
             else None,
@@ -150,12 +140,17 @@ class Report:
             (evaluation.image_to_text, evaluation.files, image_ids),
             (evaluation.text_to_image, evaluation.texts, image_ids[evaluation.image_of]),
         ):
-            oracle, ranks = self.oracle[task.name], self.headline.ranks[task.name]
+            oracle, ranks = self.oracle[task.name], self.headline.ranks(task.name)
             top_ids, top_scores = self._top(task.name)
-            best, precision, pessimistic = oracle.best, oracle.average_precision, oracle.pessimistic
+            best, pessimistic = oracle.best, oracle.pessimistic
+            recorded = {
+                metric.recorded: values
+                for metric in METRICS
+                if metric.recorded and (values := metric.values(oracle.ranking)) is not None
+            }
             for row, query in enumerate(task.queries.ids.tolist()):
                 positives = set(task.gallery.ids[task.positives_of(row)].tolist())
-                there = int(served.ranks[task.name][row]) if served else NOT_FOUND
+                there = int(served.ranks(task.name)[row]) if served else NOT_FOUND
                 yield QueryResult(
                     direction=task.name,
                     query=query,
@@ -165,7 +160,7 @@ class Report:
                     pessimistic_rank=int(pessimistic[row]),
                     score=round(float(oracle.scores[best[row]]), 6),
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
-                    average_precision=round(float(precision[row]), 6),
+                    recorded={name: round(float(values[row]), 6) for name, values in recorded.items()},
                     served_rank=None if there == NOT_FOUND else there,
                     top=tuple(
                         TopHit(item, round(score, 6), item in positives)
@@ -192,7 +187,9 @@ class Report:
             f"{evaluation.images:,} images, {evaluation.captions:,} captions ({kept} of each image)",
             f"model {evaluation.spec.model}",
             "",
-            f"{'':<30}" + "".join(f"{name:>12}" for name in METRICS) + f"{'queries/s':>10}{'ms':>7}{'bytes':>7}",
+            f"{'':<30}"
+            + "".join(f"{metric.name:>12}" for metric in _in_table())
+            + f"{'queries/s':>10}{'ms':>7}{'bytes':>7}",
         ]
         for direction in self.oracle:
             for column in self.columns:
@@ -205,42 +202,51 @@ class Report:
         return "\n".join([*lines, *(f"note: {note}" for note in (*evaluation.notes, *self.notes()))])
 
     def _rows(self, direction: str, column: Column) -> Iterator[str]:
-        scores, found = self.scores(column)[direction], (column.replays or {}).get(direction)
-        row = "".join(f"{_number(scores[name], 1 if name == 'median_rank' else 2):>12}" for name in METRICS)
+        mine, found = self.scores(column)[direction], (column.replays or {}).get(direction)
+        row = "".join(f"{_number(mine[metric.name], metric.digits):>12}" for metric in _in_table())
         if found is not None:
             row += f"{found.queries_per_second:>10,.0f}{found.latency_ms:>7.2f}{column.bytes_per_vector or 0:>7,.0f}"
         yield f"{direction:<15}{column.name:<15}{row}"
         if column is self.headline:
             ends = self.intervals[direction]
             yield f"{'':<15}{'  95% interval':<15}" + "".join(
-                f"{f'{ends[name][0]:.1f}-{ends[name][1]:.1f}':>12}" for name in METRICS
+                f"{'{:.1f}-{:.1f}'.format(*ends[metric.name]):>12}" for metric in _in_table()
             )
         elif column.replays is not None:
             loss = self.loss(column)[direction]
-            yield f"{'':<15}{'  difference':<15}" + "".join(f"{_number(loss[name], 2, '+'):>12}" for name in METRICS)
+            yield f"{'':<15}{'  difference':<15}" + "".join(
+                f"{_number(loss[metric.name], 2, '+'):>12}" for metric in _in_table()
+            )
 
     def _more_lines(self) -> Iterator[str]:
-        for direction, scores in self.scores(self.headline).items():
-            found = self.oracle[direction]
-            shares = " / ".join(f"{proportion_at_k(found.positive_ranks, found.task.starts, k):.2f}" for k in CUTOFFS)
-            yield (
-                f"{direction}: mean average precision {scores['mean_average_precision']:.2f}; "
-                f"share of all positives among the first 1 / 5 / 10: {shares}"
+        for direction, mine in self.scores(self.headline).items():
+            below = [
+                f"{metric.title} {_number(mine[metric.name], metric.digits)}"
+                for metric in METRICS
+                if metric not in _in_table() and metric.name in mine
+            ]
+            shares = " / ".join(
+                _number(share, 2) for share in scores(self.oracle[direction].ranking, PROPORTIONS).values()
             )
-        for direction, scores in self.pessimistic().items():
+            cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
+            below.append(f"share of all positives among the first {cutoffs}: {shares}")
+            yield f"{direction}: {'; '.join(below)}"
+        for direction, tied in self.pessimistic().items():
             yield (
-                f"{direction}: ties touch {scores['queries']:,} queries; if every tie were lost: "
-                + " / ".join(_number(scores[name], 2) for name in METRICS)
+                f"{direction}: ties touch {tied['queries']:,} queries; if every tie were lost: "
+                + " / ".join(_number(tied[metric.name], 2) for metric in _in_table())
             )
         if self.folds:
             for direction, averages in self.folds.scores.items():
                 yield (
                     f"{direction}: average of {self.folds.count} folds of {self.folds.images:,} images: "
-                    + " / ".join(f"{averages[name]:.2f}" for name in METRICS)
+                    + " / ".join(f"{averages[metric.name]:.2f}" for metric in _in_table())
                 )
         for judge, by_direction in (self.more or {}).items():
             for direction, judged in by_direction.items():
-                yield f"{direction}: {judge}: " + ", ".join(f"{name} {value:.2f}" for name, value in judged.items())
+                yield f"{direction}: {judge}: " + ", ".join(
+                    f"{name} {_number(value, 2)}" for name, value in judged.items()
+                )
 
 
 _NOT_HNSW = {
@@ -248,6 +254,11 @@ _NOT_HNSW = {
     "indistinguishable from a scan": "the answers cannot be told from a full scan's (below full_scan_threshold, "
     "a narrow filter, or so few points that HNSW misses nothing)",
 }
+
+
+def _in_table() -> list[Metric]:
+    """The metrics of every row; those that need the ranks of all positives are in the lines below the table."""
+    return [metric for metric in METRICS if metric.recorded is None]
 
 
 def _difference(value: float | None, other: float | None) -> float | None:

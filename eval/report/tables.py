@@ -6,17 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.metrics import WITH_PRECISION
+from eval.metrics import METRICS, Metric, label
 from eval.protocol import DIRECTIONS
 
-RECALLS = ("recall@1", "recall@5", "recall@10")
 COSTS = {"latency_ms": "ms/query", "queries_per_second": "queries/s", "bytes_per_vector": "bytes/vector"}
-NAMES = {
-    "mean_average_precision": "mAP",
-    "map_at_r": "mAP@R",
-    "r_precision": "R-precision",
-    **{f"proportion@{k}": f"first {k}" for k in (1, 5, 10)},
-}
 NOT_RANKED, ABSENT = "not ranked", "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -70,23 +63,21 @@ def signed(value: float) -> str:
     return "same" if value == 0 else f"{value:+.2f}".replace("-", MINUS)
 
 
-def named(metric: str) -> str:
-    return NAMES.get(metric, metric.replace("_", " "))
-
-
 def scores(metrics: Mapping[str, Any]) -> Table:
     """Every column of the run as a row, by direction; under the headline its interval, under the others their loss."""
     columns = columns_of(metrics)
     shown = [
         metric
-        for metric in WITH_PRECISION
-        if any(metric in column.get(way, {}) for column in columns for way in DIRECTIONS)
+        for metric in METRICS
+        if any(metric.name in column.get(way, {}) for column in columns for way in DIRECTIONS)
     ]
     costs = [cost for cost in COSTS if any(column.get(cost) is not None for column in columns)]
     used = any(column.get("used") for column in columns)
     return Table(
         "Recall@k and mAP in percent; ranks count from 1",
-        tuple(map(named, shown)) + tuple(COSTS[cost] for cost in costs) + (("answered by",) if used else ()),
+        tuple(metric.label for metric in shown)
+        + tuple(COSTS[cost] for cost in costs)
+        + (("answered by",) if used else ()),
         tuple(
             (
                 _title(metrics, way),
@@ -117,17 +108,23 @@ def published(metrics: Mapping[str, Any]) -> Table | None:
     others = metrics.get("published") or []
     if not others:
         return None
+    shown = [
+        metric.name
+        for metric in METRICS
+        if metric.unit == "percent"
+        and any(metric.name in (other.get(way) or {}) for other in others for way in DIRECTIONS)
+    ]
 
     def row(name: str, figures: Mapping[str, Any], below: str, strong: bool = False) -> Row:
-        cells = (Cell(number((figures.get(way) or {}).get(metric))) for way in DIRECTIONS for metric in RECALLS)
+        cells = (Cell(number((figures.get(way) or {}).get(metric))) for way in DIRECTIONS for metric in shown)
         return Row(name, tuple(cells), below, strong)
 
     rows = [row("this run", metrics, metrics.get("engine", ""), strong=True)]
     for other in others:
         same = "the same model" if other.get("same_model") else ""
         rows.append(row(other["name"], other, "; ".join(filter(None, (same, other.get("source", ""))))))
-    spans = tuple((way, len(RECALLS)) for way in DIRECTIONS)
-    return Table("Recall@k in percent, as published", RECALLS * 2, (("", tuple(rows)),), spans)
+    spans = tuple((way, len(shown)) for way in DIRECTIONS)
+    return Table("Recall@k in percent, as published", tuple(map(label, shown)) * 2, (("", tuple(rows)),), spans)
 
 
 def other_counts(metrics: Mapping[str, Any]) -> list[tuple[Table, str]]:
@@ -161,7 +158,7 @@ def _by_direction(caption: str, block: Mapping[str, Any]) -> Table | None:
     ways = [way for way in DIRECTIONS if block.get(way)]
     keys = tuple(dict.fromkeys(key for way in ways for key in block[way]))
     rows = tuple(Row(way, tuple(Cell(number(block[way].get(key))) for key in keys)) for way in ways)
-    return Table(caption, tuple(map(named, keys)), (("", rows),)) if rows else None
+    return Table(caption, tuple(map(label, keys)), (("", rows),)) if rows else None
 
 
 def _title(metrics: Mapping[str, Any], way: str) -> str:
@@ -171,17 +168,16 @@ def _title(metrics: Mapping[str, Any], way: str) -> str:
     return f"{way}: {captions} captions, each asked for its photo among {images}"
 
 
-def _score(metrics: Mapping[str, Any], column: Mapping[str, Any], way: str, metric: str) -> Cell:
+def _score(metrics: Mapping[str, Any], column: Mapping[str, Any], way: str, metric: Metric) -> Cell:
     measured = column.get(way) or {}
-    if metric not in measured:
+    if metric.name not in measured:
         return Cell(ABSENT)
-    if measured[metric] is None:
+    if measured[metric.name] is None:
         return Cell(NOT_RANKED, kind="words")
-    digits = 1 if metric == "median_rank" else 2
-    text = number(float(measured[metric]), digits)
+    text = number(float(measured[metric.name]), metric.digits)
     if column["name"] == metrics.get("engine"):
-        return Cell(text, interval(metrics, way, metric))
-    loss = ((metrics.get("loss") or {}).get(column["name"]) or {}).get(way, {}).get(metric)
+        return Cell(text, interval(metrics, way, metric.name))
+    loss = ((metrics.get("loss") or {}).get(column["name"]) or {}).get(way, {}).get(metric.name)
     return Cell(text, "" if loss is None else signed(loss))
 
 
