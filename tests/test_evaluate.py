@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from conftest import Call, one_line_error
 from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
-from eval.metrics import METRICS
+from eval.metrics import METRICS, R_PRECISION, Metric, recall
 from eval.protocol import read_protocol
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
@@ -82,6 +83,42 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     left = EdgeIndex(tmp_path / "index")
     assert [name for name in left.collections() if "trial" in name] == []
     left.close()
+
+
+@pytest.fixture
+def more_metrics() -> Iterator[tuple[Metric, Metric]]:
+    """One that needs the rank of the best positive, and one that needs those of all."""
+    more = recall(20), replace(R_PRECISION, recorded="r_precision")
+    METRICS.extend(more)
+    yield more
+    del METRICS[-2:]
+
+
+def test_a_new_metric_is_one_record(
+    call: Call, place: list[str], tmp_path: Path, more_metrics: tuple[Metric, Metric]
+) -> None:
+    """It appears wherever the others do, and is not given where too few hits were fetched to know it."""
+    out = tmp_path / "run"
+    code, table, err = call("eval", "run", "--out", out, "--folds", 4, *place)
+    assert code == 0, err
+    found = json.loads((out / "metrics.json").read_text())
+    served = next(column for column in found["columns"] if column["name"] == "qdrant-served")
+    lines = [json.loads(line) for line in (out / "ranks.jsonl").read_text().splitlines()]
+    compared = json.loads(call("eval", "compare", out, out, "--resamples", 100, "--json")[1])
+    for way in ("image-to-text", "text-to-image"):
+        mine = [line for line in lines if line["direction"] == way]
+        assert found[way]["recall@20"] == pytest.approx(100 * np.mean([line["rank"] <= 20 for line in mine]))
+        assert found[way]["r_precision"] == pytest.approx(100 * np.mean([line["r_precision"] for line in mine]))
+        assert served[way]["recall@20"] is found["loss"]["qdrant-served"][way]["recall@20"] is None
+        assert "r_precision" not in served[way]
+        for metric in more_metrics:
+            assert metric.name in found["intervals"][way]
+            assert compared[way][metric.name]["a"] == pytest.approx(found[way][metric.name], abs=1e-3)
+        assert found["folds"][way]["recall@20"] > found[way]["recall@20"]
+        assert f"r precision {found[way]['r_precision']:.2f}" in table
+    assert "qdrant-served: recall@20 cannot be known from the first 10 hits" in table
+    assert "recall@20" in table.splitlines()[3]
+    assert "R-precision</th>" in (out / "report.html").read_text()
 
 
 def test_quantised_copies(call: Call, place: list[str]) -> None:
@@ -195,8 +232,6 @@ def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monk
 
 
 def test_cut_captions_are_counted(index: Index, make_spec: MakeSpec, dataset: str) -> None:
-    from dataclasses import replace
-
     from search.index import Points
     from search.records import Caption
 

@@ -127,6 +127,7 @@ class Report:
                 if where := [direction for direction, by in (column.used or {}).items() if by == answered]:
                     more = "; --ef 64 measures HNSW on a copy that must use it" if column.name == SERVED else ""
                     notes.append(f"{column.name}, {' and '.join(where)}: {reason}{more}")
+            notes += _too_few_hits(column)
         if self.evaluation.truncated:
             notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes
@@ -254,6 +255,13 @@ _NOT_HNSW = {
     "indistinguishable from a scan": "the answers cannot be told from a full scan's (below full_scan_threshold, "
     "a narrow filter, or so few points that HNSW misses nothing)",
 }
+
+
+def _too_few_hits(column: Column) -> list[str]:
+    depth = next((ranking.depth for ranking in column.rankings.values()), None)
+    short = [metric.name for metric in METRICS if metric.depth is not None and metric.exceeds(depth)]
+    unknown = f"cannot be known from the first {depth} hits, unless they hold a positive of every query"
+    return [f"{column.name}: {', '.join(short)} {unknown}"] if short else []
 
 
 def _in_table() -> list[Metric]:
