@@ -24,6 +24,7 @@ from search.text import shown
 
 if TYPE_CHECKING:
     from eval.report.report import Report
+    from eval.runs import RunMetrics
     from search.index import Index
     from search.records import Caption, Image, Kind
 
@@ -89,6 +90,7 @@ def run(
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import Plan, evaluate
     from eval.protocol import FIRST_CAPTIONS, read_protocol
+    from eval.report.text import table
     from search.index import collection_name, open_index
     from search.searcher import only_dataset
 
@@ -108,12 +110,10 @@ def run(
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
         report = evaluate(index, protocol, plan)
+        metrics = report.metrics()
         if out is not None:
-            _write_out(out, report, index, images)
-    if as_json:
-        command.print_json(report.as_json(), indent=1)
-    else:
-        typer.echo(report.table())
+            _write_out(out, report, metrics, index, images)
+    typer.echo(metrics.as_json() if as_json else table(metrics, report.agreements()))
     if out is not None:
         command.note(f"the report is in {out.resolve() / 'report.html'}")
     if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
@@ -123,13 +123,13 @@ def run(
         )
 
 
-def _write_out(folder: Path, report: Report, index: Index, images: Path | None) -> None:
+def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: Index, images: Path | None) -> None:
     """metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
     from search.searcher import Searcher
 
-    metrics, results = report.as_json(), list(report.results())
+    results = list(report.results())
     write_run(folder, metrics, results)
     searcher = Searcher(index, report.evaluation.spec.dataset)
 

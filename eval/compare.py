@@ -124,9 +124,9 @@ class Comparison:
         width = max(len(str(run.folder)) for run in (self.a, self.b))
         for letter, run in (("A", self.a), ("B", self.b)):
             yield f"{letter}  {run.folder!s:<{width}}  " + ", ".join(
-                f"{key} {run.metrics.get(key, 'unknown')}" for key in ("model", "dataset")
+                f"{key} {getattr(run.metrics, key) or 'unknown'}" for key in ("model", "dataset")
             )
-        yield ", ".join(f"{key.replace('_', ' ')} {self.a.metrics.get(key, 'unknown')}" for key in SAME)
+        yield ", ".join(f"{key.replace('_', ' ')} {getattr(self.a.metrics, key) or 'unknown'}" for key in SAME)
         for name, in_a, in_b in self.settings:
             yield f"differs: {name}: {_shown(in_a)} in A, {_shown(in_b)} in B"
         if not self.settings:
@@ -141,7 +141,7 @@ class Comparison:
 
 
 def _side(run: Run) -> dict[str, Any]:
-    return {"folder": str(run.folder), "model": run.metrics.get("model"), "dataset": run.metrics.get("dataset")}
+    return {"folder": str(run.folder), "model": run.metrics.model or None, "dataset": run.metrics.dataset or None}
 
 
 def _direction_as_json(direction: Direction) -> dict[str, Any]:
@@ -209,10 +209,10 @@ def compare(
         EvaluationError: the runs are not of the same queries and gallery; the message says what differs.
     """
     for key in SAME:
-        if a.metrics.get(key) != b.metrics.get(key):
+        in_a, in_b = getattr(a.metrics, key), getattr(b.metrics, key)
+        if in_a != in_b:
             raise EvaluationError(
-                f"these runs cannot be compared: {key} is {_shown(a.metrics.get(key))} in {a.folder} "
-                f"and {_shown(b.metrics.get(key))} in {b.folder}"
+                f"these runs cannot be compared: {key} is {_shown(in_a)} in {a.folder} and {_shown(in_b)} in {b.folder}"
             )
     pairs = {name: _paired(name, a, b) for name in DIRECTIONS}
     if not any(pairs.values()):
@@ -322,7 +322,7 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
 
 def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
     """What differs between the two fingerprints; nested settings are named with dots, a missing one is None."""
-    in_a, in_b = (dict(_flat(run.metrics.get("fingerprint") or {})) for run in (a, b))
+    in_a, in_b = (dict(_flat(run.metrics.fingerprint)) for run in (a, b))
     for name in sorted(in_a.keys() | in_b.keys()):
         if in_a.get(name) != in_b.get(name):
             yield name, in_a.get(name), in_b.get(name)

@@ -28,7 +28,8 @@ from eval.ranks.rankers import (
     quantized_columns,
     served_column,
 )
-from eval.report.report import Folds, Report
+from eval.report.report import Report
+from eval.runs import FoldMetrics, Scores
 from eval.stats import RESAMPLES, intervals
 from search.index import Index, Quantization
 
@@ -55,10 +56,7 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
         IndexFailure: the plan needs copies, and the index refuses to create them.
         EvaluationError: the images do not divide into the folds, or Qdrant does not find a positive at all.
     """
-    answered = answered_by(index, evaluation) if plan.efs else None
-    if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
-        check_copies(index, evaluation)  # before the exact replay, which may take an hour
-    folds = _folds(evaluation, plan.folds)
+    folds = fold_metrics(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
@@ -106,8 +104,8 @@ def _qdrant_columns(
     return columns
 
 
-def _folds(evaluation: Evaluation, count: int | None) -> Folds | None:
-    """The average over parts of the images, by the oracle: each metric of each part, then their mean."""
+def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
+    """Return the mean of each score over equal parts of the images, by the oracle, or None if there are no parts."""
     if count is None:
         count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
     if not count:
@@ -116,11 +114,11 @@ def _folds(evaluation: Evaluation, count: int | None) -> Folds | None:
     for tasks in evaluation.folds(count):
         for task in tasks:
             of_folds[task.name].append(scores(Ranking(oracle_ranks(task).ranks)))
-    averages = {
-        direction: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
-        for direction, folds in of_folds.items()
+    averages: dict[str, Scores] = {
+        way: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
+        for way, folds in of_folds.items()
     }
-    return Folds(count, evaluation.images // count, averages)
+    return FoldMetrics(count=count, images=evaluation.images // count, scores=averages)
 
 
 def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:

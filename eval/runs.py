@@ -2,16 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from search.errors import EvaluationError, TextError
-from search.text import decode_text, parse_json, to_json
+from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from eval.protocol import DIRECTIONS
+from search.errors import EvaluationError
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
+
+
+Scores = dict[str, int | float | None]
+"""Metric -> score; None if it could not be known."""
+
+
+class _Scored(BaseModel):
+    """An object of metrics.json with scores by direction: keys of their own in the file, `scores` here.
+
+    What a run written before does not hold, or holds as null, has its default.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        present = {name: value for name, value in fields.items() if value is not None}
+        gathered = {way: present.pop(way) for way in DIRECTIONS if way in present}
+        return {"scores": gathered, **present}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _spread(serialize(self), "scores")
+
+
+class RankerMetrics(_Scored):
+    """One ranker, an item of `columns`: `latency_ms`, `queries_per_second` and `used` are by direction."""
+
+    name: str
+    about: str = ""
+    scores: dict[str, Scores] = {}
+    queries_per_second: dict[str, float] | None = None
+    latency_ms: dict[str, float] | None = None
+    bytes_per_vector: int | float | None = None
+    used: Mapping[str, str] | None = None
+
+
+class FoldMetrics(_Scored):
+    """The average over `count` parts of `images` images each."""
+
+    count: int
+    images: int
+    scores: dict[str, Scores] = {}
+
+
+class PublishedMetrics(_Scored):
+    """A published row; if it is of the same model, the verdict has a line for each figure."""
+
+    name: str
+    source: str = ""
+    scores: dict[str, Scores] = {}
+    same_model: bool = False
+    verdict: list[str] = []
+
+
+class AgreementMetrics(BaseModel):
+    """How many of Qdrant's exact ranks differ from the oracle's."""
+
+    queries: int
+    differ_by_rounding: int
+    differ_unexplained: int
+
+
+class RunMetrics(_Scored):
+    """The object of metrics.json, in the order of the file; what each key holds is in the README.
+
+    `scores` are those of the ranker named `engine`. `oracle`, `loss` of each ranker, `intervals`, `pessimistic`,
+    `proportion`, `agreement` and `extended` of each judge are by direction.
+    """
+
+    scores: dict[str, Scores] = {}
+    engine: str = ""
+    engine_version: str = ""
+    oracle: dict[str, Scores] = {}
+    columns: list[RankerMetrics] = []
+    loss: dict[str, dict[str, Scores]] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    pessimistic: dict[str, Scores] = {}
+    proportion: dict[str, Scores] = {}
+    folds: FoldMetrics | None = None
+    extended: dict[str, dict[str, Scores]] | None = None
+    published: list[PublishedMetrics] = []
+    agreement: dict[str, AgreementMetrics] = {}
+    images: int | None = None
+    captions: int | None = None
+    captions_per_image: int | Literal["all"] | None = None
+    split: str = ""
+    dataset: str = ""
+    model: str = ""
+    fingerprint: dict[str, Any] = {}
+    notes: list[str] = []
+
+    def as_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +148,31 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: `metrics` as printed by `run --json`, and every query's result in the order of the file."""
+    """A finished run: its metrics, and every query's result in the order of the file."""
 
     folder: Path
-    metrics: dict[str, Any]
+    metrics: RunMetrics
     results: list[QueryResult]
 
 
-def write_run(folder: Path, metrics: dict[str, Any], results: Iterable[QueryResult]) -> None:
-    """Makes the folder where needed and writes both files."""
+def write_run(folder: Path, metrics: RunMetrics, results: Iterable[QueryResult]) -> None:
+    """Create the folder if needed and write both files."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RANKS_FILE).open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(_as_line(result), ensure_ascii=False) + "\n" for result in results)
-    (folder / METRICS_FILE).write_text(json.dumps(metrics, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (folder / METRICS_FILE).write_text(metrics.as_json() + "\n", encoding="utf-8")
 
 
 def _as_line(result: QueryResult) -> dict[str, Any]:
-    line: dict[str, Any] = {}
-    for name, value in asdict(result).items():
-        line |= value if name == "recorded" else {name: value}
-    return line
+    return _spread(asdict(result), "recorded")
+
+
+def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the fields with those of the one called `name` in its place."""
+    spread: dict[str, Any] = {}
+    for field, value in fields.items():
+        spread |= value if field == name else {field: value}
+    return spread
 
 
 def _of_line(line: dict[str, Any]) -> QueryResult:
@@ -80,14 +183,14 @@ def _of_line(line: dict[str, Any]) -> QueryResult:
 
 
 def read_run(folder: Path) -> Run:
-    """What `write_run` wrote.
+    """Read what `write_run` wrote.
 
     Raises:
         EvaluationError: the folder holds no run, or a broken one.
     """
     results: list[QueryResult] = []
     try:
-        metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = RunMetrics.model_validate_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
         with (folder / RANKS_FILE).open(encoding="utf-8") as stream:
             results.extend(_of_line(json.loads(line)) for line in stream)
     except FileNotFoundError as error:

@@ -10,7 +10,7 @@ import pytest
 
 from eval.compare import Comparison, Difference, compare, compare_folders
 from eval.metrics import METRICS
-from eval.runs import QueryResult, Run, read_run, write_run
+from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run
 from search.errors import EvaluationError
 
 NAMES = tuple(metric.name for metric in METRICS)
@@ -42,7 +42,8 @@ def results(of_images: Sequence[int], of_captions: Sequence[int]) -> list[QueryR
 
 
 def written(folder: Path, ranked: list[QueryResult], **metrics: Any) -> Run:
-    write_run(folder, {**METRICS_FILE, "model": f"model-{folder.name}", **metrics}, ranked)
+    fields = {**METRICS_FILE, "model": f"model-{folder.name}", **metrics}
+    write_run(folder, RunMetrics.model_validate(fields), ranked)
     return read_run(folder)
 
 
@@ -124,7 +125,7 @@ def test_an_obvious_difference_is_found_and_no_other(tmp_path: Path) -> None:
     noise = rng.permutation(of_images)  # as good on the whole, image by image different
     folders = tmp_path / "worse", tmp_path / "better"
     for folder, images, captions in zip(folders, (of_images, noise), (3 * of_captions, of_captions), strict=True):
-        write_run(folder, METRICS_FILE, results(images.tolist(), captions.tolist()))
+        write_run(folder, RunMetrics.model_validate(METRICS_FILE), results(images.tolist(), captions.tolist()))
     found = compare_folders(*folders, resamples=400, randomisations=1000)
     for metric in NAMES:
         if metric != "recall@1":  # three times a rank is never 1; its share is small
@@ -235,11 +236,16 @@ def test_another_name_of_the_data_set_and_other_photo_folders_may_be_compared(tm
 def test_intervals_of_a_difference_hold_none_where_there_is_none(tmp_path: Path) -> None:
     """150 pairs of equally good runs, 60 images each: about 5% of the intervals leave out 0."""
     rng = np.random.default_rng(8)
+    metrics = RunMetrics.model_validate(METRICS_FILE)
     left_out = dict.fromkeys(NAMES, 0)
     for _ in range(150):
         quality = np.repeat(rng.standard_normal(60), 2)
         runs = [
-            Run(tmp_path, METRICS_FILE, results([1] * 60, np.ceil(np.exp(1.5 + 0.6 * z)).astype(int).tolist()))
+            Run(
+                tmp_path,
+                metrics,
+                results([1] * 60, np.ceil(np.exp(1.5 + 0.6 * z)).astype(int).tolist()),
+            )
             for z in quality + rng.standard_normal((2, 120))
         ]
         found = compare(*runs, resamples=300, randomisations=9)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from eval.protocol import read_protocol
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
 from eval.report.published import compare_with_published, published
-from eval.runs import read_run
+from eval.runs import Scores, read_run
 from ingest.transfer.copy import chosen_collections
 from search.errors import EvaluationError
 from search.index import CollectionSpec, Index, SplitSize, Tuning
@@ -44,7 +43,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     assert code == 0, err
     found = json.loads(printed)
     run = read_run(out)
-    assert run.metrics == found
+    assert json.loads(run.metrics.as_json()) == found
     names = [column["name"] for column in found["columns"]]
     assert names == ["oracle", "qdrant-exact", "qdrant-served", "hnsw ef=12", "hnsw ef=64"]
     assert (found["images"], found["captions"], found["captions_per_image"]) == (100, 500, 5)
@@ -198,7 +197,7 @@ def test_a_copy_is_dropped_whatever_happens(index: Index, make_spec: MakeSpec, d
     assert index.collections() == sorted(f"{dataset}_{kind}" for kind in ("images", "captions"))
 
 
-def scores(value: float) -> dict[str, dict[str, float | None]]:
+def scores(value: float) -> dict[str, Scores]:
     metrics = ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank")
     return {direction: dict.fromkeys(metrics, value) for direction in ("image-to-text", "text-to-image")}
 
@@ -215,18 +214,16 @@ def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monk
     store(index, lambda **fields: make_spec(**{**fields, **change}), *related(20, 5, 16, noise=2.0))
     evaluation = read_protocol(index, dataset, ["test"])
     near = {way: dict.fromkeys(found, (29.0, 52.0)) for way, found in scores(0).items()}
-    rows: dict[str, dict[str, Any]] = {
-        row["name"]: row for row in compare_with_published(evaluation, scores(40.0), near)
-    }
-    verdict = rows["OpenAI ViT-B/32"]["verdict"]
+    rows = {row.name: row for row in compare_with_published(evaluation, scores(40.0), near)}
+    verdict = rows["OpenAI ViT-B/32"].verdict
     assert "text-to-image recall@1: 40.0, within the interval of the published 30.4" in verdict
     assert "text-to-image recall@10: 40.0, 26.9 points below the published 66.9" in verdict
     assert "what differs from the published protocol: the number type (bfloat16 here, float32 there)" in verdict
     assert verdict[-1].startswith("check: what differs, then the weights")
-    assert rows["OpenAI ViT-L/14"]["verdict"] == []
-    assert rows["an earlier report on this task"]["text-to-image"]["mean_rank"] == 36.97
+    assert rows["OpenAI ViT-L/14"].verdict == []
+    assert rows["an earlier report on this task"].scores["text-to-image"]["mean_rank"] == 36.97
     everything = read_protocol(index, dataset, ["val"], None)
-    (line,) = next(row["verdict"] for row in compare_with_published(everything, scores(40.0), near) if row["verdict"])
+    (line,) = next(row.verdict for row in compare_with_published(everything, scores(40.0), near) if row.verdict)
     assert line.startswith("not comparable")
     assert "the split (val here, test there); the captions (all here, the first five there)" in line
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from eval.report.exhibits import SIDE
 from eval.report.page import rank_bins, report_page
-from eval.runs import QueryResult, TopHit, read_run
+from eval.runs import QueryResult, RunMetrics, TopHit, read_run
 from search.errors import PhotoError
 from search.records import Caption, Image
 
@@ -170,7 +170,7 @@ class Reader(HTMLParser):
 
 
 def page_of(metrics: dict[str, Any], results: Sequence[QueryResult] = RESULTS, per_group: int = 6) -> str:
-    return report_page(metrics, results, records, photo, per_group=per_group)
+    return report_page(RunMetrics.model_validate(metrics), results, records, photo, per_group=per_group)
 
 
 def plot(page: str, name: str) -> Element:
@@ -317,7 +317,7 @@ def test_a_miss_shows_what_was_asked_expected_and_returned() -> None:
 
 
 def test_records_that_are_gone_are_said() -> None:
-    page = report_page(LEAST, RESULTS, lambda _kind, _ids: {}, photo)
+    page = report_page(RunMetrics.model_validate(LEAST), RESULTS, lambda _kind, _ids: {}, photo)
     assert "no longer in the index" in page
 
 
@@ -361,7 +361,9 @@ def test_headings_and_tables_are_in_order(full: str) -> None:
 
 
 def test_the_metrics_come_from_a_json_file(full: str) -> None:
-    assert page_of(json.loads(json.dumps(FULL))) == full
+    written = json.loads(RunMetrics.model_validate(FULL).as_json())
+    assert page_of(written) == full
+    assert all(written[name] == FULL[name] for name in FULL if name != "columns")
 
 
 def test_what_the_page_reads_is_shipped() -> None:
@@ -379,7 +381,7 @@ def test_the_command_writes_the_page(call: Call, photo_set: Path, clip_folder: P
     page = Path("run/report.html").read_text(encoding="utf-8")
     read = Reader(page)
     shown = 0
-    for way, metrics in ((way, run.metrics[way]) for way in ("image-to-text", "text-to-image")):
+    for way, metrics in ((way, run.metrics.scores[way]) for way in ("image-to-text", "text-to-image")):
         assert any(row[0].split()[0] == f"{metrics['recall@1']:.2f}" for row in read.row("qdrant-exact"))
         misses = sum(result.rank > 1 for result in run.results if result.direction == way)
         assert f"{misses} of " in read.text

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from eval.metrics import NOT_FOUND, PositiveRanks, Ranking, Ranks
 from eval.protocol import Ids, Task
 from eval.ranks.oracle import ROUNDING, OracleRanks
-from eval.runs import TOP
+from eval.runs import TOP, AgreementMetrics
 from search.errors import EvaluationError
 from search.index import Index
 from search.records import Hit
@@ -33,6 +33,11 @@ class Agreement:
     queries: int
     rounding: int
     unexplained: Ids
+
+    def counts(self) -> AgreementMetrics:
+        return AgreementMetrics(
+            queries=self.queries, differ_by_rounding=self.rounding, differ_unexplained=len(self.unexplained)
+        )
 
     def __str__(self) -> str:
         if not self.rounding and not len(self.unexplained):

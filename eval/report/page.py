@@ -15,7 +15,7 @@ from eval.protocol import DIRECTIONS
 from eval.report import plots, tables
 from eval.report.exhibits import Exhibit, Photos, Records, exhibits
 from eval.report.misses import PER_GROUP, choose
-from eval.runs import TOP, QueryResult
+from eval.runs import TOP, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
@@ -68,23 +68,22 @@ class Figure:
 
 
 def report_page(
-    metrics: Mapping[str, Any],
+    metrics: RunMetrics,
     results: Sequence[QueryResult],
     records: Records,
     open_photo: OpenPhoto,
     *,
     per_group: int = PER_GROUP,
 ) -> str:
-    """The whole page; photos are inside it, nothing is fetched.
+    """Return the whole page; photos are inside it, nothing is fetched.
 
-    `metrics` is the object of metrics.json, of which only the headline's directions, `images` and `captions` must be
-    there; `results` are the queries of both directions; `records` looks images and captions up for the gallery of
-    failures, `per_group` of each kind. A photo that cannot be opened is shown as its reason.
+    Of `metrics` only the headline's scores, `images` and `captions` must be given. `results` are the queries of both
+    directions. `records` looks up images and captions for the gallery of misses, `per_group` of each kind. A photo that
+    cannot be opened is replaced by the reason.
     """
     by_direction = {way: [result for result in results if result.direction == way] for way in DIRECTIONS}
     photos = Photos(open_photo)
-    first = metrics.get("captions_per_image")
-    keep = first if isinstance(first, int) else None
+    keep = metrics.captions_per_image if isinstance(metrics.captions_per_image, int) else None
     galleries = [_gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -96,11 +95,11 @@ def report_page(
     environment.filters |= {"number": tables.number, "named": label, "cosine": tables.cosine}
     return environment.get_template(TEMPLATE).render(
         metrics=metrics,
-        model=Path(str(metrics.get("model", "model"))).name,
+        model=Path(metrics.model or "model").name,
         directions=DIRECTIONS,
         headline=[metric.name for metric in METRICS if metric.headline],
         interval=tables.interval,
-        columns=tables.columns_of(metrics),
+        columns=tables.rankers_of(metrics),
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
         published=tables.published(metrics),
@@ -108,7 +107,7 @@ def report_page(
         figures=_figures(metrics, by_direction),
         galleries=galleries,
         photos=photos.used,
-        fingerprint=list(_flat(metrics.get("fingerprint") or {})),
+        fingerprint=list(_flat(metrics.fingerprint)),
     )
 
 
@@ -132,8 +131,8 @@ def _gallery(
     return Gallery(way, chosen.queries, chosen.misses, groups)
 
 
-def _figures(metrics: Mapping[str, Any], by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
-    galleries = {"image-to-text": int(metrics["captions"]), "text-to-image": int(metrics["images"])}
+def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
+    galleries = {"image-to-text": metrics.captions or 0, "text-to-image": metrics.images or 0}
     there = {way: found for way, found in by_direction.items() if found}
     figures = []
     if there:
@@ -184,15 +183,16 @@ def _rank_bars(way: str, bins: Sequence[tuple[int, int, int]], longest: float) -
     return plots.bars(f"ranks-{way}", f"Ranks, {way}", rows, longest)
 
 
-def _speed(metrics: Mapping[str, Any]) -> Figure | None:
-    """Recall against latency, or queries a second, whichever at least two columns have."""
+def _speed(metrics: RunMetrics) -> Figure | None:
+    """Return recall against latency, or against queries a second, whichever at least two rankers have."""
     for cost, axis in (("latency_ms", "milliseconds a query"), ("queries_per_second", "queries a second")):
         panels = []
         for way in DIRECTIONS:
             dots = [
-                plots.Dot(column["name"], column[cost][way], column[way][AGAINST_SPEED])
-                for column in tables.columns_of(metrics)
-                if (column.get(cost) or {}).get(way) and (column.get(way) or {}).get(AGAINST_SPEED) is not None
+                plots.Dot(ranker.name, speed, score)
+                for ranker in tables.rankers_of(metrics)
+                if (speed := (getattr(ranker, cost) or {}).get(way))
+                and (score := ranker.scores.get(way, {}).get(AGAINST_SPEED)) is not None
             ]
             if len(dots) > 1:
                 panels.append((way, plots.scatter(f"speed-{way}", f"Speed, {way}", dots, axis, AGAINST_SPEED)))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from eval.protocol import DIRECTIONS, FIRST_CAPTIONS, Evaluation
+from eval.runs import PublishedMetrics, Scores
+from eval.stats import Interval
 from search.index import CollectionSpec
 
 PUBLISHED_IMAGES = 5000
@@ -18,8 +19,8 @@ CHECKS = (
     "and that captions are the raw sentences"
 )
 
-Scores = dict[str, dict[str, float | None]]  # direction -> metric
-Intervals = dict[str, dict[str, tuple[float, float]]]
+ByDirection = dict[str, Scores]
+Intervals = dict[str, dict[str, Interval]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Published:
     name: str
     models: tuple[str, ...]
     source: str
-    scores: dict[str, dict[str, float]]
+    scores: ByDirection
 
     def is_of(self, model: str) -> bool:
         """Whether a model's name, or the folder it lies in, is one of these."""
@@ -51,29 +52,26 @@ def published() -> tuple[Published, ...]:
     )
 
 
-def compare_with_published(evaluation: Evaluation, scores: Scores, intervals: Intervals) -> list[dict[str, Any]]:
-    """The published rows for a JSON report, those of the same model with a verdict on each figure.
+def compare_with_published(evaluation: Evaluation, scores: ByDirection, intervals: Intervals) -> list[PublishedMetrics]:
+    """Return the published rows, those of the same model with a verdict on each figure; none for other data than COCO.
 
-    `scores` and `intervals` are direction -> metric. Nothing where the data set is not COCO.
+    `scores` and `intervals` are direction -> metric.
     """
     if "coco" not in evaluation.spec.dataset.lower() and evaluation.images != PUBLISHED_IMAGES:
         return []
-    rows = []
-    for row in published():
-        same = row.is_of(evaluation.spec.model)
-        rows.append(
-            {
-                "name": row.name,
-                "source": row.source,
-                **row.scores,
-                "same_model": same,
-                "verdict": _verdict(row, scores, intervals, evaluation) if same else [],
-            }
+    return [
+        PublishedMetrics(
+            name=row.name,
+            source=row.source,
+            scores=row.scores,
+            same_model=(same := row.is_of(evaluation.spec.model)),
+            verdict=_verdict(row, scores, intervals, evaluation) if same else [],
         )
-    return rows
+        for row in published()
+    ]
 
 
-def _verdict(row: Published, scores: Scores, intervals: Intervals, evaluation: Evaluation) -> list[str]:
+def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluation: Evaluation) -> list[str]:
     """A line for each figure, inside our interval or how far off, and a last one on what to check."""
     if different := gallery_differences(evaluation):
         return [f"not comparable with {row.name}, published: {'; '.join(different)}"]
@@ -82,6 +80,7 @@ def _verdict(row: Published, scores: Scores, intervals: Intervals, evaluation: E
         for metric, theirs in row.scores[direction].items():
             ours, (low, high) = scores[direction][metric], intervals[direction][metric]
             assert ours is not None  # the headline's ranks are all known
+            assert theirs is not None
             if low - ROUNDED <= theirs <= high + ROUNDED:
                 lines.append(f"{direction} {metric}: {ours:.1f}, within the interval of the published {theirs:g}")
             else:

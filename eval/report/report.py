@@ -1,4 +1,7 @@
-"""The scores as a table for people, as one JSON object for programs, and query by query."""
+"""What a run found: everything that metrics.json holds, and the result of each query.
+
+The metrics are made once, here; `text.py` and `page.py` show them.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,14 @@ from typing import Any
 import numpy as np
 
 from eval.eccv import MoreScores
-from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, Ranking, scores
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Ranking, scores
 from eval.protocol import Evaluation
 from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Column
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
-from eval.runs import TOP, QueryResult, TopHit
-
-Metrics = dict[str, float | None]
-Intervals = dict[str, dict[str, tuple[float, float]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Folds:
-    """The average over `count` parts of `images` images each: direction -> metric."""
-
-    count: int
-    images: int
-    scores: dict[str, dict[str, float]]
+from eval.runs import TOP, FoldMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
+from eval.stats import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +30,8 @@ class Report:
     oracle: dict[str, OracleRanks]
     columns: list[Column]
     headline: Column
-    intervals: Intervals
-    folds: Folds | None
+    intervals: dict[str, dict[str, Interval]]
+    folds: FoldMetrics | None
     more: MoreScores | None
     fingerprint: dict[str, Any]
 
@@ -48,11 +40,11 @@ class Report:
         exact = next((column for column in self.columns if column.name == EXACT), None)
         return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
-    def scores(self, column: Column) -> dict[str, Metrics]:
+    def scores(self, column: Column) -> dict[str, Scores]:
         """Direction -> metric of one column, for the metrics that its rankings can tell."""
         return {direction: scores(ranking) for direction, ranking in column.rankings.items()}
 
-    def loss(self, column: Column) -> dict[str, Metrics]:
+    def loss(self, column: Column) -> dict[str, Scores]:
         """What a column's scores differ by from the headline's."""
         mine, best = self.scores(column), self.scores(self.headline)
         return {
@@ -60,64 +52,52 @@ class Report:
             for direction, scores in mine.items()
         }
 
-    def pessimistic(self) -> dict[str, dict[str, Any]]:
+    def pessimistic(self) -> dict[str, Scores]:
         """Scores by pessimistic ranks, and how many queries' ranks differ, for directions where ties matter."""
-        found = {}
+        found: dict[str, Scores] = {}
         for direction, oracle in self.oracle.items():
             if queries := int(np.count_nonzero(oracle.pessimistic != oracle.ranks)):
                 found[direction] = {"queries": queries, **scores(Ranking(oracle.pessimistic))}
         return found
 
-    def as_json(self) -> dict[str, Any]:
-        """The object of `metrics.json`; what each key holds is in the README."""
+    def metrics(self) -> RunMetrics:
+        """Return everything that metrics.json holds, from which the table and the page are made."""
         evaluation, headline = self.evaluation, self.scores(self.headline)
-        return {
-            **headline,
-            "engine": self.headline.name,
-            "engine_version": self.fingerprint["engine"],
-            "oracle": self.scores(self.columns[0]),
-            "columns": [self._column_as_json(column) for column in self.columns],
-            "loss": {column.name: self.loss(column) for column in self.columns if column.replays is not None},
-            "intervals": {
-                direction: {name: list(ends) for name, ends in found.items()}
-                for direction, found in self.intervals.items()
-            },
-            "pessimistic": self.pessimistic(),
-            "proportion": {direction: scores(found.ranking, PROPORTIONS) for direction, found in self.oracle.items()},
-            "folds": {"count": self.folds.count, "images": self.folds.images, **self.folds.scores}
-            if self.folds
-            else None,
-            "extended": self.more,
-            "published": compare_with_published(evaluation, headline, self.intervals),
-            "agreement": {
-                direction: {
-                    "queries": found.queries,
-                    "differ_by_rounding": found.rounding,
-                    "differ_unexplained": len(found.unexplained),
-                }
-                for direction, found in self.agreements().items()
-            },
-            "images": evaluation.images,
-            "captions": evaluation.captions,
-            "captions_per_image": evaluation.captions_per_image or "all",
-            "split": "+".join(evaluation.splits),
-            "dataset": evaluation.spec.dataset,
-            "model": evaluation.spec.model,
-            "fingerprint": self.fingerprint,
-            "notes": [*evaluation.notes, *self.notes()],
-        }
+        return RunMetrics(
+            scores=headline,
+            engine=self.headline.name,
+            engine_version=self.fingerprint["engine"],
+            oracle=self.scores(self.columns[0]),
+            columns=[self._of_column(column) for column in self.columns],
+            loss={column.name: self.loss(column) for column in self.columns if column.replays is not None},
+            intervals=self.intervals,
+            pessimistic=self.pessimistic(),
+            proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
+            folds=self.folds,
+            extended=self.more,
+            published=compare_with_published(evaluation, headline, self.intervals),
+            agreement={way: found.counts() for way, found in self.agreements().items()},
+            images=evaluation.images,
+            captions=evaluation.captions,
+            captions_per_image=evaluation.captions_per_image or "all",
+            split="+".join(evaluation.splits),
+            dataset=evaluation.spec.dataset,
+            model=evaluation.spec.model,
+            fingerprint=self.fingerprint,
+            notes=[*evaluation.notes, *self.notes()],
+        )
 
-    def _column_as_json(self, column: Column) -> dict[str, Any]:
-        replays = column.replays
-        return {
-            "name": column.name,
-            "about": column.about,
-            **self.scores(column),
-            "queries_per_second": replays and {name: found.queries_per_second for name, found in replays.items()},
-            "latency_ms": replays and {name: found.latency_ms for name, found in replays.items()},
-            "bytes_per_vector": column.bytes_per_vector,
-            "used": column.used,
-        }
+    def _of_column(self, column: Column) -> RankerMetrics:
+        replays = column.replays or {}
+        return RankerMetrics(
+            name=column.name,
+            about=column.about,
+            scores=self.scores(column),
+            queries_per_second={way: found.queries_per_second for way, found in replays.items()} or None,
+            latency_ms={way: found.latency_ms for way, found in replays.items()} or None,
+            bytes_per_vector=column.bytes_per_vector,
+            used=column.used,
+        )
 
     def notes(self) -> list[str]:
         """What the columns do not say by themselves."""
@@ -179,76 +159,6 @@ class Report:
         rows, scores = first_hits(task, TOP)
         return task.gallery.ids[rows], scores
 
-    def table(self) -> str:
-        """The table that the field prints, with the counts above it, intervals and losses in it, and notes below."""
-        evaluation = self.evaluation
-        kept = "all" if evaluation.captions_per_image is None else f"first {evaluation.captions_per_image}"
-        lines = [
-            f"{evaluation.spec.dataset}, split {'+'.join(evaluation.splits)}: "
-            f"{evaluation.images:,} images, {evaluation.captions:,} captions ({kept} of each image)",
-            f"model {evaluation.spec.model}",
-            "",
-            f"{'':<30}"
-            + "".join(f"{metric.name:>12}" for metric in _in_table())
-            + f"{'queries/s':>10}{'ms':>7}{'bytes':>7}",
-        ]
-        for direction in self.oracle:
-            for column in self.columns:
-                lines += self._rows(direction, column)
-        lines += ["", *self._more_lines(), ""]
-        lines += [f"{direction}: {found}" for direction, found in self.agreements().items()]
-        lines += [f"{column.name}: {column.about}" for column in self.columns]
-        for row in compare_with_published(evaluation, self.scores(self.headline), self.intervals):
-            lines += row["verdict"]
-        return "\n".join([*lines, *(f"note: {note}" for note in (*evaluation.notes, *self.notes()))])
-
-    def _rows(self, direction: str, column: Column) -> Iterator[str]:
-        mine, found = self.scores(column)[direction], (column.replays or {}).get(direction)
-        row = "".join(f"{_number(mine[metric.name], metric.digits):>12}" for metric in _in_table())
-        if found is not None:
-            row += f"{found.queries_per_second:>10,.0f}{found.latency_ms:>7.2f}{column.bytes_per_vector or 0:>7,.0f}"
-        yield f"{direction:<15}{column.name:<15}{row}"
-        if column is self.headline:
-            ends = self.intervals[direction]
-            yield f"{'':<15}{'  95% interval':<15}" + "".join(
-                f"{'{:.1f}-{:.1f}'.format(*ends[metric.name]):>12}" for metric in _in_table()
-            )
-        elif column.replays is not None:
-            loss = self.loss(column)[direction]
-            yield f"{'':<15}{'  difference':<15}" + "".join(
-                f"{_number(loss[metric.name], 2, '+'):>12}" for metric in _in_table()
-            )
-
-    def _more_lines(self) -> Iterator[str]:
-        for direction, mine in self.scores(self.headline).items():
-            below = [
-                f"{metric.title} {_number(mine[metric.name], metric.digits)}"
-                for metric in METRICS
-                if metric not in _in_table() and metric.name in mine
-            ]
-            shares = " / ".join(
-                _number(share, 2) for share in scores(self.oracle[direction].ranking, PROPORTIONS).values()
-            )
-            cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
-            below.append(f"share of all positives among the first {cutoffs}: {shares}")
-            yield f"{direction}: {'; '.join(below)}"
-        for direction, tied in self.pessimistic().items():
-            yield (
-                f"{direction}: ties touch {tied['queries']:,} queries; if every tie were lost: "
-                + " / ".join(_number(tied[metric.name], 2) for metric in _in_table())
-            )
-        if self.folds:
-            for direction, averages in self.folds.scores.items():
-                yield (
-                    f"{direction}: average of {self.folds.count} folds of {self.folds.images:,} images: "
-                    + " / ".join(f"{averages[metric.name]:.2f}" for metric in _in_table())
-                )
-        for judge, by_direction in (self.more or {}).items():
-            for direction, judged in by_direction.items():
-                yield f"{direction}: {judge}: " + ", ".join(
-                    f"{name} {_number(value, 2)}" for name, value in judged.items()
-                )
-
 
 _NOT_HNSW = {
     "scan": "a full scan answered; the collection is too small for Qdrant to build HNSW for it",
@@ -264,14 +174,5 @@ def _too_few_hits(column: Column) -> list[str]:
     return [f"{column.name}: {', '.join(short)} {unknown}"] if short else []
 
 
-def _in_table() -> list[Metric]:
-    """The metrics of every row; those that need the ranks of all positives are in the lines below the table."""
-    return [metric for metric in METRICS if metric.recorded is None]
-
-
 def _difference(value: float | None, other: float | None) -> float | None:
     return None if value is None or other is None else value - other
-
-
-def _number(value: float | None, digits: int, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign},.{digits}f}"

@@ -1,13 +1,15 @@
-"""The page's tables: the numbers of metrics.json as text, side by side. What a run did not measure is left out."""
+"""The page's tables: the numbers of a run as text, side by side. What it did not measure is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from eval.metrics import METRICS, Metric, label
 from eval.protocol import DIRECTIONS
+from eval.runs import RankerMetrics, RunMetrics, Scores
+
+ByDirection = Mapping[str, Scores]
 
 COSTS = {"latency_ms": "ms/query", "queries_per_second": "queries/s", "bytes_per_vector": "bytes/vector"}
 NOT_RANKED, ABSENT = "not ranked", "\N{EN DASH}"
@@ -47,8 +49,8 @@ class Table:
         return any(cell.text == NOT_RANKED for _, rows in self.groups for row in rows for cell in row.cells)
 
 
-def number(value: Any, digits: int = 1) -> str:
-    """A number with thousands separated, integers without decimals; None as a dash."""
+def number(value: float | None, digits: int = 1) -> str:
+    """Return a number with thousands separated, integers without decimals; None as a dash."""
     if value is None:
         return ABSENT
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
@@ -59,135 +61,130 @@ def cosine(value: float) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign, or "same"."""
+    """Return a difference with its sign, or "same"."""
     return "same" if value == 0 else f"{value:+.2f}".replace("-", MINUS)
 
 
-def scores(metrics: Mapping[str, Any]) -> Table:
-    """Every column of the run as a row, by direction; under the headline its interval, under the others their loss."""
-    columns = columns_of(metrics)
-    shown = [
-        metric
-        for metric in METRICS
-        if any(metric.name in column.get(way, {}) for column in columns for way in DIRECTIONS)
-    ]
-    costs = [cost for cost in COSTS if any(column.get(cost) is not None for column in columns)]
-    used = any(column.get("used") for column in columns)
-    return Table(
-        "Recall@k and mAP in percent; ranks count from 1",
-        tuple(metric.label for metric in shown)
-        + tuple(COSTS[cost] for cost in costs)
-        + (("answered by",) if used else ()),
-        tuple(
-            (
-                _title(metrics, way),
-                tuple(
-                    Row(
-                        column["name"],
-                        tuple(_score(metrics, column, way, metric) for metric in shown)
-                        + tuple(_cost(column.get(cost), way) for cost in costs)
-                        + ((Cell((column.get("used") or {}).get(way, ABSENT), kind="words"),) if used else ()),
-                        strong=column["name"] == metrics.get("engine"),
-                    )
-                    for column in columns
-                ),
-            )
-            for way in DIRECTIONS
-        ),
-    )
+def scores(metrics: RunMetrics) -> Table:
+    """Return every ranker as a row, by direction: below the headline's scores their interval, below others the loss."""
+    rankers = rankers_of(metrics)
+    shown = [metric for metric in METRICS if any(_has(ranker.scores, metric.name) for ranker in rankers)]
+    costs = [cost for cost in COSTS if any(getattr(ranker, cost) is not None for ranker in rankers)]
+    used = any(ranker.used for ranker in rankers)
+
+    def row(ranker: RankerMetrics, way: str) -> Row:
+        cells = [_score(metrics, ranker, way, metric) for metric in shown]
+        cells += [_cost(getattr(ranker, cost), way) for cost in costs]
+        if used:
+            cells.append(Cell((ranker.used or {}).get(way, ABSENT), kind="words"))
+        return Row(ranker.name, tuple(cells), strong=ranker.name == metrics.engine)
+
+    head = [*(metric.label for metric in shown), *(COSTS[cost] for cost in costs), *(["answered by"] if used else [])]
+    groups = ((_title(metrics, way), tuple(row(ranker, way) for ranker in rankers)) for way in DIRECTIONS)
+    return Table("Recall@k and mAP in percent; ranks count from 1", tuple(head), tuple(groups))
 
 
-def columns_of(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The run's columns; the headline alone where it has none."""
-    alone = {"name": metrics.get("engine", "this run"), **{way: metrics[way] for way in DIRECTIONS}}
-    return list(metrics.get("columns") or [alone])
+def rankers_of(metrics: RunMetrics) -> list[RankerMetrics]:
+    """Return the run's rankers, or the headline alone if it has none."""
+    return metrics.columns or [RankerMetrics(name=metrics.engine or "this run", scores=metrics.scores)]
 
 
-def published(metrics: Mapping[str, Any]) -> Table | None:
-    """This run above the published figures, recall@k of both directions in one row."""
-    others = metrics.get("published") or []
+def published(metrics: RunMetrics) -> Table | None:
+    """Return this run above the published figures, recall@k of both directions in one row."""
+    others = metrics.published
     if not others:
         return None
     shown = [
         metric.name
         for metric in METRICS
-        if metric.unit == "percent"
-        and any(metric.name in (other.get(way) or {}) for other in others for way in DIRECTIONS)
+        if metric.unit == "percent" and any(_has(other.scores, metric.name) for other in others)
     ]
 
-    def row(name: str, figures: Mapping[str, Any], below: str, strong: bool = False) -> Row:
-        cells = (Cell(number((figures.get(way) or {}).get(metric))) for way in DIRECTIONS for metric in shown)
+    def row(name: str, figures: ByDirection, below: str, strong: bool = False) -> Row:
+        cells = (Cell(number(figures.get(way, {}).get(metric))) for way in DIRECTIONS for metric in shown)
         return Row(name, tuple(cells), below, strong)
 
-    rows = [row("this run", metrics, metrics.get("engine", ""), strong=True)]
+    rows = [row("this run", metrics.scores, metrics.engine, strong=True)]
     for other in others:
-        same = "the same model" if other.get("same_model") else ""
-        rows.append(row(other["name"], other, "; ".join(filter(None, (same, other.get("source", ""))))))
+        same = "the same model" if other.same_model else ""
+        rows.append(row(other.name, other.scores, "; ".join(filter(None, (same, other.source)))))
     spans = tuple((way, len(shown)) for way in DIRECTIONS)
     return Table("Recall@k in percent, as published", tuple(map(label, shown)) * 2, (("", tuple(rows)),), spans)
 
 
-def other_counts(metrics: Mapping[str, Any]) -> list[tuple[Table, str]]:
-    """Other ways to score the same ranks, each with a sentence about it."""
-    folds = metrics.get("folds") or {}
-    extended = metrics.get("extended") or {}
+def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
+    """Return other ways to score the same ranks, each with a sentence about it."""
+    folds, extended = metrics.folds, metrics.extended or {}
     tables = [
         (
-            f"Mean of {folds.get('count')} folds of {number(folds.get('images'))} images",
-            folds,
+            f"Mean of {folds.count} folds of {number(folds.images)} images" if folds else "",
+            folds.scores if folds else {},
             "Smaller galleries are easier: these figures compare only with other figures on such folds.",
         ),
-        ("CxC", extended.get("cxc"), "Positives extended by human judgements of similarity (Crisscrossed Captions)."),
-        ("ECCV Caption", extended.get("eccv"), "Positives extended by machine and human verification (ECCV Caption)."),
+        (
+            "CxC",
+            extended.get("cxc", {}),
+            "Positives extended by human judgements of similarity (Crisscrossed Captions).",
+        ),
+        (
+            "ECCV Caption",
+            extended.get("eccv", {}),
+            "Positives extended by machine and human verification (ECCV Caption).",
+        ),
         (
             "Share of all positives found, in percent",
-            metrics.get("proportion"),
+            metrics.proportion,
             "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1.",
         ),
         (
             "Ties counted against the run",
-            metrics.get("pessimistic"),
+            metrics.pessimistic,
             "Elsewhere an item that scores the same does not push the positive down; here it does. "
             "Only directions where it makes a difference.",
         ),
     ]
-    return [(table, about) for caption, block, about in tables if block and (table := _by_direction(caption, block))]
+    return [(table, about) for caption, block, about in tables if (table := _by_direction(caption, block))]
 
 
-def _by_direction(caption: str, block: Mapping[str, Any]) -> Table | None:
+def _by_direction(caption: str, block: ByDirection) -> Table | None:
     ways = [way for way in DIRECTIONS if block.get(way)]
     keys = tuple(dict.fromkeys(key for way in ways for key in block[way]))
     rows = tuple(Row(way, tuple(Cell(number(block[way].get(key))) for key in keys)) for way in ways)
     return Table(caption, tuple(map(label, keys)), (("", rows),)) if rows else None
 
 
-def _title(metrics: Mapping[str, Any], way: str) -> str:
-    images, captions = (number(metrics.get(kind)) for kind in ("images", "captions"))
+def _has(figures: ByDirection, metric: str) -> bool:
+    return any(metric in scores for scores in figures.values())
+
+
+def _title(metrics: RunMetrics, way: str) -> str:
+    images, captions = number(metrics.images), number(metrics.captions)
     if way == "image-to-text":
         return f"{way}: {images} photos, each asked for its captions among {captions}"
     return f"{way}: {captions} captions, each asked for its photo among {images}"
 
 
-def _score(metrics: Mapping[str, Any], column: Mapping[str, Any], way: str, metric: Metric) -> Cell:
-    measured = column.get(way) or {}
+def _score(metrics: RunMetrics, ranker: RankerMetrics, way: str, metric: Metric) -> Cell:
+    measured = ranker.scores.get(way, {})
     if metric.name not in measured:
         return Cell(ABSENT)
-    if measured[metric.name] is None:
+    value = measured[metric.name]
+    if value is None:
         return Cell(NOT_RANKED, kind="words")
-    text = number(float(measured[metric.name]), metric.digits)
-    if column["name"] == metrics.get("engine"):
+    text = number(float(value), metric.digits)
+    if ranker.name == metrics.engine:
         return Cell(text, interval(metrics, way, metric.name))
-    loss = ((metrics.get("loss") or {}).get(column["name"]) or {}).get(way, {}).get(metric.name)
+    loss = metrics.loss.get(ranker.name, {}).get(way, {}).get(metric.name)
     return Cell(text, "" if loss is None else signed(loss))
 
 
-def interval(metrics: Mapping[str, Any], way: str, metric: str) -> str:
-    """The headline's 95 % interval as text, "" where there is none."""
-    bounds: Sequence[float] | None = ((metrics.get("intervals") or {}).get(way) or {}).get(metric)
-    return f"{number(float(bounds[0]))}\N{EN DASH}{number(float(bounds[1]))}" if bounds else ""
+def interval(metrics: RunMetrics, way: str, metric: str) -> str:
+    """Return the headline's 95 % interval as text, "" if there is none."""
+    bounds = metrics.intervals.get(way, {}).get(metric)
+    return f"{number(bounds[0])}\N{EN DASH}{number(bounds[1])}" if bounds else ""
 
 
-def _cost(measured: Any, way: str) -> Cell:
+def _cost(measured: Mapping[str, float] | float | None, way: str) -> Cell:
     value = measured.get(way) if isinstance(measured, Mapping) else measured
     if value is None:
         return Cell(ABSENT)
