@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eval import bench
+from eval.bench import command as bench
 from search import command
 from search.command import DatasetOption, JsonOption, PathOption, UrlOption
 from search.errors import EvaluationError
@@ -89,7 +89,8 @@ def run(
 ) -> None:
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import Plan, evaluate
-    from eval.protocol import FIRST_CAPTIONS, read_protocol
+    from eval.ground_truth import read_ground_truth
+    from eval.protocol import FIRST_CAPTIONS
     from eval.report.text import table
     from search.index import collection_name, open_index
     from search.searcher import only_dataset
@@ -108,7 +109,7 @@ def run(
         keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
         name = dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
-        protocol = read_protocol(index, name, split or ["test"], keep, allow_missing=allow_missing)
+        protocol = read_ground_truth(index, name, split or ["test"], keep, allow_missing=allow_missing)
         report = evaluate(index, protocol, plan)
         metrics = report.metrics()
         if out is not None:
@@ -150,12 +151,11 @@ def compare(
 ) -> None:
     """Compare two runs over the same queries: differences with intervals and p-values, and what changed most."""
     from eval.compare import compare_folders
+    from eval.report import comparison
 
     found = compare_folders(a, b, resamples=resamples, changed=changed)
-    if as_json:
-        command.print_json(found.as_json(), indent=1)
-    else:
-        typer.echo(found.table())
+    text = json.dumps(comparison.as_json(found), ensure_ascii=False, indent=1) if as_json else comparison.table(found)
+    typer.echo(text)
 
 
 def _beams(given: str) -> tuple[int, ...]:

@@ -1,15 +1,15 @@
 """Two runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
 
 Both runs rank the same queries in the same gallery, so they are compared query by query: the interval of a difference
-comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Twelve
-scores are compared at once, and among twelve one in twenty is soon found by chance: the adjusted p allows for that.
+comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Many
+scores are compared at once, and one in twenty of them differs by chance: the adjusted p allows for that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from eval.metrics import METRICS, Average, Floats, Metric, Ranking
 from eval.protocol import DIRECTIONS
 from eval.runs import QueryResult, Run, read_run
 from eval.stats import (
-    OF_THE_MEDIAN,
     RANDOMISATIONS,
     RESAMPLES,
     Interval,
@@ -102,91 +101,18 @@ class Comparison:
     resamples: int
     randomisations: int
 
-    def as_json(self) -> dict[str, Any]:
-        """One JSON object: both runs, their settings that differ, and every metric's difference by direction."""
-        return {
-            "a": _side(self.a),
-            "b": _side(self.b),
-            "settings": {name: {"a": in_a, "b": in_b} for name, in_a, in_b in self.settings},
-            "resamples": self.resamples,
-            "randomisations": self.randomisations,
-            "randomisations_of_the_median": min(self.randomisations, OF_THE_MEDIAN),
-            "comparisons": sum(len(direction.differences) for direction in self.directions),
-            **{direction.name: _direction_as_json(direction) for direction in self.directions},
-        }
-
-    def table(self) -> str:
-        """All of it as aligned text for a terminal."""
-        of_directions = (line for direction in self.directions for line in _lines(direction))
-        return "\n".join([*self._heading(), *of_directions, *self._foot()])
-
-    def _heading(self) -> Iterator[str]:
-        width = max(len(str(run.folder)) for run in (self.a, self.b))
-        for letter, run in (("A", self.a), ("B", self.b)):
-            yield f"{letter}  {run.folder!s:<{width}}  " + ", ".join(
-                f"{key} {getattr(run.metrics, key) or 'unknown'}" for key in ("model", "dataset")
-            )
-        yield ", ".join(f"{key.replace('_', ' ')} {getattr(self.a.metrics, key) or 'unknown'}" for key in SAME)
-        for name, in_a, in_b in self.settings:
-            yield f"differs: {name}: {_shown(in_a)} in A, {_shown(in_b)} in B"
-        if not self.settings:
-            yield "no recorded setting differs"
-
-    def _foot(self) -> Iterator[str]:
-        of_median = min(self.randomisations, OF_THE_MEDIAN)
-        comparisons = sum(len(direction.differences) for direction in self.directions)
-        yield f"\n95% of B - A: paired bootstrap over images, {self.resamples:,} resamples"
-        yield f"p: A and B swapped image by image, {self.randomisations:,} times (for the median {of_median:,})"
-        yield f"p (Holm): adjusted for {comparisons} comparisons; better: where this is under {SIGNIFICANT}"
-
-
-def _side(run: Run) -> dict[str, Any]:
-    return {"folder": str(run.folder), "model": run.metrics.model or None, "dataset": run.metrics.dataset or None}
-
-
-def _direction_as_json(direction: Direction) -> dict[str, Any]:
-    fields: dict[str, Any] = {"queries": direction.queries, "images": direction.images}
-    for found in direction.differences:
-        row = asdict(found) | {"interval": list(found.interval), "better": found.better}
-        del row["metric"]
-        fields[found.metric.name] = row
-    for name, changes in (("improved", direction.improved), ("worsened", direction.worsened)):
-        fields[name] = [asdict(change) for change in changes]
-    return fields
-
-
-def _lines(direction: Direction) -> Iterator[str]:
-    yield f"\n{direction.name}: {direction.queries:,} queries"
-    yield f"{'':<24}{'A':>9}{'B':>9}{'B - A':>9}  {'95% of B - A':^20}{'p':>9}{'p (Holm)':>10}  better"
-    for found in direction.differences:
-        interval = f"[{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
-        yield (
-            f"{found.metric.name:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
-            f"{found.p:>9.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
-        )
-    for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):
-        if changes:
-            yield f"{title}:"
-            yield f"{'query':>10}{'rank A':>8}{'rank B':>8}  text"
-        for change in changes:
-            yield f"{change.query:>10}{change.rank_a:>8}{change.rank_b:>8}  {_shown(change.text)}"
-
-
-def _shown(value: object) -> str:
-    """Anything on one line of a terminal, shortened."""
-    if value is None:
-        return "not recorded"
-    text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
-    return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+    @property
+    def comparisons(self) -> int:
+        return sum(len(direction.differences) for direction in self.directions)
 
 
 def compare_folders(
     a: Path, b: Path, *, changed: int = CHANGED, resamples: int = RESAMPLES, randomisations: int = RANDOMISATIONS
 ) -> Comparison:
-    """`compare` of two runs on disk.
+    """Compare two runs on disk.
 
     Raises:
-        EvaluationError: a folder holds no run, or the runs are not of the same queries and gallery.
+        EvaluationError: a folder contains no run, or the runs are not of the same queries and gallery.
     """
     return compare(read_run(a), read_run(b), changed=changed, resamples=resamples, randomisations=randomisations)
 
@@ -200,7 +126,7 @@ def compare(
     randomisations: int = RANDOMISATIONS,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two runs query by query, whatever the order in their files; the same seed gives the same figures.
+    """Compare two runs query by query, whatever the order in their files; the same seed gives the same figures.
 
     The data set's name may differ, since two models live side by side under two names; the queries, and with them the
     galleries, may not. `changed` is how many most improved and most worsened queries are kept per direction.
@@ -212,7 +138,7 @@ def compare(
         in_a, in_b = getattr(a.metrics, key), getattr(b.metrics, key)
         if in_a != in_b:
             raise EvaluationError(
-                f"these runs cannot be compared: {key} is {_shown(in_a)} in {a.folder} and {_shown(in_b)} in {b.folder}"
+                f"these runs cannot be compared: {key} is {shown(in_a)} in {a.folder} and {shown(in_b)} in {b.folder}"
             )
     pairs = {name: _paired(name, a, b) for name in DIRECTIONS}
     if not any(pairs.values()):
@@ -235,14 +161,22 @@ def compare(
     return Comparison(a, b, tuple(directions), tuple(_settings(a, b)), resamples, randomisations)
 
 
+def shown(value: object) -> str:
+    """Return anything as text on one line of a terminal, shortened."""
+    if value is None:
+        return "not recorded"
+    text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
+    return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
+
+
 Pairs = list[tuple[QueryResult, QueryResult]]
 
 
 def _paired(direction: str, a: Run, b: Run) -> Pairs:
-    """The results of each query in both runs, by ascending id."""
+    """Return the results of each query in both runs, by ascending id."""
     in_a, in_b = _by_query(direction, a), _by_query(direction, b)
-    for run, mine, others in ((a, in_a, in_b), (b, in_b, in_a)):
-        if only := sorted(mine.keys() - others.keys()):
+    for run, here, there in ((a, in_a, in_b), (b, in_b, in_a)):
+        if only := sorted(here.keys() - there.keys()):
             raise EvaluationError(
                 f"these runs cannot be compared: {len(only):,} {direction} queries are in {run.folder} alone, "
                 f"the first is {only[0]}"
@@ -255,7 +189,7 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
             if getattr(ours, field) != getattr(theirs, field):
                 raise EvaluationError(
                     f"these runs cannot be compared: {field} of the {direction} query {ours.query} is "
-                    f"{_shown(getattr(ours, field))} in {a.folder} and {_shown(getattr(theirs, field))} in {b.folder}"
+                    f"{shown(getattr(ours, field))} in {a.folder} and {shown(getattr(theirs, field))} in {b.folder}"
                 )
     return pairs
 
@@ -309,7 +243,7 @@ def _ranking(results: Sequence[QueryResult]) -> Ranking:
 
 
 def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
-    """The most improved and the most worsened queries."""
+    """Return the most improved and the most worsened queries."""
     changes = [
         Change(ours.query, ours.image_id, ours.text, ours.rank, theirs.rank)
         for ours, theirs in pairs
@@ -321,7 +255,7 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
 
 
 def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
-    """What differs between the two fingerprints; nested settings are named with dots, a missing one is None."""
+    """Yield what differs between the two fingerprints; nested names are joined by dots, a missing setting is None."""
     in_a, in_b = (dict(_flat(run.metrics.fingerprint)) for run in (a, b))
     for name in sorted(in_a.keys() | in_b.keys()):
         if in_a.get(name) != in_b.get(name):

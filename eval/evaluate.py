@@ -19,14 +19,12 @@ from eval.ranks.rankers import (
     EXACT,
     ORACLE,
     SERVED,
-    Column,
-    answered_by,
-    check_copies,
-    exact_column,
-    hnsw_columns,
-    oracle_column,
-    quantized_columns,
-    served_column,
+    Ranker,
+    exact_ranker,
+    hnsw_rankers,
+    oracle_ranker,
+    quantized_rankers,
+    served_ranker,
 )
 from eval.report.report import Report
 from eval.runs import FoldMetrics, Scores
@@ -61,14 +59,14 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
-    columns = [oracle_column(oracle)]
-    columns += _qdrant_columns(index, evaluation, oracle, plan)
-    headline = next((column for column in columns if column.name == EXACT), columns[0])
+    rankers = [oracle_ranker(oracle)]
+    rankers += _qdrant_rankers(index, evaluation, oracle, plan)
+    headline = next((ranker for ranker in rankers if ranker.name == EXACT), rankers[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
         evaluation=evaluation,
         oracle=oracle,
-        columns=columns,
+        rankers=rankers,
         headline=headline,
         intervals={
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
@@ -80,28 +78,22 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     )
 
 
-def _qdrant_columns(
-    index: Index,
-    evaluation: Evaluation,
-    oracle: dict[str, OracleRanks],
-    plan: Plan,
-    answered: dict[str, Used] | None,
-) -> list[Column]:
-    columns = []
+def _qdrant_rankers(index: Index, evaluation: Evaluation, oracle: dict[str, OracleRanks], plan: Plan) -> list[Ranker]:
+    rankers = []
     if EXACT in plan.engines:
         with _bar(EXACT, evaluation) as bar:
-            columns.append(exact_column(index, oracle, bar.update))
+            rankers.append(exact_ranker(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
         with _bar(SERVED, evaluation) as bar:
-            served = served_column(index, evaluation, bar.update, answered)
-            columns.append(served)
+            served = served_ranker(index, evaluation, bar.update)
+            rankers.append(served)
         if plan.efs:
             with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:
-                columns += hnsw_columns(index, evaluation, served.used or {}, plan.efs, bar.update)
+                rankers += hnsw_rankers(index, evaluation, served.used or {}, plan.efs, bar.update)
     for quantization in plan.quantizations:
         with _bar(quantization, evaluation, times=2) as bar:
-            columns += quantized_columns(index, evaluation, quantization, bar.update)
-    return columns
+            rankers += quantized_rankers(index, evaluation, quantization, bar.update)
+    return rankers
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:

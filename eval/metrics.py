@@ -158,7 +158,7 @@ def recall(k: int) -> Metric:
     It is the share of queries with a positive among the first k. Elsewhere recall is the share of all positives found,
     which with five captions cannot exceed 20% at k = 1: see `proportion`.
     """
-    return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=True)
+    return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=k in CUTOFFS)
 
 
 def proportion(k: int) -> Metric:

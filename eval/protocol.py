@@ -1,23 +1,19 @@
-"""Which queries, which gallery, which positives: read back from the index itself."""
+"""What is evaluated: the two sides, the two directions over them, and their equal parts."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Index, Vectors, Where, collection_name
-from search.records import Caption, Image
+from search.index import CollectionSpec, Vectors, Where
 
 Ids = npt.NDArray[np.int64]
 
 DIRECTIONS = ("image-to-text", "text-to-image")
-FIRST_CAPTIONS = 5  # as the literature reports it, where a few images have six or seven
-ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
+FIRST_CAPTIONS = 5  # of each image, as the literature reports it; a few images have six or seven
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Evaluation:
     """Both directions over the same images and captions.
 
     Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
-    `texts` are the captions, `files` the images' files; `truncated` counts captions that the model did not read whole.
+    `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit.
     """
 
     spec: CollectionSpec
@@ -79,9 +75,9 @@ class Evaluation:
         return self.image_to_text, self.text_to_image
 
     def folds(self, count: int) -> list[tuple[Task, Task]]:
-        """Both directions over `count` equal parts of the images, in the order of the annotation file.
+        """Return both directions over `count` equal parts of the images, in the order of the annotation file.
 
-        Queries and gallery are both of the part, as the five 1K folds of the literature are.
+        Queries and gallery are both of the part, as in the five 1K folds of the literature.
 
         Raises:
             EvaluationError: the images cannot be divided into so many equal parts.
@@ -93,16 +89,16 @@ class Evaluation:
 
     def _part(self, first: int, last: int) -> tuple[Task, Task]:
         images, captions = self.image_to_text.queries, self.text_to_image.queries
-        mine = np.flatnonzero((self.image_of >= first) & (self.image_of < last))
+        rows = np.flatnonzero((self.image_of >= first) & (self.image_of < last))
         return both_tasks(
             Side(images.collection, images.ids[first:last], images.vectors[first:last], images.where),
-            Side(captions.collection, captions.ids[mine], captions.vectors[mine], captions.where),
-            self.image_of[mine] - first,
+            Side(captions.collection, captions.ids[rows], captions.vectors[rows], captions.where),
+            self.image_of[rows] - first,
         )
 
 
 def both_tasks(images: Side, captions: Side, image_of: Ids) -> tuple[Task, Task]:
-    """Image-to-text and text-to-image, where `image_of` int64 (captions,) is the row of each caption's image."""
+    """Return image-to-text and text-to-image; `image_of` int64 (captions,) is the row of each caption's image."""
     per_image = np.bincount(image_of, minlength=len(images.ids))
     return (
         Task(
@@ -120,241 +116,3 @@ def both_tasks(images: Side, captions: Side, image_of: Ids) -> tuple[Task, Task]
             starts=np.arange(len(captions.ids) + 1, dtype=np.int64),
         ),
     )
-
-
-def read_protocol(
-    index: Index,
-    dataset: str,
-    splits: Sequence[str],
-    captions_per_image: int | None = FIRST_CAPTIONS,
-    *,
-    allow_missing: bool = False,
-) -> Evaluation:
-    """Reads the vectors and the ground truth of some splits ("all" means every one) from the index.
-
-    `captions_per_image` keeps the first so many of each image, None all of them. `allow_missing` evaluates what is
-    there: captions without their image, and images without captions, take no part, and the notes say how many.
-
-    Raises:
-        CollectionMissing: the index holds no such data set.
-        EvaluationError: a split is not there, or images or captions that should be there are not.
-    """
-    names = collection_name(dataset, "images"), collection_name(dataset, "captions")
-    spec = index.spec(names[0])
-    if missing := [split for split in splits if split not in spec.splits and split != "all"]:
-        raise EvaluationError(
-            f"{names[0]} has no split {missing[0]!r}: it was filled from {', '.join(spec.splits) or 'nothing'}"
-        )
-    chosen = tuple(sorted(spec.splits)) if "all" in splits else tuple(sorted(set(splits)))
-    last = None if captions_per_image is None else captions_per_image - 1
-    where = None if "all" in splits else chosen
-
-    images = _Images.read(index, names[0], Where(splits=where), captions_per_image)
-    captions = _Captions.read(index, names[1], Where(splits=where, max_position=last))
-    _check_strangers(spec, chosen, images)
-    notes = _notes(spec, chosen)
-    if allow_missing:
-        images, captions, said = _what_is_complete(spec, chosen, images, captions)
-    else:
-        _check_complete(spec, chosen, images, captions)
-        images, said = _with_captions(images)
-    notes += said
-    _check_left_overs(images, captions)
-
-    row = {image_id: number for number, image_id in enumerate(images.side.ids.tolist())}
-    image_of = np.array([row[image_id] for image_id in captions.image_ids.tolist()], dtype=np.int64)
-    image_to_text, text_to_image = both_tasks(images.side, captions.side, image_of)
-    return Evaluation(
-        spec=spec,
-        splits=("all",) if "all" in splits else chosen,
-        captions_per_image=captions_per_image,
-        image_to_text=image_to_text,
-        text_to_image=text_to_image,
-        image_of=image_of,
-        files=images.files,
-        texts=captions.texts,
-        truncated=sum(captions.truncated),
-        notes=tuple(notes),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Images:
-    """The images read, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
-
-    side: Side
-    captions: Ids
-    splits: list[str]
-    files: list[str]
-
-    @classmethod
-    def read(cls, index: Index, collection: str, where: Where, captions_per_image: int | None) -> _Images:
-        vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
-        for image in vectors.records():
-            if not isinstance(image, Image):
-                raise EvaluationError(f"{collection} holds something else than images: {image}")
-            wanted = min(len(image.captions), captions_per_image or len(image.captions))
-            records.append((image.order, image.id, wanted, image.split, image.file))
-        order = np.argsort([record[0] for record in records], kind="stable")
-        _, ids, wanted_of, splits, files = zip(*(records[place] for place in order), strict=True)
-        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows[order], where)
-        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files))
-
-    def only(self, keep: npt.NDArray[np.bool_]) -> _Images:
-        rows = np.flatnonzero(keep)
-        splits, files = [self.splits[row] for row in rows], [self.files[row] for row in rows]
-        return _Images(_only(self.side, keep), self.captions[rows], splits, files)
-
-
-@dataclass(frozen=True, slots=True)
-class _Captions:
-    """The captions read; `image_ids` int64 (n,)."""
-
-    side: Side
-    image_ids: Ids
-    texts: list[str]
-    truncated: list[bool]
-
-    @classmethod
-    def read(cls, index: Index, collection: str, where: Where) -> _Captions:
-        vectors = _Vectors(index, collection, where)
-        ids, image_ids, texts, truncated = list[int](), list[int](), list[str](), list[bool]()
-        for caption in vectors.records():
-            if not isinstance(caption, Caption):
-                raise EvaluationError(f"{collection} holds something else than captions: {caption}")
-            ids.append(caption.id)
-            image_ids.append(caption.image_id)
-            texts.append(caption.text)
-            truncated.append(caption.truncated)
-        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows, where)
-        return cls(side, np.array(image_ids, dtype=np.int64), texts, truncated)
-
-    def only(self, keep: npt.NDArray[np.bool_]) -> _Captions:
-        rows = np.flatnonzero(keep)
-        texts, truncated = [self.texts[row] for row in rows], [self.truncated[row] for row in rows]
-        return _Captions(_only(self.side, keep), self.image_ids[rows], texts, truncated)
-
-
-def _only(side: Side, keep: npt.NDArray[np.bool_]) -> Side:
-    """A part of a side; its filter keeps the rest out of Qdrant's answers too."""
-    where = replace(side.where, not_ids=tuple(side.ids[~keep].tolist()) or None)
-    return Side(side.collection, side.ids[keep], side.vectors[keep], where)
-
-
-@dataclass
-class _Vectors:
-    """Reads a collection into one array of vectors, float32 (n, dim), while the records pass by."""
-
-    index: Index
-    collection: str
-    where: Where
-    rows: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
-
-    def records(self) -> Iterator[Image | Caption]:
-        """Raises EvaluationError where there is nothing to read, or the collection is written to meanwhile."""
-        count, filled = self.index.count(self.collection, where=self.where), 0
-        if not count:
-            raise EvaluationError(f"{self.collection} holds no points of this split: run `python -m ingest run` first")
-        self.rows = np.empty((count, self.index.spec(self.collection).dim), dtype=np.float32)
-        for batch in self.index.scan(self.collection, where=self.where, vectors=True):
-            assert batch.vectors is not None
-            if filled + len(batch.records) <= count:
-                self.rows[filled : filled + len(batch.records)] = batch.vectors
-            filled += len(batch.records)
-            yield from batch.records
-        if filled != count:
-            raise EvaluationError(
-                f"{self.collection} was written to meanwhile ({count:,} points, then {filled:,}): run it again"
-            )
-
-
-def _check_strangers(spec: CollectionSpec, splits: Sequence[str], images: _Images) -> None:
-    """Images of another annotation file would make the gallery larger."""
-    there = Counter(images.splits)
-    for split in splits:
-        if there[split] > spec.splits[split].images:
-            raise EvaluationError(
-                f"split {split} holds {there[split]:,} images where its annotation file has "
-                f"{spec.splits[split].images:,}: it was filled from several files; "
-                "ingest them under different --dataset names"
-            )
-
-
-def _check_left_overs(images: _Images, captions: _Captions) -> None:
-    """Captions of no image would be in the gallery, where they can be nobody's positive."""
-    if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
-        raise EvaluationError(
-            f"{extra:,} captions belong to no image's own list: they are left over from another "
-            "annotation file; ingest it under another --dataset name"
-        )
-
-
-def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
-    """A missing image would make the gallery smaller and every score better, so it is an error."""
-    or_not = "; --allow-missing evaluates what is there"
-    there = Counter(images.splits)
-    for split in splits:
-        expected = spec.splits[split].images
-        if there[split] < expected:
-            raise EvaluationError(
-                f"split {split} lacks {expected - there[split]:,} of {expected:,} images: {ADVICE}{or_not}"
-            )
-    silent, orphans = _unmatched(images, captions)
-    silent &= images.captions > 0
-    if silent.any():
-        first = images.side.ids[silent][0]
-        raise EvaluationError(f"image {first} and {silent.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
-    if orphans.any():
-        first = captions.side.ids[orphans][0]
-        raise EvaluationError(f"caption {first} and {orphans.sum() - 1:,} more have no image: {ADVICE}{or_not}")
-    wanted, have = int(images.captions.sum()), len(captions.texts)
-    if have < wanted:
-        raise EvaluationError(f"{wanted - have:,} of {wanted:,} captions are missing: {ADVICE}{or_not}")
-
-
-def _with_captions(images: _Images) -> tuple[_Images, list[str]]:
-    """Return the images that have captions in the annotation file, since the others have no positive, and a note."""
-    wordless = int((images.captions == 0).sum())
-    note = f"{wordless:,} images have no captions in the annotation file and take no part"
-    return (images.only(images.captions > 0), [note]) if wordless else (images, [])
-
-
-def _what_is_complete(
-    spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions
-) -> tuple[_Images, _Captions, list[str]]:
-    """The images with captions and the captions with an image, and notes on what that leaves out."""
-    expected = sum(spec.splits[split].images for split in splits)
-    wanted = int(images.captions.sum())
-    silent, orphans = _unmatched(images, captions)
-    images, captions = images.only(~silent), captions.only(~orphans)
-    if not len(images.files):
-        raise EvaluationError(f"no image of this split has a caption beside it: {ADVICE}")
-    notes = []
-    if lost := expected - len(images.files):
-        notes.append(
-            f"{lost:,} of {expected:,} images take no part (missing, or without captions): the gallery is smaller and "
-            "scores are higher than those of the whole split"
-        )
-    if orphans.any():
-        notes.append(f"{orphans.sum():,} captions without their image take no part")
-    if silent_captions := wanted - len(captions.texts):
-        notes.append(f"{silent_captions:,} captions of images that are there are missing")
-    return images, captions, notes
-
-
-def _unmatched(images: _Images, captions: _Captions) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Which images have no caption, and which captions have no image."""
-    return ~np.isin(images.side.ids, captions.image_ids), ~np.isin(captions.image_ids, images.side.ids)
-
-
-def _notes(spec: CollectionSpec, splits: Sequence[str]) -> list[str]:
-    """What a reader of the scores should know about the gallery."""
-    notes = [
-        f"split {split}: {spec.splits[split].images:,} of its {spec.splits[split].images_in_file:,} images "
-        "were ingested; scores of a smaller gallery are higher"
-        for split in splits
-        if spec.splits[split].images < spec.splits[split].images_in_file
-    ]
-    if "train" in splits and "restval" not in splits:
-        notes.append("Karpathy's training set is train plus restval; this is train alone")
-    return notes

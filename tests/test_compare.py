@@ -10,6 +10,7 @@ import pytest
 
 from eval.compare import Comparison, Difference, compare, compare_folders
 from eval.metrics import METRICS
+from eval.report.comparison import as_json, table
 from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run
 from search.errors import EvaluationError
 
@@ -109,7 +110,7 @@ def test_a_run_beside_itself(small: tuple[Run, Run]) -> None:
         for one in direction.differences:
             assert (one.difference, one.interval, one.p, one.p_holm, one.better) == (0, (0, 0), 1, 1, None)
         assert direction.improved == direction.worsened == ()
-    assert "no recorded setting differs" in found.table()
+    assert "no recorded setting differs" in table(found)
 
 
 def test_the_order_in_the_files_does_not_matter(small: tuple[Run, Run], tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_an_obvious_difference_is_found_and_no_other(tmp_path: Path) -> None:
 
 
 def test_the_table_says_what_was_compared(small: tuple[Run, Run]) -> None:
-    lines = compare(*small, resamples=100, randomisations=300).table().splitlines()
+    lines = table(compare(*small, resamples=100, randomisations=300)).splitlines()
     assert lines[0].split() == ["A", str(small[0].folder), "model", "model-a,", "dataset", "coco"]
     assert lines[1].split() == ["B", str(small[1].folder), "model", "model-b,", "dataset", "coco"]
     assert [line for line in lines if line.startswith("differs")] == [
@@ -164,16 +165,16 @@ def test_no_caption_breaks_the_table(tmp_path: Path) -> None:
     runs = [
         written(tmp_path / name, [result("text-to-image", 1, 2, rank, evil)]) for name, rank in (("one", 1), ("two", 9))
     ]
-    table = compare(*runs, resamples=10, randomisations=10).table()
-    assert "\x1b" not in table
-    (line,) = [line for line in table.splitlines() if "two lines" in line]
+    printed = table(compare(*runs, resamples=10, randomisations=10))
+    assert "\x1b" not in printed
+    (line,) = [line for line in printed.splitlines() if "two lines" in line]
     assert line.endswith("…")
     assert len(line) <= 100
 
 
 def test_json_holds_what_the_table_shows(small: tuple[Run, Run]) -> None:
     found = compare(*small, resamples=100, randomisations=300)
-    read = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    read = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert read["a"] == {"folder": str(small[0].folder), "model": "model-a", "dataset": "coco"}
     assert read["settings"]["encoder.dtype"] == {"a": "float32", "b": "bfloat16"}
     assert (read["resamples"], read["randomisations"], read["comparisons"]) == (100, 300, 12)
@@ -230,7 +231,7 @@ def test_another_name_of_the_data_set_and_other_photo_folders_may_be_compared(tm
     a = written(tmp_path / "a", BOTH)
     moved = [result(one.direction, one.query, one.image_id, one.rank, "/elsewhere.jpg") for one in BOTH[:2]]
     b = written(tmp_path / "b", moved + BOTH[2:], dataset="coco-large")
-    assert "dataset coco-large" in compare(a, b, resamples=10, randomisations=10).table()
+    assert "dataset coco-large" in table(compare(a, b, resamples=10, randomisations=10))
 
 
 def test_intervals_of_a_difference_hold_none_where_there_is_none(tmp_path: Path) -> None:

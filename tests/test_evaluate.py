@@ -13,8 +13,8 @@ from conftest import Call, one_line_error
 from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
+from eval.ground_truth import read_ground_truth
 from eval.metrics import METRICS, R_PRECISION, Metric, recall
-from eval.protocol import read_protocol
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
 from eval.report.published import compare_with_published, published
@@ -155,8 +155,8 @@ def test_what_is_missing_is_allowed_only_when_asked(index: Index, make_spec: Mak
     images, captions = related(40, 5, 16, noise=2.0)
     store(index, make_spec, images, captions, expected=44)
     with pytest.raises(EvaluationError, match="--allow-missing"):
-        read_protocol(index, dataset, ["test"])
-    evaluation = read_protocol(index, dataset, ["test"], allow_missing=True)
+        read_ground_truth(index, dataset, ["test"])
+    evaluation = read_ground_truth(index, dataset, ["test"], allow_missing=True)
     assert evaluation.images == 20
     assert any("2 of 22 images take no part" in note for note in evaluation.notes)
 
@@ -172,7 +172,7 @@ def test_captions_without_their_image_leave_the_gallery_too(index: Index, make_s
 
     texts = tuple(f"sentence {position}" for position in range(5))
     index.upsert(f"{dataset}_images", Points([image(0, "val", texts)], everything.vectors))
-    evaluation = read_protocol(index, dataset, ["test"], allow_missing=True)
+    evaluation = read_ground_truth(index, dataset, ["test"], allow_missing=True)
     assert (evaluation.images, evaluation.captions) == (19, 95)
     assert any("5 captions without their image" in note for note in evaluation.notes)
     report = evaluate(index, evaluation, Plan(engines=("qdrant-exact",), resamples=100))
@@ -183,7 +183,7 @@ def test_captions_without_their_image_leave_the_gallery_too(index: Index, make_s
 
 def test_a_copy_is_dropped_whatever_happens(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     store(index, make_spec, *related(20, 5, 16, noise=2.0))
-    task = read_protocol(index, dataset, ["test"]).image_to_text
+    task = read_ground_truth(index, dataset, ["test"]).image_to_text
 
     def use() -> None:
         with copy_of(index, task, "hnsw", Tuning(index_everything=True)) as copied:
@@ -212,7 +212,7 @@ def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monk
     monkeypatch.setattr("eval.report.published.PUBLISHED_IMAGES", 10)
     change = {"model": "sentence-transformers/clip-ViT-B-32", "dtype": "bfloat16"}
     store(index, lambda **fields: make_spec(**{**fields, **change}), *related(20, 5, 16, noise=2.0))
-    evaluation = read_protocol(index, dataset, ["test"])
+    evaluation = read_ground_truth(index, dataset, ["test"])
     near = {way: dict.fromkeys(found, (29.0, 52.0)) for way, found in scores(0).items()}
     rows = {row.name: row for row in compare_with_published(evaluation, scores(40.0), near)}
     verdict = rows["OpenAI ViT-B/32"].verdict
@@ -222,7 +222,7 @@ def test_published_figures(index: Index, make_spec: MakeSpec, dataset: str, monk
     assert verdict[-1].startswith("check: what differs, then the weights")
     assert rows["OpenAI ViT-L/14"].verdict == []
     assert rows["an earlier report on this task"].scores["text-to-image"]["mean_rank"] == 36.97
-    everything = read_protocol(index, dataset, ["val"], None)
+    everything = read_ground_truth(index, dataset, ["val"], None)
     (line,) = next(row.verdict for row in compare_with_published(everything, scores(40.0), near) if row.verdict)
     assert line.startswith("not comparable")
     assert "the split (val here, test there); the captions (all here, the first five there)" in line
@@ -238,14 +238,14 @@ def test_cut_captions_are_counted(index: Index, make_spec: MakeSpec, dataset: st
     assert isinstance(caption, Caption)
     assert stored.vectors is not None
     index.upsert(f"{dataset}_captions", Points([replace(caption, truncated=True)], stored.vectors))
-    report = evaluate(index, read_protocol(index, dataset, ["test"]), Plan(engines=(), resamples=100))
+    report = evaluate(index, read_ground_truth(index, dataset, ["test"]), Plan(engines=(), resamples=100))
     assert report.fingerprint["truncated_captions"] == 1
     assert any("longer than the model reads, and cut: 1" in note for note in report.notes())
 
 
 def test_the_fingerprint_tells_runs_apart(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     store(index, make_spec, *related(10, 5, 8, noise=0.5))
-    report = evaluate(index, read_protocol(index, dataset, ["test"]), Plan(engines=(), resamples=100))
+    report = evaluate(index, read_ground_truth(index, dataset, ["test"]), Plan(engines=(), resamples=100))
     found = report.fingerprint
     assert (found["model"], found["weights"], found["annotations"]) == ("some-clip", "a" * 64, "b" * 64)
     assert {"dtype", "decode", "prompt", "split", "tie_rule", "engine", "collections", "software"} <= found.keys()

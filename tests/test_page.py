@@ -18,7 +18,7 @@ from conftest import Call, ingest_options
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.exhibits import SIDE
+from eval.report.misses import SIDE
 from eval.report.page import rank_bins, report_page
 from eval.runs import QueryResult, RunMetrics, TopHit, read_run
 from search.errors import PhotoError

@@ -8,7 +8,8 @@ import pytest
 from test_index import caption, image
 from test_oracle import by_hand, unit
 
-from eval.protocol import Evaluation, read_protocol
+from eval.ground_truth import read_ground_truth
+from eval.protocol import Evaluation
 from eval.ranks.oracle import oracle_ranks
 from eval.ranks.replay import agreement, replay
 from search.errors import EvaluationError
@@ -57,7 +58,7 @@ def related(images: int, per_image: int, dim: int, noise: float, seed: int = 0) 
 
 
 def read(index: Index, dataset: str, splits: list[str], captions: int | None = 5) -> Evaluation:
-    return read_protocol(index, dataset, splits, captions)
+    return read_ground_truth(index, dataset, splits, captions)
 
 
 def test_qdrant_exact_agrees_with_the_oracle(

@@ -1,4 +1,4 @@
-"""The columns of a report: the same queries ranked by the oracle, by Qdrant exactly, as served, in other settings."""
+"""The rankers of a report: the same queries ranked by the oracle, by Qdrant exactly, as served, in other settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Ranker:
     """One engine in one setting: its rankings, and Qdrant's answers, by direction.
 
     `used` says whether HNSW or a full scan answered; `bytes_per_vector` is the size of what a query compares with in
@@ -37,11 +37,11 @@ class Column:
         return self.rankings[direction].ranks
 
 
-def oracle_column(oracle: Mapping[str, OracleRanks]) -> Column:
-    return Column(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
+def oracle_ranker(oracle: Mapping[str, OracleRanks]) -> Ranker:
+    return Ranker(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
 
 
-def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Column:
+def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
     """Qdrant's full scan, every rank known; the oracle says how many hits to ask for, and ranks the other positives."""
     replays = {
         name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
@@ -49,16 +49,14 @@ def exact_column(index: Index, oracle: Mapping[str, OracleRanks], progress: Prog
     }
     dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
     rankings = {name: found.ranking(oracle[name].ranking.positives) for name, found in replays.items()}
-    return Column(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
+    return Ranker(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
 
 
-def served_column(
-    index: Index, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
-) -> Column:
+def served_ranker(index: Index, evaluation: Evaluation, progress: Progress) -> Ranker:
     """The collections as `search` asks them, for ten hits: their own HNSW, thresholds and quantisation."""
     replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
-    return _column(
+    return _ranker(
         SERVED,
         f"{index.engine}, as `search` asks: the first {TOP}",
         replays,
@@ -67,9 +65,9 @@ def served_column(
     )
 
 
-def hnsw_columns(
+def hnsw_rankers(
     index: Index, evaluation: Evaluation, served: dict[str, Used], efs: Sequence[int], progress: Progress
-) -> list[Column]:
+) -> list[Ranker]:
     """HNSW with beams of different widths: the collection's own where it serves by it, else on a copy that must."""
     replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
     answered: dict[str, Used] = {}
@@ -83,14 +81,14 @@ def hnsw_columns(
     where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
     about = ", ".join(f"{name}{said}" for name, said in where.items())
     return [
-        _column(f"hnsw ef={ef}", f"a beam of {ef}: {about}", replays[ef], answered, 4.0 * evaluation.spec.dim)
+        _ranker(f"hnsw ef={ef}", f"a beam of {ef}: {about}", replays[ef], answered, 4.0 * evaluation.spec.dim)
         for ef in efs
     ]
 
 
-def quantized_columns(
+def quantized_rankers(
     index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
-) -> list[Column]:
+) -> list[Ranker]:
     """A quantised copy of both galleries, searched through HNSW, with and without scoring the hits again in float32."""
     efforts = {f"{quantization} rescored": Effort(rescore=True), quantization: Effort(rescore=False)}
     replays: dict[str, dict[str, Replay]] = {name: {} for name in efforts}
@@ -104,7 +102,7 @@ def quantized_columns(
     size = bytes_per_vector(evaluation.spec.dim, quantization)
     about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
     return [
-        _column(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
+        _ranker(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
         for name, effort in efforts.items()
     ]
 
@@ -165,6 +163,6 @@ def _used(index: Index, task: Task) -> Used:
     return used(index, task.gallery.collection, task.queries.vectors, task.gallery.where)
 
 
-def _column(name: str, about: str, replays: dict[str, Replay], answered: dict[str, Used] | None, size: float) -> Column:
+def _ranker(name: str, about: str, replays: dict[str, Replay], answered: dict[str, Used] | None, size: float) -> Ranker:
     rankings = {direction: found.ranking() for direction, found in replays.items()}
-    return Column(name, about, rankings, replays, answered, size)
+    return Ranker(name, about, rankings, replays, answered, size)

@@ -1,25 +1,48 @@
-"""Which misses are shown on the page: a sample without bias, the most confident ones, and the furthest away."""
+"""The gallery of misses: which are shown, and what was asked, expected and returned, each with its photo."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 from eval.runs import QueryResult
+from search.errors import PhotoError
+from search.records import Caption, Image, Kind
+from search.sheet import OpenPhoto, Thumbnail, Thumbnails
 
 PER_GROUP = 6
+RETURNED = 5  # hits shown of each query
+SIDE, QUALITY = 220, 72  # of the photos inside the page: the two hundred of a full gallery stay below 3 MB
+GONE = "no longer in the index"
+GROUPS = (
+    (
+        "sample",
+        "A random sample of all misses",
+        "Drawn without looking at scores, so it stands for all misses: count the first hits that are really right "
+        "answers, and you know about how much of the missing recall is the data set's doing.",
+    ),
+    (
+        "confident",
+        "Confident misses",
+        "The first hit scores highest above the expected one: the model's strongest opinions, or wrong labels.",
+    ),
+    ("furthest", "Furthest away", "The worst ranks: what the model does not see at all."),
+)
+
+Records = Callable[[Kind, Sequence[int]], Mapping[int, Image | Caption]]
+"""Looks up records in the index: "images" or "captions", and their ids; those that do not exist are left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class Failures:
+class Misses:
     """Misses of one direction: queries whose best positive ranks below the first place.
 
-    `queries` and `misses` count all of them. The groups hold at most so many as asked for, and no query twice:
-    `sample` is drawn at random from all misses, so that a share seen in it stands for the share among all, and is in
-    order of rank; `confident` are those where the first hit scores highest above the best positive; `furthest` those
-    with the worst ranks. The last two pass over what an earlier group shows.
+    `queries` and `misses` count all of them. No group is larger than asked for, and no query is in two. `sample` is
+    drawn at random from all misses, so that a share seen in it estimates the share among all; it is in order of rank.
+    `confident` are those whose first hit scores highest above the best positive, `furthest` those with the worst ranks;
+    both leave out what an earlier group shows.
     """
 
     queries: int
@@ -30,12 +53,12 @@ class Failures:
 
 
 def margin(result: QueryResult) -> float:
-    """How much higher (cosine) the first hit scores than the best positive; above 0 for every miss."""
+    """Return how much higher (cosine) the first hit scores than the best positive; above 0 for every miss."""
     return result.top[0].score - result.score
 
 
-def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int = 0) -> Failures:
-    """The misses of one direction's `results` to show, whatever their order.
+def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int = 0) -> Misses:
+    """Return the misses to show of one direction's `results`, whatever their order.
 
     The sample is drawn by a hash of the query's id: a query missed in two runs is in the sample of both or close to it,
     so two pages can be read side by side.
@@ -53,4 +76,140 @@ def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int
     confident = first(lambda result: -margin(result))
     furthest = first(lambda result: -result.rank)
     in_order = tuple(sorted(sample, key=lambda result: (result.rank, result.query)))
-    return Failures(len(results), len(misses), in_order, confident, furthest)
+    return Misses(len(results), len(misses), in_order, confident, furthest)
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo's place on the page: `small` is its copy, or None if it cannot be shown; `lost` is the reason."""
+
+    image_id: int
+    alt: str
+    small: Thumbnail | None
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """One of the first hits: 1-based place, cosine, whether it is a positive, its text, and its (image's) photo."""
+
+    place: int
+    score: float
+    positive: bool
+    text: str
+    photo: Photo
+
+
+@dataclass(frozen=True, slots=True)
+class Exhibit:
+    """One miss: `photo` is the query's own for image-to-text, the expected one for text-to-image.
+
+    `margin` is how much higher (cosine) the first hit scores than the best positive; `expected` are the captions of the
+    image as (text, whether it is the best-ranked one).
+    """
+
+    result: QueryResult
+    margin: float
+    photo: Photo
+    expected: tuple[tuple[str, bool], ...]
+    returned: tuple[Returned, ...]
+
+
+class Photos:
+    """The photos of one page, each embedded once: `used` by image id, in the order of their first use."""
+
+    def __init__(self, open_photo: OpenPhoto) -> None:
+        self._thumbnails = Thumbnails(open_photo, SIDE, QUALITY)
+        self.used: dict[int, Thumbnail] = {}
+
+    def of(self, image_id: int, record: Image | Caption | None) -> Photo:
+        alt = record.captions[0] if isinstance(record, Image) and record.captions else f"image {image_id}"
+        try:
+            self.used[image_id] = small = self._thumbnails.of(image_id)
+        except PhotoError as error:
+            return Photo(image_id, alt, None, str(error))
+        return Photo(image_id, alt, small)
+
+
+def exhibits(
+    results: Sequence[QueryResult], records: Records, photos: Photos, captions_per_image: int | None = None
+) -> list[Exhibit]:
+    """Return what the page shows of some misses of one direction; of the expected captions only those evaluated."""
+    captions: Mapping[int, Image | Caption] = {}
+    images = {result.image_id for result in results}
+    hits = {hit.id for result in results for hit in result.top[:RETURNED]}
+    if any(result.direction == "image-to-text" for result in results):
+        captions = records("captions", sorted(hits | {result.positive for result in results}))
+        images |= {caption.image_id for caption in captions.values()}
+    else:
+        images |= hits
+    known = records("images", sorted(images))
+
+    def returned(result: QueryResult) -> tuple[Returned, ...]:
+        shown = []
+        for place, hit in enumerate(result.top[:RETURNED], start=1):
+            record = captions.get(hit.id) if result.direction == "image-to-text" else known.get(hit.id)
+            photo = (
+                photos.of(record.image_id, known.get(record.image_id)) if record else Photo(hit.id, GONE, None, GONE)
+            )
+            shown.append(Returned(place, hit.score, hit.positive, _text(record), photo))
+        return tuple(shown)
+
+    def expected(result: QueryResult) -> tuple[tuple[str, bool], ...]:
+        image, best = known.get(result.image_id), captions.get(result.positive)
+        position = best.position if isinstance(best, Caption) else None
+        texts = image.captions[:captions_per_image] if isinstance(image, Image) else ()
+        return tuple((text, number == position) for number, text in enumerate(texts))
+
+    return [
+        Exhibit(
+            result,
+            margin(result),
+            photos.of(result.image_id, known.get(result.image_id)),
+            expected(result),
+            returned(result),
+        )
+        for result in results
+    ]
+
+
+def _text(record: Image | Caption | None) -> str:
+    match record:
+        case Caption(text=text):
+            return text
+        case Image(captions=captions, file=file):
+            return captions[0] if captions else file
+        case None:
+            return GONE
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Some misses of one kind, and a sentence about the kind."""
+
+    title: str
+    about: str
+    exhibits: list[Exhibit]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """The misses of one direction: how many of how many queries, and those shown."""
+
+    direction: str
+    queries: int
+    misses: int
+    groups: list[Group]
+
+
+def gallery(
+    way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None, per_group: int
+) -> Gallery:
+    """Return the gallery of one direction; `keep` is how many captions of each image took part, None for all."""
+    chosen = choose(results, per_group)
+    groups = [
+        Group(title, about, exhibits(found, records, photos, keep))
+        for kind, title, about in GROUPS
+        if (found := getattr(chosen, kind))
+    ]
+    return Gallery(way, chosen.queries, chosen.misses, groups)

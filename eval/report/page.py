@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file: scores, plots, published figures, a gallery of failures, how it was run."""
+"""The evaluation as one HTML file: scores, plots, published figures, a gallery of misses, how it was run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from markupsafe import Markup
 from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
 from eval.report import plots, tables
-from eval.report.exhibits import Exhibit, Photos, Records, exhibits
-from eval.report.misses import PER_GROUP, choose
+from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
 
@@ -22,39 +21,6 @@ CURVE_TO = 100  # the largest k of the recall curve
 MARKED = (*CUTOFFS, CURVE_TO)
 AGAINST_SPEED = RECALLS[-1].name
 TEMPLATE = "page.html.j2"
-GROUPS = (
-    (
-        "sample",
-        "A random sample of all misses",
-        "Drawn without looking at scores, so it stands for all misses: count the first hits that are really right "
-        "answers, and you know about how much of the missing recall is the data set's doing.",
-    ),
-    (
-        "confident",
-        "Confident misses",
-        "The first hit scores highest above the expected one: the model's strongest opinions, or wrong labels.",
-    ),
-    ("furthest", "Furthest away", "The worst ranks: what the model does not see at all."),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Some misses of one kind, and a sentence about the kind."""
-
-    title: str
-    about: str
-    exhibits: list[Exhibit]
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """The misses of one direction: how many of how many queries, and those shown."""
-
-    direction: str
-    queries: int
-    misses: int
-    groups: list[Group]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +50,7 @@ def report_page(
     by_direction = {way: [result for result in results if result.direction == way] for way in DIRECTIONS}
     photos = Photos(open_photo)
     keep = metrics.captions_per_image if isinstance(metrics.captions_per_image, int) else None
-    galleries = [_gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
+    galleries = [gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -99,7 +65,7 @@ def report_page(
         directions=DIRECTIONS,
         headline=[metric.name for metric in METRICS if metric.headline],
         interval=tables.interval,
-        columns=tables.rankers_of(metrics),
+        rankers=tables.rankers_of(metrics),
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
         published=tables.published(metrics),
@@ -117,18 +83,6 @@ def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
     ends = [end for end in ends if end < gallery] + [gallery]
     starts = [1] + [end + 1 for end in ends[:-1]]
     return [(low, high, sum(low <= rank <= high for rank in ranks)) for low, high in zip(starts, ends, strict=True)]
-
-
-def _gallery(
-    way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None, per_group: int
-) -> Gallery:
-    chosen = choose(results, per_group)
-    groups = [
-        Group(title, about, exhibits(found, records, photos, keep))
-        for kind, title, about in GROUPS
-        if (found := getattr(chosen, kind))
-    ]
-    return Gallery(way, chosen.queries, chosen.misses, groups)
 
 
 def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:

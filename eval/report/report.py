@@ -15,7 +15,7 @@ from eval.eccv import MoreScores
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Ranking, scores
 from eval.protocol import Evaluation
 from eval.ranks.oracle import OracleRanks, first_hits
-from eval.ranks.rankers import EXACT, SERVED, Column
+from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
 from eval.runs import TOP, FoldMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
@@ -24,12 +24,12 @@ from eval.stats import Interval
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one run found: the oracle's ranks by direction, every column, and what the headline's scores are worth."""
+    """What one run found: the oracle's ranks by direction, every ranker, and what the headline's scores are worth."""
 
     evaluation: Evaluation
     oracle: dict[str, OracleRanks]
-    columns: list[Column]
-    headline: Column
+    rankers: list[Ranker]
+    headline: Ranker
     intervals: dict[str, dict[str, Interval]]
     folds: FoldMetrics | None
     more: MoreScores | None
@@ -37,16 +37,16 @@ class Report:
 
     def agreements(self) -> dict[str, Agreement]:
         """How Qdrant's exact ranks compare with the oracle's, where it was asked."""
-        exact = next((column for column in self.columns if column.name == EXACT), None)
+        exact = next((ranker for ranker in self.rankers if ranker.name == EXACT), None)
         return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
-    def scores(self, column: Column) -> dict[str, Scores]:
-        """Direction -> metric of one column, for the metrics that its rankings can tell."""
-        return {direction: scores(ranking) for direction, ranking in column.rankings.items()}
+    def scores(self, ranker: Ranker) -> dict[str, Scores]:
+        """Direction -> metric of one ranker, for the metrics that its rankings can tell."""
+        return {direction: scores(ranking) for direction, ranking in ranker.rankings.items()}
 
-    def loss(self, column: Column) -> dict[str, Scores]:
-        """What a column's scores differ by from the headline's."""
-        mine, best = self.scores(column), self.scores(self.headline)
+    def loss(self, ranker: Ranker) -> dict[str, Scores]:
+        """What a ranker's scores differ by from the headline's."""
+        mine, best = self.scores(ranker), self.scores(self.headline)
         return {
             direction: {name: _difference(value, best[direction][name]) for name, value in scores.items()}
             for direction, scores in mine.items()
@@ -67,9 +67,9 @@ class Report:
             scores=headline,
             engine=self.headline.name,
             engine_version=self.fingerprint["engine"],
-            oracle=self.scores(self.columns[0]),
-            columns=[self._of_column(column) for column in self.columns],
-            loss={column.name: self.loss(column) for column in self.columns if column.replays is not None},
+            oracle=self.scores(self.rankers[0]),
+            columns=[self._of_ranker(ranker) for ranker in self.rankers],
+            loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
             intervals=self.intervals,
             pessimistic=self.pessimistic(),
             proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
@@ -87,27 +87,27 @@ class Report:
             notes=[*evaluation.notes, *self.notes()],
         )
 
-    def _of_column(self, column: Column) -> RankerMetrics:
-        replays = column.replays or {}
+    def _of_ranker(self, ranker: Ranker) -> RankerMetrics:
+        replays = ranker.replays or {}
         return RankerMetrics(
-            name=column.name,
-            about=column.about,
-            scores=self.scores(column),
+            name=ranker.name,
+            about=ranker.about,
+            scores=self.scores(ranker),
             queries_per_second={way: found.queries_per_second for way, found in replays.items()} or None,
             latency_ms={way: found.latency_ms for way, found in replays.items()} or None,
-            bytes_per_vector=column.bytes_per_vector,
-            used=column.used,
+            bytes_per_vector=ranker.bytes_per_vector,
+            used=ranker.used,
         )
 
     def notes(self) -> list[str]:
-        """What the columns do not say by themselves."""
+        """What the rankers do not say by themselves."""
         notes = []
-        for column in self.columns:
+        for ranker in self.rankers:
             for answered, reason in _NOT_HNSW.items():
-                if where := [direction for direction, by in (column.used or {}).items() if by == answered]:
-                    more = "; --ef 64 measures HNSW on a copy that must use it" if column.name == SERVED else ""
-                    notes.append(f"{column.name}, {' and '.join(where)}: {reason}{more}")
-            notes += _too_few_hits(column)
+                if where := [direction for direction, by in (ranker.used or {}).items() if by == answered]:
+                    more = "; --ef 64 measures HNSW on a copy that must use it" if ranker.name == SERVED else ""
+                    notes.append(f"{ranker.name}, {' and '.join(where)}: {reason}{more}")
+            notes += _too_few_hits(ranker)
         if self.evaluation.truncated:
             notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes
@@ -115,7 +115,7 @@ class Report:
     def results(self) -> Iterator[QueryResult]:
         """Every query, image-to-text first, in the order of the annotation file."""
         evaluation = self.evaluation
-        served = next((column for column in self.columns if column.name == SERVED), None)
+        served = next((ranker for ranker in self.rankers if ranker.name == SERVED), None)
         image_ids = evaluation.image_to_text.queries.ids
         for task, texts, images in (
             (evaluation.image_to_text, evaluation.files, image_ids),
@@ -167,11 +167,11 @@ _NOT_HNSW = {
 }
 
 
-def _too_few_hits(column: Column) -> list[str]:
-    depth = next((ranking.depth for ranking in column.rankings.values()), None)
+def _too_few_hits(ranker: Ranker) -> list[str]:
+    depth = next((ranking.depth for ranking in ranker.rankings.values()), None)
     short = [metric.name for metric in METRICS if metric.depth is not None and metric.exceeds(depth)]
     unknown = f"cannot be known from the first {depth} hits, unless they hold a positive of every query"
-    return [f"{column.name}: {', '.join(short)} {unknown}"] if short else []
+    return [f"{ranker.name}: {', '.join(short)} {unknown}"] if short else []
 
 
 def _difference(value: float | None, other: float | None) -> float | None:

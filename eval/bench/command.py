@@ -1,0 +1,121 @@
+"""`python -m eval bench`: the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eval.options import Quantized
+from search import command
+from search.command import JsonOption
+from search.errors import CocoSearchError
+
+if TYPE_CHECKING:
+    from search.index import Quantization
+
+app = command.application("Measure speed and memory beside the alternatives.")
+
+RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is measured, in turn")]
+DimOption = Annotated[int, typer.Option(min=2, help="Dimensions of the vectors")]
+
+
+@app.command("ingest")
+def bench_ingest(
+    images: Annotated[Path, typer.Option(help="A folder of photos; searched for .jpg files, repeated if need be")],
+    model: Annotated[str, typer.Option(help="A sentence-transformers model, name or folder")] = "clip-ViT-B-32",
+    count: Annotated[int, typer.Option(min=1, help="How many photos each contestant gets")] = 300,
+    rounds: RoundsOption = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Our pipeline, the plain encode loop, the forward pass alone, decoding alone, and captions, on the same inputs."""
+    from eval.bench import ingest
+
+    found = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
+    if not found:
+        raise CocoSearchError(f"no .jpg files below {images}")
+    files = tuple(islice(cycle(found), count))
+    job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or os.cpu_count() or 1)
+    measured = ingest.compare(job, rounds)
+    typer.echo(json.dumps(ingest.as_json(measured), indent=1) if as_json else ingest.table(job, measured))
+
+
+@app.command("eval")
+def bench_eval(
+    images: Annotated[int, typer.Option(min=1, help="How many images")] = 5000,
+    captions_per_image: Annotated[int, typer.Option(min=1, help="How many captions each of them has")] = 5,
+    dim: DimOption = 512,
+    rounds: RoundsOption = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """The ranks of both directions by the oracle, the usual way, and eccv-caption; and the bootstrap intervals."""
+    from eval.bench import evaluation
+
+    job = evaluation.Job(images, captions_per_image, dim)
+    measured = evaluation.compare(job, rounds)
+    typer.echo(json.dumps(evaluation.as_json(measured), indent=1) if as_json else evaluation.table(job, measured))
+
+
+@app.command("search")
+def bench_search(
+    exact: Annotated[list[int] | None, typer.Option(min=10, help="Points of an exact search (default: 5000)")] = None,
+    hnsw: Annotated[list[int] | None, typer.Option(min=10, help="Points of an HNSW search (default: 123000)")] = None,
+    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time")] = 100,
+    dim: DimOption = 512,
+    rounds: RoundsOption = 1,
+    model: Annotated[
+        str | None, typer.Option(help="For the command and the page: name or folder (default: the demo's tiny CLIP)")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """One query at a time: the embedded engine beside local mode; the command and the page beside their model."""
+    from eval.bench import overhead, search
+    from ingest.demo import MODEL
+
+    sizes = [(points, True) for points in exact or [5000]] + [(points, False) for points in hnsw or [123_000]]
+    jobs = [search.Job(points, dim, queries, exactly) for points, exactly in sizes]
+    around = overhead.measured_around(model or str(MODEL), queries, rounds)
+    engines = [(job, search.compare(job, rounds)) for job in jobs]
+    if as_json:
+        found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for job, measured in engines:
+        typer.echo(search.table(job, measured) + "\n")
+    typer.echo(overhead.table(model or "the demo's tiny CLIP", around))
+
+
+@app.command("scale")
+def bench_scale(
+    points: Annotated[
+        list[int] | None, typer.Option(min=100, help="A size to measure; repeat (default: 10000, 30000, 100000)")
+    ] = None,
+    largest: Annotated[int | None, typer.Option(min=100, help="One size more, such as 300000")] = None,
+    dim: DimOption = 512,
+    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time, at each size")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each size is measured; the shortest times count")] = 1,
+    quantization: Annotated[
+        list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
+    ] = None,
+    node_memory: Annotated[float, typer.Option(min=0.1, help="GiB that the index may fill on one node")] = 64,
+    url: Annotated[str | None, typer.Option("--url", help="A server, instead of the embedded engine")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What an index costs as it grows, measured, and what COCO, 10 million and LAION-400M would need by that."""
+    from eval.bench import cost, scale
+
+    sizes = [*(points or [10_000, 30_000, 100_000]), *([largest] if largest else [])]
+    if len(set(sizes)) < cost.FEWEST_SIZES:
+        raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
+    ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
+    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
+    typer.echo(json.dumps(scale.as_json(scales), indent=1) if as_json else scale.table(scales, dim, node_memory))

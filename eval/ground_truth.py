@@ -1,0 +1,246 @@
+"""Reading the queries, the gallery and the positives back from the index, and checking that they are complete."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from eval.protocol import FIRST_CAPTIONS, Evaluation, Ids, Side, both_tasks
+from search.errors import EvaluationError
+from search.index import CollectionSpec, Index, Vectors, Where, collection_name
+from search.records import Caption, Image
+
+ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
+
+
+def read_ground_truth(
+    index: Index,
+    dataset: str,
+    splits: Sequence[str],
+    captions_per_image: int | None = FIRST_CAPTIONS,
+    *,
+    allow_missing: bool = False,
+) -> Evaluation:
+    """Read the vectors and the ground truth of some splits ("all" means every one) from the index.
+
+    `captions_per_image` keeps the first captions of each image, None all of them. With `allow_missing`, captions
+    without their image and images without captions are left out, and the notes say how many.
+
+    Raises:
+        CollectionMissing: the index holds no such data set.
+        EvaluationError: a split does not exist, or images or captions of it are missing.
+    """
+    names = collection_name(dataset, "images"), collection_name(dataset, "captions")
+    spec = index.spec(names[0])
+    if missing := [split for split in splits if split not in spec.splits and split != "all"]:
+        raise EvaluationError(
+            f"{names[0]} has no split {missing[0]!r}: it was filled from {', '.join(spec.splits) or 'nothing'}"
+        )
+    chosen = tuple(sorted(spec.splits)) if "all" in splits else tuple(sorted(set(splits)))
+    last = None if captions_per_image is None else captions_per_image - 1
+    where = None if "all" in splits else chosen
+
+    images = _Images.read(index, names[0], Where(splits=where), captions_per_image)
+    captions = _Captions.read(index, names[1], Where(splits=where, max_position=last))
+    _check_no_more_images(spec, chosen, images)
+    notes = _notes(spec, chosen)
+    if allow_missing:
+        images, captions, left_out = _complete_part(spec, chosen, images, captions)
+        notes += left_out
+    else:
+        _check_complete(spec, chosen, images, captions)
+    _check_no_more_captions(images, captions)
+
+    row = {image_id: number for number, image_id in enumerate(images.side.ids.tolist())}
+    image_of = np.array([row[image_id] for image_id in captions.image_ids.tolist()], dtype=np.int64)
+    image_to_text, text_to_image = both_tasks(images.side, captions.side, image_of)
+    return Evaluation(
+        spec=spec,
+        splits=("all",) if "all" in splits else chosen,
+        captions_per_image=captions_per_image,
+        image_to_text=image_to_text,
+        text_to_image=text_to_image,
+        image_of=image_of,
+        files=images.files,
+        texts=captions.texts,
+        truncated=sum(captions.truncated),
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """The images read, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
+
+    side: Side
+    captions: Ids
+    splits: list[str]
+    files: list[str]
+
+    @classmethod
+    def read(cls, index: Index, collection: str, where: Where, captions_per_image: int | None) -> _Images:
+        vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
+        for image in vectors.records():
+            if not isinstance(image, Image):
+                raise EvaluationError(f"{collection} holds something else than images: {image}")
+            wanted = min(len(image.captions), captions_per_image or len(image.captions))
+            records.append((image.order, image.id, wanted, image.split, image.file))
+        order = np.argsort([record[0] for record in records], kind="stable")
+        _, ids, wanted_of, splits, files = zip(*(records[place] for place in order), strict=True)
+        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows[order], where)
+        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files))
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> _Images:
+        rows = np.flatnonzero(keep)
+        splits, files = [self.splits[row] for row in rows], [self.files[row] for row in rows]
+        return _Images(_only(self.side, keep), self.captions[rows], splits, files)
+
+
+@dataclass(frozen=True, slots=True)
+class _Captions:
+    """The captions read; `image_ids` int64 (n,)."""
+
+    side: Side
+    image_ids: Ids
+    texts: list[str]
+    truncated: list[bool]
+
+    @classmethod
+    def read(cls, index: Index, collection: str, where: Where) -> _Captions:
+        vectors = _Vectors(index, collection, where)
+        ids, image_ids, texts, truncated = list[int](), list[int](), list[str](), list[bool]()
+        for caption in vectors.records():
+            if not isinstance(caption, Caption):
+                raise EvaluationError(f"{collection} holds something else than captions: {caption}")
+            ids.append(caption.id)
+            image_ids.append(caption.image_id)
+            texts.append(caption.text)
+            truncated.append(caption.truncated)
+        side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows, where)
+        return cls(side, np.array(image_ids, dtype=np.int64), texts, truncated)
+
+    def only(self, keep: npt.NDArray[np.bool_]) -> _Captions:
+        rows = np.flatnonzero(keep)
+        texts, truncated = [self.texts[row] for row in rows], [self.truncated[row] for row in rows]
+        return _Captions(_only(self.side, keep), self.image_ids[rows], texts, truncated)
+
+
+def _only(side: Side, keep: npt.NDArray[np.bool_]) -> Side:
+    """Return a part of a side; its filter keeps the rest out of Qdrant's answers too."""
+    where = replace(side.where, not_ids=tuple(side.ids[~keep].tolist()) or None)
+    return Side(side.collection, side.ids[keep], side.vectors[keep], where)
+
+
+@dataclass
+class _Vectors:
+    """Reads a collection into one array of vectors, float32 (n, dim), while its records are iterated over."""
+
+    index: Index
+    collection: str
+    where: Where
+    rows: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+
+    def records(self) -> Iterator[Image | Caption]:
+        """Yield every record; raise EvaluationError if there is none, or if the collection is written to meanwhile."""
+        count, filled = self.index.count(self.collection, where=self.where), 0
+        if not count:
+            raise EvaluationError(f"{self.collection} holds no points of this split: run `python -m ingest run` first")
+        self.rows = np.empty((count, self.index.spec(self.collection).dim), dtype=np.float32)
+        for batch in self.index.scan(self.collection, where=self.where, vectors=True):
+            assert batch.vectors is not None
+            if filled + len(batch.records) <= count:
+                self.rows[filled : filled + len(batch.records)] = batch.vectors
+            filled += len(batch.records)
+            yield from batch.records
+        if filled != count:
+            raise EvaluationError(
+                f"{self.collection} was written to meanwhile ({count:,} points, then {filled:,}): run it again"
+            )
+
+
+def _check_no_more_images(spec: CollectionSpec, splits: Sequence[str], images: _Images) -> None:
+    """Refuse images of another annotation file, which would make the gallery larger."""
+    found = Counter(images.splits)
+    for split in splits:
+        if found[split] > spec.splits[split].images:
+            raise EvaluationError(
+                f"split {split} holds {found[split]:,} images where its annotation file has "
+                f"{spec.splits[split].images:,}: it was filled from several files; "
+                "ingest them under different --dataset names"
+            )
+
+
+def _check_no_more_captions(images: _Images, captions: _Captions) -> None:
+    """Refuse captions that belong to no image: in the gallery, they could be the positive of no query."""
+    if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
+        raise EvaluationError(
+            f"{extra:,} captions belong to no image's own list: they are left over from another "
+            "annotation file; ingest it under another --dataset name"
+        )
+
+
+def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
+    """Refuse missing images and captions, which would make the gallery smaller and every score better."""
+    or_not = "; --allow-missing evaluates what is there"
+    found = Counter(images.splits)
+    for split in splits:
+        expected = spec.splits[split].images
+        if found[split] < expected:
+            raise EvaluationError(
+                f"split {split} lacks {expected - found[split]:,} of {expected:,} images: {ADVICE}{or_not}"
+            )
+    silent, orphans = _unmatched(images, captions)
+    if silent.any():
+        first = images.side.ids[silent][0]
+        raise EvaluationError(f"image {first} and {silent.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
+    if orphans.any():
+        first = captions.side.ids[orphans][0]
+        raise EvaluationError(f"caption {first} and {orphans.sum() - 1:,} more have no image: {ADVICE}{or_not}")
+    wanted, have = int(images.captions.sum()), len(captions.texts)
+    if have < wanted:
+        raise EvaluationError(f"{wanted - have:,} of {wanted:,} captions are missing: {ADVICE}{or_not}")
+
+
+def _complete_part(
+    spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions
+) -> tuple[_Images, _Captions, list[str]]:
+    """Return the images with captions and the captions with an image, and notes on what that leaves out."""
+    expected = sum(spec.splits[split].images for split in splits)
+    wanted = int(images.captions.sum())
+    silent, orphans = _unmatched(images, captions)
+    images, captions = images.only(~silent), captions.only(~orphans)
+    if not len(images.files):
+        raise EvaluationError(f"no image of this split has a caption beside it: {ADVICE}")
+    notes = []
+    if lost := expected - len(images.files):
+        notes.append(
+            f"{lost:,} of {expected:,} images take no part (missing, or without captions): the gallery is smaller and "
+            "scores are higher than those of the whole split"
+        )
+    if orphans.any():
+        notes.append(f"{orphans.sum():,} captions without their image take no part")
+    if silent_captions := wanted - len(captions.texts):
+        notes.append(f"{silent_captions:,} captions of images that are there are missing")
+    return images, captions, notes
+
+
+def _unmatched(images: _Images, captions: _Captions) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return which images have no caption, and which captions have no image."""
+    return ~np.isin(images.side.ids, captions.image_ids), ~np.isin(captions.image_ids, images.side.ids)
+
+
+def _notes(spec: CollectionSpec, splits: Sequence[str]) -> list[str]:
+    """Return what a reader of the scores should know about the gallery."""
+    notes = [
+        f"split {split}: {spec.splits[split].images:,} of its {spec.splits[split].images_in_file:,} images "
+        "were ingested; scores of a smaller gallery are higher"
+        for split in splits
+        if spec.splits[split].images < spec.splits[split].images_in_file
+    ]
+    if "train" in splits and "restval" not in splits:
+        notes.append("Karpathy's training set is train plus restval; this is train alone")
+    return notes

@@ -1,0 +1,141 @@
+"""The options of `python -m eval run`, and the choices that it shares with the benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from search.command import DatasetOption, JsonOption, PathOption, UrlOption
+from search.settings import load_settings
+
+if TYPE_CHECKING:
+    from eval.evaluate import Plan
+    from search.index import Index
+
+
+class Quantized(str, Enum):
+    """How vectors are made smaller. (Typer takes no list of literals.)"""
+
+    INT8 = "int8"
+    BINARY = "binary"
+
+
+class Engine(str, Enum):
+    """How Qdrant ranks. (Typer takes no list of literals.)"""
+
+    EXACT = "exact"
+    SERVED = "served"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is evaluated."""
+
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="test, val, ... or all; may be repeated (default: test)")
+    ] = None
+    captions: Annotated[
+        Literal["first", "all"], typer.Option("--captions", help="The first five of each image, or all")
+    ] = "first"
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Evaluate what is there where images or captions are missing")
+    ] = False
+
+    @property
+    def captions_per_image(self) -> int | None:
+        from eval.protocol import FIRST_CAPTIONS
+
+        return FIRST_CAPTIONS if self.captions == "first" else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured beside the oracle."""
+
+    engine: Annotated[
+        list[Engine] | None,
+        typer.Option(
+            "--engine", help="Beside the oracle: exact, served, or none; may be repeated (default: exact and served)"
+        ),
+    ] = None
+    ef: Annotated[str, typer.Option("--ef", help="HNSW beams to measure too, such as 32,64,128")] = ""
+    quantization: Annotated[
+        list[Quantized] | None,
+        typer.Option(
+            "--quantization", help="Measure a quantised copy too, with and without rescoring; may be repeated"
+        ),
+    ] = None
+    folds: Annotated[
+        int | None,
+        typer.Option("--folds", min=0, help="Average over so many parts (default: 5 where there are 5,000 images)"),
+    ] = None
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=100, help="Of the bootstrap that gives the intervals")
+    ] = 2000
+
+    @property
+    def copies(self) -> bool:
+        """Whether copies of the galleries are written into the index."""
+        return bool(self.ef or self.quantization)
+
+    def plan(self) -> Plan:
+        from eval.evaluate import Plan
+
+        engines = self.engine or [Engine.EXACT, Engine.SERVED]
+        return Plan(
+            engines=tuple(f"qdrant-{engine.value}" for engine in engines if engine is not Engine.NONE),
+            efs=beams(self.ef),
+            quantizations=tuple(each.value for each in self.quantization or ()),
+            folds=self.folds,
+            resamples=self.resamples,
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the results go."""
+
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write metrics.json, ranks.jsonl and report.html into this folder")
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Where the photos are now, for report.html (default: the remembered folder)"),
+    ] = None
+    json: JsonOption = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which index is read."""
+
+    path: PathOption = None
+    url: UrlOption = None
+    dataset: DatasetOption = None
+
+    def open(self, *, writing: bool) -> Index:
+        from search.index import open_index
+
+        return open_index(load_settings(self.path, self.url), writing=writing)
+
+
+def beams(given: str) -> tuple[int, ...]:
+    """Return the beams of `32,64,128`, ascending.
+
+    Raises:
+        typer.BadParameter: one is not a whole number, or is narrower than the number of hits that are fetched.
+    """
+    from eval.runs import TOP
+
+    try:
+        found = tuple(sorted({int(each) for each in given.split(",") if each.strip()}))
+    except ValueError:
+        raise typer.BadParameter(f"--ef {given!r}: give whole numbers with commas between them: 32,64,128") from None
+    if found and found[0] < TOP:
+        raise typer.BadParameter(f"--ef {found[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
+    return found
