@@ -9,18 +9,17 @@ if __name__ == "__main__":
 
 from collections.abc import Sequence
 from contextlib import closing
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from eval.bench import command as bench
+from eval.options import Measured, Output, Queries, Source
 from search import command
-from search.command import DatasetOption, JsonOption, PathOption, UrlOption
+from search.command import JsonOption
 from search.errors import EvaluationError
-from search.settings import load_settings
-from search.text import shown
+from search.flags import expanded
 
 if TYPE_CHECKING:
     from eval.report.report import Report
@@ -32,91 +31,32 @@ app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean
 app.add_typer(bench.app, name="bench")
 
 
-class Captions(str, Enum):
-    """Which captions of an image take part."""
-
-    FIRST = "first"
-    ALL = "all"
-
-
-class Quantized(str, Enum):
-    """How vectors are made smaller."""
-
-    INT8 = "int8"
-    BINARY = "binary"
-
-
-class Engine(str, Enum):
-    """How Qdrant is asked."""
-
-    EXACT = "exact"
-    SERVED = "served"
-    NONE = "none"
-
-
 @app.command()
-def run(
-    split: Annotated[
-        list[str] | None, typer.Option(help="test, val, ... or all; may be repeated (default: test)")
-    ] = None,
-    captions: Annotated[Captions, typer.Option(help="The first five of each image, or all")] = Captions.FIRST,
-    engine: Annotated[
-        list[Engine] | None,
-        typer.Option(help="Beside the oracle: exact, served, or none; may be repeated (default: exact and served)"),
-    ] = None,
-    ef: Annotated[str, typer.Option(help="HNSW beams to measure too, such as 32,64,128")] = "",
-    quantization: Annotated[
-        list[Quantized] | None,
-        typer.Option(help="Measure a quantised copy too, with and without rescoring; may be repeated"),
-    ] = None,
-    folds: Annotated[
-        int | None, typer.Option(min=0, help="Average over so many parts (default: 5 where there are 5,000 images)")
-    ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Evaluate what is there where images or captions are missing")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Write metrics.json, ranks.jsonl and report.html into this folder")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Where the photos are now, for report.html (default: the remembered folder)")
-    ] = None,
-    as_json: JsonOption = False,
-    path: PathOption = None,
-    url: UrlOption = None,
-    dataset: DatasetOption = None,
-) -> None:
+@expanded
+def run(queries: Queries, measured: Measured, output: Output, source: Source) -> None:
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
-    from eval.evaluate import Plan, evaluate
+    from eval.evaluate import evaluate
     from eval.ground_truth import read_ground_truth
-    from eval.protocol import FIRST_CAPTIONS
     from eval.report.text import table
-    from search.index import collection_name, open_index
+    from search.index import collection_name
     from search.searcher import only_dataset
 
-    asked = engine or [Engine.EXACT, Engine.SERVED]
-    plan = Plan(
-        engines=tuple(f"qdrant-{each.value}" for each in asked if each is not Engine.NONE),
-        efs=_beams(ef),
-        quantizations=tuple(each.value for each in quantization or ()),
-        folds=folds,
-        resamples=resamples,
-    )
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after it
-    with closing(open_index(load_settings(path, url), writing=bool(ef or quantization))) as index:
-        keep = FIRST_CAPTIONS if captions is Captions.FIRST else None
-        name = dataset or only_dataset(index)
+    plan = measured.plan()
+    if output.out is not None:
+        output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
+    with closing(source.open(writing=measured.copies)) as index:
+        name = source.dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
-        protocol = read_ground_truth(index, name, split or ["test"], keep, allow_missing=allow_missing)
-        report = evaluate(index, protocol, plan)
+        evaluation = read_ground_truth(
+            index, name, queries.split or ["test"], queries.captions_per_image, allow_missing=queries.allow_missing
+        )
+        report = evaluate(index, evaluation, plan)
         metrics = report.metrics()
-        if out is not None:
-            _write_out(out, report, metrics, index, images)
-    typer.echo(metrics.as_json() if as_json else table(metrics, report.agreements()))
-    if out is not None:
-        command.note(f"the report is in {out.resolve() / 'report.html'}")
+        if output.out is not None:
+            _write_out(output.out, report, metrics, index, output.images)
+    typer.echo(metrics.as_json() if output.json else table(metrics, report.agreements()))
+    if output.out is not None:
+        command.note(f"the report is in {output.out.resolve() / 'report.html'}")
     if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
         raise EvaluationError(
             f"Qdrant's exact {broken[0]} ranks are not those of its own vectors: was the index written to meanwhile? "
@@ -125,7 +65,7 @@ def run(
 
 
 def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: Index, images: Path | None) -> None:
-    """metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
+    """Write metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
     from search.searcher import Searcher
@@ -156,18 +96,6 @@ def compare(
     found = compare_folders(a, b, resamples=resamples, changed=changed)
     text = json.dumps(comparison.as_json(found), ensure_ascii=False, indent=1) if as_json else comparison.table(found)
     typer.echo(text)
-
-
-def _beams(given: str) -> tuple[int, ...]:
-    from eval.runs import TOP
-
-    try:
-        beams = tuple(sorted({int(each) for each in given.split(",") if each.strip()}))
-    except ValueError:
-        raise typer.BadParameter(f"--ef {given!r}: give whole numbers with commas between them: 32,64,128") from None
-    if beams and beams[0] < TOP:
-        raise typer.BadParameter(f"--ef {beams[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
-    return beams
 
 
 def main() -> None:

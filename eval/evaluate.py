@@ -1,4 +1,16 @@
-"""One evaluation, from the index to its report."""
+"""One evaluation, from the index to its report.
+
+From `python -m eval run` to a printed row:
+
+    eval/__main__.py         run()                the options (options.py) become a `Plan`
+    eval/ground_truth.py     read_ground_truth()  queries, gallery and positives become an `Evaluation` (protocol.py)
+    eval/evaluate.py         evaluate()           every ranker ranks all queries (ranks/rankers.py): a `Ranking` each
+    eval/metrics.py          scores()             a `Ranking` becomes scores, one for each record of `METRICS`
+    eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
+    eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
+
+A new metric is a record in eval/metrics.py; nothing else changes.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +49,8 @@ FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the a
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to measure beside the oracle: the `engines` "qdrant-exact" and "qdrant-served"; HNSW with beams of `efs`;
-    quantised copies. `folds`: into how many parts the images are divided, 0 for none, None for five where they are
-    5,000. `resamples` of the intervals."""
+    quantised copies. `folds`: into how many parts the images are divided, 0 for none, None for five if there are 5,000
+    of them. `resamples` of the intervals."""
 
     engines: tuple[str, ...] = (EXACT, SERVED)
     efs: tuple[int, ...] = ()
@@ -48,7 +60,7 @@ class Plan:
 
 
 def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
-    """Rank all queries by every engine of the plan, and score them.
+    """Rank all queries by every ranker of the plan.
 
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
