@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from eval.protocol import DIRECTIONS
 from search.errors import EvaluationError
@@ -175,7 +175,9 @@ def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:
     return spread
 
 
-def _of_line(line: dict[str, Any]) -> QueryResult:
+def _of_line(line: Any) -> QueryResult:
+    if not isinstance(line, dict):
+        raise TypeError("a line is not an object")
     own = {field.name for field in fields(QueryResult)}
     known = {name: value for name, value in line.items() if name in own}
     known["top"] = tuple(TopHit(**hit) for hit in line["top"])
@@ -186,11 +188,11 @@ def read_run(folder: Path) -> Run:
     """Read what `write_run` wrote.
 
     Raises:
-        EvaluationError: the folder holds no run, or a broken one.
+        EvaluationError: the folder contains no run, or a broken one.
     """
     results: list[QueryResult] = []
     try:
-        metrics = RunMetrics.model_validate_json((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = RunMetrics.model_validate_json((folder / METRICS_FILE).read_bytes())
         with (folder / RANKS_FILE).open(encoding="utf-8") as stream:
             results.extend(_of_line(json.loads(line)) for line in stream)
     except FileNotFoundError as error:
@@ -198,6 +200,10 @@ def read_run(folder: Path) -> Run:
             f"{folder} holds no run ({Path(error.filename).name} is missing): make one with "
             f"`python -m eval run --out {folder}`"
         ) from error
-    except (ValueError, TypeError, KeyError, TextError) as error:
-        raise EvaluationError(f"{folder} holds a broken run ({error}): make it again") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = ": ".join(filter(None, (METRICS_FILE, ".".join(map(str, first["loc"])), first["msg"])))
+        raise EvaluationError(f"{folder} holds a broken run ({problem}): make it again") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise EvaluationError(f"{folder} holds a broken run ({RANKS_FILE}: {error}): make it again") from error
     return Run(folder, metrics, results)

@@ -13,6 +13,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
@@ -209,25 +210,26 @@ def place(
 def make_spec(dataset: str) -> Callable[..., CollectionSpec]:
     """A collection's specification with some fields changed."""
 
-    def make(**changes: object) -> CollectionSpec:
-        plain: dict[str, object] = {
-            "dataset": dataset,
-            "kind": "images",
-            "dim": 4,
-            "model": "some-clip",
-            "revision": None,
-            "weights": "a" * 64,
-            "dtype": "float32",
-            "prompt": None,
-            "decode": "full",
-            "annotations": "b" * 64,
-            "photos": "/photos",
-            "splits": {"test": SplitSize(images=3, captions=15, images_in_file=3)},
-            "version": "0",
-        }
-        return CollectionSpec.model_validate({**plain, **changes})
+    return partial(plain_spec, dataset=dataset)
 
-    return make
+
+def plain_spec(**changes: object) -> CollectionSpec:
+    plain: dict[str, object] = {
+        "dataset": "coco",
+        "kind": "images",
+        "dim": 4,
+        "model": "some-clip",
+        "revision": None,
+        "weights": "a" * 64,
+        "dtype": "float32",
+        "prompt": None,
+        "decode": "full",
+        "annotations": "b" * 64,
+        "photos": "/photos",
+        "splits": {"test": SplitSize(images=3, captions=15, images_in_file=3)},
+        "version": "0",
+    }
+    return CollectionSpec.model_validate({**plain, **changes})
 
 
 def _free_port() -> int:

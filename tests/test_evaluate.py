@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Call, one_line_error
+from conftest import Call, one_line_error, plain_spec
 from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
@@ -28,13 +28,14 @@ from search.searcher import only_dataset
 MakeSpec = Callable[..., CollectionSpec]
 
 
-@pytest.fixture
-def place(tmp_path: Path, make_spec: MakeSpec) -> list[str]:
-    """An embedded index of 200 images with 6 captions each, half of them in the test split."""
-    index = EdgeIndex(tmp_path / "index")
-    store(index, make_spec, *related(200, 6, 32, noise=3.0))
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """An embedded index of 200 images with 6 captions each, half of them in the test split; evaluations leave it so."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    index = EdgeIndex(folder)
+    store(index, plain_spec, *related(200, 6, 32, noise=3.0))
     index.close()
-    return ["--path", str(tmp_path / "index")]
+    return ["--path", str(folder)]
 
 
 def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> None:
@@ -79,8 +80,8 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     page = (out / "report.html").read_text()
     assert "hnsw ef=12" in page
 
-    left = EdgeIndex(tmp_path / "index")
-    assert [name for name in left.collections() if "trial" in name] == []
+    left = EdgeIndex(Path(place[1]))
+    assert left.collections() == ["coco_captions", "coco_images"]
     left.close()
 
 
@@ -98,7 +99,7 @@ def test_a_new_metric_is_one_record(
 ) -> None:
     """It appears wherever the others do, and is not given where too few hits were fetched to know it."""
     out = tmp_path / "run"
-    code, table, err = call("eval", "run", "--out", out, "--folds", 4, *place)
+    code, table, err = call("eval", "run", "--out", out, "--folds", 4, "--resamples", 100, *place)
     assert code == 0, err
     found = json.loads((out / "metrics.json").read_text())
     served = next(column for column in found["columns"] if column["name"] == "qdrant-served")
@@ -121,7 +122,9 @@ def test_a_new_metric_is_one_record(
 
 
 def test_quantised_copies(call: Call, place: list[str]) -> None:
-    code, out, err = call("eval", "run", "--engine", "none", "--quantization", "int8", "--json", *place)
+    code, out, err = call(
+        "eval", "run", "--engine", "none", "--quantization", "int8", "--resamples", 100, "--json", *place
+    )
     assert code == 0, err
     found = json.loads(out)
     assert [column["name"] for column in found["columns"]] == ["oracle", "int8 rescored", "int8"]
@@ -131,7 +134,7 @@ def test_quantised_copies(call: Call, place: list[str]) -> None:
 
 
 def test_the_table(call: Call, place: list[str]) -> None:
-    code, out, _ = call("eval", "run", "--captions", "all", *place)
+    code, out, _ = call("eval", "run", "--captions", "all", "--resamples", 100, *place)
     assert code == 0
     assert "100 images, 600 captions (all of each image)" in out
     assert "95% interval" in out
@@ -254,9 +257,10 @@ def test_the_fingerprint_tells_runs_apart(index: Index, make_spec: MakeSpec, dat
 
 
 def test_two_runs_are_compared(call: Call, place: list[str], tmp_path: Path) -> None:
-    for name, options in (("a", []), ("b", ["--engine", "none"]), ("all", ["--captions", "all"])):
-        assert call("eval", "run", "--out", tmp_path / name, *options, *place)[0] == 0
-    code, out, _ = call("eval", "compare", tmp_path / "a", tmp_path / "b", "--json")
+    quick = ["--engine", "none", "--resamples", 100]
+    for name, options in (("a", []), ("all", ["--captions", "all"])):
+        assert call("eval", "run", "--out", tmp_path / name, *quick, *options, *place)[0] == 0
+    code, out, _ = call("eval", "compare", tmp_path / "a", tmp_path / "a", "--resamples", 100, "--json")
     assert code == 0
     for direction in ("image-to-text", "text-to-image"):
         for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank", "mean_average_precision"):

@@ -148,23 +148,23 @@ def test_arrays_that_do_not_fit() -> None:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """200 images drawn 300 times; by chance alone the share has a standard deviation of 1.3%."""
+    """200 images drawn 200 times; by chance alone the share has a standard deviation of 1.5%."""
     rng = np.random.default_rng(11)
     many, _ = lognormal_ranks(rng, 100_000, 0.6)
     truth = {name: value or 0.0 for name, value in scores_of(single(many)).items()}
     held = dict.fromkeys(truth, 0)
     without_clusters = 0
-    for seed in range(300):
+    for seed in range(200):
         ranks, image_of = lognormal_ranks(rng, 200, 0.6)
-        found = intervals(single(ranks), image_of, resamples=400, seed=seed)
+        found = intervals(single(ranks), image_of, resamples=250, seed=seed)
         for name, (low, high) in found.items():
             held[name] += low <= truth[name] <= high
-        low, high = intervals(Ranking(ranks), np.arange(len(ranks)), resamples=200, seed=seed)["recall@5"]
+        low, high = intervals(Ranking(ranks), np.arange(len(ranks)), resamples=100, seed=seed)["recall@5"]
         without_clusters += low <= truth["recall@5"] <= high
     for name, times in held.items():
-        assert times / 300 >= 0.91, name
-        assert times / 300 <= (1 if name == "median_rank" else 0.985), name
-    assert without_clusters / 300 < 0.85  # what taking captions for independent would do
+        assert times / 200 > 0.9, name
+        assert times / 200 <= (1 if name == "median_rank" else 0.985), name
+    assert without_clusters / 200 < 0.85  # what taking captions for independent would do
 
 
 def test_holm_by_hand() -> None:
@@ -174,7 +174,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_swaps_agree_with_all_swaps_there_are(queries: list[tuple[int, int, int]]) -> None:
     a, b, images = (ints(column) for column in zip(*queries, strict=True))
     image_of = np.unique(images, return_inverse=True)[1].astype(np.int64)
