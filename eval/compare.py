@@ -74,7 +74,7 @@ class Change:
 
     @property
     def log_ratio(self) -> float:
-        """Change of log rank, negative where B is better. Rounded, so that 10 to 1 and 100 to 10 tie exactly."""
+        """The change of log rank, negative if B is better. Rounded, so that 10 to 1 and 100 to 10 tie exactly."""
         return round(math.log(self.rank_b / self.rank_a), 9)
 
 

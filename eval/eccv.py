@@ -1,6 +1,6 @@
 """COCO's test split judged by more positives than its own captions: CxC and ECCV Caption.
 
-Many "misses" on COCO are right answers that nobody wrote down. Crisscrossed Captions (Parekh et al., EACL 2021) and
+Many "misses" on COCO are right answers that were never annotated. Crisscrossed Captions (Parekh et al., EACL 2021) and
 ECCV Caption (Chun et al., ECCV 2022) had people look. Both come with the package `eccv-caption` (the extra `eccv`).
 """
 
@@ -26,9 +26,9 @@ Positives = Mapping[int, Sequence[int]]
 
 
 def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
-    """CxC's recall@1, @5, @10 and ECCV's map_at_r, r_precision and recall@1, as `eccv-caption` defines them.
+    """Return CxC's recall@1, @5, @10 and ECCV's map_at_r, r_precision and recall@1, as `eccv-caption` defines them.
 
-    None where the package is not installed, or the images and captions are not those of COCO's 5K test split.
+    None if the package is not installed, or the images and captions are not those of COCO's 5K test split.
     """
     try:
         with warnings.catch_warnings():

@@ -23,7 +23,7 @@ TIE_RULE = "1 + items that score strictly higher; pessimistic: 1 + other items t
 
 
 def fingerprint(evaluation: Evaluation, index: Index) -> dict[str, Any]:
-    """What made the vectors, what was evaluated, by which engine, with which versions of this machine's software."""
+    """Return what made the vectors, what was evaluated, by which engine, and the versions of the software here."""
     spec = evaluation.spec
     return {
         "model": spec.model,

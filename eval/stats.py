@@ -8,11 +8,11 @@ gallery or another training.
 Averages get BCa intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 14). The median gets
 plain percentiles, because a bias correction of so discrete a value did harm, and so do differences between two runs,
 whose distribution is nearly symmetric. Measured on simulated lognormal ranks of 200 to 5,000 images, with correlated
-captions: 95% intervals of recall and average precision, and of their differences, held the truth in 93 to 97% of
-samples, simulation noise aside; those of the median, nearly always a whole number, in 96 to 100%. The mean rank hangs
-on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 92% where most ranks are 1
-and the tail is long, 83 to 94% with 200 images, and 89 to 98% for its differences. No method tried did well there:
-where a mean rank matters, read it with the median.
+captions: 95% intervals of recall and average precision, and of their differences, contained the true value in 93 to
+97% of samples, simulation noise aside; those of the median, nearly always a whole number, in 96 to 100%. The mean rank
+hangs on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 92% if most ranks are
+1 and the tail is long, 83 to 94% with 200 images, and 89 to 98% for its differences. No method tried did well there: if
+a mean rank matters, read it with the median.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Interval = tuple[float, float]
 RESAMPLES = 2000
 LEVEL = 0.95
 RANDOMISATIONS = 10_000
-OF_THE_MEDIAN = 2_000  # randomisations of the median at most: sorting makes them dearer
+OF_THE_MEDIAN = 2_000  # randomisations of the median at most: sorting makes them slower
 CELLS_PER_BLOCK = 1 << 20  # of the matrix resamples x images, of which one block lies in memory
 NO_SPREAD = 1e-12  # images closer to each other than this, relative to the values, differ by rounding only
 
@@ -96,7 +96,7 @@ def columns(arrays: Iterable[Floats], queries: int) -> Floats:
 
 
 def image_numbers(image_of: Ids, queries: int) -> Ids:
-    """The images renumbered from 0 without gaps, int64 (n,).
+    """Return the images renumbered from 0 without gaps, int64 (n,).
 
     Raises:
         ValueError: there are no queries, or not one image for each.
@@ -162,11 +162,12 @@ class _Sorted:
 
 
 def bca_interval(resampled: Floats, totals: Floats, sizes: Floats, level: float = LEVEL) -> Interval:
-    """Bias-corrected and accelerated interval of an average over queries: sum of `totals` / sum of `sizes`, per image.
+    """Return the bias-corrected and accelerated interval of an average over queries, sum of `totals` / sum of `sizes`.
 
-    `resampled` (resamples,) are the averages in the resamples. The acceleration comes from each image's influence on
-    the average, total - average * size (Efron and Tibshirani 1993, formula 14.15, with influence for the jackknife).
-    Where all images agree, the interval is the one value.
+    `totals` and `sizes` are per image, `resampled` (resamples,) are the averages in the resamples. The acceleration
+    comes from each image's influence on the average, total - average * size (Efron and Tibshirani 1993, formula 14.15,
+    with influence for the jackknife).
+    If all images agree, the interval is the one value.
     """
     estimate = float(totals.sum() / sizes.sum())
     if is_unanimous(totals, sizes):
@@ -185,24 +186,24 @@ def bca_interval(resampled: Floats, totals: Floats, sizes: Floats, level: float 
 
 
 def percentile_interval(resampled: Floats, estimate: float, level: float = LEVEL) -> Interval:
-    """The middle `level` of the resampled values (Efron and Tibshirani 1993, chapter 13)."""
+    """Return the middle `level` of the resampled values (Efron and Tibshirani 1993, chapter 13)."""
     return _between(resampled, (1 - level) / 2, (1 + level) / 2, estimate)
 
 
 def _between(resampled: Floats, low: float, high: float, estimate: float) -> Interval:
-    """Two of the resampled values, by their shares; never past the estimate, which few and skewed images could do."""
+    """Return two of the resampled values, by their shares; never past the estimate, as with few and skewed images."""
     ends = np.quantile(resampled, (low, high), method="inverted_cdf")
     return min(float(ends[0]), estimate), max(float(ends[1]), estimate)
 
 
 def is_unanimous(totals: Floats, sizes: Floats) -> bool:
-    """Whether all images have the same average, rounding aside."""
+    """Return whether all images have the same average, rounding aside."""
     averages = totals / sizes
     return bool(np.ptp(averages) <= NO_SPREAD * max(1.0, float(np.abs(averages).max())))
 
 
 def unanimous_interval(estimate: float, images: int, level: float = LEVEL) -> Interval:
-    """Interval in percent where every image has the same score, which a bootstrap would call certain.
+    """Return an interval in percent if every image has the same score, which a bootstrap would call certain.
 
     Of n images none is unlike the others; so (Clopper and Pearson, Biometrika 26, 1934) the share of such images is at
     most q = 1 - (alpha / 2)^(1/n), and their scores lie between 0 and 100: 0 of 100 images give 0 to 3.6 %.
@@ -246,14 +247,14 @@ def swap_p_values(
 
 
 def _swaps(rng: np.random.Generator, randomisations: int, images: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Which images are swapped, each with probability one half: (rows, images), a block of rows at a time."""
+    """Yield which images are swapped, each with probability one half: (rows, images), a block of rows at a time."""
     rows = max(1, CELLS_PER_BLOCK // images)
     for start in range(0, randomisations, rows):
         yield rng.integers(0, 2, (min(rows, randomisations - start), images), dtype=np.int8).astype(np.bool_)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the same order (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Return p-values adjusted for their number, in order (Holm, Scandinavian Journal of Statistics 6, 1979)."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for done, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):

@@ -52,7 +52,7 @@ def contestants(job: Job) -> list[Callable[[Job], Found]]:
 
 
 def compare(job: Job, rounds: int) -> dict[str, list[Measured[Found]]]:
-    """Every contestant, in turn.
+    """Measure every contestant, in turn.
 
     Raises:
         EvaluationError: two of them do not find the same recall.
@@ -76,7 +76,7 @@ def as_json(measured: Mapping[str, Sequence[Measured[Found]]]) -> dict[str, Any]
 
 
 def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
-    """Medians, and each one's time over the oracle's."""
+    """Return medians, and each one's time divided by the oracle's."""
     ours = measured["oracle"]
     recalls = ours[0].found.recalls
     lines = [
@@ -109,7 +109,7 @@ def oracle(job: Job) -> Found:
 
 
 def full_matrix(job: Job) -> Found:
-    """All ranks as evaluation scripts since VSE++ find them: every score in one matrix, every row of it sorted."""
+    """Find all ranks as evaluation scripts since VSE++ do: every score in one matrix, every row of it sorted."""
     image_vectors, caption_vectors, image_of = _vectors(job)
     start = time.perf_counter()
     scores = image_vectors @ caption_vectors.T
@@ -155,7 +155,7 @@ def _recalls(*of_directions: Ranks) -> tuple[float, ...]:
 
 
 def _vectors(job: Job) -> tuple[Vectors, Vectors, Ids]:
-    """Of images and captions, and the row of each caption's image."""
+    """Return the vectors of images and captions, and the row of each caption's image."""
     image_of = np.repeat(np.arange(job.images), job.captions_per_image)
     image_vectors = vectors.images(job.images, job.dim)
     return image_vectors, vectors.captions_of(image_vectors, image_of), image_of
@@ -171,14 +171,14 @@ def _tasks(job: Job) -> tuple[Task, Task]:
 
 
 def _coco_ids() -> tuple[Ids, Ids]:
-    """Ids of the images and captions of the Karpathy test split, five captions for each image, in its order."""
+    """Return the ids of the images and captions of the Karpathy test split, five captions of each image, in order."""
     file = resources.files("eccv_caption") / "data" / "original_image_to_caption.json"
     captions_of = json.loads(file.read_text())
     return np.array(list(map(int, captions_of))), np.array([int(each) for ids in captions_of.values() for each in ids])
 
 
 def _first_ids(queries: Vectors, gallery: Vectors, query_ids: Ids, gallery_ids: Ids) -> dict[int, list[int]]:
-    """The ids of the ten best items of each query, best first."""
+    """Return the ids of the ten best items of each query, best first."""
     kept, lists = max(CUTOFFS), dict[int, list[int]]()
     for start in range(0, len(queries), QUERIES_PER_BLOCK):
         block = slice(start, start + QUERIES_PER_BLOCK)

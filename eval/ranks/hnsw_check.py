@@ -20,12 +20,12 @@ SEED = 714_025  # of no gallery: a direction that is a stored point would be fou
 
 
 def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Used:
-    """How the engine answers queries that are not asked exactly, under the filter `where`.
+    """Return how the engine answers queries that are not exact, under the filter `where`.
 
-    "scan" where no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked
+    "scan" if no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked
     with the least effort, one candidate, on the float32 vectors (rounding in quantised ones would look like HNSW). HNSW
     misses the nearest point of some of them, which proves "hnsw", of a part of the collection at least: compare
-    `indexed_vectors` with `points` for the whole. Where every answer is the exact one, it is "indistinguishable from a
+    `indexed_vectors` with `points` for the whole. If every answer is the exact one, it is "indistinguishable from a
     scan": a scan, or a gallery of so few points that the graph leads to each of them.
     """
     if index.info(collection).indexed_vectors == 0:

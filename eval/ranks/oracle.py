@@ -87,12 +87,12 @@ class OracleRanks:
 
     @cached_property
     def _descending(self) -> Ids:
-        """The pairs ordered by query, then by score, best first."""
+        """The pairs, ordered by query, then by score, best first."""
         return np.lexsort((-self.scores, np.repeat(np.arange(len(self.task.starts) - 1), np.diff(self.task.starts))))
 
 
 def oracle_ranks(task: Task, progress: Callable[[int], object] = int) -> OracleRanks:
-    """Counts, for every positive, the items that score higher.
+    """Count, for every positive, the items that score higher.
 
     A float32 matrix product, in tiles, finds the order; items within `ROUNDING` of the positive's score are scored
     again in float64, row by row, so that equal vectors tie exactly. Memory beyond the vectors: one tile.
@@ -131,9 +131,9 @@ def oracle_ranks(task: Task, progress: Callable[[int], object] = int) -> OracleR
 
 
 def first_hits(task: Task, k: int) -> tuple[Ids, Scores]:
-    """Gallery rows int64 (n, k) and scores float64 (n, k) of the `k` best items of each query, best first.
+    """Return gallery rows int64 (n, k) and scores float64 (n, k) of the `k` best items of each query, best first.
 
-    In float32; of a gallery that is smaller than `k`, all.
+    In float32; all items if the gallery is smaller than `k`.
     """
     queries, gallery = task.queries.vectors, task.gallery.vectors
     k = min(k, len(gallery))
@@ -158,7 +158,7 @@ def first_hits(task: Task, k: int) -> tuple[Ids, Scores]:
 
 
 def _dots(queries: Vectors, gallery: Vectors, query_rows: Ids, gallery_rows: Ids) -> Scores:
-    """Dot products in float64 of chosen pairs; the same two rows give the same bits wherever they occur."""
+    """Return dot products in float64 of chosen pairs; the same two rows give the same bits wherever they occur."""
     out = np.empty(len(query_rows))
     for start in range(0, len(out), PAIRS_PER_BLOCK):
         pairs = slice(start, start + PAIRS_PER_BLOCK)

@@ -42,7 +42,7 @@ def oracle_ranker(oracle: Mapping[str, OracleRanks]) -> Ranker:
 
 
 def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
-    """Qdrant's full scan, every rank known; the oracle says how many hits to ask for, and ranks the other positives."""
+    """Rank by Qdrant's full scan; the oracle says how many hits to fetch, and ranks the other positives."""
     replays = {
         name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
         for name, found in oracle.items()
@@ -53,7 +53,7 @@ def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Prog
 
 
 def served_ranker(index: Index, evaluation: Evaluation, progress: Progress) -> Ranker:
-    """The collections as `search` asks them, for ten hits: their own HNSW, thresholds and quantisation."""
+    """Rank as `search` does, by ten hits: the collections' own HNSW, thresholds and quantisation."""
     replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
     return _ranker(
@@ -68,7 +68,7 @@ def served_ranker(index: Index, evaluation: Evaluation, progress: Progress) -> R
 def hnsw_rankers(
     index: Index, evaluation: Evaluation, served: dict[str, Used], efs: Sequence[int], progress: Progress
 ) -> list[Ranker]:
-    """HNSW with beams of different widths: the collection's own where it serves by it, else on a copy that must."""
+    """Rank by HNSW with beams of different widths: the collection's own if it serves, else a copy that must use it."""
     replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
@@ -89,7 +89,7 @@ def hnsw_rankers(
 def quantized_rankers(
     index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
 ) -> list[Ranker]:
-    """A quantised copy of both galleries, searched through HNSW, with and without scoring the hits again in float32."""
+    """Rank by HNSW on a quantised copy of both galleries, with and without scoring the hits again in float32."""
     efforts = {f"{quantization} rescored": Effort(rescore=True), quantization: Effort(rescore=False)}
     replays: dict[str, dict[str, Replay]] = {name: {} for name in efforts}
     answered: dict[str, Used] = {}
@@ -127,9 +127,9 @@ def check_copies(index: Index, evaluation: Evaluation) -> None:
 
 @contextmanager
 def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Task]:
-    """The task over a copy of its gallery, made with `tuning` in the same index, and dropped afterwards.
+    """Yield the task over a copy of its gallery, made with `tuning` in the same index; drop the copy afterwards.
 
-    Its name is of no other run's copy. One that a killed run left behind stays until `python -m ingest drop`.
+    Its name is unique. A copy that a killed run left behind stays until `python -m ingest drop`.
     """
     side = task.gallery
     spec = _copied_spec(index.spec(side.collection), label)
@@ -150,7 +150,7 @@ def _copied_spec(spec: CollectionSpec, label: str) -> CollectionSpec:
 
 
 def bytes_per_vector(dim: int, quantization: Quantization) -> float:
-    """float32 has four bytes a dimension, int8 one and a number for each vector, binary a bit."""
+    """Return the size: four bytes a dimension in float32, one and a number for each vector in int8, a bit in binary."""
     return {"none": 4.0 * dim, "int8": dim + 4.0, "binary": dim / 8}[quantization]
 
 

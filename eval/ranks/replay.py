@@ -17,8 +17,8 @@ from search.errors import EvaluationError
 from search.index import Index
 from search.records import Hit
 
-HITS_PER_CALL = 25_600  # so many lie in memory
-SHALLOW = 80  # down to this rank it is cheaper to ask from the first hit on
+HITS_PER_CALL = 25_600  # held in memory at once
+SHALLOW = 80  # down to this rank it is cheaper to fetch from the first hit on
 STRETCH, MARGIN = 1.125, 8  # an answer's stretches grow with their place in it, and overlap by a little
 TIMED = 256  # queries whose speed is measured
 
@@ -94,10 +94,10 @@ def replay(
     expected: Bounds | None = None,
     progress: Progress = int,
 ) -> Replay:
-    """Asks every query for its first ten hits and, where ranks are `expected`, for the stretch of its answer
-    where its best positive should be: where it is not there, for the whole answer.
+    """Fetch the first ten hits of every query and, with `expected` ranks, the stretch of its answer in which its best
+    positive should be; if it is not there, the whole answer.
 
-    What is expected only saves time: the ranks are those of Qdrant's answers.
+    `expected` only saves time: the ranks are those of Qdrant's answers.
 
     Raises:
         EvaluationError: with `expected`, a positive is not found in the whole gallery.
@@ -130,7 +130,7 @@ def replay(
 
 
 def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tuple[Ids, Ids]]:
-    """Which parts of their answers to ask all queries for, as offsets and limits (n,), one attempt after another.
+    """Yield which part of each query's answer to fetch, as offsets and limits (n,), one attempt after another.
 
     There are few different ones, so that many queries share a call, and they are no longer than they need to be: every
     hit costs time.
@@ -164,7 +164,7 @@ def _ask(index: Index, task: Task, rows: Ids, limit: int, effort: Effort, offset
 
 
 def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
-    """The ids of a query's positives; in a stretch that does not begin at the first hit, only the one that Qdrant
+    """Return the ids of a query's positives; if the stretch does not begin at the first hit, only the one that Qdrant
     itself scores highest, since others could lie before it."""
     positives = task.gallery.ids[task.positives_of(row)].tolist()
     if not offset or len(positives) == 1:
@@ -176,7 +176,7 @@ def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
 
 
 def _rank(hits: list[Hit], positives: set[int], offset: int) -> int:
-    """From a part of an answer that begins after `offset` hits, none of them the best of the positives."""
+    """Return the rank from a part of an answer that begins after `offset` hits, none of them the best positive."""
     best = next((hit.score for hit in hits if hit.id in positives), None)
     if best is None or (offset and hits[0].score <= best):  # those before it could tie with it
         return NOT_FOUND
@@ -184,8 +184,8 @@ def _rank(hits: list[Hit], positives: set[int], offset: int) -> int:
 
 
 def _speed(index: Index, task: Task, effort: Effort) -> tuple[float, float]:
-    """Queries a second, asked in one call, and milliseconds, the median of single queries; for the first ten hits of
-    queries spread over the split."""
+    """Return queries a second, asked in one call, and milliseconds, the median of single queries, for the first ten
+    hits of queries spread over the split."""
     rows = np.unique(np.linspace(0, len(task.queries.ids) - 1, TIMED).astype(np.int64))
     limit = min(TOP, len(task.gallery.ids))
     started = time.perf_counter()
@@ -200,7 +200,7 @@ def _speed(index: Index, task: Task, effort: Effort) -> tuple[float, float]:
 
 
 def agreement(oracle: OracleRanks, exact: Ranks) -> Agreement:
-    """Compares Qdrant's exact ranks with the oracle's."""
+    """Compare Qdrant's exact ranks with the oracle's."""
     differ = exact != oracle.ranks
     explained = differ & (exact >= oracle.lowest) & (exact <= oracle.highest)
     return Agreement(len(exact), int(explained.sum()), oracle.task.queries.ids[differ & ~explained])

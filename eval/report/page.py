@@ -78,7 +78,7 @@ def report_page(
 
 
 def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
-    """(first rank, last rank, how many): bins that end at 1, 2, 5, 10, 20, 50, ..., the last at the gallery's size."""
+    """Return (first rank, last rank, how many) of bins that end at 1, 2, 5, 10, 20, ... and at the gallery's size."""
     ends = [digit * 10**power for power in range(len(str(gallery))) for digit in (1, 2, 5)]
     ends = [end for end in ends if end < gallery] + [gallery]
     starts = [1] + [end + 1 for end in ends[:-1]]
@@ -158,7 +158,7 @@ def _speed(metrics: RunMetrics) -> Figure | None:
 
 
 def _flat(block: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as (dotted name, text)."""
+    """Yield nested facts as (dotted name, text)."""
     for key, value in block.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")

@@ -68,7 +68,7 @@ class Axis:
 
 
 def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup:
-    """Percentages (0 to 100) against a logarithmic x that counts from 1; `name` is unique on the page."""
+    """Draw percentages (0 to 100) against a logarithmic x that counts from 1; `name` is unique on the page."""
     last = max(x for line in lines for x, _ in line.points)
     x_axis = Axis(0.7, max(last, 2), LEFT, RIGHT, log=True)  # room for a number above the first point
     y_axis = Axis(0, 100, BOTTOM, TOP)
@@ -96,7 +96,7 @@ def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup
 
 
 def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
-    """Horizontal bars; one of the value `longest` takes the whole width (so that two plots share a scale)."""
+    """Draw horizontal bars; one of the value `longest` takes the whole width, so that two plots share a scale."""
     said = "; ".join(row.detail for row in rows)
     svg = _svg(name, title, said, BAR_STEP * len(rows) + 6)
     length = Axis(0, longest or 1, 0, BAR_RIGHT - BAR_LEFT)
@@ -112,7 +112,7 @@ def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
 
 
 def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: str) -> Markup:
-    """Points, with their names in a column at the right: x logarithmic and above 0, y in percent.
+    """Draw points, with their names in a column at the right: x logarithmic and above 0, y in percent.
 
     Both axes end at round numbers around what there is; y spans at least two points, lest noise look like a difference.
     """
@@ -147,14 +147,14 @@ def _marked(line: Line) -> list[tuple[float, float]]:
 
 
 def _one_two_five(low: float, high: float) -> list[float]:
-    """The numbers 1, 2, 5, 10, 20, ... (and below 1 likewise) between two bounds."""
+    """Return the numbers 1, 2, 5, 10, 20, ... (and below 1 likewise) between two bounds."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     numbers = (float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5))
     return [number for number in numbers if low <= number <= high]
 
 
 def _spread(wanted: Sequence[float], lowest: float) -> list[float]:
-    """Heights (downwards, in order) at least a line of text apart and not under `lowest`, near those wanted."""
+    """Return heights (downwards, in order) at least a line of text apart and not under `lowest`, near those wanted."""
     heights: list[float] = []
     for height in wanted:
         heights.append(max(height, heights[-1] + LABEL_HEIGHT) if heights else height)
@@ -184,7 +184,7 @@ def _frame(
     x_label: str,
     y_label: str,
 ) -> None:
-    """Grid lines, numbers along both axes, and what they count."""
+    """Draw grid lines, numbers along both axes, and their titles."""
     digits = 0 if all(float(tick).is_integer() for tick in y_ticks) else 1
     for tick in y_ticks:
         SubElement(svg, "path", {"class": "grid", "d": f"M{LEFT} {y_axis(tick):.2f}H{x_axis.end}"})

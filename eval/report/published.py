@@ -1,4 +1,4 @@
-"""Published figures to compare with, and what to check where ours differ."""
+"""Published figures to compare with, and what to check if ours differ."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Published:
     scores: ByDirection
 
     def is_of(self, model: str) -> bool:
-        """Whether a model's name, or the folder it lies in, is one of these."""
+        """Return whether a model's name, or its folder's, is one of these."""
         last = model.rstrip("/").rpartition("/")[2].lower()
         return last in {name.lower() for name in self.models}
 
 
 def published() -> tuple[Published, ...]:
-    """The table, from `published.json`."""
+    """Return the rows of `published.json`."""
     data = json.loads(resources.files("eval.report").joinpath("published.json").read_text(encoding="utf-8"))
     return tuple(
         Published(
@@ -72,7 +72,7 @@ def compare_with_published(evaluation: Evaluation, scores: ByDirection, interval
 
 
 def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluation: Evaluation) -> list[str]:
-    """A line for each figure, inside our interval or how far off, and a last one on what to check."""
+    """Return a line for each figure, inside our interval or how far off, and a last one on what to check."""
     if different := gallery_differences(evaluation):
         return [f"not comparable with {row.name}, published: {'; '.join(different)}"]
     lines, off = [], False
@@ -97,7 +97,7 @@ def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluati
 
 
 def gallery_differences(evaluation: Evaluation) -> list[str]:
-    """What makes a comparison meaningless: other queries or another gallery."""
+    """Return what makes a comparison meaningless: other queries or another gallery."""
     found = []
     if evaluation.images != PUBLISHED_IMAGES:
         found.append(f"the gallery ({evaluation.images:,} images here, {PUBLISHED_IMAGES:,} there)")
@@ -109,7 +109,7 @@ def gallery_differences(evaluation: Evaluation) -> list[str]:
 
 
 def embedding_differences(spec: CollectionSpec, truncated: int) -> list[str]:
-    """What differs in how the vectors were made."""
+    """Return what differs in how the vectors were made."""
     found = []
     if spec.prompt:
         found.append(f"the prompt ({spec.prompt!r} here, none there)")

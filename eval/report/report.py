@@ -36,16 +36,16 @@ class Report:
     fingerprint: dict[str, Any]
 
     def agreements(self) -> dict[str, Agreement]:
-        """How Qdrant's exact ranks compare with the oracle's, where it was asked."""
+        """Return how Qdrant's exact ranks compare with the oracle's, by direction; empty if they were not measured."""
         exact = next((ranker for ranker in self.rankers if ranker.name == EXACT), None)
         return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
     def scores(self, ranker: Ranker) -> dict[str, Scores]:
-        """Direction -> metric of one ranker, for the metrics that its rankings can tell."""
+        """Return one ranker's scores by direction, for the metrics that its rankings can tell."""
         return {direction: scores(ranking) for direction, ranking in ranker.rankings.items()}
 
     def loss(self, ranker: Ranker) -> dict[str, Scores]:
-        """What a ranker's scores differ by from the headline's."""
+        """Return the difference of a ranker's scores from the headline's."""
         mine, best = self.scores(ranker), self.scores(self.headline)
         return {
             direction: {name: _difference(value, best[direction][name]) for name, value in scores.items()}
@@ -53,7 +53,7 @@ class Report:
         }
 
     def pessimistic(self) -> dict[str, Scores]:
-        """Scores by pessimistic ranks, and how many queries' ranks differ, for directions where ties matter."""
+        """Return scores by pessimistic ranks, and how many ranks differ, for the directions in which ties matter."""
         found: dict[str, Scores] = {}
         for direction, oracle in self.oracle.items():
             if queries := int(np.count_nonzero(oracle.pessimistic != oracle.ranks)):
@@ -100,7 +100,7 @@ class Report:
         )
 
     def notes(self) -> list[str]:
-        """What the rankers do not say by themselves."""
+        """Return what a reader must know about the rankers' scores."""
         notes = []
         for ranker in self.rankers:
             for answered, reason in _NOT_HNSW.items():
@@ -113,7 +113,7 @@ class Report:
         return notes
 
     def results(self) -> Iterator[QueryResult]:
-        """Every query, image-to-text first, in the order of the annotation file."""
+        """Yield the result of every query, image-to-text first, in the order of the annotation file."""
         evaluation = self.evaluation
         served = next((ranker for ranker in self.rankers if ranker.name == SERVED), None)
         image_ids = evaluation.image_to_text.queries.ids
@@ -151,7 +151,7 @@ class Report:
                 )
 
     def _top(self, direction: str) -> tuple[Any, Any]:
-        """Ids and scores (n, up to 10) of the first hits, by the headline's engine."""
+        """Return ids and scores (n, up to 10) of the first hits, by the headline's ranker."""
         task = self.oracle[direction].task
         if self.headline.replays is not None:
             found = self.headline.replays[direction]
