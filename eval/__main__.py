@@ -20,6 +20,7 @@ from search import command
 from search.command import JsonOption
 from search.errors import EvaluationError
 from search.flags import expanded
+from search.text import shown
 
 if TYPE_CHECKING:
     from eval.report.report import Report
@@ -54,7 +55,10 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         metrics = report.metrics()
         if output.out is not None:
             _write_out(output.out, report, metrics, index, output.images)
-    typer.echo(metrics.as_json() if output.json else table(metrics, report.agreements()))
+    if output.json:
+        command.print_json(metrics.as_json(), indent=1)
+    else:
+        typer.echo(table(metrics, report.agreements()))
     if output.out is not None:
         command.note(f"the report is in {output.out.resolve() / 'report.html'}")
     if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
@@ -94,8 +98,10 @@ def compare(
     from eval.report import comparison
 
     found = compare_folders(a, b, resamples=resamples, changed=changed)
-    text = json.dumps(comparison.as_json(found), ensure_ascii=False, indent=1) if as_json else comparison.table(found)
-    typer.echo(text)
+    if as_json:
+        command.print_json(comparison.as_json(found), indent=1)
+    else:
+        typer.echo(comparison.table(found))
 
 
 def main() -> None:

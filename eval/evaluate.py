@@ -32,6 +32,8 @@ from eval.ranks.rankers import (
     ORACLE,
     SERVED,
     Ranker,
+    answered_by,
+    check_copies,
     exact_ranker,
     hnsw_rankers,
     oracle_ranker,
@@ -66,13 +68,16 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
         IndexFailure: the plan needs copies, and the index refuses to create them.
         EvaluationError: the images do not divide into the folds, or Qdrant does not find a positive at all.
     """
+    answered = answered_by(index, evaluation) if plan.efs else None
+    if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
+        check_copies(index, evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
-    rankers += _qdrant_rankers(index, evaluation, oracle, plan)
+    rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered)
     headline = next((ranker for ranker in rankers if ranker.name == EXACT), rankers[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
@@ -90,14 +95,20 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
     )
 
 
-def _qdrant_rankers(index: Index, evaluation: Evaluation, oracle: dict[str, OracleRanks], plan: Plan) -> list[Ranker]:
+def _qdrant_rankers(
+    index: Index,
+    evaluation: Evaluation,
+    oracle: dict[str, OracleRanks],
+    plan: Plan,
+    answered: dict[str, Used] | None,
+) -> list[Ranker]:
     rankers = []
     if EXACT in plan.engines:
         with _bar(EXACT, evaluation) as bar:
             rankers.append(exact_ranker(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
         with _bar(SERVED, evaluation) as bar:
-            served = served_ranker(index, evaluation, bar.update)
+            served = served_ranker(index, evaluation, bar.update, answered)
             rankers.append(served)
         if plan.efs:
             with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:

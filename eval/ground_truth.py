@@ -50,9 +50,10 @@ def read_ground_truth(
     notes = _notes(spec, chosen)
     if allow_missing:
         images, captions, left_out = _complete_part(spec, chosen, images, captions)
-        notes += left_out
     else:
         _check_complete(spec, chosen, images, captions)
+        images, left_out = _with_captions(images)
+    notes += left_out
     _check_no_more_captions(images, captions)
 
     row = {image_id: number for number, image_id in enumerate(images.side.ids.tolist())}
@@ -194,6 +195,7 @@ def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images
                 f"split {split} lacks {expected - found[split]:,} of {expected:,} images: {ADVICE}{or_not}"
             )
     silent, orphans = _unmatched(images, captions)
+    silent &= images.captions > 0
     if silent.any():
         first = images.side.ids[silent][0]
         raise EvaluationError(f"image {first} and {silent.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
@@ -203,6 +205,13 @@ def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images
     wanted, have = int(images.captions.sum()), len(captions.texts)
     if have < wanted:
         raise EvaluationError(f"{wanted - have:,} of {wanted:,} captions are missing: {ADVICE}{or_not}")
+
+
+def _with_captions(images: _Images) -> tuple[_Images, list[str]]:
+    """Return the images that have captions in the annotation file, since the others have no positive, and a note."""
+    wordless = int((images.captions == 0).sum())
+    note = f"{wordless:,} images have no captions in the annotation file and are left out"
+    return (images.only(images.captions > 0), [note]) if wordless else (images, [])
 
 
 def _complete_part(

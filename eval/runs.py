@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from eval.protocol import DIRECTIONS
-from search.errors import EvaluationError
+from search.errors import EvaluationError, TextError
+from search.text import decode_text, parse_json, to_json
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
@@ -108,8 +108,9 @@ class RunMetrics(_Scored):
     fingerprint: dict[str, Any] = {}
     notes: list[str] = []
 
-    def as_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1)
+    def as_json(self) -> dict[str, Any]:
+        """Return the object of `metrics.json`."""
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,8 @@ def write_run(folder: Path, metrics: RunMetrics, results: Iterable[QueryResult])
     """Create the folder if needed and write both files."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / RANKS_FILE).open("w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(_as_line(result), ensure_ascii=False) + "\n" for result in results)
-    (folder / METRICS_FILE).write_text(metrics.as_json() + "\n", encoding="utf-8")
+        stream.writelines(to_json(_as_line(result)) + "\n" for result in results)
+    (folder / METRICS_FILE).write_text(to_json(metrics.as_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def _as_line(result: QueryResult) -> dict[str, Any]:
@@ -192,9 +193,9 @@ def read_run(folder: Path) -> Run:
     """
     results: list[QueryResult] = []
     try:
-        metrics = RunMetrics.model_validate_json((folder / METRICS_FILE).read_bytes())
-        with (folder / RANKS_FILE).open(encoding="utf-8") as stream:
-            results.extend(_of_line(json.loads(line)) for line in stream)
+        metrics = RunMetrics.model_validate(parse_json(decode_text((folder / METRICS_FILE).read_bytes())))
+        with (folder / RANKS_FILE).open("rb") as stream:
+            results.extend(_of_line(parse_json(decode_text(line))) for line in stream)
     except FileNotFoundError as error:
         raise EvaluationError(
             f"{folder} holds no run ({Path(error.filename).name} is missing): make one with "
@@ -204,6 +205,6 @@ def read_run(folder: Path) -> Run:
         first = error.errors()[0]
         problem = ": ".join(filter(None, (METRICS_FILE, ".".join(map(str, first["loc"])), first["msg"])))
         raise EvaluationError(f"{folder} holds a broken run ({problem}): make it again") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, TextError) as error:
         raise EvaluationError(f"{folder} holds a broken run ({RANKS_FILE}: {error}): make it again") from error
     return Run(folder, metrics, results)

@@ -44,7 +44,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     assert code == 0, err
     found = json.loads(printed)
     run = read_run(out)
-    assert json.loads(run.metrics.as_json()) == found
+    assert run.metrics.as_json() == found
     names = [column["name"] for column in found["columns"]]
     assert names == ["oracle", "qdrant-exact", "qdrant-served", "hnsw ef=12", "hnsw ef=64"]
     assert (found["images"], found["captions"], found["captions_per_image"]) == (100, 500, 5)

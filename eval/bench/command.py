@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from itertools import cycle, islice
@@ -46,7 +45,10 @@ def bench_ingest(
     files = tuple(islice(cycle(found), count))
     job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or os.cpu_count() or 1)
     measured = ingest.compare(job, rounds)
-    typer.echo(json.dumps(ingest.as_json(measured), indent=1) if as_json else ingest.table(job, measured))
+    if as_json:
+        command.print_json(ingest.as_json(measured), indent=1)
+    else:
+        typer.echo(ingest.table(job, measured))
 
 
 @app.command("eval")
@@ -62,7 +64,10 @@ def bench_eval(
 
     job = evaluation.Job(images, captions_per_image, dim)
     measured = evaluation.compare(job, rounds)
-    typer.echo(json.dumps(evaluation.as_json(measured), indent=1) if as_json else evaluation.table(job, measured))
+    if as_json:
+        command.print_json(evaluation.as_json(measured), indent=1)
+    else:
+        typer.echo(evaluation.table(job, measured))
 
 
 @app.command("search")
@@ -87,7 +92,7 @@ def bench_search(
     engines = [(job, search.compare(job, rounds)) for job in jobs]
     if as_json:
         found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
-        typer.echo(json.dumps(found, indent=1))
+        command.print_json(found, indent=1)
         return
     for job, measured in engines:
         typer.echo(search.table(job, measured) + "\n")
@@ -107,7 +112,7 @@ def bench_scale(
         list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
     ] = None,
     node_memory: Annotated[float, typer.Option(min=0.1, help="GiB that the index may fill on one node")] = 64,
-    url: Annotated[str | None, typer.Option("--url", help="A server, instead of the embedded engine")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Measure this server too, beside the embedded one")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an index costs as it grows, measured, and what COCO, 10 million and LAION-400M would need by that."""
@@ -117,5 +122,10 @@ def bench_scale(
     if len(set(sizes)) < cost.FEWEST_SIZES:
         raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
     ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
-    scales = [scale.scale(scale.Job(0, dim, queries, way, url), sizes, rounds, node_memory) for way in ways]
-    typer.echo(json.dumps(scale.as_json(scales), indent=1) if as_json else scale.table(scales, dim, node_memory))
+    places = [None, url] if url else [None]  # the embedded engine first
+    jobs = [scale.Job(0, dim, queries, way, place) for place in places for way in ways]
+    scales = [scale.scale(job, sizes, rounds, node_memory) for job in jobs]
+    if as_json:
+        command.print_json(scale.as_json(scales), indent=1)
+    else:
+        typer.echo(scale.table(scales, dim, node_memory))

@@ -52,8 +52,13 @@ def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Prog
     return Ranker(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
 
 
-def served_ranker(index: Index, evaluation: Evaluation, progress: Progress) -> Ranker:
-    """Rank as `search` does, by ten hits: the collections' own HNSW, thresholds and quantisation."""
+def served_ranker(
+    index: Index, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
+) -> Ranker:
+    """Rank as `search` does, by ten hits: the collections' own HNSW, thresholds and quantisation.
+
+    `answered` is what `answered_by` returned, if it is known already.
+    """
     replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
     return _ranker(
