@@ -52,7 +52,7 @@ def needs(path: Path) -> pytest.MarkDecorator:
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads the developer's settings or leaves files in the checkout."""
     ends = [f"QDRANT_{what}_{end}" for what in ("API_KEY", "GRPC_PORT") for end in ("FROM", "TO")]
-    for name in ("INDEX_PATH", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT", "QDRANT_TIMEOUT", *ends):
+    for name in ("INDEX_PATH", "QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT", "QDRANT_TIMEOUT", "COLUMNS", *ends):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -374,7 +374,10 @@ def test_a_server_that_says_no_checksum(call: Call, server: SnapshotServer) -> N
 
 
 @pytest.mark.parametrize("knows_ranges", [True, False])
-def test_a_backup_waits_for_a_server_that_is_away(call: Call, server: SnapshotServer, knows_ranges: bool) -> None:
+def test_a_backup_waits_for_a_server_that_is_away(
+    call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch, knows_ranges: bool
+) -> None:
+    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
     where = ["--dataset", "other", "--url", server.url]
     # Every call loses its connection once: before it is carried out, or when the answer is due.
     server.breaks, server.loses_answers = ["GET", "POST", "DELETE"], ["POST", "DELETE"]
