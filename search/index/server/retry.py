@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -47,10 +48,12 @@ class Notice:
 
     def __init__(self) -> None:
         self._quiet_until = 0.0
+        self._one_thread = threading.Lock()  # uploads run in several
 
     def __call__(self, error: ServerError, seconds: float | None = None) -> None:
         """Print the error, and for how many seconds it is retried, unless that was said already."""
         seconds = RETRY_SECONDS if seconds is None else seconds
-        if time.monotonic() > self._quiet_until:
-            print(f"note: {error}; trying again for {seconds:.0f} seconds", file=sys.stderr)
-        self._quiet_until = time.monotonic() + seconds
+        with self._one_thread:
+            if time.monotonic() > self._quiet_until:
+                print(f"note: {error}; trying again for {seconds:.0f} seconds", file=sys.stderr)
+            self._quiet_until = time.monotonic() + seconds
