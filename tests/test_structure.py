@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -88,3 +89,10 @@ def test_the_commit_holds_no_large_files() -> None:
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).is_file():
             assert (ROOT / name).stat().st_size <= 6 * 1024 * 1024, name
+
+
+def test_the_files_that_the_guide_names_exist() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    named = [name for name in re.findall(r"`([\w./-]+)`", guide) if "/" in name]
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / name).exists()] == []
