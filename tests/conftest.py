@@ -17,6 +17,9 @@ from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # its fork handlers print, or abort, in children forked beside it
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # one process for each core, so one thread for each process
 
 import numpy as np
 import PIL.Image

@@ -310,7 +310,7 @@ def test_queries_that_cannot_be_asked(call: Call, photo_set: Path, clip_folder: 
     assert "is no image id" in one_line_error(call("search", "image", 10**30, *place))
     assert "absent.jpg: no such file" in one_line_error(call("search", "image", "absent.jpg", *place))
     assert "empty" in one_line_error(call("search", "text", " ", *place))
-    assert "not valid Unicode" in one_line_error(call("search", "text", "caf\udce9", *place))
+    assert "not valid UTF-8" in one_line_error(call("search", "text", "caf\udce9", *place))
     assert call("search", "text", "noise", "-k", 10**20, *place)[0] == 2
     assert "no split 'dev'" in one_line_error(call("search", "text", "noise", "--split", "dev", *place))
     assert "no split 'dev'" in one_line_error(call("eval", "run", "--split", "dev", *place))

@@ -18,17 +18,12 @@ INTERRUPTED = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise Imp
 def test_ctrl_c_during_the_imports(package: str, way: str, tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text(INTERRUPTED)  # which each command imports early
     script = f"import sys; from {package} import main; sys.exit(main())"
-    command = ["-m", package] if way == "module" else ["-c", script]
+    if way == "module":
+        script = f"import runpy; runpy.run_module('{package}', run_name='__main__')"
+    deliver = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # it may be ignored here
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "-c", f"{deliver}; {script}"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
-        preexec_fn=_deliver_interrupts,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
-
-
-def _deliver_interrupts() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may be ignored where the tests run

@@ -20,7 +20,7 @@ from search.query import Options, Part, combine, describe, named_images
         ({}, "one of"),
         ({"text": "a dog", "image_id": 3}, "one of"),
         ({"text": " "}, "empty"),
-        ({"text": "caf\udce9"}, "not valid Unicode"),
+        ({"text": "caf\udce9"}, "not valid UTF-8"),
         ({"text": "a\0b"}, "contains a NUL"),
         ({"text": "a dog", "weight": math.nan}, "weight of nan"),
         ({"image_id": -1}, "-1 is no image id"),

@@ -132,7 +132,8 @@ class Where:
 
     `splits`: in one of these; `ids` / `not_ids`: the point's id is / is not one of these; `image_ids`: one of these
     images, or a caption of one; `words`: all of them occur in the caption (or in the image's captions), as the index's
-    tokenizer divides them, which ignores numbers (a Searcher looks for these too); `max_position`: a caption's place
+    tokenizer divides them, which ignores numbers (a Searcher looks for these too) and does not part a word from a
+    symbol such as `=` or `<` beside it; `max_position`: a caption's place
     in its image, 0-based, inclusive.
     """
 
