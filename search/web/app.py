@@ -18,12 +18,12 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, ServerError
+from search.errors import CocoSearchError, IndexBusy, NotHere, PhotoError, QueryError, ServerError
 from search.index.relay.announce import HELLO, Running
 from search.index.relay.routes import index_calls
 from search.records import Kind
 from search.text import shown
-from search.web.gallery import Gallery, NotHere, version
+from search.web.gallery import Gallery, version
 from search.web.metrics import Measured, Metrics
 from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
