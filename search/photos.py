@@ -13,13 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
@@ -38,9 +36,6 @@ MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
 HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
 BAND = 2_000_000  # pixels that are converted to RGB at a time
-
-Pixels = npt.NDArray[np.uint8]
-"""What a `Preparation` makes of a photo, uint8 (height, width, 3)."""
 
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _SIGNED = 2  # a value of TIFF's tag SampleFormat
@@ -208,39 +203,6 @@ def _full_range(image: Image.Image) -> Image.Image:
     if image.mode == "I;16" and tags is not None and tags.get(_PHOTOMETRIC) == 0:
         return image.point(lambda value: value * -1 + 65535)
     return image
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """What a model's image processor does to a photo before numbers become floats: resize, then crop the centre.
-
-    `size` is (width, height) to scale to, or the length of the short side; `crop` is (width, height) or None.
-    """
-
-    size: tuple[int, int] | int
-    crop: tuple[int, int] | None
-    resample: Image.Resampling
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of what comes out."""
-        width, height = self.crop or (self.size if isinstance(self.size, tuple) else (self.size, self.size))
-        return height, width, 3
-
-    def apply(self, image: Image.Image) -> Pixels:
-        """Return uint8 (height, width, 3) of an RGB image."""
-        width, height = image.size
-        if isinstance(self.size, tuple):
-            size = self.size
-        elif width <= height:
-            size = self.size, int(self.size * height / width)
-        else:
-            size = int(self.size * width / height), self.size
-        image = image.resize(size, self.resample)
-        if self.crop is not None:
-            left, top = (size[0] - self.crop[0]) // 2, (size[1] - self.crop[1]) // 2
-            image = image.crop((left, top, left + self.crop[0], top + self.crop[1]))
-        return np.asarray(image)
 
 
 def _spelled(folder: Path, file: str) -> Path:
