@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from search.errors import IndexFailure, SettingsError
 from search.index.spec import collection_name
+from search.validation import first_problem
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 LEVEL = 1  # vectors hardly shrink, holes vanish at any level
@@ -120,7 +121,7 @@ def read_manifest(file: Path) -> Manifest:
         try:
             return Manifest.model_validate_json(_text_of(tar, member))
         except ValidationError as error:
-            what = ".".join(map(str, error.errors()[0]["loc"])) or "everything"
+            what = first_problem(error).place or "everything"
             raise IndexFailure(f"{file}: its {MANIFEST} is wrong ({what}), or of a newer version") from None
 
 
