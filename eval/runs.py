@@ -12,6 +12,7 @@ from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, 
 from eval.protocol import DIRECTIONS
 from search.errors import EvaluationError, TextError
 from search.text import decode_text, parse_json, to_json
+from search.validation import first_problem
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
@@ -202,9 +203,9 @@ def read_run(folder: Path) -> Run:
             f"`python -m eval run --out {folder}`"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        problem = ": ".join(filter(None, (METRICS_FILE, ".".join(map(str, first["loc"])), first["msg"])))
-        raise EvaluationError(f"{folder} holds a broken run ({problem}): make it again") from None
+        problem = first_problem(error)
+        what = ": ".join(filter(None, (METRICS_FILE, problem.place, problem.message)))
+        raise EvaluationError(f"{folder} holds a broken run ({what}): make it again") from None
     except (ValueError, TypeError, KeyError, TextError) as error:
         raise EvaluationError(f"{folder} holds a broken run ({RANKS_FILE}: {error}): make it again") from error
     return Run(folder, metrics, results)

@@ -11,10 +11,9 @@ import os
 import shlex
 import time
 from contextlib import closing
-from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,22 +30,6 @@ if TYPE_CHECKING:
     from search.index import CollectionInfo, Index
 
 app = command.application("Embed captioned photos into the two collections of the index.")
-
-
-class Decode(str, Enum):
-    """How JPEG files are decoded."""
-
-    FULL = "full"
-    SCALED = "scaled"
-
-
-class Dtype(str, Enum):
-    """Number types of a model."""
-
-    AUTO = "auto"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
 
 
 def _one_place(prompt: str | None) -> str | None:
@@ -73,10 +56,13 @@ def run(
     ] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Encode everything again")] = False,
     devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto",
-    dtype: Annotated[Dtype, typer.Option(help="Of weights and inputs; auto: float16 on CUDA")] = Dtype.AUTO,
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="Of weights and inputs; auto: float16 on CUDA"),
+    ] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Photos per forward pass")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
-    decode: Annotated[Decode, typer.Option(help="scaled: faster, a little less exact")] = Decode.FULL,
+    decode: Annotated[Literal["full", "scaled"], typer.Option(help="scaled: faster, a little less exact")] = "full",
     quantization: QuantizationOption = None,
     on_disk: OnDiskOption = False,
     shards: ShardsOption = None,
@@ -125,15 +111,15 @@ def run(
         _check_photos(images, [image.file for image in mine[0]], follow)
         source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
         with summary.timed("load the model"):
-            load = partial(ClipEncoder, source, dtype=dtype.value, batch_size=batch_size, prompt=wrap)
+            load = partial(ClipEncoder, source, dtype=dtype, batch_size=batch_size, prompt=wrap)
             device, *others = devices.split(",")
             first = load(device=device)
             encoders = [first, *(load(device=other, dim=first.dim, padding=first.padding) for other in others)]
         used = ", ".join(encoder.device for encoder in encoders)
         note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
         tuning = asked_tuning(quantization, on_disk, shards, replicas)
-        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode is Decode.SCALED, force, tuning)
-        specs = collection_specs(read, chosen, images, first, name, decode.value, follow_links=follow)
+        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode == "scaled", force, tuning)
+        specs = collection_specs(read, chosen, images, first, name, decode, follow_links=follow)
         try:
             ingest(index, specs, mine, encoders, plan, summary)
         except KeyboardInterrupt:

@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from search.errors import AnnotationError, TextError
 from search.records import Caption, Image, Kind
 from search.text import check_text, decode_text
+from search.validation import Problem, first_problem, problem_of
 
 OFFICIAL_FOLDERS = ("train2014", "val2014")
 
@@ -213,19 +213,20 @@ def _repaired(file: Path, content: bytes, error: ValidationError, unusable: list
     broken_entries: set[int] = set()
     broken_sentences: dict[int, set[int]] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        match fault["loc"]:
+        problem = problem_of(fault)
+        match problem.steps:
             case ("images", int(order), "sentences", int(number), *_):
                 numbers = broken_sentences.setdefault(order, set())
                 if number not in numbers:
                     numbers.add(number)
-                    unusable.append(_of_sentence(order, raw["images"][order], number, _words(fault)))
+                    unusable.append(_of_sentence(order, raw["images"][order], number, _words(problem)))
             case ("images", int(order), "sentences"):  # the photo may still be good
                 raw["images"][order]["sentences"] = []
-                unusable.append(replace(_of_entry(order, raw["images"][order], _words(fault)), kind="captions"))
+                unusable.append(replace(_of_entry(order, raw["images"][order], _words(problem)), kind="captions"))
             case ("images", int(order), *_):
                 if order not in broken_entries:
                     broken_entries.add(order)
-                    unusable.append(_of_entry(order, raw["images"][order], _words(fault)))
+                    unusable.append(_of_entry(order, raw["images"][order], _words(problem)))
             case _:
                 raise AnnotationError(f"{file}: {_explain(error)}")
     unusable[:] = [each for each in unusable if each.kind == "images" or each.order not in broken_entries]
@@ -273,13 +274,13 @@ def _refuse_twins(file: Path, field: str, ids: Iterable[tuple[int, int]]) -> Non
 
 def _explain(error: ValidationError) -> str:
     """Return the first complaint as "images[3].sentences[0].raw: the caption is empty", and how many more there are."""
-    first: Any = error.errors()[0]
+    problem = first_problem(error)
     more = f" (and {error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
-    if first["type"] in ("json_invalid", "model_type") and not first["loc"]:
-        return f"not an annotation file such as dataset_coco.json ({first['msg']})"
-    return f"{_words(first)}{more}"
+    if not problem.steps:  # not JSON, or not an object
+        return f"not an annotation file such as dataset_coco.json ({problem.message})"
+    return f"{_words(problem)}{more}"
 
 
-def _words(fault: ErrorDetails) -> str:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-    return f"{place}: {fault['msg'].removeprefix('Value error, ')}"
+def _words(problem: Problem) -> str:
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.steps).lstrip(".")
+    return f"{place}: {problem.message}"

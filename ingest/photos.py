@@ -25,20 +25,15 @@ from types import TracebackType
 from typing import Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 
-from search.errors import CocoSearchError, PhotoError
-from search.photos import Preparation, open_image, read_photo
+from search.encoder.images import Pixels, Preparation
+from search.errors import PhotoError, WorkerDied
+from search.photos import open_image, read_photo
 from search.records import PhotoMark
 
-Pixels = npt.NDArray[np.uint8]
 SHARED_MEMORY = "/dev/shm"
 PHOTOS_PER_JOB = 8  # what one worker prepares at a time
-
-
-class WorkerDied(CocoSearchError):
-    """A decoding process ended by itself or was killed."""
 
 
 @dataclass(frozen=True, slots=True)

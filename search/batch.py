@@ -18,6 +18,7 @@ from search.query import Options, Part, named_images
 from search.records import Wanted
 from search.searcher import Searcher
 from search.text import check_text, decode_text, parse_json, refuse_wide
+from search.validation import first_problem
 
 QUERIES_AT_ONCE = 32
 BYTES_AT_ONCE = 2**16
@@ -136,9 +137,8 @@ def read_line(number: int, line: bytes, default: Options) -> Line:
             return Line(number, said, ([part.part() for part in asked.parts], asked.options(default)))
         return Line(number, said, ([text_part(said)], default))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        return Line(number, said, QueryError(f"{place}: {first['msg']}"))
+        problem = first_problem(error)
+        return Line(number, said, QueryError(f"{problem.place}: {problem.message}"))
     except (QueryError, TextError) as error:
         return Line(number, said, error)
 

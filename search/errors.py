@@ -1,22 +1,27 @@
-"""Everything that can go wrong, as exceptions whose message is one line a person can act on.
+"""The exceptions of this project; the message of each is one line that says what was wrong and what to do.
 
 CocoSearchError
-├── SettingsError          a setting from the environment or the command line makes no sense
+├── SettingsError          a setting from the environment or the command line is not valid
 ├── AnnotationError        an annotation file is missing, broken or lacks what was asked for
-├── DownloadError          a file cannot be fetched, is not what it should be, or there is no room for it
-├── PhotoError             one photo cannot be read (ingestion records it and goes on)
-├── EncoderError           a model cannot be loaded or does not do what is needed
+├── DownloadError          a file cannot be fetched, is not what it should be, or does not fit on the disk
+│   ├── Unreachable        the server did not answer, after all retries
+│   └── OutOfRoom          the files are larger than announced: the whole download stops
+├── PhotoError             one photo cannot be read (ingestion records it and continues)
+├── WorkerDied             a process that decodes photos exited or was killed
+├── EncoderError           a model cannot be loaded, or cannot embed both images and texts
 ├── TextError              one text cannot be encoded or decoded
-├── QueryError             a question that cannot be asked, such as an id that is not there
+├── QueryError             a query is not valid
+│   └── NotHere            the image, caption or uploaded picture that it names does not exist
 ├── EvaluationError        there is nothing, or not enough, to evaluate
 └── IndexFailure           the index cannot do what was asked
     ├── CollectionMissing  there is no such collection
     ├── IndexBusy          another process has the embedded index open
     ├── SpecMismatch       the collection was made with another model, prompt or data set
-    ├── InvalidPoints      points that must never be stored (NaN, zero length, wrong shape)
+    ├── InvalidPoints      points must not be stored (NaN, zero length, wrong shape)
     └── ServerError        a Qdrant server refused or did not answer
 
-The library raises these; only the commands turn them into an exit code.
+The library raises these; only the commands turn them into an exit code. `ingest.download.http` also has a private
+subclass of DownloadError, which tells its own retry loop to make another attempt and never leaves that module.
 """
 
 from __future__ import annotations
@@ -31,12 +36,16 @@ __all__ = [
     "IndexBusy",
     "IndexFailure",
     "InvalidPoints",
+    "NotHere",
+    "OutOfRoom",
     "PhotoError",
     "QueryError",
     "ServerError",
     "SettingsError",
     "SpecMismatch",
     "TextError",
+    "Unreachable",
+    "WorkerDied",
 ]
 
 
@@ -45,7 +54,7 @@ class CocoSearchError(Exception):
 
 
 class SettingsError(CocoSearchError):
-    """A setting from the environment or the command line makes no sense."""
+    """A setting from the environment or the command line is not valid."""
 
 
 class AnnotationError(CocoSearchError):
@@ -53,15 +62,27 @@ class AnnotationError(CocoSearchError):
 
 
 class DownloadError(CocoSearchError):
-    """A file cannot be fetched, is not what it should be, or there is no room for it."""
+    """A file cannot be fetched, is not what it should be, or does not fit on the disk."""
+
+
+class Unreachable(DownloadError):
+    """The server did not answer, after all retries; the fault may be the network's."""
+
+
+class OutOfRoom(DownloadError):
+    """The files are larger than announced before the start: nothing more is fetched."""
 
 
 class PhotoError(CocoSearchError):
     """One photo cannot be read; the message is the reason, without the file's name."""
 
 
+class WorkerDied(CocoSearchError):
+    """A process that decodes photos exited or was killed."""
+
+
 class EncoderError(CocoSearchError):
-    """A model cannot be loaded or does not do what is needed."""
+    """A model cannot be loaded, or cannot embed both images and texts."""
 
 
 class TextError(CocoSearchError):
@@ -69,7 +90,11 @@ class TextError(CocoSearchError):
 
 
 class QueryError(CocoSearchError):
-    """A question that cannot be asked."""
+    """A query is not valid, for example because it names an id that is not stored."""
+
+
+class NotHere(QueryError):
+    """The image, caption or uploaded picture that a request names does not exist."""
 
 
 class EvaluationError(CocoSearchError):
@@ -93,12 +118,14 @@ class SpecMismatch(IndexFailure):
 
 
 class InvalidPoints(IndexFailure):
-    """Points that must never be stored."""
+    """Points must not be stored: NaN, zero length or a wrong shape."""
 
 
 class ServerError(IndexFailure):
-    """A Qdrant server refused or did not answer; `transient` where trying again may help, `retry_after` seconds later
-    where the server says so."""
+    """A Qdrant server refused or did not answer.
+
+    `transient` is true if a retry may help; `retry_after` is how many seconds the server asks to wait, or 0.
+    """
 
     def __init__(self, message: str, *, transient: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(message)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from search.encoder.images import Pixels
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Vectors, Where
-from search.photos import Pixels
 from search.records import Kind, Wanted
 from search.text import check_text
 from search.words import Words

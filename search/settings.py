@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from search.errors import SettingsError
+from search.validation import first_problem
 
 
 class Settings(BaseSettings):
@@ -88,10 +89,10 @@ def load_settings(path: Path | None = None, url: str | None = None, **more: obje
     try:
         return Settings(**given, **more)  # type: ignore[arg-type]
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])).upper()
+        problem = first_problem(error)
+        name = problem.place.upper()
         given_as = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
-        raise SettingsError(f"{given_as}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise SettingsError(f"{given_as}: {problem.message}") from None
 
 
 def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:

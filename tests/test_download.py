@@ -23,10 +23,10 @@ from conftest import Call, one_line_error, write_photo_set
 from web_server import Answer, Server, zipped
 
 import ingest.download.coco
-from ingest.download.coco import OutOfRoom, Sources, download_coco
+from ingest.download.coco import Sources, download_coco
 from ingest.download.http import Retry
 from ingest.download.zips import Archive
-from search.errors import DownloadError
+from search.errors import DownloadError, OutOfRoom
 
 HURRIED = Retry(attempts=2, first_wait=0.001)
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from web_server import DATE, Answer, Server
 
-from ingest.download.http import LONGEST_WAIT, NEW_GROUND, Remote, Retry, Unreachable, announced_size, fetch
-from search.errors import DownloadError
+from ingest.download.http import LONGEST_WAIT, NEW_GROUND, Remote, Retry, announced_size, fetch
+from search.errors import DownloadError, Unreachable
 
 HURRIED = Retry(attempts=4, first_wait=0.001)
 JPEG = b"\xff\xd8\xff"

@@ -156,8 +156,8 @@ def test_large_photos_come_out_at_half_size(monkeypatch: pytest.MonkeyPatch) -> 
     clear.putalpha(PIL.Image.effect_noise((301, 203), 90))
     images = [clear, *[clear.convert(mode) for mode in ("RGB", "P", "L", "LA")]]
     whole = [open_image(io.BytesIO(stored(image, "PNG"))) for image in images]
-    monkeypatch.setattr("search.photos.HALVED_FROM", 60_000)
-    monkeypatch.setattr("search.photos.BAND", 7_000)
+    monkeypatch.setattr("search.photos.decode.HALVED_FROM", 60_000)
+    monkeypatch.setattr("search.photos.decode.BAND", 7_000)
     for image, full in zip(images, whole, strict=True):
         assert open_image(io.BytesIO(stored(image, "PNG"))).tobytes() == full.reduce(2).tobytes()
     jpeg = open_image(io.BytesIO(stored(clear.convert("RGB"), "JPEG")))
@@ -181,7 +181,7 @@ def test_files_that_would_take_too_much_memory_are_refused(monkeypatch: pytest.M
     contents = {form: stored(photo, form) for form in ("PNG", "WEBP", "TIFF")}
     contents["progressive"] = stored(photo, "JPEG", progressive=True)
     contents["one strip"] = stored(photo, "TIFF", compression="tiff_lzw", strip_size=2**30)
-    monkeypatch.setattr("search.photos.MAX_MEMORY", 5 * 200 * 200)
+    monkeypatch.setattr("search.photos.decode.MAX_MEMORY", 5 * 200 * 200)
     for name, content in contents.items():
         if name == "PNG":
             open_image(io.BytesIO(content))

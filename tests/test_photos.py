@@ -14,10 +14,11 @@ from conftest import Call, ingest_options, one_line_error, write_photo_set
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.photos import PhotoReader, Recipe, WorkerDied
+from ingest.photos import PhotoReader, Recipe
 from ingest.pipeline import part_of
-from search.errors import IndexFailure, PhotoError, SettingsError
-from search.photos import Preparation, current_mark, find_photo, open_photo, read_photo
+from search.encoder.images import Preparation
+from search.errors import IndexFailure, PhotoError, SettingsError, WorkerDied
+from search.photos import current_mark, find_photo, open_photo, read_photo
 from search.records import Caption, Image, PhotoMark
 
 PREPARATION = Preparation(32, (32, 32), PIL.Image.Resampling.BICUBIC)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from search import errors
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("ingest", "search", "eval")
 ONLY = {  # who alone may import a library
@@ -65,6 +67,16 @@ def test_torch_is_imported_only_where_it_is_used() -> None:
             for name in imported(ast.Module([node], []))
         }
         assert not at_the_top & {"torch", "transformers", "sentence_transformers"}, file
+
+
+def test_public_exceptions_are_in_one_tree() -> None:
+    drawn = re.findall(r"── (\w+)  ", errors.__doc__ or "")
+    assert sorted(["CocoSearchError", *drawn]) == errors.__all__
+    for file, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and file != "search/errors.py" and not node.name.startswith("_"):
+                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                assert not bases & {"Exception", *errors.__all__}, f"{file} defines {node.name}"
 
 
 def test_every_package_is_shipped() -> None:

@@ -18,11 +18,11 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ingest.download.http import PATIENT, Remote, Retry, Unreachable, announced_size, fetch
+from ingest.download.http import PATIENT, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, room_needed, unpack
 from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
-from search.errors import DownloadError
+from search.errors import DownloadError, OutOfRoom, Unreachable
 from search.records import Image
 
 ANNOTATIONS_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
@@ -60,10 +60,6 @@ OFFICIAL = Sources(
     },
     photos=IMAGES_URL,
 )
-
-
-class OutOfRoom(DownloadError):
-    """The files turn out larger than what was said before the start: nothing more is fetched."""
 
 
 @dataclass(frozen=True, slots=True)

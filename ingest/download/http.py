@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from search.errors import DownloadError
+from search.errors import DownloadError, Unreachable
 
 CHUNK = 256 * 1024  # bytes
 TIMEOUT = 30  # seconds without a single byte
@@ -36,10 +36,6 @@ PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that anothe
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes on disk, bytes in all
-
-
-class Unreachable(DownloadError):
-    """The server did not deliver, however often it was asked; the fault may be the network's."""
 
 
 class _Again(DownloadError):

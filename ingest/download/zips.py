@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from search.errors import DownloadError
+from search.files import replacing
 
 BLOCK = 4096  # bytes
 
@@ -86,7 +87,5 @@ def unpack(archive: Path, place: Callable[[str], Path | None], room: int) -> Non
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + ".part")
-    with opened.open(member) as source, part.open("wb") as target:
+    with replacing(file, sync=False) as partial, opened.open(member) as source, partial.open("wb") as target:
         shutil.copyfileobj(source, target)  # reading to the end compares the member's checksum
-    part.replace(file)

@@ -19,7 +19,9 @@ from typing import BinaryIO, Literal, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from search.errors import IndexFailure, SettingsError
+from search.files import replacing
 from search.index.spec import collection_name
+from search.validation import first_problem
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 LEVEL = 1  # vectors hardly shrink, holes vanish at any level
@@ -68,20 +70,12 @@ class Bundle:
     @classmethod
     @contextmanager
     def writing(cls, file: Path, manifest: Manifest, progress: Progress) -> Iterator[Bundle]:
-        """The file has its name once it is complete; an error leaves nothing behind."""
-        partial = file.with_name(file.name + ".partial")
-        try:
-            with partial.open("wb") as stream:
-                with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=LEVEL) as tar:
-                    bundle = cls(tar, progress)
-                    bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
-                    yield bundle
-                    bundle._text(SUMS, "".join(bundle._sums))
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write a backup; `file` appears once it is complete, and an error leaves nothing behind."""
+        with replacing(file) as partial, tarfile.open(partial, mode="w:gz", compresslevel=LEVEL) as tar:
+            bundle = cls(tar, progress)
+            bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
+            yield bundle
+            bundle._text(SUMS, "".join(bundle._sums))
 
     def add(self, name: str, source: BinaryIO, size: int) -> str:
         """Stores `size` bytes of `source`; gives their SHA-256.
@@ -120,7 +114,7 @@ def read_manifest(file: Path) -> Manifest:
         try:
             return Manifest.model_validate_json(_text_of(tar, member))
         except ValidationError as error:
-            what = ".".join(map(str, error.errors()[0]["loc"])) or "everything"
+            what = first_problem(error).place or "everything"
             raise IndexFailure(f"{file}: its {MANIFEST} is wrong ({what}), or of a newer version") from None
 
 

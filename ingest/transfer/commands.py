@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,18 +16,12 @@ if TYPE_CHECKING:
     from ingest.transfer.backup import Saved
     from ingest.transfer.copy import Copied
     from search.index import Tuning
-
-
-class Quantized(str, Enum):
-    """The smaller copies of the vectors that HNSW is searched with."""
-
-    NONE = "none"
-    INT8 = "int8"
-    BINARY = "binary"
+    from search.index.tuning import Quantization
 
 
 QuantizationOption = Annotated[
-    Quantized | None, typer.Option(help="New collections: search smaller copies of the vectors, kept in memory")
+    Literal["none", "int8", "binary"] | None,
+    typer.Option(help="New collections: search smaller copies of the vectors, kept in memory"),
 ]
 OnDiskOption = Annotated[
     bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
@@ -45,13 +38,13 @@ DatasetsOption = Annotated[
 
 
 def asked_tuning(
-    quantization: Quantized | None, on_disk: bool, shards: int | None, replicas: int | None
+    quantization: Quantization | None, on_disk: bool, shards: int | None, replicas: int | None
 ) -> Tuning | None:
     """What the options say of new collections; None where they say nothing."""
     from search.index import Tuning
 
     asked = quantization or on_disk or shards or replicas
-    return Tuning((quantization or Quantized.NONE).value, on_disk, shards, replicas) if asked else None
+    return Tuning(quantization or "none", on_disk, shards, replicas) if asked else None
 
 
 def copy(

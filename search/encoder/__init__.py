@@ -1,1 +1,31 @@
-"""Models: from photos and captions to unit vectors of one space."""
+"""Models that embed photos and captions as unit vectors of one space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.images import Pixels, Preparation
+    from search.index import Vectors
+
+
+class Encoder(Protocol):
+    """A model as `Searcher` uses it, to embed queries; ingestion uses more of `search.encoder.clip.ClipEncoder`.
+
+    Vectors are float32 (n, dim) of unit length. An input without a usable vector, because the model cannot read it or
+    the vector is not finite or has no length, has a row of NaN.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def preparation(self) -> Preparation | None:
+        """How to turn an image into an array that `encode_images` takes; None if it takes no arrays."""
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
+    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...

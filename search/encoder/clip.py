@@ -14,18 +14,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from search.encoder.hub import ModelSource, first_line, locate, transport_errors
-from search.encoder.images import UNREADABLE, PendingVectors, PixelPath, each, enough_memory, find_pixel_path, unit
+from search.encoder.images import (
+    UNREADABLE,
+    PendingVectors,
+    PixelPath,
+    Pixels,
+    Preparation,
+    each,
+    enough_memory,
+    find_pixel_path,
+    unit,
+)
 from search.errors import EncoderError, TextError
 from search.index import Vectors
 from search.index.spec import Padding
-from search.photos import Pixels, Preparation
 from search.text import check_text
 
 if TYPE_CHECKING:
@@ -40,27 +48,8 @@ UNLIMITED = 1_000_000  # tokens; tokenizers without a limit give 1e30
 MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
 
 
-class Encoder(Protocol):
-    """What ingestion and search need of a model.
-
-    Vectors are float32 (n, dim) of unit length; an input for which the model gives no usable vector (it cannot read it,
-    or the vector is not finite or has no length) has a row of NaN.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def preparation(self) -> Preparation | None:
-        """What is done to an image before it may be given to `encode_images` as an array; None if nothing may."""
-
-    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
-    def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
-
-
 class ClipEncoder:
-    """A sentence-transformers model that embeds images and texts into one space.
+    """A sentence-transformers model that embeds images and texts into one space: an `Encoder`, and more for ingestion.
 
     Args:
         model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
@@ -137,7 +126,7 @@ class ClipEncoder:
         finally:
             self._model.to(dtype)
 
-    def start(self, photos: npt.NDArray[np.uint8] | Sequence[Image.Image]) -> PendingVectors:
+    def start(self, photos: Pixels | Sequence[Image.Image]) -> PendingVectors:
         """Begins to encode photos; on a GPU this returns before it is done.
 
         `photos`: RGB images, or, where there is a `preparation`, what it made of them, uint8 (n, height, width, 3),

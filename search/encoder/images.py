@@ -18,10 +18,12 @@ from PIL import Image
 
 from search.errors import EncoderError
 from search.index import Vectors
-from search.photos import Preparation
 
 if TYPE_CHECKING:
     import torch
+
+Pixels = npt.NDArray[np.uint8]
+"""What a `Preparation` makes of photos: uint8 (height, width, 3), or (n, height, width, 3) of several."""
 
 Model = Any  # a SentenceTransformer, which only search/encoder/clip.py imports
 
@@ -31,6 +33,39 @@ UNREADABLE = (TypeError, ValueError, LookupError)  # raised by processors and to
 SHORTEST = 1e-12  # length of a vector that has no direction
 TOLERANCE = 1e-5  # between our numbers and the processor's, which are about 1 in size
 PROBES = ((37, 23), (23, 37), (300, 301))  # (width, height) of the pictures that they are compared on
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """The part of a model's image processor that works on bytes: resize a photo, then crop its centre.
+
+    `size` is (width, height) to scale to, or the length of the short side; `crop` is (width, height) or None.
+    """
+
+    size: tuple[int, int] | int
+    crop: tuple[int, int] | None
+    resample: Image.Resampling
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of the result, (height, width, 3)."""
+        width, height = self.crop or (self.size if isinstance(self.size, tuple) else (self.size, self.size))
+        return height, width, 3
+
+    def apply(self, image: Image.Image) -> Pixels:
+        """Resize and crop an RGB image; return uint8 (height, width, 3)."""
+        width, height = image.size
+        if isinstance(self.size, tuple):
+            size = self.size
+        elif width <= height:
+            size = self.size, int(self.size * height / width)
+        else:
+            size = int(self.size * width / height), self.size
+        image = image.resize(size, self.resample)
+        if self.crop is not None:
+            left, top = (size[0] - self.crop[0]) // 2, (size[1] - self.crop[1]) // 2
+            image = image.crop((left, top, left + self.crop[0], top + self.crop[1]))
+        return np.asarray(image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +133,7 @@ class PixelPath:
     deviation: torch.Tensor
     template: dict[str, Any]
 
-    def numbers(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def numbers(self, pixels: Pixels) -> torch.Tensor:
         """float32 (n, 3, height, width) on the model's device."""
         import torch
 
@@ -109,7 +144,7 @@ class PixelPath:
         moved = held.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
         return moved.float().mul_(self.scale).sub_(self.mean).div_(self.deviation)
 
-    def start(self, pixels: npt.NDArray[np.uint8], batch_size: int) -> PendingVectors:
+    def start(self, pixels: Pixels, batch_size: int) -> PendingVectors:
         import torch
 
         parts = []

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from search.errors import SettingsError, SpecMismatch
 from search.records import Kind
 from search.text import read_path
+from search.validation import first_problem
 
 Padding = Literal["longest", "max_length"]
 """Texts are padded to the longest of their batch, or all to the full length that the model reads."""
@@ -153,7 +154,7 @@ def read_spec(collection: str, stored: object) -> CollectionSpec:
     try:
         return CollectionSpec.model_validate(stored)
     except ValidationError as error:
-        field = ".".join(map(str, error.errors()[0]["loc"])) or "everything"
+        field = first_problem(error).place or "everything"
         raise SpecMismatch(
             f"{collection} does not say how it was made ({field} is missing or wrong): "
             "it was not written by coco-search; choose another --dataset NAME"

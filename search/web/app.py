@@ -18,12 +18,13 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.errors import CocoSearchError, IndexBusy, PhotoError, QueryError, ServerError
+from search.errors import CocoSearchError, IndexBusy, NotHere, PhotoError, QueryError, ServerError
 from search.index.relay.announce import HELLO, Running
 from search.index.relay.routes import index_calls
 from search.records import Kind
 from search.text import shown
-from search.web.gallery import Gallery, NotHere, version
+from search.validation import first_problem
+from search.web.gallery import Gallery, version
 from search.web.metrics import Measured, Metrics
 from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
@@ -207,9 +208,9 @@ def _add_failures(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(step) for step in first["loc"] if step != "body") or "the request"
-        return _failure(422, f"{place}: {first['msg'].removeprefix('Value error, ')}")
+        problem = first_problem(error)
+        place = problem.place.removeprefix("body").removeprefix(".") or "the request"
+        return _failure(422, f"{place}: {problem.message}")
 
     @app.exception_handler(ClientDisconnect)
     def left(_: Request, __: Exception) -> Response:

@@ -11,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 
-from search.errors import CocoSearchError, PhotoError, QueryError
+from search.errors import CocoSearchError, NotHere, PhotoError, QueryError
 from search.index import Vectors, Where
 from search.query import SAME_PHOTO, Options, Part, combine, named_images
 from search.records import Caption, Hit, Image
@@ -23,10 +23,6 @@ from search.web.schemas import Answer, Collection, Collections, Found, Health, I
 EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: what a person would type
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
-
-
-class NotHere(QueryError):
-    """Something that was named, a stored image or a picture handed in, is not there."""
 
 
 class Gallery:

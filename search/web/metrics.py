@@ -18,10 +18,10 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.encoder.clip import Encoder
+from search.encoder import Encoder
+from search.encoder.images import Pixels, Preparation
 from search.errors import CocoSearchError, IndexFailure
 from search.index import Batch, Index, Vectors
-from search.photos import Pixels, Preparation
 
 OTHER = "other"  # a path without a route, a method that nobody uses
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from ingest.demo.scenes.captions import captions, words
 from ingest.demo.scenes.drawing import paint
 from ingest.demo.scenes.world import Scene, Split, stream
+from search.files import replace_file, replacing
 
 ANNOTATIONS = "dataset_coco.json"
 DATASET = "scenes"
@@ -55,7 +56,7 @@ def render(
             progress(done, len(scenes))
     annotations = directory / ANNOTATIONS
     described = {"images": [_describe(scene, place) for place, scene in enumerate(scenes)], "dataset": DATASET}
-    _write(annotations, json.dumps(described).encode())
+    replace_file(annotations, json.dumps(described))
     return annotations
 
 
@@ -107,14 +108,6 @@ def _draw_all(jobs: list[tuple[Scene, Path]], workers: int) -> Iterable[int]:
 
 def _draw(jobs: list[tuple[Scene, Path]]) -> int:
     for scene, path in jobs:
-        fresh = path.with_name(f".{path.name}.part")
-        paint(scene).save(fresh, "JPEG", quality=88, comment=_mark(scene))
-        fresh.replace(path)
+        with replacing(path, sync=False) as partial:
+            paint(scene).save(partial, "JPEG", quality=88, comment=_mark(scene))
     return len(jobs)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    fresh = path.with_name(f".{path.name}.part")
-    fresh.write_bytes(content)
-    fresh.replace(path)

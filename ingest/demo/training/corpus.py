@@ -13,6 +13,7 @@ from PIL import Image
 from ingest.demo.scenes.captions import captions, glimpse
 from ingest.demo.scenes.drawing import paint
 from ingest.demo.scenes.world import Scene, Split, stream
+from search.files import replacing
 
 CHUNK = 500
 
@@ -48,14 +49,12 @@ def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers
     file = folder / f"{split}-{count}-{side}-{seed}.npy"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(".part")
-        pixels = np.lib.format.open_memmap(fresh, "w+", np.uint8, (count, side, side, 3))
         jobs = [(scenes[at : at + CHUNK], side) for at in range(0, count, CHUNK)]
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        with replacing(file, sync=False) as partial, multiprocessing.get_context("spawn").Pool(workers) as pool:
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (count, side, side, 3))
             for place, drawn in enumerate(pool.imap(_draw, jobs)):
                 pixels[place * CHUNK : place * CHUNK + len(drawn)] = drawn
-        pixels.flush()
-        fresh.replace(file)
+            pixels.flush()
     return describe(scenes, np.load(file))
 
 

@@ -32,6 +32,7 @@ from ingest.demo.training.towers import (
     towers,
     vocabulary,
 )
+from search.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,9 +107,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
         }
-        fresh = self.checkpoint.with_suffix(".new")
-        torch.save(state, fresh)
-        fresh.replace(self.checkpoint)
+        with replacing(self.checkpoint, sync=False) as partial:
+            torch.save(state, partial)
 
     def batch(self, step: int) -> tuple[Tensor, list[Tensor]]:
         """The pixels of one step and, for each caption taken of them, its token ids.

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from search.files import replacing
+
 HELLO = "/internal/index"
 CONNECT_SECONDS = 5.0
 COMMAND = "python -m search serve"
@@ -46,11 +48,8 @@ class Running:
 def announced(folder: Path, running: Running) -> Iterator[None]:
     """While this lasts, `find_running(folder)` finds `running`."""
     file = _file(folder)
-    partial = file.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(asdict(running), stream)
-    partial.replace(file)
+    with replacing(file, sync=False, mode=0o600) as partial:
+        partial.write_text(json.dumps(asdict(running)), encoding="utf-8")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Separates the pixels of a picture file from its metadata.
+"""Separate the pixels of a picture file from its metadata.
 
 Pillow parses all metadata before it decodes a pixel, and refuses a sound picture for a comment that is too long or a
 colour profile that is damaged. Only the orientation matters here. So Pillow is given each file without its metadata,

@@ -1,46 +1,29 @@
-"""Opens one photo safely: what may be opened, how large it may be, and which way up it is."""
+"""Decode one photo as upright 8-bit RGB, within limits of size and memory."""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
-import stat
 import struct
-import time
-import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from search.errors import PhotoError
-from search.metadata import without_metadata
-from search.records import PhotoMark
-from search.text import shown
+from search.photos.files import MAX_BYTES, NO_FILE
+from search.photos.metadata import without_metadata
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
-MAX_BYTES = 200_000_000
-SETTLED_NANOSECONDS = 2 * 10**9  # no file system's times of change are coarser
-NO_FILE = "no such file"
-LINK_LEADS_OUT = "a link in the path leads out of the photo folder"
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
 HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
 BAND = 2_000_000  # pixels that are converted to RGB at a time
-
-Pixels = npt.NDArray[np.uint8]
-"""What a `Preparation` makes of a photo, uint8 (height, width, 3)."""
 
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _SIGNED = 2  # a value of TIFF's tag SampleFormat
@@ -76,7 +59,7 @@ _TURNS = {  # by EXIF orientation
 
 # Pillow warns, and at twice the size refuses, by a limit of its own; ours is checked before anything is decoded.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, which does not matter here
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, which does not matter here
 
 
 def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image.Image:
@@ -208,139 +191,6 @@ def _full_range(image: Image.Image) -> Image.Image:
     if image.mode == "I;16" and tags is not None and tags.get(_PHOTOMETRIC) == 0:
         return image.point(lambda value: value * -1 + 65535)
     return image
-
-
-@dataclass(frozen=True, slots=True)
-class Preparation:
-    """What a model's image processor does to a photo before numbers become floats: resize, then crop the centre.
-
-    `size` is (width, height) to scale to, or the length of the short side; `crop` is (width, height) or None.
-    """
-
-    size: tuple[int, int] | int
-    crop: tuple[int, int] | None
-    resample: Image.Resampling
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(height, width, 3) of what comes out."""
-        width, height = self.crop or (self.size if isinstance(self.size, tuple) else (self.size, self.size))
-        return height, width, 3
-
-    def apply(self, image: Image.Image) -> Pixels:
-        """Return uint8 (height, width, 3) of an RGB image."""
-        width, height = image.size
-        if isinstance(self.size, tuple):
-            size = self.size
-        elif width <= height:
-            size = self.size, int(self.size * height / width)
-        else:
-            size = int(self.size * width / height), self.size
-        image = image.resize(size, self.resample)
-        if self.crop is not None:
-            left, top = (size[0] - self.crop[0]) // 2, (size[1] - self.crop[1]) // 2
-            image = image.crop((left, top, left + self.crop[0], top + self.crop[1]))
-        return np.asarray(image)
-
-
-def _spelled(folder: Path, file: str) -> Path:
-    """Return the path `file` below `folder`, which need not exist.
-
-    If there is no such name, one that differs in Unicode normalisation alone is taken: files copied from a Mac may
-    have decomposed names.
-    """
-    path = folder / file
-    if file.isascii() or os.path.lexists(path):
-        return path
-    return next(_spellings(folder, PurePosixPath(file).parts), path)
-
-
-def _spellings(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Yield the existing paths below `folder` whose names equal `parts` after normalisation."""
-    if not parts:
-        yield folder
-        return
-    try:
-        modified = folder.stat().st_mtime_ns
-        # A folder that changed just now may change again without a new time.
-        read = _names if time.time_ns() - modified > SETTLED_NANOSECONDS else _names.__wrapped__
-        names = read(folder, modified).get(unicodedata.normalize("NFC", parts[0]), [])
-    except OSError:
-        return
-    for name in names:
-        yield from _spellings(folder / name, parts[1:])
-
-
-@lru_cache(maxsize=16)
-def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
-    """Return the names in a folder by their normal form; `modified`, its time of change, makes another entry."""
-    names: dict[str, list[str]] = {}
-    for name in sorted(entry.name for entry in folder.iterdir()):
-        names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
-    return names
-
-
-def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
-    """Return the path of the photo `file` (a relative path) of `folder`, whichever way its name is normalised.
-
-    Raises:
-        PhotoError: there is no such file, it cannot be reached, or its path leads out of the folder. With
-            `follow_links`, links may lead out.
-    """
-    try:
-        path = _spelled(folder, file)
-        if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
-            raise PhotoError("the path leads out of the photo folder")
-        if not follow_links and not path.resolve().is_relative_to(folder.resolve()):
-            raise PhotoError(LINK_LEADS_OUT)
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        raise PhotoError(NO_FILE) from None
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise PhotoError(getattr(error, "strerror", None) or shown(str(error))) from error
-    if not stat.S_ISREG(mode):
-        raise PhotoError("not a file" if not stat.S_ISDIR(mode) else "a folder, not a file")
-    return path
-
-
-def read_photo(folder: Path, file: str, *, follow_links: bool = False) -> tuple[bytes, PhotoMark]:
-    """Return the bytes of the photo `file` of `folder`, found by `find_photo`, and the mark to know them by.
-
-    Raises:
-        PhotoError: it cannot be found or read, or is larger than 200 MB.
-    """
-    path = find_photo(folder, file, follow_links=follow_links)
-    try:
-        status = path.stat()
-        if status.st_size > MAX_BYTES:
-            raise PhotoError(f"{status.st_size:,} bytes: the limit is {MAX_BYTES:,}")
-        content = path.read_bytes()
-    except OSError as error:
-        raise PhotoError(error.strerror or str(error)) from error
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return content, PhotoMark(len(content), status.st_mtime_ns, digest)
-
-
-def current_mark(folder: Path, file: str, mark: PhotoMark, *, follow_links: bool = False) -> PhotoMark | None:
-    """Return the mark of the photo as it is now if its content is still that of `mark`, else None.
-
-    Reads the file only if its size is the same and its time is not.
-    """
-    try:
-        status = find_photo(folder, file, follow_links=follow_links).stat()
-        if status.st_size != mark.bytes:
-            return None
-        if status.st_mtime_ns == mark.modified:
-            return mark
-        now = read_photo(folder, file, follow_links=follow_links)[1]
-    except (OSError, PhotoError):
-        return None
-    return now if now.blake2b == mark.blake2b else None
-
-
-def open_photo(folder: Path, file: str, *, follow_links: bool = False) -> Image.Image:
-    """Return the photo `file` of `folder`, read by `read_photo` and opened by `open_image`, whose errors it raises."""
-    return open_image(io.BytesIO(read_photo(folder, file, follow_links=follow_links)[0]))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,34 @@
+"""Say in one line what pydantic found wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Invalid(Protocol):
+    """A validation error of pydantic or FastAPI."""
+
+    def errors(self) -> Sequence[Any]: ...
+
+
+class Problem(NamedTuple):
+    """One problem: the fields and positions that lead to it, and the message."""
+
+    steps: tuple[int | str, ...]
+    message: str
+
+    @property
+    def place(self) -> str:
+        """The steps with dots between them, such as "parts.0.text"; empty for the whole input."""
+        return ".".join(map(str, self.steps))
+
+
+def first_problem(error: Invalid) -> Problem:
+    """Return the first problem that a validation error lists."""
+    return problem_of(error.errors()[0])
+
+
+def problem_of(details: Mapping[str, Any]) -> Problem:
+    """Return one entry of `errors()`, without the prefix that pydantic gives the message of a ValueError."""
+    return Problem(tuple(details["loc"]), details["msg"].removeprefix("Value error, "))
