@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from eval.protocol import FIRST_CAPTIONS, Evaluation, Ids, Side, both_tasks
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Index, Vectors, Where, collection_name
-from search.records import Caption, Image
+from search.index import CollectionSpec, Index, Where, collection_name
+from search.records import Caption, Image, Vectors
 
 ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
 

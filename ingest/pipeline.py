@@ -25,9 +25,9 @@ from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, put_off_if_many, usable
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Where, put_off_if_many, usable
 from search.photos import LINK_LEADS_OUT, NO_FILE, current_mark
-from search.records import Caption, Image
+from search.records import Caption, Image, Vectors
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000

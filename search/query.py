@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from search.errors import QueryError, TextError
-from search.index import MAX_ID, Vectors, Where
+from search.index import MAX_ID, Where
 from search.photos import Pixels
-from search.records import Kind, Wanted
+from search.records import Kind, Vectors, Wanted
 from search.text import check_text
 from search.words import Words
 

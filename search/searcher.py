@@ -15,10 +15,10 @@ from PIL import Image
 from search import ranking
 from search.encoder.clip import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
-from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.index import TRIAL, Batch, CollectionSpec, Index, Where, collection_name, open_index
 from search.photos import Pixels, as_rgb, one_at_a_time, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
-from search.records import Caption, Hit, Kind
+from search.records import Caption, Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
 from search.words import Words

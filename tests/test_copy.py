@@ -21,10 +21,10 @@ from test_index import caption, image, unit
 
 from ingest.transfer.copy import Comparison, Point, copy_collection, point_checksum, prepare
 from search.errors import IndexFailure, SpecMismatch
-from search.index import Batch, CollectionSpec, Index, Points, Tuning, Vectors
+from search.index import Batch, CollectionSpec, Index, Points, Tuning
 from search.index.edge.index import EdgeIndex
 from search.index.relay.wire import pack_batch, unpack_batch
-from search.records import Caption, Image
+from search.records import Caption, Image, Vectors
 from search.settings import settings_of
 
 MakeSpec = Callable[..., CollectionSpec]

@@ -18,10 +18,10 @@ import pytest
 from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors
+from search.index import CollectionSpec, Points, Quantization, Tuning
 from search.index.edge import room
 from search.index.edge.index import EdgeIndex
-from search.records import Hit
+from search.records import Hit, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, IndexFailure, InvalidPoints, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Where
 from search.index.server.connection import Connection
 from search.index.server.index import ServerIndex
-from search.records import Caption, Image, PhotoMark
+from search.records import Caption, Image, PhotoMark, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 

@@ -19,11 +19,12 @@ from hypothesis.extra import numpy as arrays
 from running_web import Web, serving
 
 from search.errors import CollectionMissing, IndexBusy
-from search.index import Points, Vectors, Where, open_index
+from search.index import Points, Where, open_index
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced, find_running
 from search.index.relay.client import RemoteIndex
 from search.index.relay.wire import pack_vectors, pack_where, unpack_vectors, unpack_where
+from search.records import Vectors
 from search.settings import Settings
 
 COMMANDS = (

@@ -11,7 +11,8 @@ from typing import Literal, cast
 import numpy as np
 
 from eval.ranks.oracle import ROUNDING
-from search.index import Index, Vectors, Where
+from search.index import Index, Where
+from search.records import Vectors
 
 Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
 

@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import TRIAL, Index, Points, Quantization, Tuning, Vectors, collection_name, put_off_if_many
-from search.records import Caption, Image
+from search.index import TRIAL, Index, Points, Quantization, Tuning, collection_name, put_off_if_many
+from search.records import Caption, Image, Vectors
 
 POINTS_PER_WRITE = 1000
 TOLERANCE = 1e-6  # an engine that scales unit vectors again moves a number by some 3e-8

@@ -23,9 +23,9 @@ from PIL import Image
 from search.encoder.hub import ModelSource, first_line, locate, transport_errors
 from search.encoder.images import UNREADABLE, PendingVectors, PixelPath, each, enough_memory, find_pixel_path, unit
 from search.errors import EncoderError, TextError
-from search.index import Vectors
 from search.index.spec import Padding
 from search.photos import Pixels, Preparation
+from search.records import Vectors
 from search.text import check_text
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.encoder.clip import Encoder
 from search.errors import CocoSearchError, IndexFailure
-from search.index import Batch, Index, Vectors
+from search.index import Batch, Index
 from search.photos import Pixels, Preparation
+from search.records import Vectors
 
 OTHER = "other"  # a path without a route, a method that nobody uses
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

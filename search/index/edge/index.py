@@ -24,12 +24,13 @@ import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.edge import room
 from search.index.edge.filter import filter_of, index_payload
+from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.protocol import OVERSAMPLING, CollectionInfo, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 from search.text import shown
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from search.errors import IndexBusy, ServerError
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where
+from search.index.points import Batch, Points
+from search.index.protocol import OVERSAMPLING, CollectionInfo, Where
 from search.index.relay.announce import COMMAND, HELLO, Running, find_running
 from search.index.relay.wire import pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
 from search.index.server import retry
 from search.index.spec import CollectionSpec, read_spec
-from search.records import Caption, Hit, Image
+from search.index.tuning import Tuning
+from search.records import Caption, Hit, Image, Vectors
 
 ANSWER_SECONDS = 120.0
 NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)

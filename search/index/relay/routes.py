@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from search.errors import CocoSearchError, IndexFailure
-from search.index import Index
+from search.index.protocol import Index
 from search.index.relay.announce import HELLO, Running
 from search.index.relay.wire import pack_batch, pack_failure, pack_hit, unpack_vectors, unpack_where
 

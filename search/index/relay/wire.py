@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from search import errors
-from search.index import Batch, Vectors, Where
-from search.records import Hit, record_of
+from search.index.points import Batch
+from search.index.protocol import Where
+from search.records import Hit, Vectors, record_of
 
 Json = dict[str, Any]
 

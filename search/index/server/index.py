@@ -11,7 +11,8 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.protocol import OVERSAMPLING, CollectionInfo, Where
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
 from search.index.server.connection import Connection, reach
@@ -19,7 +20,7 @@ from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter
 from search.index.server.upload import STREAMS, Uploader
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 from search.settings import Settings
 
 QUERIES_PER_BATCH = 64
