@@ -15,7 +15,7 @@ from PIL import Image
 from search import ranking
 from search.encoder.clip import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
-from search.index import TRIAL, Batch, CollectionSpec, Index, Where, collection_name, open_index
+from search.index import TRIAL, Batch, CollectionSpec, Index, SearchParams, Where, collection_name, open_index
 from search.photos import Pixels, as_rgb, one_at_a_time, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind, Vectors
@@ -248,11 +248,9 @@ class Searcher:
         chosen = {image_id: captions[0] for image_id, captions in written.items() if captions}
         if to_choose:
             limit = sum(len(written[image_id]) for image_id in to_choose)
-            about = Where(image_ids=to_choose)
             try:
-                [found] = self.index.query(
-                    self.collection("captions"), vector[np.newaxis], limit, where=about, exact=True
-                )
+                params = SearchParams(exact=True, where=Where(image_ids=to_choose))
+                [found] = self.index.query(self.collection("captions"), vector[np.newaxis], limit, params)
             except CollectionMissing:
                 found = []
             ranked = sorted(found, key=lambda hit: (-hit.score, hit.id))
@@ -265,7 +263,8 @@ class Searcher:
         words = None if where.words is None else Words.parse(where.words)
         if words is not None:
             where = replace(where, words=words.indexed or None)
-        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
+        params = SearchParams(exact=exact, where=where)
+        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, params)
         whole = len(hits) < depth
         if not whole:  # of the hits that score like the last one, others may lie beyond it
             hits = [hit for hit in hits if hit.score > hits[-1].score]

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from running_web import Web, serving
 
 from search.errors import CollectionMissing, IndexBusy
-from search.index import Points, Where, open_index
+from search.index import Points, SearchParams, Where, open_index
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced, find_running
 from search.index.relay.client import RemoteIndex
@@ -89,7 +89,7 @@ def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> 
     assert [record.id for record in read.records] == [130, 110]
     assert read.vectors is not None
     assert (read.vectors[1] == web.images[110]).all()
-    [hits] = index.query("coco_images", read.vectors[:1], 3, exact=True, payload=False, offset=1)
+    [hits] = index.query("coco_images", read.vectors[:1], 3, SearchParams(exact=True, payload=False, offset=1))
     assert [hit.id for hit in hits] == web.nearest_images(web.images[130])[1:4]
     assert hits[0].record is None
     info = index.info("coco_images")

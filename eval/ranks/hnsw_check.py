@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 
 from eval.ranks.oracle import ROUNDING
-from search.index import Index, Where
+from search.index import Index, SearchParams, Where
 from search.records import Vectors
 
 Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
@@ -32,8 +32,8 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
     if index.info(collection).indexed_vectors == 0:
         return "scan"
     probes = np.concatenate([_some(queries), _directions(queries.shape[1])])
-    quick = index.query(collection, probes, 1, where=where, payload=False, ef=1, quantized=False)
-    exact = index.query(collection, probes, 1, where=where, payload=False, exact=True)
+    quick = index.query(collection, probes, 1, SearchParams(ef=1, quantized=False, payload=False, where=where))
+    exact = index.query(collection, probes, 1, SearchParams(exact=True, payload=False, where=where))
     for found, best in zip(quick, exact, strict=True):
         if best and (not found or best[0].score - found[0].score > ROUNDING):
             return "hnsw"

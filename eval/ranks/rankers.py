@@ -11,9 +11,19 @@ from eval.metrics import Ranking, Ranks
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.hnsw_check import Used, used
 from eval.ranks.oracle import OracleRanks
-from eval.ranks.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
+from eval.ranks.replay import AS_SERVED, EXACTLY, Progress, Replay, replay
 from eval.runs import TOP
-from search.index import TRIAL, CollectionSpec, Index, Points, Quantization, Tuning, Where, put_off_if_many
+from search.index import (
+    TRIAL,
+    CollectionSpec,
+    Index,
+    Points,
+    Quantization,
+    SearchParams,
+    Tuning,
+    Where,
+    put_off_if_many,
+)
 
 ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
@@ -82,7 +92,7 @@ def hnsw_rankers(
         with place as asked:
             answered[task.name] = "hnsw" if as_it_is else _used(index, asked)
             for ef in efs:
-                replays[ef][task.name] = _first_ten(index, asked, Effort(ef=ef), progress)
+                replays[ef][task.name] = _first_ten(index, asked, SearchParams(ef=ef), progress)
     where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
     about = ", ".join(f"{name}{said}" for name, said in where.items())
     return [
@@ -95,20 +105,20 @@ def quantized_rankers(
     index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
 ) -> list[Ranker]:
     """Rank by HNSW on a quantised copy of both galleries, with and without scoring the hits again in float32."""
-    efforts = {f"{quantization} rescored": Effort(rescore=True), quantization: Effort(rescore=False)}
-    replays: dict[str, dict[str, Replay]] = {name: {} for name in efforts}
+    settings = {f"{quantization} rescored": SearchParams(rescore=True), quantization: SearchParams(rescore=False)}
+    replays: dict[str, dict[str, Replay]] = {name: {} for name in settings}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
         tuning = Tuning(quantization=quantization, index_everything=True)
         with copy_of(index, task, quantization, tuning) as copied:
             answered[task.name] = _used(index, copied)
-            for name, effort in efforts.items():
-                replays[name][task.name] = _first_ten(index, copied, effort, progress)
+            for name, params in settings.items():
+                replays[name][task.name] = _first_ten(index, copied, params, progress)
     size = bytes_per_vector(evaluation.spec.dim, quantization)
     about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
     return [
-        _ranker(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
-        for name, effort in efforts.items()
+        _ranker(name, f"{quantization} copy, HNSW, {about[params.rescore]}", replays[name], answered, size)
+        for name, params in settings.items()
     ]
 
 
@@ -159,9 +169,9 @@ def bytes_per_vector(dim: int, quantization: Quantization) -> float:
     return {"none": 4.0 * dim, "int8": dim + 4.0, "binary": dim / 8}[quantization]
 
 
-def _first_ten(index: Index, task: Task, effort: Effort, progress: Progress) -> Replay:
+def _first_ten(index: Index, task: Task, params: SearchParams, progress: Progress) -> Replay:
     # A limit above what is reported would widen the beam, and flatter the scores.
-    return replay(index, task, effort, progress=progress)
+    return replay(index, task, params, progress=progress)
 
 
 def _used(index: Index, task: Task) -> Used:

@@ -7,7 +7,15 @@
 from __future__ import annotations
 
 from search.index.points import MAX_ID, Batch, Points, usable
-from search.index.protocol import OVERSAMPLING, WORTH_PUTTING_OFF, CollectionInfo, Index, Where, put_off_if_many
+from search.index.protocol import (
+    OVERSAMPLING,
+    WORTH_PUTTING_OFF,
+    CollectionInfo,
+    Index,
+    SearchParams,
+    Where,
+    put_off_if_many,
+)
 from search.index.spec import TRIAL, CollectionSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
@@ -23,6 +31,7 @@ __all__ = [
     "Index",
     "Points",
     "Quantization",
+    "SearchParams",
     "SplitSize",
     "Tuning",
     "Where",

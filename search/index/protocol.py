@@ -35,6 +35,30 @@ class Where:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchParams:
+    """How a query is answered.
+
+    `exact` scans instead of using HNSW; `ef` is the number of candidates that HNSW keeps while it searches, at least
+    the limit (None: as many as when it was built). For quantised collections, whose own scores are rough: `rescore`
+    finds `oversampling` times as many points as the limit and scores them again with the float32 vectors;
+    `quantized=False` searches with those from the start. `payload`: whether hits have records. `offset`: how many of
+    the best hits to skip. `where`: which points may be hits (None: all).
+    """
+
+    exact: bool = False
+    ef: int | None = None
+    rescore: bool = True
+    oversampling: float = OVERSAMPLING
+    quantized: bool = True
+    payload: bool = True
+    offset: int = 0
+    where: Where | None = None
+
+
+DEFAULT_PARAMS = SearchParams()
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionInfo:
     """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made.
 
@@ -122,26 +146,9 @@ class Index(Protocol):
         ...
 
     def query(
-        self,
-        collection: str,
-        vectors: Vectors,
-        limit: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        payload: bool = True,
-        offset: int = 0,
-        ef: int | None = None,
-        rescore: bool = True,
-        oversampling: float = OVERSAMPLING,
-        quantized: bool = True,
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        """The `limit` best hits for each row of `vectors` (n, dim), best first. `exact` scans instead of using HNSW.
-
-        `ef`: how many candidates HNSW keeps while it searches, at least `limit` (None: as many as when it was built).
-        For quantised collections, whose own scores are rough: `rescore` finds `oversampling` times `limit` points and
-        scores them again with the float32 vectors; `quantized=False` searches with those from the start.
-        """
+        """Return the `limit` best hits for each row of `vectors` (n, dim), best first."""
         ...
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

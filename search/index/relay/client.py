@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 from search.errors import IndexBusy, ServerError
 from search.index.points import Batch, Points
-from search.index.protocol import OVERSAMPLING, CollectionInfo, Where
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.relay.announce import COMMAND, HELLO, Running, find_running
-from search.index.relay.wire import pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
+from search.index.relay.wire import pack_params, pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
 from search.index.server import retry
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
@@ -47,34 +47,9 @@ class RemoteIndex:
         return list(self._one("collections"))
 
     def query(
-        self,
-        collection: str,
-        vectors: Vectors,
-        limit: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        payload: bool = True,
-        offset: int = 0,
-        ef: int | None = None,
-        rescore: bool = True,
-        oversampling: float = OVERSAMPLING,
-        quantized: bool = True,
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        answer = self._one(
-            "query",
-            collection,
-            vectors=pack_vectors(vectors),
-            limit=limit,
-            where=pack_where(where),
-            exact=exact,
-            payload=payload,
-            offset=offset,
-            ef=ef,
-            rescore=rescore,
-            oversampling=oversampling,
-            quantized=quantized,
-        )
+        answer = self._one("query", collection, vectors=pack_vectors(vectors), limit=limit, **pack_params(params))
         return [[unpack_hit(hit) for hit in hits] for hits in answer]
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from search.errors import CocoSearchError, IndexFailure
 from search.index.protocol import Index
 from search.index.relay.announce import HELLO, Running
-from search.index.relay.wire import pack_batch, pack_failure, pack_hit, unpack_vectors, unpack_where
+from search.index.relay.wire import pack_batch, pack_failure, pack_hit, unpack_params, unpack_vectors, unpack_where
 
 
 class Call(BaseModel):
@@ -57,22 +57,21 @@ def _lines(parts: Iterable[Any]) -> Iterator[str]:
 def _parts(index: Index, call: Call) -> Iterator[Any]:
     """The answer, in as many parts as it takes."""
     name, arguments = call.collection or "", dict(call.arguments)
-    if "where" in arguments:
-        arguments["where"] = unpack_where(arguments["where"])
     match call.method:
         case "engine":
             yield index.engine
         case "collections":
             yield index.collections()
         case "query":
-            vectors = unpack_vectors(arguments.pop("vectors"))
-            yield [[pack_hit(hit) for hit in hits] for hits in index.query(name, vectors, **arguments)]
+            vectors, limit = unpack_vectors(arguments.pop("vectors")), arguments.pop("limit")
+            answer = index.query(name, vectors, limit, unpack_params(arguments))
+            yield [[pack_hit(hit) for hit in hits] for hits in answer]
         case "retrieve":
             yield pack_batch(index.retrieve(name, **arguments))
         case "scan":
-            yield from map(pack_batch, index.scan(name, **arguments))
+            yield from map(pack_batch, index.scan(name, where=unpack_where(arguments.pop("where", None)), **arguments))
         case "count":
-            yield index.count(name, **arguments)
+            yield index.count(name, where=unpack_where(arguments.get("where")))
         case "spec":
             yield index.spec(name).model_dump()
         case "info":

@@ -15,7 +15,7 @@ import numpy as np
 
 from search import errors
 from search.index.points import Batch
-from search.index.protocol import Where
+from search.index.protocol import SearchParams, Where
 from search.records import Hit, Vectors, record_of
 
 Json = dict[str, Any]
@@ -41,6 +41,14 @@ def unpack_where(packed: Mapping[str, Any] | None) -> Where | None:
         return None
     given: Json = {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}
     return Where(**given)
+
+
+def pack_params(params: SearchParams) -> Json:
+    return asdict(params)
+
+
+def unpack_params(packed: Mapping[str, Any]) -> SearchParams:
+    return SearchParams(**{**packed, "where": unpack_where(packed.get("where"))})
 
 
 def pack_hit(hit: Hit) -> Json:
