@@ -15,7 +15,7 @@ from PIL import Image
 from search import ranking
 from search.encoder.clip import ClipEncoder, Encoder
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
-from search.index import TRIAL, Batch, CollectionSpec, Index, SearchParams, Where, collection_name, open_index
+from search.index import TRIAL, Batch, CollectionSpec, ReadIndex, SearchParams, Where, collection_name, open_index
 from search.photos import Pixels, as_rgb, one_at_a_time, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
 from search.records import Caption, Hit, Kind, Vectors
@@ -44,7 +44,7 @@ class Searcher:
 
     def __init__(
         self,
-        index: Index,
+        index: ReadIndex,
         dataset: str | None = None,
         *,
         encoder: Callable[[CollectionSpec], Encoder] | None = None,
@@ -383,7 +383,7 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
     return encoder
 
 
-def only_dataset(index: Index) -> str:
+def only_dataset(index: ReadIndex) -> str:
     """The data set of an index that holds one; `coco` where it holds none, or several and `coco` among them.
 
     Raises:

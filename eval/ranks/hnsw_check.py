@@ -11,7 +11,7 @@ from typing import Literal, cast
 import numpy as np
 
 from eval.ranks.oracle import ROUNDING
-from search.index import Index, SearchParams, Where
+from search.index import ReadIndex, SearchParams, Where
 from search.records import Vectors
 
 Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
@@ -20,7 +20,7 @@ PROBES = 200  # of each kind
 SEED = 714_025  # of no gallery: a direction that is a stored point would be found with any effort
 
 
-def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Used:
+def used(index: ReadIndex, collection: str, queries: Vectors, where: Where | None = None) -> Used:
     """Return how the engine answers queries that are not exact, under the filter `where`.
 
     "scan" if no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked

@@ -14,7 +14,7 @@ from eval.protocol import Ids, Task
 from eval.ranks.oracle import ROUNDING, OracleRanks
 from eval.runs import TOP, AgreementMetrics
 from search.errors import EvaluationError
-from search.index import Index, SearchParams
+from search.index import ReadIndex, SearchParams
 from search.records import Hit
 
 HITS_PER_CALL = 25_600  # held in memory at once
@@ -77,7 +77,7 @@ AS_SERVED = SearchParams()
 
 
 def replay(
-    index: Index,
+    index: ReadIndex,
     task: Task,
     params: SearchParams = EXACTLY,
     *,
@@ -140,12 +140,12 @@ def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tu
     yield start, np.full(count, gallery)
 
 
-def _ask(index: Index, task: Task, rows: Ids, limit: int, params: SearchParams, offset: int = 0) -> list[list[Hit]]:
+def _ask(index: ReadIndex, task: Task, rows: Ids, limit: int, params: SearchParams, offset: int = 0) -> list[list[Hit]]:
     params = replace(params, where=task.gallery.where, payload=False, offset=offset)
     return index.query(task.gallery.collection, task.queries.vectors[rows], limit, params)
 
 
-def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
+def _positives(index: ReadIndex, task: Task, row: int, offset: int) -> set[int]:
     """Return the ids of a query's positives; if the stretch does not begin at the first hit, only the one that Qdrant
     itself scores highest, since others could lie before it."""
     positives = task.gallery.ids[task.positives_of(row)].tolist()
@@ -166,7 +166,7 @@ def _rank(hits: list[Hit], positives: set[int], offset: int) -> int:
     return offset + 1 + sum(hit.score > best for hit in hits if hit.id not in positives)
 
 
-def _speed(index: Index, task: Task, params: SearchParams) -> tuple[float, float]:
+def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, float]:
     """Return queries a second, asked in one call, and milliseconds, the median of single queries, for the first ten
     hits of queries spread over the split."""
     rows = np.unique(np.linspace(0, len(task.queries.ids) - 1, TIMED).astype(np.int64))

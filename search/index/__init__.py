@@ -1,10 +1,12 @@
-"""The index: two collections of vectors behind one small protocol.
+"""The index: two collections of vectors behind one small protocol, `search.index.protocol`.
 
-`open_index(settings)` opens the embedded engine (Qdrant Edge, a folder) or a Qdrant server; both keep one contract,
-`search.index.protocol`.
+`open_index` opens the embedded engine (Qdrant Edge, a folder) or a Qdrant server for reading, `open_for_writing` for
+writing too.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from search.index.points import MAX_ID, Batch, Points, usable
 from search.index.protocol import (
@@ -12,6 +14,7 @@ from search.index.protocol import (
     WORTH_PUTTING_OFF,
     CollectionInfo,
     Index,
+    ReadIndex,
     SearchParams,
     Where,
     put_off_if_many,
@@ -19,6 +22,9 @@ from search.index.protocol import (
 from search.index.spec import TRIAL, CollectionSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
+
+if TYPE_CHECKING:
+    from search.index.relay.announce import Running
 
 __all__ = [
     "MAX_ID",
@@ -31,41 +37,62 @@ __all__ = [
     "Index",
     "Points",
     "Quantization",
+    "ReadIndex",
     "SearchParams",
     "SplitSize",
     "Tuning",
     "Where",
     "collection_name",
+    "open_for_writing",
     "open_index",
     "put_off_if_many",
     "usable",
 ]
 
 
-def open_index(settings: Settings, *, writing: bool = False) -> Index:
-    """The index that the settings name: a Qdrant server where there is a URL, else the embedded engine.
+def open_index(settings: Settings) -> ReadIndex:
+    """Open the index that the settings name, to read it: a Qdrant server if there is a URL, else the embedded engine.
 
     An embedded index that a running `python -m search serve` has open is read through that process.
 
-    Args:
-        writing: whether points will be written or deleted.
+    Raises:
+        ServerError: the server does not answer or refuses the API key.
+    """
+    if running := _running(settings):
+        from search.index.relay.client import RemoteIndex
+
+        return RemoteIndex(settings.index_path, running)
+    return _open(settings)
+
+
+def open_for_writing(settings: Settings) -> Index:
+    """Open the index that the settings name, to write points or delete them.
 
     Raises:
         ServerError: the server does not answer or refuses the API key.
-        IndexBusy: `writing`, and a running server has the embedded index open.
+        IndexBusy: a running `python -m search serve` has the embedded index open.
     """
+    if running := _running(settings):
+        from search.index.relay.announce import busy
+
+        raise busy(settings.index_path, running)
+    return _open(settings)
+
+
+def _running(settings: Settings) -> Running | None:
+    """Return the process that has the embedded index open for others to read."""
+    if settings.qdrant_url:
+        return None
+    from search.index.relay.announce import find_running
+
+    return find_running(settings.index_path)
+
+
+def _open(settings: Settings) -> Index:
     if settings.qdrant_url:
         from search.index.server.index import connect
 
         return connect(settings)
-    from search.index.relay.announce import find_running
-
-    if running := find_running(settings.index_path):
-        from search.index.relay.client import RemoteIndex, busy
-
-        if writing:
-            raise busy(settings.index_path, running)
-        return RemoteIndex(settings.index_path, running)
     from search.index.edge.index import EdgeIndex
 
     return EdgeIndex(settings.index_path)

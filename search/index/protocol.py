@@ -88,9 +88,12 @@ class CollectionInfo:
         }
 
 
-class Index(Protocol):
-    """What both engines do. All methods raise IndexFailure or one of its kinds; reading from a collection that does not
-    exist raises CollectionMissing."""
+class ReadIndex(Protocol):
+    """Reading an index.
+
+    All methods raise IndexFailure or one of its kinds; reading from a collection that does not exist raises
+    CollectionMissing.
+    """
 
     @property
     def place(self) -> str:
@@ -102,26 +105,77 @@ class Index(Protocol):
         """The engine and its version, for reports."""
         ...
 
+    def collections(self) -> list[str]:
+        """Return the names of the collections, sorted."""
+        ...
+
+    def query(
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
+    ) -> list[list[Hit]]:
+        """Return the `limit` best hits for each row of `vectors` (n, dim), best first."""
+        ...
+
+    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
+        """Return the points that exist among `ids`, in the order of `ids`."""
+        ...
+
+    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
+        """Yield all points, in batches, in ascending order of ids."""
+        ...
+
+    def count(self, collection: str, *, where: Where | None = None) -> int:
+        """Return the exact number of points."""
+        ...
+
+    def spec(self, collection: str) -> CollectionSpec:
+        """Return how the collection was made; does not open an embedded shard.
+
+        Raises:
+            SpecMismatch: the collection was not made by this project.
+        """
+        ...
+
+    def info(self, collection: str) -> CollectionInfo:
+        """Return the collection's present state."""
+        ...
+
+    def pending(self, collection: str) -> str | None:
+        """Return what keeps the collection from answering as it should (its index is being built, a node of the cluster
+        is away), in one line, or None."""
+        ...
+
+    def silent_nodes(self) -> list[str]:
+        """Return the URLs, of those that name the index, whose nodes do not answer; none for an embedded index."""
+        ...
+
+    def disk_bytes(self, collection: str) -> int | None:
+        """Return the size of the collection on disk, None if the engine does not report it."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release; the index cannot be used afterwards."""
+        ...
+
+
+class Index(ReadIndex, Protocol):
+    """Reading and writing an index."""
+
     @property
     def streams(self) -> int:
         """How many upserts at the same time make writing faster."""
         ...
 
     def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
-        """Make the collection, or accept the one that exists; returns warnings. Idempotent.
+        """Create the collection, or accept the one that exists; return warnings. Idempotent.
 
-        `tuning` says how to build it; where the collection exists and was built otherwise, it stays as it is and the
-        warnings say so. None: the engine's defaults, or whatever is there. `replace` stores `spec` as it is, without
+        `tuning` says how to build it; if the collection exists and was built otherwise, it stays as it is and the
+        warnings say so. None: the engine's defaults, or whatever exists. `replace` stores `spec` as it is, without
         comparing it with that of the collection, once all points have been made anew.
 
         Raises:
             SpecMismatch: what exists was made with another model or prompt.
-            IndexFailure: shards or replicas are asked of the embedded index.
+            IndexFailure: `tuning` gives the embedded index shards or replicas.
         """
-        ...
-
-    def collections(self) -> list[str]:
-        """Names of the collections, sorted."""
         ...
 
     def upsert(self, collection: str, points: Points) -> None:
@@ -145,22 +199,8 @@ class Index(Protocol):
         """
         ...
 
-    def query(
-        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
-    ) -> list[list[Hit]]:
-        """Return the `limit` best hits for each row of `vectors` (n, dim), best first."""
-        ...
-
-    def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
-        """The points that exist among `ids`, in the order of `ids`."""
-        ...
-
-    def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
-        """All points, in batches, in ascending order of ids."""
-        ...
-
-    def count(self, collection: str, *, where: Where | None = None) -> int:
-        """The exact number of points."""
+    def set_spec(self, spec: CollectionSpec) -> None:
+        """Replace what is remembered of how an existing collection was made."""
         ...
 
     def put_off(self, collection: str) -> None:
@@ -168,42 +208,11 @@ class Index(Protocol):
         ...
 
     def optimize(self, collection: str) -> None:
-        """Build the HNSW index now, also where it was put off; returns when there is nothing left to build."""
-        ...
-
-    def pending(self, collection: str) -> str | None:
-        """What keeps the collection from answering as it should (its index is being built, a node of the cluster is
-        away), in one line; None where nothing does."""
-        ...
-
-    def silent_nodes(self) -> list[str]:
-        """Return the URLs, of those that name the index, whose nodes do not answer; none for an embedded index."""
-        ...
-
-    def spec(self, collection: str) -> CollectionSpec:
-        """How the collection was made; does not open an embedded shard.
-
-        Raises:
-            SpecMismatch: the collection was not made by this project.
-        """
-        ...
-
-    def set_spec(self, spec: CollectionSpec) -> None:
-        """Replace what is remembered of how an existing collection was made."""
-        ...
-
-    def info(self, collection: str) -> CollectionInfo: ...
-
-    def disk_bytes(self, collection: str) -> int | None:
-        """What the collection takes on the disk, None where the engine does not say."""
+        """Build the HNSW index now, also if it was put off; return when there is nothing left to build."""
         ...
 
     def drop(self, collection: str) -> None:
-        """Delete the collection and its points; nothing happens where there is none."""
-        ...
-
-    def close(self) -> None:
-        """Flush and release; the index cannot be used afterwards."""
+        """Delete the collection and its points; do nothing if it does not exist."""
         ...
 
 

@@ -7,24 +7,23 @@ import http.client
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from search.errors import IndexBusy, ServerError
-from search.index.points import Batch, Points
+from search.errors import ServerError
+from search.index.points import Batch
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.relay.announce import COMMAND, HELLO, Running, find_running
 from search.index.relay.wire import pack_params, pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
 from search.index.server import retry
 from search.index.spec import CollectionSpec, read_spec
-from search.index.tuning import Tuning
-from search.records import Caption, Hit, Image, Vectors
+from search.records import Hit, Vectors
 
 ANSWER_SECONDS = 120.0
 NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 
 class RemoteIndex:
-    """The Index protocol over another process of this machine, for reading; all that writes raises IndexBusy."""
+    """The ReadIndex protocol over another process of this machine."""
 
     def __init__(self, path: Path, running: Running) -> None:
         self.path = path
@@ -38,10 +37,6 @@ class RemoteIndex:
     @property
     def engine(self) -> str:
         return f"{self._one('engine')}, through {COMMAND}, process {self._running.pid}"
-
-    @property
-    def streams(self) -> int:
-        return 1
 
     def collections(self) -> list[str]:
         return list(self._one("collections"))
@@ -81,41 +76,8 @@ class RemoteIndex:
         said = self._one("disk_bytes", collection)
         return None if said is None else int(said)
 
-    def create(
-        self,
-        spec: CollectionSpec,  # noqa: ARG002
-        tuning: Tuning | None = None,  # noqa: ARG002
-        *,
-        replace: bool = False,  # noqa: ARG002
-    ) -> list[str]:
-        self._refuse()
-
-    def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_vectors(self, collection: str, points: Points) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_spec(self, spec: CollectionSpec) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def put_off(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def optimize(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def drop(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
-
     def close(self) -> None:
         """Nothing is held: every call has a connection of its own."""
-
-    def _refuse(self) -> NoReturn:
-        raise busy(self.path, self._running)
 
     def _one(self, method: str, collection: str | None = None, **arguments: object) -> Any:
         """The answer of a call that has one part."""
@@ -163,11 +125,3 @@ class RemoteIndex:
             f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again",
             transient=transient,
         )
-
-
-def busy(path: Path, running: Running) -> IndexBusy:
-    """Return the exception for a command that would write."""
-    return IndexBusy(
-        f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
-        "(one process at a time may write; a Qdrant server with --url serves many)"
-    )

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from search.errors import CocoSearchError, IndexFailure
-from search.index.protocol import Index
+from search.index.protocol import ReadIndex
 from search.index.relay.announce import HELLO, Running
 from search.index.relay.wire import pack_batch, pack_failure, pack_hit, unpack_params, unpack_vectors, unpack_where
 
@@ -26,7 +26,7 @@ class Call(BaseModel):
     arguments: dict[str, Any]
 
 
-def index_calls(index: Index, running: Running) -> APIRouter:
+def index_calls(index: ReadIndex, running: Running) -> APIRouter:
     """Routes that answer calls which bring the token of `running`."""
 
     def check_token(authorization: Annotated[str, Header()] = "") -> None:
@@ -54,7 +54,7 @@ def _lines(parts: Iterable[Any]) -> Iterator[str]:
         yield json.dumps(pack_failure(failure)) + "\n"
 
 
-def _parts(index: Index, call: Call) -> Iterator[Any]:
+def _parts(index: ReadIndex, call: Call) -> Iterator[Any]:
     """The answer, in as many parts as it takes."""
     name, arguments = call.collection or "", dict(call.arguments)
     match call.method:
