@@ -23,7 +23,7 @@ from search.index import Index, ReadIndex, SearchParams, Where, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced, find_running
 from search.index.relay.client import RemoteIndex
-from search.index.relay.wire import pack_vectors, pack_where, unpack_vectors, unpack_where
+from search.index.relay.wire import PARAMS, PackedVectors, pack, unpack
 from search.records import Vectors
 from search.settings import Settings
 
@@ -106,7 +106,7 @@ def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> 
 
 @given(arrays.arrays("float32", st.tuples(st.integers(0, 3), st.integers(1, 5))))
 def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
-    back = unpack_vectors(json.loads(json.dumps(pack_vectors(vectors))))
+    back = PackedVectors.model_validate_json(PackedVectors.of(vectors).model_dump_json()).unpack()
     assert back.tobytes() == vectors.tobytes()
     assert back.shape == vectors.shape
 
@@ -121,7 +121,8 @@ def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
     )
 )
 def test_filters_travel_unchanged(where: Where) -> None:
-    assert unpack_where(json.loads(json.dumps(pack_where(where)))) == where
+    asked = SearchParams(ef=9, where=where)
+    assert unpack(PARAMS, json.loads(json.dumps(pack(PARAMS, asked)))) == asked
 
 
 def test_a_dead_server_is_nobodys_owner(index: Path) -> None:

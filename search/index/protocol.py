@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from pydantic import ConfigDict
+
 from search.index.points import Batch, Points
 from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 
 OVERSAMPLING = 3.0  # brings int8 back to float32's recall at little cost (25,000 points of 512 dimensions)
+NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
 WORTH_PUTTING_OFF = 10_000
 """Building the HNSW index is postponed to the end if more points than this are about to be written."""
 
@@ -32,6 +35,7 @@ class Where:
     image_ids: tuple[int, ...] | None = None
     words: str | None = None
     max_position: int | None = None
+    __pydantic_config__ = NO_OTHER_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class SearchParams:
     payload: bool = True
     offset: int = 0
     where: Where | None = None
+    __pydantic_config__ = NO_OTHER_FIELDS
 
 
 DEFAULT_PARAMS = SearchParams()
