@@ -25,7 +25,7 @@ from search.text import shown
 if TYPE_CHECKING:
     from eval.report.report import Report
     from eval.runs import RunMetrics
-    from search.index import Index
+    from search.index import ReadIndex
     from search.records import Caption, Image, Kind
 
 app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
@@ -45,13 +45,14 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     plan = measured.plan()
     if output.out is not None:
         output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
-    with closing(source.open(writing=measured.copies)) as index:
+    copies_in = source.open_for_writing() if measured.copies else None
+    with closing(copies_in or source.open()) as index:
         name = source.dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         evaluation = read_ground_truth(
             index, name, queries.split or ["test"], queries.captions_per_image, allow_missing=queries.allow_missing
         )
-        report = evaluate(index, evaluation, plan)
+        report = evaluate(index, evaluation, plan, copies_in)
         metrics = report.metrics()
         if output.out is not None:
             _write_out(output.out, report, metrics, index, output.images)
@@ -68,7 +69,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         )
 
 
-def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: Index, images: Path | None) -> None:
+def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex, images: Path | None) -> None:
     """Write metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run

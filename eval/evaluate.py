@@ -39,11 +39,12 @@ from eval.ranks.rankers import (
     oracle_ranker,
     quantized_rankers,
     served_ranker,
+    writable,
 )
 from eval.report.report import Report
 from eval.runs import FoldMetrics, Scores
 from eval.stats import RESAMPLES, intervals
-from search.index import Index, Quantization
+from search.index import Index, Quantization, ReadIndex
 
 FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the average of five times 1K
 
@@ -61,23 +62,27 @@ class Plan:
     resamples: int = RESAMPLES
 
 
-def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
+def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
     """Rank all queries by every ranker of the plan.
+
+    `copies_in` is the same index, opened for writing: quantised galleries are copies, and so are those of `plan.efs`
+    that HNSW does not serve.
 
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
-        EvaluationError: the images do not divide into the folds, or Qdrant does not find a positive at all.
+        EvaluationError: the plan needs copies, and `copies_in` is None; the images do not divide into the folds; or
+            Qdrant does not find a positive at all.
     """
     answered = answered_by(index, evaluation) if plan.efs else None
     if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
-        check_copies(index, evaluation)  # before the exact replay, which may take an hour
+        check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
     with _bar(ORACLE, evaluation) as bar:
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
-    rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered)
+    rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
     headline = next((ranker for ranker in rankers if ranker.name == EXACT), rankers[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
@@ -96,11 +101,12 @@ def evaluate(index: Index, evaluation: Evaluation, plan: Plan) -> Report:
 
 
 def _qdrant_rankers(
-    index: Index,
+    index: ReadIndex,
     evaluation: Evaluation,
     oracle: dict[str, OracleRanks],
     plan: Plan,
     answered: dict[str, Used] | None,
+    copies_in: Index | None,
 ) -> list[Ranker]:
     rankers = []
     if EXACT in plan.engines:
@@ -112,10 +118,10 @@ def _qdrant_rankers(
             rankers.append(served)
         if plan.efs:
             with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:
-                rankers += hnsw_rankers(index, evaluation, served.used or {}, plan.efs, bar.update)
+                rankers += hnsw_rankers(index, copies_in, evaluation, served.used or {}, plan.efs, bar.update)
     for quantization in plan.quantizations:
         with _bar(quantization, evaluation, times=2) as bar:
-            rankers += quantized_rankers(index, evaluation, quantization, bar.update)
+            rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
 
 

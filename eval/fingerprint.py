@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from eval.protocol import Evaluation
-from search.index import Index
+from search.index import ReadIndex
 
 PACKAGES = (
     "coco-search",
@@ -22,7 +22,7 @@ PACKAGES = (
 TIE_RULE = "1 + items that score strictly higher; pessimistic: 1 + other items that score at least as high"
 
 
-def fingerprint(evaluation: Evaluation, index: Index) -> dict[str, Any]:
+def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:
     """Return what made the vectors, what was evaluated, by which engine, and the versions of the software here."""
     spec = evaluation.spec
     return {

@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 from eval.protocol import FIRST_CAPTIONS, Evaluation, Ids, Side, both_tasks
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Index, Vectors, Where, collection_name
-from search.records import Caption, Image
+from search.index import CollectionSpec, ReadIndex, Where, collection_name
+from search.records import Caption, Image, Vectors
 
 ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
 
 
 def read_ground_truth(
-    index: Index,
+    index: ReadIndex,
     dataset: str,
     splits: Sequence[str],
     captions_per_image: int | None = FIRST_CAPTIONS,
@@ -83,7 +83,7 @@ class _Images:
     files: list[str]
 
     @classmethod
-    def read(cls, index: Index, collection: str, where: Where, captions_per_image: int | None) -> _Images:
+    def read(cls, index: ReadIndex, collection: str, where: Where, captions_per_image: int | None) -> _Images:
         vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
         for image in vectors.records():
             if not isinstance(image, Image):
@@ -111,7 +111,7 @@ class _Captions:
     truncated: list[bool]
 
     @classmethod
-    def read(cls, index: Index, collection: str, where: Where) -> _Captions:
+    def read(cls, index: ReadIndex, collection: str, where: Where) -> _Captions:
         vectors = _Vectors(index, collection, where)
         ids, image_ids, texts, truncated = list[int](), list[int](), list[str](), list[bool]()
         for caption in vectors.records():
@@ -140,7 +140,7 @@ def _only(side: Side, keep: npt.NDArray[np.bool_]) -> Side:
 class _Vectors:
     """Reads a collection into one array of vectors, float32 (n, dim), while its records are iterated over."""
 
-    index: Index
+    index: ReadIndex
     collection: str
     where: Where
     rows: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))

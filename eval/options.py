@@ -14,7 +14,7 @@ from search.settings import load_settings
 
 if TYPE_CHECKING:
     from eval.evaluate import Plan
-    from search.index import Index
+    from search.index import Index, ReadIndex
 
 
 class Quantized(str, Enum):
@@ -118,10 +118,15 @@ class Source:
     url: UrlOption = None
     dataset: DatasetOption = None
 
-    def open(self, *, writing: bool) -> Index:
+    def open(self) -> ReadIndex:
         from search.index import open_index
 
-        return open_index(load_settings(self.path, self.url), writing=writing)
+        return open_index(load_settings(self.path, self.url))
+
+    def open_for_writing(self) -> Index:
+        from search.index import open_for_writing
+
+        return open_for_writing(load_settings(self.path, self.url))
 
 
 def beams(given: str) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Vectors, Where
+from search.index import CollectionSpec, Where
+from search.records import Vectors
 
 Ids = npt.NDArray[np.int64]
 

@@ -27,7 +27,7 @@ from search.text import shown
 
 if TYPE_CHECKING:
     from ingest.summary import Summary
-    from search.index import CollectionInfo, Index
+    from search.index import CollectionInfo, ReadIndex
 
 app = command.application("Embed captioned photos into the two collections of the index.")
 
@@ -88,7 +88,7 @@ def run(
     from ingest.pipeline import Plan, collection_specs, ingest, part_of, skipped_of
     from ingest.summary import Failure, Summary, write_failures
     from search.encoder.clip import DEFAULT_MODEL, ClipEncoder
-    from search.index import collection_name, open_index
+    from search.index import collection_name, open_for_writing
 
     settings = load_settings(path, url)
     read = read_annotations(annotations)
@@ -105,7 +105,7 @@ def run(
         summary.failures.append(
             Failure(each.file, each.image_id, "annotations", each.reason, each.kind, each.caption_id)
         )
-    with closing(open_index(settings, writing=True)) as index:
+    with closing(open_for_writing(settings)) as index:
         spec = index.spec(collections[0]) if collections[0] in index.collections() else None
         follow = follow_links if follow_links is not None else bool(spec and spec.follow_links)
         _check_photos(images, [image.file for image in mine[0]], follow)
@@ -219,9 +219,9 @@ def drop(
     url: UrlOption = None,
 ) -> None:
     """Delete the two collections of a data set from the index; photos and annotations stay."""
-    from search.index import collection_name, open_index
+    from search.index import collection_name, open_for_writing
 
-    with closing(open_index(load_settings(path, url), writing=True)) as index:
+    with closing(open_for_writing(load_settings(path, url))) as index:
         names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
         for collection in [name for name in names if name in index.collections()] or names:
             points = index.count(collection)
@@ -303,7 +303,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
             note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
 
 
-def _as_json(index: Index, info: CollectionInfo) -> dict[str, Any]:
+def _as_json(index: ReadIndex, info: CollectionInfo) -> dict[str, Any]:
     from search.index import Where
 
     by_split = {split: index.count(info.name, where=Where(splits=(split,))) for split in info.spec.splits}

@@ -10,14 +10,16 @@ from collections.abc import Sequence
 
 from ingest.summary import Summary
 from search.errors import SpecMismatch
-from search.index import CollectionSpec, Index, Where
+from search.index import CollectionSpec, Index, ReadIndex, Where
 from search.index.spec import Padding
 from search.records import Caption
 
 IDS_PER_COUNT = 5000
 
 
-def wrongly_padded(index: Index, specs: Sequence[CollectionSpec], captions: Sequence[Caption]) -> list[CollectionSpec]:
+def wrongly_padded(
+    index: ReadIndex, specs: Sequence[CollectionSpec], captions: Sequence[Caption]
+) -> list[CollectionSpec]:
     """Return the stored specifications of collections of the same model whose texts were padded otherwise.
 
     Raises:

@@ -25,9 +25,9 @@ from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where, put_off_if_many, usable
+from search.index import CollectionSpec, Index, Points, ReadIndex, SplitSize, Tuning, Where, put_off_if_many, usable
 from search.photos import LINK_LEADS_OUT, NO_FILE, current_mark
-from search.records import Caption, Image
+from search.records import Caption, Image, Vectors
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000
@@ -133,7 +133,7 @@ def _forget_empty_splits(index: Index, spec: CollectionSpec) -> None:
         index.set_spec(stored.model_copy(update={"splits": splits}))
 
 
-def _check_counts(index: Index, collection: str, written: Sequence[Image] | Sequence[Caption]) -> None:
+def _check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | Sequence[Caption]) -> None:
     """Raises IndexFailure unless the index holds every one of these records, in its split."""
     ids: dict[str, list[int]] = {}
     for record in written:
@@ -148,7 +148,7 @@ def _check_counts(index: Index, collection: str, written: Sequence[Image] | Sequ
             )
 
 
-def _check(index: Index, specs: Sequence[CollectionSpec]) -> list[str]:
+def _check(index: ReadIndex, specs: Sequence[CollectionSpec]) -> list[str]:
     """Refuses specifications that do not fit, before any collection is changed; names misfits that are empty."""
     empty, there = [], index.collections()
     for spec in specs:

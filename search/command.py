@@ -17,7 +17,7 @@ from search.text import holds_unicode, to_json
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from search.index import Index
+    from search.index import ReadIndex
 
 PathOption = Annotated[
     Path | None,
@@ -72,7 +72,7 @@ def _fail(message: str) -> NoReturn:
     sys.exit(Exit.ERROR)
 
 
-def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
+def warn_of_pending(index: ReadIndex, collections: Iterable[str]) -> None:
     """Print a line for each node that does not answer, and for each collection that does not answer as it should.
 
     A collection that is missing is skipped.
@@ -87,7 +87,7 @@ def warn_of_pending(index: Index, collections: Iterable[str]) -> None:
             note(f"warning: {pending}")
 
 
-def warn_of_silent_nodes(index: Index) -> None:
+def warn_of_silent_nodes(index: ReadIndex) -> None:
     """Print a line for each node that does not answer."""
     for url in index.silent_nodes():
         note(f"warning: the node at {url} does not answer")

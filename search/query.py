@@ -12,8 +12,8 @@ from PIL import Image
 
 from search.encoder.images import Pixels
 from search.errors import QueryError, TextError
-from search.index import MAX_ID, Vectors, Where
-from search.records import Kind, Wanted
+from search.index import MAX_ID, Where
+from search.records import Kind, Vectors, Wanted
 from search.text import check_text
 from search.words import Words
 

@@ -14,8 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from search.index import Vectors
-from search.records import Caption, Hit
+from search.records import Caption, Hit, Vectors
 
 
 def least_score(best: float, typical: float, min_score: float | None, cutoff: float | None) -> float:

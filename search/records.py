@@ -11,8 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from search.errors import IndexFailure
 
+Vectors = npt.NDArray[np.float32]
+"""float32, (n, dim) or, for a single vector, (dim,); of unit length unless stated otherwise."""
 Kind = Literal["images", "captions"]
 Wanted = Literal["images", "captions", "both"]
 

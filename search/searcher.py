@@ -17,10 +17,10 @@ from search.encoder import Encoder
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import Pixels
 from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
-from search.index import TRIAL, Batch, CollectionSpec, Index, Vectors, Where, collection_name, open_index
+from search.index import TRIAL, Batch, CollectionSpec, ReadIndex, SearchParams, Where, collection_name, open_index
 from search.photos import as_rgb, one_at_a_time, open_image, open_photo
 from search.query import Options, Part, brief, combine, named_images
-from search.records import Caption, Hit, Kind
+from search.records import Caption, Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
 from search.words import Words
@@ -46,7 +46,7 @@ class Searcher:
 
     def __init__(
         self,
-        index: Index,
+        index: ReadIndex,
         dataset: str | None = None,
         *,
         encoder: Callable[[CollectionSpec], Encoder] | None = None,
@@ -250,11 +250,9 @@ class Searcher:
         chosen = {image_id: captions[0] for image_id, captions in written.items() if captions}
         if to_choose:
             limit = sum(len(written[image_id]) for image_id in to_choose)
-            about = Where(image_ids=to_choose)
             try:
-                [found] = self.index.query(
-                    self.collection("captions"), vector[np.newaxis], limit, where=about, exact=True
-                )
+                params = SearchParams(exact=True, where=Where(image_ids=to_choose))
+                [found] = self.index.query(self.collection("captions"), vector[np.newaxis], limit, params)
             except CollectionMissing:
                 found = []
             ranked = sorted(found, key=lambda hit: (-hit.score, hit.id))
@@ -267,7 +265,8 @@ class Searcher:
         words = None if where.words is None else Words.parse(where.words)
         if words is not None:
             where = replace(where, words=words.indexed or None)
-        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, where=where, exact=exact)
+        params = SearchParams(exact=exact, where=where)
+        [hits] = self.index.query(self.collection(kind), vector[np.newaxis], depth, params)
         whole = len(hits) < depth
         if not whole:  # of the hits that score like the last one, others may lie beyond it
             hits = [hit for hit in hits if hit.score > hits[-1].score]
@@ -386,7 +385,7 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
     return encoder
 
 
-def only_dataset(index: Index) -> str:
+def only_dataset(index: ReadIndex) -> str:
     """The data set of an index that holds one; `coco` where it holds none, or several and `coco` among them.
 
     Raises:

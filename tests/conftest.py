@@ -29,7 +29,7 @@ from grpc_qdrant import LocalClient, grpc_qdrant
 from running_web import PHOTOS, Web, make_index, serving, stored
 
 from search.encoder.clip import ClipEncoder
-from search.index import CollectionSpec, Index, SplitSize, open_index
+from search.index import CollectionSpec, Index, SplitSize, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.server.connection import Connection
 from search.index.server.index import ServerIndex
@@ -174,9 +174,9 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
         made = ServerIndex(Connection(LocalClient(":memory:"), ":memory:", "qdrant-client local mode"))
     elif request.param == "grpc":
         rest_port, grpc_port = request.getfixturevalue("local_grpc_server")
-        made = open_index(Settings(qdrant_url=f"http://127.0.0.1:{rest_port}", qdrant_grpc_port=grpc_port))
+        made = open_for_writing(Settings(qdrant_url=f"http://127.0.0.1:{rest_port}", qdrant_grpc_port=grpc_port))
     else:
-        made = open_index(request.getfixturevalue("qdrant_server"))
+        made = open_for_writing(request.getfixturevalue("qdrant_server"))
     yield made
     for name in made.collections():
         if name.startswith(dataset):
@@ -203,7 +203,7 @@ def place(
     if settings.qdrant_api_key:
         monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key.get_secret_value())
     yield ["--url", settings.qdrant_url, "--dataset", dataset]
-    server = open_index(settings)
+    server = open_for_writing(settings)
     for kind in ("images", "captions"):
         server.drop(f"{dataset}_{kind}")
     server.close()

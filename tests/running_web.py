@@ -15,9 +15,8 @@ import httpx
 import numpy as np
 
 from search.encoder.clip import ClipEncoder
-from search.index import Vectors
 from search.index.edge.index import EdgeIndex
-from search.records import Caption
+from search.records import Caption, Vectors
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
 PHOTOS = 60

@@ -21,10 +21,10 @@ from test_index import caption, image, unit
 
 from ingest.transfer.copy import Comparison, Point, copy_collection, point_checksum, prepare
 from search.errors import IndexFailure, SpecMismatch
-from search.index import Batch, CollectionSpec, Index, Points, Tuning, Vectors
+from search.index import Batch, CollectionSpec, Index, Points, Tuning
 from search.index.edge.index import EdgeIndex
-from search.index.relay.wire import pack_batch, unpack_batch
-from search.records import Caption, Image
+from search.index.relay.wire import PackedBatch
+from search.records import Caption, Image, Vectors
 from search.settings import settings_of
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -138,7 +138,8 @@ def test_what_users_added_is_copied_and_stays(index: Index, embedded: EdgeIndex,
     assert copied.found.source_checksum == copied.found.target_checksum or copied.found.inexact
     records = index.retrieve(spec.collection, [0, 1, 2, 3]).records
     assert [record.extra for record in records] == [None, {**note, "target": 1}, note, {"target": 1}]
-    assert unpack_batch(json.loads(json.dumps(pack_batch(Batch(records))))).records[1].extra == {**note, "target": 1}
+    packed = PackedBatch.of(Batch(records)).model_dump_json()
+    assert PackedBatch.model_validate_json(packed).unpack().records[1].extra == {**note, "target": 1}
 
 
 def test_a_target_that_does_not_keep_what_it_is_given(
@@ -186,7 +187,6 @@ import os, signal, sys
 import ingest.transfer.copy
 from ingest.__main__ import main
 from search.index.edge.index import EdgeIndex
-from search.index.relay.wire import pack_batch, unpack_batch
 ingest.transfer.copy.POINTS_PER_WRITE = 50
 upsert, left = EdgeIndex.upsert, int(sys.argv.pop(1))
 def until_killed(self, collection, points):

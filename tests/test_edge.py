@@ -18,10 +18,10 @@ import pytest
 from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Points, Quantization, Tuning, Vectors
+from search.index import CollectionSpec, Points, Quantization, SearchParams, Tuning
 from search.index.edge import room
 from search.index.edge.index import EdgeIndex
-from search.records import Hit
+from search.records import Hit, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -207,9 +207,9 @@ def test_everything_is_indexed_where_that_is_asked_for_also_after_reopening(
     settings = index.info(spec.collection).settings
     assert (settings["indexing_threshold"], settings["full_scan_threshold"]) == (1, 0)
     queries = unit(200, 64, seed=9)
-    exact = index.query(spec.collection, queries, 1, exact=True)
-    assert index.query(spec.collection, queries, 1, ef=100) == exact
-    assert index.query(spec.collection, queries, 1, ef=1) != exact
+    exact = index.query(spec.collection, queries, 1, SearchParams(exact=True))
+    assert index.query(spec.collection, queries, 1, SearchParams(ef=100)) == exact
+    assert index.query(spec.collection, queries, 1, SearchParams(ef=1)) != exact
     index.close()
 
 
@@ -227,10 +227,10 @@ def test_quantisation_takes_effect(tmp_path: Path, make_spec: MakeSpec, quantiza
     assert index.create(spec, tuning) == []
     assert index.info(spec.collection).settings["quantization"] == quantization
     queries = unit(50, 64, seed=9)
-    exact = scores(index.query(spec.collection, queries, 1, exact=True))
-    rough = scores(index.query(spec.collection, queries, 1, ef=300, rescore=False))
-    rescored = scores(index.query(spec.collection, queries, 1, ef=300, rescore=True, oversampling=300.0))
-    original = scores(index.query(spec.collection, queries, 1, ef=300, quantized=False))
+    exact = scores(index.query(spec.collection, queries, 1, SearchParams(exact=True)))
+    rough = scores(index.query(spec.collection, queries, 1, SearchParams(ef=300, rescore=False)))
+    rescored = scores(index.query(spec.collection, queries, 1, SearchParams(ef=300, rescore=True, oversampling=300.0)))
+    original = scores(index.query(spec.collection, queries, 1, SearchParams(ef=300, quantized=False)))
     assert np.abs(rough - exact).max() > 1e-4
     np.testing.assert_allclose(rescored, exact, atol=1e-6)
     np.testing.assert_allclose(original, exact, atol=1e-6)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, IndexFailure, InvalidPoints, SpecMismatch
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, Where
+from search.index import CollectionSpec, Index, Points, SearchParams, SplitSize, Tuning, Where
 from search.index.server.connection import Connection
 from search.index.server.index import ServerIndex
-from search.records import Caption, Image, PhotoMark
+from search.records import Caption, Image, PhotoMark, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -108,7 +108,7 @@ def test_payloads_are_written_without_vectors_and_without_losing_what_users_adde
         assert record.extra == NOTE
         assert record.payload() == {**record.fields(), **NOTE}
     assert index.count(spec.collection, where=Where(splits=("val",))) == 300
-    [hits] = index.query(spec.collection, vectors[:1], 600, where=Where(splits=("test",)), exact=True)
+    [hits] = index.query(spec.collection, vectors[:1], 600, SearchParams(exact=True, where=Where(splits=("test",))))
     assert {hit.id for hit in hits} == set(range(1, 600, 2))
 
 
@@ -144,7 +144,7 @@ def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
     vectors = fill(index, spec, 300)
     queries = unit(70, 16, seed=5) * 3  # length must not matter
 
-    answers = index.query(spec.collection, queries, 7, exact=True)
+    answers = index.query(spec.collection, queries, 7, SearchParams(exact=True))
 
     expected = queries @ vectors.T / 3
     assert len(answers) == 70
@@ -159,11 +159,11 @@ def test_queries_page_and_leave_payloads_away(index: Index, make_spec: MakeSpec)
     index.create(spec)
     fill(index, spec, 30)
     query = unit(1, 16, seed=5)
-    whole = index.query(spec.collection, query, 10, exact=True, payload=False)[0]
-    page = index.query(spec.collection, query, 4, exact=True, payload=False, offset=3)[0]
+    whole = index.query(spec.collection, query, 10, SearchParams(exact=True, payload=False))[0]
+    page = index.query(spec.collection, query, 4, SearchParams(exact=True, payload=False, offset=3))[0]
     assert [hit.id for hit in page] == [hit.id for hit in whole[3:7]]
     assert whole[0].record is None
-    assert len(index.query(spec.collection, query, 1000, exact=True)[0]) == 30
+    assert len(index.query(spec.collection, query, 1000, SearchParams(exact=True))[0]) == 30
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_filters(index: Index, make_spec: MakeSpec, where: Where, expected: set[
         caption(21, 1, "val", "a zebra on grass"),
     ]
     index.upsert(spec.collection, Points(points, unit(4)))
-    found = index.query(spec.collection, unit(1, seed=3), 10, where=where, exact=True)[0]
+    found = index.query(spec.collection, unit(1, seed=3), 10, SearchParams(where=where, exact=True))[0]
     assert {hit.id for hit in found} == expected
     assert {record.id for batch in index.scan(spec.collection, where=where) for record in batch.records} == expected
     assert index.count(spec.collection, where=where) == len(expected)
@@ -214,9 +214,9 @@ def test_optimize_keeps_every_answer(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=8)
     index.create(spec)
     fill(index, spec, 200)
-    before = index.query(spec.collection, unit(3, 8, seed=2), 5, exact=True)
+    before = index.query(spec.collection, unit(3, 8, seed=2), 5, SearchParams(exact=True))
     index.optimize(spec.collection)
-    after = index.query(spec.collection, unit(3, 8, seed=2), 5, exact=True)
+    after = index.query(spec.collection, unit(3, 8, seed=2), 5, SearchParams(exact=True))
     assert [[hit.id for hit in hits] for hits in after] == [[hit.id for hit in hits] for hits in before]
     assert index.info(spec.collection).points == 200
 
@@ -244,14 +244,19 @@ def test_however_a_collection_is_built_it_answers_alike(
     assert index.create(spec, tuning) == []
     vectors = fill(index, spec, 100)
     index.optimize(spec.collection)
-    exact = index.query(spec.collection, vectors[:5], 3, exact=True)
+    exact = index.query(spec.collection, vectors[:5], 3, SearchParams(exact=True))
     assert [hits[0].id for hits in exact] == [0, 1, 2, 3, 4]
-    for effort in ({"ef": 4}, {"ef": 100}, {"quantized": False}, {"rescore": True, "oversampling": 40.0}):
-        answers = index.query(spec.collection, vectors[:5], 3, **effort)
+    for params in (
+        SearchParams(ef=4),
+        SearchParams(ef=100),
+        SearchParams(quantized=False),
+        SearchParams(oversampling=40.0),
+    ):
+        answers = index.query(spec.collection, vectors[:5], 3, params)
         assert [len(hits) for hits in answers] == [3] * 5
-        if effort != {"ef": 4}:
+        if params.ef != 4:
             np.testing.assert_allclose([hits[0].score for hits in answers], 1, atol=1e-2)
-    assert len(index.query(spec.collection, vectors[:5], 3, rescore=False)) == 5
+    assert len(index.query(spec.collection, vectors[:5], 3, SearchParams(rescore=False))) == 5
 
 
 def test_settings_are_reported(index: Index, make_spec: MakeSpec) -> None:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from search import ranking
-from search.index import Vectors
 from search.query import HALFWAY
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 
 
 def photo(image_id: int, score: float) -> Hit:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from test_index import image, unit
 
 from search.errors import IndexFailure
+from search.index import CollectionInfo, CollectionSpec, Points, SearchParams, Where
+from search.index.edge.index import EdgeIndex
+from search.index.relay import wire
 from search.index.relay.announce import Running, announced
 from search.index.relay.client import RemoteIndex
+from search.index.relay.routes import index_calls
+
+VECTOR = {"shape": [1, 1], "float32": "AAAAAA=="}
 
 
 class Relay(ThreadingHTTPServer):
@@ -86,3 +98,76 @@ def test_what_does_not_pass_ends_at_once(
     with pytest.raises(IndexFailure, match=f"{words}.*: give the command again"):
         RemoteIndex(tmp_path, relay.running).count("coco_images")  # not announced: it is gone
     assert relay.calls == 1
+
+
+class Clustered(EdgeIndex):
+    """Says of itself what only a server does."""
+
+    def info(self, collection: str) -> CollectionInfo:
+        return dataclasses.replace(super().info(collection), pending="a node is away", shards_short_of_copies=2)
+
+
+@pytest.fixture
+def served(tmp_path: Path, make_spec: Callable[..., CollectionSpec], dataset: str) -> Iterator[tuple[RemoteIndex, str]]:
+    """An index behind the real routes, and the name of a collection of three points in it."""
+    index = Clustered(tmp_path / "index")
+    index.create(make_spec())
+    name = f"{dataset}_images"
+    index.upsert(name, Points([image(number) for number in range(3)], unit(3)))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = Running(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        app = FastAPI()
+        app.include_router(index_calls(index, running))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield RemoteIndex(tmp_path / "index", running), name
+        server.should_exit = True
+        thread.join()
+    index.close()
+
+
+def test_information_is_complete(served: tuple[RemoteIndex, str]) -> None:
+    remote, name = served
+    info = remote.info(name)
+    assert (info.points, info.pending, info.shards_short_of_copies) == (3, "a node is away", 2)
+    assert info.settings["segments"] >= 1
+    assert info.spec == remote.spec(name)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "problem"),
+    [
+        ("count", {"where": {"colour": "red"}}, "where.colour"),
+        ("scan", {"where": {"colour": "red"}}, "where.colour"),
+        ("query", {"vectors": VECTOR, "limit": 3, "where": {"colour": "red"}}, "where.colour"),
+        ("query", {"vectors": VECTOR, "limit": 3, "diversity": 0.5}, "diversity"),
+        ("query", {"vectors": VECTOR, "limit": 3, "ef": "auto"}, "ef"),
+        ("query", {"limit": 3}, "vectors"),
+        ("retrieve", {"ids": [1], "order": "id"}, "order"),
+        ("summarize", {}, "unknown method"),
+    ],
+)
+def test_what_only_another_version_knows_is_one_clear_error(
+    served: tuple[RemoteIndex, str], method: str, arguments: dict[str, object], problem: str
+) -> None:
+    remote, name = served
+    words = rf"this command is coco-search \d.*, but python -m search serve .* is \d.*{problem}.*: stop that process"
+    with pytest.raises(IndexFailure, match=words):
+        remote._one(wire.COUNT, method, name, arguments)
+
+
+def test_only_what_is_used_must_be_known() -> None:
+    assert wire.pack(wire.PARAMS, SearchParams()) == {}
+    assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(words="dog"))) == {"ef": 9, "where": {"words": "dog"}}
+
+
+@pytest.mark.parametrize("read", [RemoteIndex.info, RemoteIndex.spec, RemoteIndex.pending])
+def test_an_answer_of_another_version_is_one_clear_error(
+    tmp_path: Path, open_relays: ExitStack, read: Callable[[RemoteIndex, str], object]
+) -> None:
+    relay = start(open_relays)  # which answers with 7
+    with pytest.raises(IndexFailure, match=r"another version than this command.*: stop that process"):
+        read(RemoteIndex(tmp_path, relay.running), "coco_images")

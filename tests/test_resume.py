@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 from conftest import Call, ingest_options, write_photo_set
 
-from search.index import Vectors
 from search.index.edge.index import EdgeIndex
-from search.records import Caption, Image
+from search.records import Caption, Image, Vectors
 
 PHOTOS = 48
 # Children of this server start with everything heavy imported, so that a kill falls into the work, not the start.

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from search import Caption, Hit, Image, Options, Part, Searcher, Settings, Where
 from search.errors import CocoSearchError, PhotoError, QueryError
-from search.index import CollectionSpec, Index, Points, Vectors
+from search.index import CollectionSpec, Index, Points
 from search.photos import open_image
+from search.records import Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 PHOTOS = 12

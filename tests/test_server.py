@@ -17,7 +17,7 @@ from qdrant_client import QdrantClient, models
 from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
-from search.index import CollectionSpec, Points, Tuning, open_index
+from search.index import CollectionSpec, Points, SearchParams, Tuning, open_index
 from search.index.server.connection import Connection
 from search.index.server.index import ServerIndex, connect
 from search.settings import Settings
@@ -204,9 +204,9 @@ def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> Non
     spec = make_spec()
     index.create(spec)
     client.asked.clear()
-    index.query(spec.collection, unit(1), 3, ef=7, rescore=False)
-    index.query(spec.collection, unit(1), 3, rescore=True, oversampling=2.0)
-    index.query(spec.collection, unit(1), 3, quantized=False)
+    index.query(spec.collection, unit(1), 3, SearchParams(ef=7, rescore=False))
+    index.query(spec.collection, unit(1), 3, SearchParams(rescore=True, oversampling=2.0))
+    index.query(spec.collection, unit(1), 3, SearchParams(quantized=False))
     assert [asked["hnsw_ef"] for asked in client.asked] == [7, None, None]
     assert [asked["quantization"] for asked in client.asked] == [
         {"ignore": False, "rescore": False, "oversampling": 3.0},

@@ -22,9 +22,9 @@ from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import IndexFailure
-from search.index import Points, Vectors, Where
+from search.index import Points, Where
 from search.index.edge.index import EdgeIndex
-from search.records import Caption, Image
+from search.records import Caption, Image, Vectors
 
 NOTE = {"note": {"by": "ann", "tags": ["tail", None, 2]}}
 COLLECTIONS = ("coco_images", "coco_captions")

@@ -20,7 +20,7 @@ import PIL.Image
 import pytest
 from running_web import HOSTILE, LARGE_ID, PHOTOS, Web
 
-from search.index import Vectors
+from search.records import Vectors
 
 JPEG = {"Content-Type": "image/jpeg"}
 

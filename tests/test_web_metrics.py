@@ -127,13 +127,14 @@ def test_two_applications_in_one_process(call: Call, photo_set: Path, clip_folde
     for name in ("one", "two"):
         call("ingest", *ingest_options(photo_set, clip_folder, ["--path", name]))
         metrics = Metrics()
-        gallery = Gallery(Searcher(measured_index(EdgeIndex(Path(name)), metrics)))
+        index = EdgeIndex(Path(name))
+        gallery = Gallery(Searcher(measured_index(index, metrics)))
         gallery.warm_up()
-        applications.append((gallery, create_app(gallery, host="localhost", metrics=metrics)))
-    (gallery, asked), (other, quiet) = applications
+        applications.append((index, gallery, create_app(gallery, host="localhost", metrics=metrics)))
+    (index, gallery, asked), (_, other, quiet) = applications
     question = {"parts": [{"image_id": 101}], "to": "captions"}
     assert ask_here(asked, "POST", "/api/search", question).status_code == 200
-    gallery.index.drop("coco_captions")  # by another command, say
+    index.drop("coco_captions")  # by another command, say
     assert ask_here(asked, "POST", "/api/search", question).status_code == 500
     mine, others = (read(ask_here(each, "GET", "/metrics").text) for each in (asked, quiet))
     assert value(mine, "requests_total", route="/api/search", method="POST", status="200") == 1

@@ -20,7 +20,8 @@ from eval.protocol import Ids, Side, Task, both_tasks
 from eval.ranks.oracle import oracle_ranks
 from eval.stats import intervals
 from search.errors import EvaluationError
-from search.index import Vectors, Where
+from search.index import Where
+from search.records import Vectors
 
 COCO = (5000, 5)  # images, and captions of each, that eccv-caption judges
 RESAMPLES = 1000

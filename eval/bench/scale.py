@@ -18,7 +18,7 @@ from eval.bench.cost import TARGETS, Figure, Growth, Need, Sample, need
 from eval.bench.measure import STATUS, measure
 from eval.bench.synthetic import fill, questions, room_for, specification
 from search.command import note
-from search.index import Index, Quantization, Tuning, open_index
+from search.index import Index, Quantization, SearchParams, Tuning, open_for_writing
 from search.settings import load_settings
 
 Engine = Literal["embedded", "server"]
@@ -47,7 +47,7 @@ class Job:
 
     @contextmanager
     def index(self) -> Iterator[Index]:
-        with closing(open_index(load_settings(None if self.url else Path(self.folder), self.url))) as index:
+        with closing(open_for_writing(load_settings(None if self.url else Path(self.folder), self.url))) as index:
             yield index
 
     @property
@@ -156,7 +156,7 @@ def ask(job: Job) -> Asked:
             times.append(1000 * (time.perf_counter() - start))
         shares = []
         for question, hits in zip(asked, answers, strict=True):
-            [best] = index.query(job.collection, question, LIMIT, exact=True, payload=False)
+            [best] = index.query(job.collection, question, LIMIT, SearchParams(exact=True, payload=False))
             shares.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))
     return Asked(
         statistics.median(times[-job.queries :]),

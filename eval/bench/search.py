@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.bench.measure import Measured, in_turn, median_peak
 from eval.bench.synthetic import fill, questions, room_for, specification
-from search.index import Index
+from search.index import Index, SearchParams
 
 LIMIT = 10
 WARM_UP = 5  # queries that are not counted
@@ -79,13 +79,15 @@ def _ask(index: Index, job: Job) -> Latency:
     times, bare, found = [], [], []
     for number, question in enumerate(asked):
         start = time.perf_counter()
-        [hits] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=job.exact)
+        [hits] = index.query(spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=job.exact))
         middle = time.perf_counter()
-        [best] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=job.exact, payload=False)
+        [best] = index.query(spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=job.exact, payload=False))
         end = time.perf_counter()
         if number >= WARM_UP:
             if not job.exact:
-                [best] = index.query(spec.collection, question[np.newaxis], LIMIT, exact=True, payload=False)
+                [best] = index.query(
+                    spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=True, payload=False)
+                )
             times.append(1000 * (middle - start))
             bare.append(1000 * (end - middle))
             found.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))

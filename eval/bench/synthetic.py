@@ -14,8 +14,8 @@ import numpy as np
 
 from eval.bench import vectors
 from search.errors import CocoSearchError
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, Vectors, put_off_if_many
-from search.records import Caption, Image, Kind
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, put_off_if_many
+from search.records import Caption, Image, Kind, Vectors
 
 BYTES_BESIDES_VECTOR = (
     4000  # of a point on the disk: payload and its indexes, graph; a caption's were measured to be 1,000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from eval.protocol import Ids
-from search.index import Vectors
+from search.records import Vectors
 
 ROWS_PER_BLOCK = 1000
 TOPICS = 80

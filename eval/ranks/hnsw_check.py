@@ -11,7 +11,8 @@ from typing import Literal, cast
 import numpy as np
 
 from eval.ranks.oracle import ROUNDING
-from search.index import Index, Vectors, Where
+from search.index import ReadIndex, SearchParams, Where
+from search.records import Vectors
 
 Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
 
@@ -19,7 +20,7 @@ PROBES = 200  # of each kind
 SEED = 714_025  # of no gallery: a direction that is a stored point would be found with any effort
 
 
-def used(index: Index, collection: str, queries: Vectors, where: Where | None = None) -> Used:
+def used(index: ReadIndex, collection: str, queries: Vectors, where: Where | None = None) -> Used:
     """Return how the engine answers queries that are not exact, under the filter `where`.
 
     "scan" if no vector is indexed. Otherwise up to 200 of `queries` (n, dim) and 200 random directions are asked
@@ -31,8 +32,8 @@ def used(index: Index, collection: str, queries: Vectors, where: Where | None = 
     if index.info(collection).indexed_vectors == 0:
         return "scan"
     probes = np.concatenate([_some(queries), _directions(queries.shape[1])])
-    quick = index.query(collection, probes, 1, where=where, payload=False, ef=1, quantized=False)
-    exact = index.query(collection, probes, 1, where=where, payload=False, exact=True)
+    quick = index.query(collection, probes, 1, SearchParams(ef=1, quantized=False, payload=False, where=where))
+    exact = index.query(collection, probes, 1, SearchParams(exact=True, payload=False, where=where))
     for found, best in zip(quick, exact, strict=True):
         if best and (not found or best[0].score - found[0].score > ROUNDING):
             return "hnsw"

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from eval.metrics import PositiveRanks, Ranking, Ranks
 from eval.protocol import Ids, Task
-from search.index import Vectors
+from search.records import Vectors
 
 QUERIES_PER_TILE = 256
 ITEMS_PER_TILE = 4096  # so that a tile of scores stays in the processor's cache

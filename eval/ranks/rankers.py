@@ -11,9 +11,21 @@ from eval.metrics import Ranking, Ranks
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.hnsw_check import Used, used
 from eval.ranks.oracle import OracleRanks
-from eval.ranks.replay import AS_SERVED, EXACTLY, Effort, Progress, Replay, replay
+from eval.ranks.replay import AS_SERVED, EXACTLY, Progress, Replay, replay
 from eval.runs import TOP
-from search.index import TRIAL, CollectionSpec, Index, Points, Quantization, Tuning, Where, put_off_if_many
+from search.errors import EvaluationError
+from search.index import (
+    TRIAL,
+    CollectionSpec,
+    Index,
+    Points,
+    Quantization,
+    ReadIndex,
+    SearchParams,
+    Tuning,
+    Where,
+    put_off_if_many,
+)
 
 ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 
@@ -41,7 +53,7 @@ def oracle_ranker(oracle: Mapping[str, OracleRanks]) -> Ranker:
     return Ranker(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
 
 
-def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
+def exact_ranker(index: ReadIndex, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
     """Rank by Qdrant's full scan; the oracle says how many hits to fetch, and ranks the other positives."""
     replays = {
         name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
@@ -53,7 +65,7 @@ def exact_ranker(index: Index, oracle: Mapping[str, OracleRanks], progress: Prog
 
 
 def served_ranker(
-    index: Index, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
+    index: ReadIndex, evaluation: Evaluation, progress: Progress, answered: dict[str, Used] | None = None
 ) -> Ranker:
     """Rank as `search` does, by ten hits: the collections' own HNSW, thresholds and quantisation.
 
@@ -71,18 +83,25 @@ def served_ranker(
 
 
 def hnsw_rankers(
-    index: Index, evaluation: Evaluation, served: dict[str, Used], efs: Sequence[int], progress: Progress
+    index: ReadIndex,
+    copies_in: Index | None,
+    evaluation: Evaluation,
+    served: dict[str, Used],
+    efs: Sequence[int],
+    progress: Progress,
 ) -> list[Ranker]:
     """Rank by HNSW with beams of different widths: the collection's own if it serves, else a copy that must use it."""
     replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
         as_it_is = served[task.name] == "hnsw"
-        place = nullcontext(task) if as_it_is else copy_of(index, task, "hnsw", Tuning(index_everything=True))
+        place = (
+            nullcontext(task) if as_it_is else copy_of(writable(copies_in), task, "hnsw", Tuning(index_everything=True))
+        )
         with place as asked:
             answered[task.name] = "hnsw" if as_it_is else _used(index, asked)
             for ef in efs:
-                replays[ef][task.name] = _first_ten(index, asked, Effort(ef=ef), progress)
+                replays[ef][task.name] = _first_ten(index, asked, SearchParams(ef=ef), progress)
     where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
     about = ", ".join(f"{name}{said}" for name, said in where.items())
     return [
@@ -95,26 +114,37 @@ def quantized_rankers(
     index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
 ) -> list[Ranker]:
     """Rank by HNSW on a quantised copy of both galleries, with and without scoring the hits again in float32."""
-    efforts = {f"{quantization} rescored": Effort(rescore=True), quantization: Effort(rescore=False)}
-    replays: dict[str, dict[str, Replay]] = {name: {} for name in efforts}
+    settings = {f"{quantization} rescored": SearchParams(rescore=True), quantization: SearchParams(rescore=False)}
+    replays: dict[str, dict[str, Replay]] = {name: {} for name in settings}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
         tuning = Tuning(quantization=quantization, index_everything=True)
         with copy_of(index, task, quantization, tuning) as copied:
             answered[task.name] = _used(index, copied)
-            for name, effort in efforts.items():
-                replays[name][task.name] = _first_ten(index, copied, effort, progress)
+            for name, params in settings.items():
+                replays[name][task.name] = _first_ten(index, copied, params, progress)
     size = bytes_per_vector(evaluation.spec.dim, quantization)
     about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
     return [
-        _ranker(name, f"{quantization} copy, HNSW, {about[effort.rescore]}", replays[name], answered, size)
-        for name, effort in efforts.items()
+        _ranker(name, f"{quantization} copy, HNSW, {about[params.rescore]}", replays[name], answered, size)
+        for name, params in settings.items()
     ]
 
 
-def answered_by(index: Index, evaluation: Evaluation) -> dict[str, Used]:
+def answered_by(index: ReadIndex, evaluation: Evaluation) -> dict[str, Used]:
     """Return how the collections themselves answer, by direction."""
     return {task.name: _used(index, task) for task in evaluation.tasks}
+
+
+def writable(copies_in: Index | None) -> Index:
+    """Return the index for copies.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    if copies_in is None:
+        raise EvaluationError("a ranker needs a copy of the gallery, but the index is open for reading only")
+    return copies_in
 
 
 def check_copies(index: Index, evaluation: Evaluation) -> None:
@@ -159,12 +189,12 @@ def bytes_per_vector(dim: int, quantization: Quantization) -> float:
     return {"none": 4.0 * dim, "int8": dim + 4.0, "binary": dim / 8}[quantization]
 
 
-def _first_ten(index: Index, task: Task, effort: Effort, progress: Progress) -> Replay:
+def _first_ten(index: ReadIndex, task: Task, params: SearchParams, progress: Progress) -> Replay:
     # A limit above what is reported would widen the beam, and flatter the scores.
-    return replay(index, task, effort, progress=progress)
+    return replay(index, task, params, progress=progress)
 
 
-def _used(index: Index, task: Task) -> Used:
+def _used(index: ReadIndex, task: Task) -> Used:
     return used(index, task.gallery.collection, task.queries.vectors, task.gallery.where)
 
 

@@ -14,7 +14,7 @@ from eval.protocol import Ids, Task
 from eval.ranks.oracle import ROUNDING, OracleRanks
 from eval.runs import TOP, AgreementMetrics
 from search.errors import EvaluationError
-from search.index import Index
+from search.index import ReadIndex, SearchParams
 from search.records import Hit
 
 HITS_PER_CALL = 25_600  # held in memory at once
@@ -72,24 +72,14 @@ class Replay:
         return Ranking(self.ranks, self.depth, positives)
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How an index is asked: by a full scan (`exact`), or through HNSW with a beam of `ef` (None: the collection's),
-    with or without scoring the hits of a quantised collection again."""
-
-    exact: bool = False
-    ef: int | None = None
-    rescore: bool = True
-
-
-EXACTLY = Effort(exact=True)
-AS_SERVED = Effort()
+EXACTLY = SearchParams(exact=True)
+AS_SERVED = SearchParams()
 
 
 def replay(
-    index: Index,
+    index: ReadIndex,
     task: Task,
-    effort: Effort = EXACTLY,
+    params: SearchParams = EXACTLY,
     *,
     expected: Bounds | None = None,
     progress: Progress = int,
@@ -97,7 +87,8 @@ def replay(
     """Fetch the first ten hits of every query and, with `expected` ranks, the stretch of its answer in which its best
     positive should be; if it is not there, the whole answer.
 
-    `expected` only saves time: the ranks are those of Qdrant's answers.
+    The task gives the filter, whatever `params` says of it. `expected` only saves time: the ranks are those of
+    Qdrant's answers.
 
     Raises:
         EvaluationError: with `expected`, a positive is not found in the whole gallery.
@@ -113,7 +104,7 @@ def replay(
             at_once = max(1, HITS_PER_CALL // limit)
             for start in range(0, len(rows), at_once):
                 some = rows[start : start + at_once]
-                for row, hits in zip(some, _ask(index, task, some, limit, effort, offset), strict=True):
+                for row, hits in zip(some, _ask(index, task, some, limit, params, offset), strict=True):
                     if not offset:
                         top = hits[:TOP]
                         top_ids[row, : len(top)] = [hit.id for hit in top]
@@ -126,7 +117,7 @@ def replay(
             f"{task.gallery.collection}; was the collection changed meanwhile? Run it again"
         )
     depth = TOP if expected is None else None
-    return Replay(ranks, depth, top_ids, top_scores, *_speed(index, task, effort))
+    return Replay(ranks, depth, top_ids, top_scores, *_speed(index, task, params))
 
 
 def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tuple[Ids, Ids]]:
@@ -149,21 +140,12 @@ def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tu
     yield start, np.full(count, gallery)
 
 
-def _ask(index: Index, task: Task, rows: Ids, limit: int, effort: Effort, offset: int = 0) -> list[list[Hit]]:
-    return index.query(
-        task.gallery.collection,
-        task.queries.vectors[rows],
-        limit,
-        where=task.gallery.where,
-        exact=effort.exact,
-        ef=effort.ef,
-        rescore=effort.rescore,
-        payload=False,
-        offset=offset,
-    )
+def _ask(index: ReadIndex, task: Task, rows: Ids, limit: int, params: SearchParams, offset: int = 0) -> list[list[Hit]]:
+    params = replace(params, where=task.gallery.where, payload=False, offset=offset)
+    return index.query(task.gallery.collection, task.queries.vectors[rows], limit, params)
 
 
-def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
+def _positives(index: ReadIndex, task: Task, row: int, offset: int) -> set[int]:
     """Return the ids of a query's positives; if the stretch does not begin at the first hit, only the one that Qdrant
     itself scores highest, since others could lie before it."""
     positives = task.gallery.ids[task.positives_of(row)].tolist()
@@ -171,7 +153,8 @@ def _positives(index: Index, task: Task, row: int, offset: int) -> set[int]:
         return set(positives)
     where = replace(task.gallery.where, ids=tuple(positives))
     vector = task.queries.vectors[row : row + 1]
-    [best] = index.query(task.gallery.collection, vector, 1, where=where, exact=True, payload=False)
+    params = SearchParams(exact=True, payload=False, where=where)
+    [best] = index.query(task.gallery.collection, vector, 1, params)
     return {hit.id for hit in best}
 
 
@@ -183,18 +166,18 @@ def _rank(hits: list[Hit], positives: set[int], offset: int) -> int:
     return offset + 1 + sum(hit.score > best for hit in hits if hit.id not in positives)
 
 
-def _speed(index: Index, task: Task, effort: Effort) -> tuple[float, float]:
+def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, float]:
     """Return queries a second, asked in one call, and milliseconds, the median of single queries, for the first ten
     hits of queries spread over the split."""
     rows = np.unique(np.linspace(0, len(task.queries.ids) - 1, TIMED).astype(np.int64))
     limit = min(TOP, len(task.gallery.ids))
     started = time.perf_counter()
-    _ask(index, task, rows, limit, effort)
+    _ask(index, task, rows, limit, params)
     rate = len(rows) / (time.perf_counter() - started)
     seconds = []
     for row in range(len(rows)):
         started = time.perf_counter()
-        _ask(index, task, rows[row : row + 1], limit, effort)
+        _ask(index, task, rows[row : row + 1], limit, params)
         seconds.append(time.perf_counter() - started)
     return rate, float(1000 * np.median(seconds))
 

@@ -17,7 +17,7 @@ from ingest.demo import MODEL
 from ingest.demo.scenes.render import DATASET, render
 from search import show
 from search.errors import CocoSearchError
-from search.index import collection_name, open_index
+from search.index import collection_name, open_for_writing
 from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet
@@ -53,7 +53,7 @@ def draw(folder: Path, images: int) -> Path:
 def make_room(settings: Settings, annotations: Path) -> None:
     """Deletes what an earlier demo with another number of images left in the index."""
     sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    with closing(open_index(settings)) as index:
+    with closing(open_for_writing(settings)) as index:
         for collection in (collection_name(DATASET, "images"), collection_name(DATASET, "captions")):
             if collection in index.collections() and index.spec(collection).annotations != sha256:
                 index.drop(collection)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from ingest.transfer.archive import Bundle, Manifest, read_manifest, unpack
 from ingest.transfer.copy import chosen_collections
 from search.errors import CollectionMissing, IndexFailure
-from search.index import Index, collection_name, open_index
+from search.index import ReadIndex, collection_name, open_for_writing, open_index
 from search.index.server.snapshots import Snapshot, Snapshots
 from search.settings import Settings
 
@@ -201,7 +201,7 @@ def _put_in_place(new: Path, path: Path, name: str) -> None:
 
 def _restore_server(settings: Settings, file: Path, manifest: Manifest, names: Sequence[str], force: bool) -> list[str]:
     server = Snapshots(settings)
-    with closing(open_index(settings)) as index:
+    with closing(open_for_writing(settings)) as index:
         server.refuse_cluster()
         if not force:
             _refuse_overwriting(index, names, file)
@@ -235,7 +235,7 @@ def _chosen(file: Path, manifest: Manifest, datasets: Sequence[str]) -> list[str
     return [name for name in names if not datasets or name.rpartition("_")[0] in datasets]
 
 
-def _refuse_overwriting(index: Index, names: Sequence[str], file: Path) -> None:
+def _refuse_overwriting(index: ReadIndex, names: Sequence[str], file: Path) -> None:
     there = index.collections()
     for name in names:
         if name in there and (points := index.count(name)):
@@ -244,7 +244,7 @@ def _refuse_overwriting(index: Index, names: Sequence[str], file: Path) -> None:
             )
 
 
-def _check_points(index: Index, manifest: Manifest, names: Sequence[str], file: Path) -> None:
+def _check_points(index: ReadIndex, manifest: Manifest, names: Sequence[str], file: Path) -> None:
     for name in names:
         if (found := index.count(name)) != manifest.points[name]:
             raise IndexFailure(f"{name} of {file} has {found:,} points where {manifest.points[name]:,} were backed up")

@@ -59,7 +59,7 @@ def copy(
 ) -> None:
     """Copy collections to another index without embedding again, and verify them. Running it again goes on."""
     from ingest.transfer.copy import chosen_collections, copy_collection, prepare
-    from search.index import open_index
+    from search.index import open_for_writing, open_index
 
     ends = settings_of(source, "FROM"), settings_of(target, "TO")
     if _place(ends[0]) == _place(ends[1]):
@@ -67,7 +67,7 @@ def copy(
     tuning = asked_tuning(quantization, on_disk, shards, replicas)
     done: list[Copied] = []
     try:
-        with closing(open_index(ends[0])) as mine, closing(open_index(ends[1])) as theirs:
+        with closing(open_index(ends[0])) as mine, closing(open_for_writing(ends[1])) as theirs:
             names = chosen_collections(mine, dataset or [])
             for warning in prepare(mine, theirs, names, tuning):
                 note(f"warning: {warning}")

@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import TRIAL, Index, Points, Quantization, Tuning, Vectors, collection_name, put_off_if_many
-from search.records import Caption, Image
+from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, put_off_if_many
+from search.records import Caption, Image, Vectors
 
 POINTS_PER_WRITE = 1000
 TOLERANCE = 1e-6  # an engine that scales unit vectors again moves a number by some 3e-8
@@ -118,7 +118,7 @@ def point_checksum(record: Image | Caption, vector: Vectors) -> int:
     return int.from_bytes(hashlib.blake2b(b"".join(parts), digest_size=CHECKSUM_BITS // 8).digest(), "little")
 
 
-def chosen_collections(index: Index, datasets: Sequence[str]) -> list[str]:
+def chosen_collections(index: ReadIndex, datasets: Sequence[str]) -> list[str]:
     """The collections of these data sets, or all.
 
     Raises:
@@ -137,7 +137,7 @@ def chosen_collections(index: Index, datasets: Sequence[str]) -> list[str]:
     return names
 
 
-def prepare(source: Index, target: Index, collections: Sequence[str], asked: Tuning | None) -> list[str]:
+def prepare(source: ReadIndex, target: Index, collections: Sequence[str], asked: Tuning | None) -> list[str]:
     """Makes the target's collections, or accepts those that are there; returns warnings.
 
     `asked` says how to build new ones; None: quantised and on disk like the source's.
@@ -156,7 +156,7 @@ def prepare(source: Index, target: Index, collections: Sequence[str], asked: Tun
     return warnings
 
 
-def copy_collection(source: Index, target: Index, collection: str) -> Copied:
+def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied:
     """Writes what the target lacks or holds otherwise, builds its index, and compares everything again.
 
     Points of the target that the source lacks stay, and are counted.
@@ -194,7 +194,7 @@ def copy_collection(source: Index, target: Index, collection: str) -> Copied:
 
 
 def _walk(
-    source: Index, target: Index, collection: str, doing: str
+    source: ReadIndex, target: ReadIndex, collection: str, doing: str
 ) -> Iterator[tuple[Point, Point | None] | tuple[None, Point]]:
     """The points of both sides, matched by id; a progress bar counts the source's."""
     with tqdm(desc=doing, total=source.count(collection), unit=" points", file=sys.stderr, dynamic_ncols=True) as bar:
@@ -216,7 +216,7 @@ def _walk(
             other = next(theirs, None)
 
 
-def _points(index: Index, collection: str) -> Iterator[Point]:
+def _points(index: ReadIndex, collection: str) -> Iterator[Point]:
     for batch in index.scan(collection, vectors=True):
         if batch.vectors is not None:
             yield from zip(batch.records, batch.vectors, strict=True)
@@ -226,7 +226,7 @@ def _write(target: Index, collection: str, points: Sequence[Point]) -> None:
     target.upsert(collection, Points([record for record, _ in points], np.stack([vector for _, vector in points])))
 
 
-def _tuning_of(index: Index, collection: str) -> Tuning:
+def _tuning_of(index: ReadIndex, collection: str) -> Tuning:
     settings = index.info(collection).settings
     known: dict[str, Quantization] = {"int8": "int8", "binary": "binary"}
     return Tuning(known.get(settings["quantization"], "none"), bool(settings["on_disk"]))

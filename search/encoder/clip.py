@@ -32,8 +32,8 @@ from search.encoder.images import (
     unit,
 )
 from search.errors import EncoderError, TextError
-from search.index import Vectors
 from search.index.spec import Padding
+from search.records import Vectors
 from search.text import check_text
 
 if TYPE_CHECKING:

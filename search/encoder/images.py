@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from search.errors import EncoderError
-from search.index import Vectors
+from search.records import Vectors
 
 if TYPE_CHECKING:
     import torch

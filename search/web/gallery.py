@@ -12,9 +12,9 @@ from threading import Lock
 import numpy as np
 
 from search.errors import CocoSearchError, NotHere, PhotoError, QueryError
-from search.index import Vectors, Where
+from search.index import Where
 from search.query import SAME_PHOTO, Options, Part, combine, named_images
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads

@@ -21,7 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search.encoder import Encoder
 from search.encoder.images import Pixels, Preparation
 from search.errors import CocoSearchError, IndexFailure
-from search.index import Batch, Index, Vectors
+from search.index import Batch, ReadIndex
+from search.records import Vectors
 
 OTHER = "other"  # a path without a route, a method that nobody uses
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -112,13 +113,13 @@ class MeasuredEncoder:
             return self._encoder.encode_texts(texts)
 
 
-def measured_index(index: Index, metrics: Metrics) -> Index:
+def measured_index(index: ReadIndex, metrics: Metrics) -> ReadIndex:
     """An index whose calls are counted and timed; each batch of a scan is a call."""
-    return cast("Index", _MeasuredIndex(index, metrics))
+    return cast("ReadIndex", _MeasuredIndex(index, metrics))
 
 
 class _MeasuredIndex:
-    def __init__(self, index: Index, metrics: Metrics) -> None:
+    def __init__(self, index: ReadIndex, metrics: Metrics) -> None:
         self._index = index
         self._metrics = metrics
 

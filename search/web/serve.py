@@ -13,7 +13,7 @@ import uvicorn
 
 from search.command import note
 from search.errors import SettingsError
-from search.index import open_index
+from search.index import open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
 from search.interrupt import ending_on_interrupt
@@ -54,7 +54,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         _allow_open_files()
         listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
-        index = open_index(settings, writing=True)
+        index = open_for_writing(settings)
         metrics = Metrics()
         searcher = Searcher(
             measured_index(index, metrics),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import qdrant_edge as qdrant
 
-from search.index import Where
+from search.index.protocol import Where
 
 _TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {

@@ -24,12 +24,13 @@ import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
 from search.index.edge import room
 from search.index.edge.filter import filter_of, index_payload
+from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 from search.text import shown
 
 QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
@@ -137,32 +138,22 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.update_vectors(batch)])
 
     def query(
-        self,
-        collection: str,
-        vectors: Vectors,
-        limit: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        payload: bool = True,
-        offset: int = 0,
-        ef: int | None = None,
-        rescore: bool = True,
-        oversampling: float = OVERSAMPLING,
-        quantized: bool = True,
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        conditions = filter_of(where)
-        quantization = qdrant.QuantizationSearchParams(ignore=not quantized, rescore=rescore, oversampling=oversampling)
-        params = qdrant.SearchParams(exact=exact, hnsw_ef=ef, quantization=quantization)
+        conditions = filter_of(params.where)
+        quantization = qdrant.QuantizationSearchParams(
+            ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
+        )
+        engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
         requests = [
             qdrant.QueryRequest(
                 limit=limit,
-                offset=offset,
+                offset=params.offset,
                 query=qdrant.Query.Nearest(vector),
                 filter=conditions,
-                params=params,
-                with_payload=payload,
+                params=engine_params,
+                with_payload=params.payload,
             )
             for vector in vectors.tolist()
         ]

@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from search.errors import IndexBusy
-from search.index import CollectionInfo
 from search.index.edge.index import EdgeIndex
+from search.index.protocol import CollectionInfo
 
 LOCKED = "wal"  # the engine's own lock: flock on the folder of the write-ahead log (qdrant-edge 0.9)
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from search.errors import IndexBusy
 from search.files import replacing
 
 HELLO = "/internal/index"
@@ -61,6 +62,14 @@ def find_running(folder: Path) -> Running | None:
     """The server that has the index in `folder` open; None where there is none, or only a dead one's file."""
     running = _read(_file(folder))
     return running if running and _answers(running) else None
+
+
+def busy(path: Path, running: Running) -> IndexBusy:
+    """Return the exception for a command that would write."""
+    return IndexBusy(
+        f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
+        "(one process at a time may write; a Qdrant server with --url serves many)"
+    )
 
 
 def _file(folder: Path) -> Path:

@@ -7,22 +7,27 @@ import http.client
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TypeVar
 
-from search.errors import IndexBusy, ServerError
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Tuning, Vectors, Where
+from pydantic import TypeAdapter
+
+from search.errors import IndexFailure, ServerError
+from search.index.points import Batch
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
+from search.index.relay import wire
 from search.index.relay.announce import COMMAND, HELLO, Running, find_running
-from search.index.relay.wire import pack_vectors, pack_where, unpack_batch, unpack_failure, unpack_hit
+from search.index.relay.wire import PackedVectors, pack, unpack, unpack_failure
 from search.index.server import retry
-from search.index.spec import CollectionSpec, read_spec
-from search.records import Caption, Hit, Image
+from search.index.spec import CollectionSpec
+from search.records import Hit, Vectors
 
+T = TypeVar("T")
 ANSWER_SECONDS = 120.0
 NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 
 class RemoteIndex:
-    """The Index protocol over another process of this machine, for reading; all that writes raises IndexBusy."""
+    """The ReadIndex protocol over another process of this machine."""
 
     def __init__(self, path: Path, running: Running) -> None:
         self.path = path
@@ -35,119 +40,61 @@ class RemoteIndex:
 
     @property
     def engine(self) -> str:
-        return f"{self._one('engine')}, through {COMMAND}, process {self._running.pid}"
-
-    @property
-    def streams(self) -> int:
-        return 1
+        return f"{self._one(wire.TEXT, 'engine')}, through {COMMAND}, process {self._running.pid}"
 
     def collections(self) -> list[str]:
-        return list(self._one("collections"))
+        return self._one(wire.NAMES, "collections")
 
     def query(
-        self,
-        collection: str,
-        vectors: Vectors,
-        limit: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        payload: bool = True,
-        offset: int = 0,
-        ef: int | None = None,
-        rescore: bool = True,
-        oversampling: float = OVERSAMPLING,
-        quantized: bool = True,
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        answer = self._one(
-            "query",
-            collection,
-            vectors=pack_vectors(vectors),
-            limit=limit,
-            where=pack_where(where),
-            exact=exact,
-            payload=payload,
-            offset=offset,
-            ef=ef,
-            rescore=rescore,
-            oversampling=oversampling,
-            quantized=quantized,
-        )
-        return [[unpack_hit(hit) for hit in hits] for hits in answer]
+        asked = wire.Query(vectors=PackedVectors.of(vectors), limit=limit, **pack(wire.PARAMS, params))
+        answer = self._one(wire.HITS, "query", collection, pack(wire.QUERY, asked))
+        return [[hit.unpack() for hit in hits] for hits in answer]
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
-        return unpack_batch(self._one("retrieve", collection, ids=list(ids), vectors=vectors))
+        wanted = pack(wire.RETRIEVE, wire.Retrieve(ids=list(ids), vectors=vectors))
+        return self._one(wire.BATCH, "retrieve", collection, wanted).unpack()
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
-        for part in self._ask("scan", collection, where=pack_where(where), vectors=vectors):
-            yield unpack_batch(part)
+        wanted = pack(wire.SCAN, wire.Scan(where=where, vectors=vectors))
+        for part in self._ask(wire.BATCH, "scan", collection, wanted):
+            yield part.unpack()
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
-        return int(self._one("count", collection, where=pack_where(where)))
+        return self._one(wire.COUNT, "count", collection, pack(wire.FILTER, wire.Count(where=where)))
 
     def silent_nodes(self) -> list[str]:
         return []
 
     def pending(self, collection: str) -> str | None:
-        said = self._one("pending", collection)
-        return None if said is None else str(said)
+        return self._one(wire.NOTE, "pending", collection)
 
     def spec(self, collection: str) -> CollectionSpec:
-        return read_spec(collection, self._one("spec", collection))
+        return self._one(wire.SPEC, "spec", collection)
 
     def info(self, collection: str) -> CollectionInfo:
-        said = self._one("info", collection)
-        spec = read_spec(collection, said["spec"])
-        return CollectionInfo(collection, said["points"], said["indexed_vectors"], spec, said["settings"])
+        return self._one(wire.INFO, "info", collection)
 
     def disk_bytes(self, collection: str) -> int | None:
-        said = self._one("disk_bytes", collection)
-        return None if said is None else int(said)
-
-    def create(
-        self,
-        spec: CollectionSpec,  # noqa: ARG002
-        tuning: Tuning | None = None,  # noqa: ARG002
-        *,
-        replace: bool = False,  # noqa: ARG002
-    ) -> list[str]:
-        self._refuse()
-
-    def upsert(self, collection: str, points: Points) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_vectors(self, collection: str, points: Points) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def set_spec(self, spec: CollectionSpec) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def put_off(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def optimize(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
-
-    def drop(self, collection: str) -> None:  # noqa: ARG002
-        self._refuse()
+        return self._one(wire.SIZE, "disk_bytes", collection)
 
     def close(self) -> None:
         """Nothing is held: every call has a connection of its own."""
 
-    def _refuse(self) -> NoReturn:
-        raise busy(self.path, self._running)
-
-    def _one(self, method: str, collection: str | None = None, **arguments: object) -> Any:
-        """The answer of a call that has one part."""
-        (part,) = self._ask(method, collection, **arguments)
+    def _one(
+        self, kind: TypeAdapter[T], method: str, collection: str | None = None, arguments: wire.Json | None = None
+    ) -> T:
+        """Return the answer of a call that has one part."""
+        (part,) = self._ask(kind, method, collection, arguments)
         return part
 
-    def _ask(self, method: str, collection: str | None = None, **arguments: object) -> Iterator[Any]:
+    def _ask(
+        self, kind: TypeAdapter[T], method: str, collection: str | None, arguments: wire.Json | None
+    ) -> Iterator[T]:
         """Yield the parts of the answer. A call is retried while a server is there, until its answer begins."""
-        call = json.dumps({"method": method, "collection": collection, "arguments": arguments})
+        called = {"method": method, "collection": collection, "arguments": arguments or {}, "version": wire.OURS}
+        call = json.dumps(called)
         with contextlib.ExitStack() as open_:
             answer = retry.patiently(lambda: open_.enter_context(self._answer(method, call)), self._notice)
             try:
@@ -155,9 +102,15 @@ class RemoteIndex:
                     said = json.loads(line)
                     if "failure" in said:
                         raise unpack_failure(said)
-                    yield said["part"]
+                    yield unpack(kind, said["part"])
             except NETWORK_FAILURES as error:
                 raise self._failure(f"stopped answering ({type(error).__name__})") from error
+            except wire.UnknownForm as problem:
+                raise IndexFailure(
+                    f"{COMMAND} (process {self._running.pid}) is another version than this command, coco-search "
+                    f"{wire.OURS}, which cannot read its answer to {method!r} ({problem}): "
+                    "stop that process and start it again"
+                ) from None
 
     @contextlib.contextmanager
     def _answer(self, method: str, call: str) -> Iterator[http.client.HTTPResponse]:
@@ -186,11 +139,3 @@ class RemoteIndex:
             f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again",
             transient=transient,
         )
-
-
-def busy(path: Path, running: Running) -> IndexBusy:
-    """Return the exception for a command that would write."""
-    return IndexBusy(
-        f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
-        "(one process at a time may write; a Qdrant server with --url serves many)"
-    )

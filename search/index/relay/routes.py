@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException
@@ -13,9 +13,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from search.errors import CocoSearchError, IndexFailure
-from search.index import Index
-from search.index.relay.announce import HELLO, Running
-from search.index.relay.wire import pack_batch, pack_failure, pack_hit, unpack_vectors, unpack_where
+from search.index.points import Batch
+from search.index.protocol import ReadIndex
+from search.index.relay import wire
+from search.index.relay.announce import COMMAND, HELLO, Running
+from search.index.relay.wire import pack, pack_failure, unpack
 
 
 class Call(BaseModel):
@@ -24,10 +26,11 @@ class Call(BaseModel):
     method: str
     collection: str | None
     arguments: dict[str, Any]
+    version: str = "0.1.0"  # which does not send it
 
 
-def index_calls(index: Index, running: Running) -> APIRouter:
-    """Routes that answer calls which bring the token of `running`."""
+def index_calls(index: ReadIndex, running: Running) -> APIRouter:
+    """Return routes that answer calls which bring the token of `running`."""
 
     def check_token(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), running.headers["Authorization"].encode()):
@@ -41,47 +44,55 @@ def index_calls(index: Index, running: Running) -> APIRouter:
 
     @router.post("")
     def call(call: Call) -> StreamingResponse:
-        return StreamingResponse(_lines(_parts(index, call)), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(index, call), media_type="application/x-ndjson")
 
     return router
 
 
-def _lines(parts: Iterable[Any]) -> Iterator[str]:
+def _lines(index: ReadIndex, call: Call) -> Iterator[str]:
     try:
-        for part in parts:
+        for part in _parts(index, call.method, call.collection or "", call.arguments):
             yield json.dumps({"part": part}) + "\n"
     except CocoSearchError as failure:
         yield json.dumps(pack_failure(failure)) + "\n"
+    except wire.UnknownForm as problem:
+        mismatch = IndexFailure(
+            f"this command is coco-search {call.version}, but {COMMAND} (process {os.getpid()}) is {wire.OURS} and "
+            f"cannot answer {call.method!r} ({problem}): stop that process and start it again"
+        )
+        yield json.dumps(pack_failure(mismatch)) + "\n"
 
 
-def _parts(index: Index, call: Call) -> Iterator[Any]:
-    """The answer, in as many parts as it takes."""
-    name, arguments = call.collection or "", dict(call.arguments)
-    if "where" in arguments:
-        arguments["where"] = unpack_where(arguments["where"])
-    match call.method:
+def _parts(index: ReadIndex, method: str, name: str, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield the answer, in as many parts as it takes."""
+    match method:
         case "engine":
             yield index.engine
         case "collections":
             yield index.collections()
         case "query":
-            vectors = unpack_vectors(arguments.pop("vectors"))
-            yield [[pack_hit(hit) for hit in hits] for hits in index.query(name, vectors, **arguments)]
+            asked = unpack(wire.QUERY, arguments)
+            answer = index.query(name, asked.vectors.unpack(), asked.limit, asked.params)
+            yield pack(wire.HITS, [list(map(wire.PackedHit.of, hits)) for hits in answer])
         case "retrieve":
-            yield pack_batch(index.retrieve(name, **arguments))
+            wanted = unpack(wire.RETRIEVE, arguments)
+            yield _batch(index.retrieve(name, wanted.ids, vectors=wanted.vectors))
         case "scan":
-            yield from map(pack_batch, index.scan(name, **arguments))
+            scan = unpack(wire.SCAN, arguments)
+            yield from map(_batch, index.scan(name, where=scan.where, vectors=scan.vectors))
         case "count":
-            yield index.count(name, **arguments)
+            yield index.count(name, where=unpack(wire.FILTER, arguments).where)
         case "spec":
-            yield index.spec(name).model_dump()
+            yield pack(wire.SPEC, index.spec(name))
         case "info":
-            info = index.info(name)
-            counts = {"points": info.points, "indexed_vectors": info.indexed_vectors}
-            yield {**counts, "spec": info.spec.model_dump(), "settings": info.settings}
+            yield pack(wire.INFO, index.info(name))
         case "pending":
             yield index.pending(name)
         case "disk_bytes":
             yield index.disk_bytes(name)
-        case unknown:
-            raise IndexFailure(f"this server is another version: it cannot answer {unknown!r}")
+        case _:
+            raise wire.UnknownForm("unknown method")
+
+
+def _batch(batch: Batch) -> Any:
+    return pack(wire.BATCH, wire.PackedBatch.of(batch))

@@ -1,63 +1,144 @@
-"""How an index is asked from another process: calls and answers as JSON, vectors in them as base64 of float32.
+"""The calls and answers of the relay as JSON; vectors in them are base64 of float32.
 
-A request is one object, `{"method": ..., "collection": ..., "arguments": {...}}`. The answer is JSON lines, each
-`{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`; a whole collection is many parts.
+A request is one object, `{"method": ..., "collection": ..., "arguments": {...}, "version": ...}`. The answer is JSON
+lines, each `{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`; a whole collection is many
+parts.
+
+The two sides may be different versions. Fields that have their default value are not sent, so a field that the other
+side does not know is an error only if it is used.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from importlib.metadata import version
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from search import errors
-from search.index import Batch, Vectors, Where
-from search.records import Hit, record_of
+from search.index.points import Batch
+from search.index.protocol import CollectionInfo, SearchParams, Where
+from search.index.spec import CollectionSpec
+from search.records import Hit, Vectors, record_of
 
 Json = dict[str, Any]
+T = TypeVar("T")
+OURS = version("coco-search")
 
 
-def pack_vectors(vectors: Vectors) -> Json:
-    """float32 (n, dim)"""
-    packed = np.ascontiguousarray(vectors, dtype="<f4")
-    return {"shape": packed.shape, "float32": base64.b64encode(packed.tobytes()).decode()}
+class UnknownForm(Exception):
+    """A call or an answer is not as this version expects it: the message names the first field at fault."""
 
 
-def unpack_vectors(packed: Mapping[str, Any]) -> Vectors:
-    flat = np.frombuffer(base64.b64decode(packed["float32"]), dtype="<f4")
-    return flat.reshape(packed["shape"]).astype(np.float32)
+class Arguments(BaseModel):
+    """The arguments of a method."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
-def pack_where(where: Where | None) -> Json | None:
-    return asdict(where) if where else None
+class PackedVectors(BaseModel):
+    """float32 of this shape, little-endian, as base64."""
+
+    shape: tuple[int, ...]
+    float32: str
+
+    @classmethod
+    def of(cls, vectors: Vectors) -> PackedVectors:
+        packed = np.ascontiguousarray(vectors, dtype="<f4")
+        return cls(shape=packed.shape, float32=base64.b64encode(packed.tobytes()).decode())
+
+    def unpack(self) -> Vectors:
+        flat = np.frombuffer(base64.b64decode(self.float32), dtype="<f4")
+        return flat.reshape(self.shape).astype(np.float32)
 
 
-def unpack_where(packed: Mapping[str, Any] | None) -> Where | None:
-    if packed is None:
-        return None
-    given: Json = {name: tuple(value) if isinstance(value, list) else value for name, value in packed.items()}
-    return Where(**given)
+class Query(Arguments):
+    """The arguments of `query`: these, and beside them the fields of SearchParams."""
+
+    model_config = ConfigDict(extra="allow")
+
+    vectors: PackedVectors
+    limit: int
+
+    @property
+    def params(self) -> SearchParams:
+        return unpack(PARAMS, self.model_extra)
 
 
-def pack_hit(hit: Hit) -> Json:
-    return {"id": hit.id, "score": hit.score, "payload": hit.record.payload() if hit.record else None}
+class Retrieve(Arguments):
+    ids: list[int]
+    vectors: bool = False
 
 
-def unpack_hit(packed: Mapping[str, Any]) -> Hit:
-    return Hit(packed["id"], packed["score"], record_of(packed["payload"]) if packed["payload"] else None)
+class Count(Arguments):
+    where: Where | None = None
 
 
-def pack_batch(batch: Batch) -> Json:
-    vectors = None if batch.vectors is None else pack_vectors(batch.vectors)
-    return {"payloads": [record.payload() for record in batch.records], "vectors": vectors}
+class Scan(Count):
+    vectors: bool = False
 
 
-def unpack_batch(packed: Mapping[str, Any]) -> Batch:
-    vectors = None if packed["vectors"] is None else unpack_vectors(packed["vectors"])
-    return Batch([record_of(payload) for payload in packed["payloads"]], vectors)
+class PackedHit(BaseModel):
+    id: int
+    score: float
+    payload: Json | None
+
+    @classmethod
+    def of(cls, hit: Hit) -> PackedHit:
+        return cls(id=hit.id, score=hit.score, payload=hit.record.payload() if hit.record else None)
+
+    def unpack(self) -> Hit:
+        return Hit(self.id, self.score, record_of(self.payload) if self.payload else None)
+
+
+class PackedBatch(BaseModel):
+    payloads: list[Json]
+    vectors: PackedVectors | None
+
+    @classmethod
+    def of(cls, batch: Batch) -> PackedBatch:
+        vectors = None if batch.vectors is None else PackedVectors.of(batch.vectors)
+        return cls(payloads=[record.payload() for record in batch.records], vectors=vectors)
+
+    def unpack(self) -> Batch:
+        return Batch(list(map(record_of, self.payloads)), self.vectors.unpack() if self.vectors else None)
+
+
+QUERY: TypeAdapter[Query] = TypeAdapter(Query)
+RETRIEVE: TypeAdapter[Retrieve] = TypeAdapter(Retrieve)
+FILTER: TypeAdapter[Count] = TypeAdapter(Count)
+SCAN: TypeAdapter[Scan] = TypeAdapter(Scan)
+COUNT: TypeAdapter[int] = TypeAdapter(int)
+SIZE: TypeAdapter[int | None] = TypeAdapter(int | None)
+TEXT: TypeAdapter[str] = TypeAdapter(str)
+NOTE: TypeAdapter[str | None] = TypeAdapter(str | None)
+NAMES: TypeAdapter[list[str]] = TypeAdapter(list[str])
+PARAMS: TypeAdapter[SearchParams] = TypeAdapter(SearchParams)
+HITS: TypeAdapter[list[list[PackedHit]]] = TypeAdapter(list[list[PackedHit]])
+BATCH: TypeAdapter[PackedBatch] = TypeAdapter(PackedBatch)
+SPEC: TypeAdapter[CollectionSpec] = TypeAdapter(CollectionSpec)
+INFO: TypeAdapter[CollectionInfo] = TypeAdapter(CollectionInfo)
+
+
+def pack(kind: TypeAdapter[T], value: T) -> Any:
+    """Return `value` as JSON values, without the fields that have their default value."""
+    return kind.dump_python(value, exclude_defaults=True)
+
+
+def unpack(kind: TypeAdapter[T], packed: object) -> T:
+    """Return the value behind JSON values.
+
+    Raises:
+        UnknownForm: a field is missing or of another type, or is not known.
+    """
+    try:
+        return kind.validate_python(packed)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UnknownForm(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from None
 
 
 def pack_failure(failure: errors.CocoSearchError) -> Json:
@@ -65,6 +146,6 @@ def pack_failure(failure: errors.CocoSearchError) -> Json:
 
 
 def unpack_failure(packed: Mapping[str, Any]) -> errors.CocoSearchError:
-    """The error as it was raised on the other side."""
+    """Return the error as it was raised on the other side."""
     kind = getattr(errors, str(packed["failure"]), errors.IndexFailure)
     return kind(packed["message"]) if issubclass(kind, errors.CocoSearchError) else errors.IndexFailure(str(packed))

@@ -11,7 +11,8 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
-from search.index import OVERSAMPLING, Batch, CollectionInfo, Points, Vectors, Where, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
 from search.index.server.connection import Connection, reach
@@ -19,7 +20,7 @@ from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter
 from search.index.server.upload import STREAMS, Uploader
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
-from search.records import Caption, Hit, Image
+from search.records import Caption, Hit, Image, Vectors
 from search.settings import Settings
 
 QUERIES_PER_BATCH = 64
@@ -84,36 +85,21 @@ class ServerIndex:
         self._uploader.set_vectors(collection, points)
 
     def query(
-        self,
-        collection: str,
-        vectors: Vectors,
-        limit: int,
-        *,
-        where: Where | None = None,
-        exact: bool = False,
-        payload: bool = True,
-        offset: int = 0,
-        ef: int | None = None,
-        rescore: bool = True,
-        oversampling: float = OVERSAMPLING,
-        quantized: bool = True,
+        self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        conditions = filter_of(where)
-        params = models.SearchParams(
-            exact=exact,
-            hnsw_ef=ef,
-            quantization=models.QuantizationSearchParams(
-                ignore=not quantized, rescore=rescore, oversampling=oversampling
-            ),
+        conditions = filter_of(params.where)
+        quantization = models.QuantizationSearchParams(
+            ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
         )
+        engine_params = models.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
         requests = [
             models.QueryRequest(
                 query=vector,
                 limit=limit,
-                offset=offset,
+                offset=params.offset,
                 filter=conditions,
-                params=params,
-                with_payload=payload,
+                params=engine_params,
+                with_payload=params.payload,
             )
             for vector in vectors.tolist()
         ]

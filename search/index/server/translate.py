@@ -7,7 +7,7 @@ from typing import Any
 
 from qdrant_client import models
 
-from search.index import Where
+from search.index.protocol import Where
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 
 LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; a server refuses less

@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import ServerError
-from search.index import Points
+from search.index.points import Points
 from search.index.server.connection import Connection
 from search.records import Caption, Image
 

@@ -1,0 +1,99 @@
+"""Points as they are written and read: records with their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import IndexFailure, InvalidPoints
+from search.records import Caption, Hit, Image, Vectors, record_of
+
+MAX_ID = 2**63  # ids are in payloads too, where integers have a sign
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Records and their vectors, float32 (n, dim), ready to be stored under `record.id`.
+
+    Raises:
+        InvalidPoints: shapes differ, an id is not between 0 and 2^63, or a vector is NaN, infinite or zero (the
+            embedded engine would store those and rank them at random).
+    """
+
+    records: Sequence[Image | Caption]
+    vectors: Vectors
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.records):
+            raise InvalidPoints(f"{len(self.records)} records with vectors of shape {self.vectors.shape}")
+        for record, good in zip(self.records, usable(self.vectors), strict=True):
+            if not 0 <= record.id < MAX_ID:
+                raise InvalidPoints(f"id {record.id} is not between 0 and 2^63")
+            if not good:
+                raise InvalidPoints(f"the vector of {record.id} is NaN, infinite or zero: it has no direction")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def only(self, rows: Sequence[int]) -> Points:
+        """Return some of the points."""
+        return Points([self.records[row] for row in rows], self.vectors[list(rows)])
+
+
+def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Return bool (n,): which rows of float32 (n, dim) have a direction, that is, are not NaN, infinite or zero."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    good: npt.NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
+    return good
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some stored points: records and, if they were requested, vectors float32 (n, dim)."""
+
+    records: list[Image | Caption]
+    vectors: Vectors | None = None
+
+
+class StoredPoint(Protocol):
+    """A point as both engines' clients return it."""
+
+    @property
+    def id(self) -> Any: ...
+    @property
+    def payload(self) -> Any: ...
+    @property
+    def vector(self) -> Any: ...
+
+
+class ScoredPoint(StoredPoint, Protocol):
+    """A result of a query as both engines' clients return it."""
+
+    @property
+    def score(self) -> float: ...
+
+
+def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
+    """Convert stored points to records and, with `vectors`, their vectors."""
+    records = [record_of(point.payload or {}) for point in points]
+    return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
+
+
+def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
+    """Convert scored points to hits, with a record for each point that has a payload."""
+    return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+
+
+def id_of(point: StoredPoint) -> int:
+    """Return the id of a point.
+
+    Raises:
+        IndexFailure: the id is not an integer, as all of this project's are.
+    """
+    if not isinstance(point.id, int):
+        raise IndexFailure(f"point {point.id} has no integer id: something else wrote into this collection")
+    return point.id
