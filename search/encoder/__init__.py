@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from search.encoder.images import Pixels, Preparation
-    from search.index import Vectors
+    from search.records import Vectors
 
 
 class Encoder(Protocol):

@@ -29,7 +29,7 @@ T = TypeVar("T")
 OURS = version("coco-search")
 
 
-class UnknownForm(Exception):
+class UnknownForm(ValueError):
     """A call or an answer is not as this version expects it: the message names the first field at fault."""
 
 
