@@ -23,6 +23,7 @@ from search.index.points import Batch
 from search.index.protocol import CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec
 from search.records import Hit, Vectors, record_of
+from search.validation import first_problem
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -137,8 +138,8 @@ def unpack(kind: TypeAdapter[T], packed: object) -> T:
     try:
         return kind.validate_python(packed)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UnknownForm(": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))) from None
+        problem = first_problem(error)
+        raise UnknownForm(": ".join(filter(None, (problem.place, problem.message)))) from None
 
 
 def pack_failure(failure: errors.CocoSearchError) -> Json:
