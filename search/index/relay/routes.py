@@ -26,7 +26,7 @@ class Call(BaseModel):
     method: str
     collection: str | None
     arguments: dict[str, Any]
-    version: str = "0.1.0"  # which does not send it
+    version: str = "of an older version"  # which does not send it
 
 
 def index_calls(index: ReadIndex, running: Running) -> APIRouter:
