@@ -26,8 +26,11 @@ from search.settings import load_settings
 from search.text import shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ingest.summary import Summary
     from search.index import CollectionInfo, ReadIndex
+    from search.records import Image
 
 app = command.application("Embed captioned photos into the two collections of the index.")
 
@@ -105,30 +108,31 @@ def run(
         summary.failures.append(
             Failure(each.file, each.image_id, "annotations", each.reason, each.kind, each.caption_id)
         )
-    with closing(open_for_writing(settings)) as index:
-        spec = index.spec(collections[0]) if collections[0] in index.collections() else None
-        follow = follow_links if follow_links is not None else bool(spec and spec.follow_links)
-        _check_photos(images, [image.file for image in mine[0]], follow)
-        source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
-        with summary.timed("load the model"):
-            load = partial(ClipEncoder, source, dtype=dtype, batch_size=batch_size, prompt=wrap)
-            device, *others = devices.split(",")
-            first = load(device=device)
-            encoders = [first, *(load(device=other, dim=first.dim, padding=first.padding) for other in others)]
-        used = ", ".join(encoder.device for encoder in encoders)
-        note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
-        tuning = asked_tuning(quantization, on_disk, shards, replicas)
-        plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode == "scaled", force, tuning)
-        specs = collection_specs(read, chosen, images, first, name, decode, follow_links=follow)
-        try:
-            ingest(index, specs, mine, encoders, plan, summary)
-        except KeyboardInterrupt:
-            done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
-            note(f"\ninterrupted: {done} of this run are safe in the index; give the same command to go on")
-            raise typer.Exit(Exit.INTERRUPTED) from None
-        finally:  # the list is about this run, however it ends
-            listed = write_failures(failures, [failure.as_json() for failure in summary.failures])
-        infos = [index.info(collection) for collection in collections]
+    try:
+        with closing(open_for_writing(settings)) as index:
+            spec = index.spec(collections[0]) if collections[0] in index.collections() else None
+            follow = follow_links if follow_links is not None else bool(spec and spec.follow_links)
+            _check_photos(images, mine[0], follow, summary)
+            source, wrap = model or (spec.model if spec else DEFAULT_MODEL), prompt or (spec.prompt if spec else None)
+            with summary.timed("load the model"):
+                load = partial(ClipEncoder, source, dtype=dtype, batch_size=batch_size, prompt=wrap)
+                device, *others = devices.split(",")
+                first = load(device=device)
+                encoders = [first, *(load(device=other, dim=first.dim, padding=first.padding) for other in others)]
+            used = ", ".join(encoder.device for encoder in encoders)
+            note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
+            tuning = asked_tuning(quantization, on_disk, shards, replicas)
+            plan = Plan(workers or os.cpu_count() or 1, "cuda" in first.device, decode == "scaled", force, tuning)
+            specs = collection_specs(read, chosen, images, first, name, decode, follow_links=follow)
+            try:
+                ingest(index, specs, mine, encoders, plan, summary)
+            except KeyboardInterrupt:
+                done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
+                note(f"\ninterrupted: {done} of this run are safe in the index; give the same command to go on")
+                raise typer.Exit(Exit.INTERRUPTED) from None
+            infos = [index.info(collection) for collection in collections]
+    finally:  # the list is about this run, however it ends
+        listed = write_failures(failures, [failure.as_json() for failure in summary.failures])
     _report(summary, infos, listed, as_json)
     if summary.failures:
         raise typer.Exit(Exit.PARTLY)
@@ -263,22 +267,24 @@ for _command in (commands.copy, commands.backup, commands.restore):
     app.command()(_command)
 
 
-def _check_photos(folder: Path, files: list[str], follow_links: bool) -> None:
-    """Raises AnnotationError unless at least one of the photos can be reached in the folder."""
+def _check_photos(folder: Path, images: Sequence[Image], follow_links: bool, summary: Summary) -> None:
+    """Raise AnnotationError, after listing them as failures, if not one of the photos can be reached in the folder."""
     from ingest.pipeline import all_refused
+    from ingest.summary import Failure
     from search.photos import find_photo
 
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
         raise AnnotationError(f"no photo folder {folder}: check --images")
-    reasons = []
-    for file in files:
+    failures = []
+    for image in images:
         try:
-            find_photo(folder, file, follow_links=follow_links)
+            find_photo(folder, image.file, follow_links=follow_links)
             return
         except PhotoError as error:
-            reasons.append(str(error))
-    if reasons:
-        raise AnnotationError(all_refused(folder, reasons))
+            failures.append(Failure(image.file, image.id, "open", str(error)))
+    if failures:
+        summary.failures += failures
+        raise AnnotationError(all_refused(folder, [failure.reason for failure in failures]))
 
 
 def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_json: bool) -> None:

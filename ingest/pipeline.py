@@ -82,10 +82,13 @@ def ingest(
     specs = to_images, to_captions = with_padding_of(wrong, to_images), with_padding_of(wrong, to_captions)
     for empty in _check(index, specs):  # an empty collection binds nobody to a model
         index.drop(empty)
+    same_folder = to_images.collection in index.collections() and (
+        index.spec(to_images.collection).photo_folder == to_images.photo_folder
+    )
     for spec in specs:
         summary.warnings += index.create(spec, plan.tuning)
     with Writer(index, to_images, summary.images, summary) as writer:
-        failed_images = _embed_images(index, writer, encoders, to_images, images, plan, summary)
+        failed_images = _embed_images(index, writer, encoders, to_images, images, plan, summary, same_folder)
     if images and len(failed_images) == len(images):
         raise AnnotationError(all_refused(to_images.photo_folder, list(failed_images.values())))
     files = {image.id: image.file for image in images}
@@ -234,14 +237,19 @@ def _embed_images(
     images: Sequence[Image],
     plan: Plan,
     summary: Summary,
+    same_folder: bool,
 ) -> dict[int, str]:
-    """Embed what is not current and return why some failed, by id."""
+    """Embed what is not current and return why some failed, by id.
+
+    `same_folder`: the stored points were made from the photo folder of this run.
+    """
     folder, failed = spec.photo_folder, dict[int, str]()
 
     def if_current(image: Image, stored: Image | Caption) -> Image | None:
         if not isinstance(stored, Image) or stored.photo is None:
             return None
-        mark = current_mark(folder, image.file, stored.photo, follow_links=spec.follow_links)
+        same_place = same_folder and image.file == stored.file
+        mark = current_mark(folder, image.file, stored.photo, same_place=same_place, follow_links=spec.follow_links)
         return None if mark is None else replace(image, photo=mark)
 
     def fail(image: Image, stage: str, reason: str) -> None:

@@ -145,11 +145,9 @@ def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
     overwritten: the failures then go into a file beside it.
     """
     if file.is_file() and not _is_list_of_failures(file):
-        if not failures:
-            return file
         file = file.with_name(f"{file.name}.failures.jsonl")
     if not failures:
-        if file.is_file():
+        if file.is_file() and _is_list_of_failures(file):
             file.unlink()
         return file
     text = "".join(to_json(failure) + "\n" for failure in failures)
@@ -161,17 +159,15 @@ def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def _is_list_of_failures(file: Path) -> bool:
-    lines = 0
     try:
         with file.open(encoding="utf-8") as stream:
             for line in stream:
                 failure = json.loads(line)
                 if not isinstance(failure, dict) or not {"file", "stage", "reason"} <= failure.keys() <= FAILURE_FIELDS:
                     return False
-                lines += 1
     except (ValueError, RecursionError):
         return False
-    return lines > 0
+    return True
 
 
 def _add(totals: dict[str, float], seconds: Mapping[str, float]) -> None:

@@ -104,6 +104,9 @@ class Options:
                 raise QueryError(f"{name} is {value}: it must lie between {least} and 1")
         if self.where is not None and self.where.words is not None:
             Words.parse(self.where.words)
+        for image_id in (self.where and self.where.image_ids) or ():
+            if not 0 <= image_id < MAX_ID:
+                raise QueryError(f"{image_id} is not a valid image id")
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -139,13 +142,14 @@ def describe(parts: Sequence[Part]) -> str:
 
 
 def combine(vectors: Vectors, weights: Sequence[float]) -> Vectors:
-    """The weighted sum of unit vectors (n, dim), as a unit vector (dim,), float32.
+    """Return the weighted sum of unit vectors (n, dim), as a unit vector (dim,), float32.
 
     Raises:
         QueryError: the parts cancel each other out.
     """
-    total = np.asarray(weights, dtype=np.float64) @ vectors.astype(np.float64)
+    largest = max(map(abs, weights)) or 1.0
+    total = (np.asarray(weights, dtype=np.float64) / largest) @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
-    if length <= SHORTEST_SUM * max(map(abs, weights), default=1.0):
+    if length <= SHORTEST_SUM:
         raise QueryError("the parts of the query cancel each other out: change a weight")
     return np.asarray(total / length, dtype=np.float32)

@@ -8,15 +8,16 @@ payload, such as a note typed in the dashboard, are kept in `extra`, which takes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from search.errors import IndexFailure
 
-Vectors = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Vectors: TypeAlias = "npt.NDArray[np.float32]"  # as text, so that `--help` does not import numpy
 """float32, (n, dim) or, for a single vector, (dim,); of unit length unless stated otherwise."""
 Kind = Literal["images", "captions"]
 Wanted = Literal["images", "captions", "both"]
@@ -175,7 +176,7 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             file=payload["file"],
             url=payload.get("url"),
             captions=tuple(payload["captions"]),
-            photo=PhotoMark(**payload["photo"]) if payload.get("photo") else None,
+            photo=_mark(payload.get("photo")),
             stale=bool(payload.get("stale")),
             extra=_extra(payload, Image),
         )
@@ -185,6 +186,14 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             f"a stored point ({known or 'without ids'}) lacks {missing} in its payload: "
             "something else wrote into this collection; ingest it again under another --dataset"
         ) from None
+
+
+def _mark(stored: object) -> PhotoMark | None:
+    """Return the mark behind a payload's `photo`; None, so that the photo is embedded again, if it is not complete."""
+    names = [field.name for field in fields(PhotoMark)]
+    if not isinstance(stored, Mapping) or any(name not in stored for name in names):
+        return None
+    return PhotoMark(**{name: stored[name] for name in names})
 
 
 def _extra(payload: Mapping[str, Any], kind: type[_Record]) -> Mapping[str, Any] | None:

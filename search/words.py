@@ -42,7 +42,7 @@ class Words:
             normal = unicodedata.normalize("NFKC", check_text(text))
         except TextError as error:
             raise QueryError(f"the words to filter by: {error}") from None
-        pieces = frozenset(_UNSPACED.findall(normal))
+        pieces = frozenset(piece for run in _UNSPACED.findall(normal) for piece in _parts(run))
         rest = _UNSPACED.sub(" ", normal)
         numbers = frozenset(_NUMBER.findall(rest))
         rest = _NUMBER.sub(" ", rest).strip()
@@ -65,3 +65,9 @@ class Words:
         normal = unicodedata.normalize("NFKC", text)
         numbers = _NUMBER.findall(_UNSPACED.sub(" ", normal))
         return self.numbers.issubset(numbers) and all(piece in normal for piece in self.pieces)
+
+
+def _parts(run: str) -> list[str]:
+    """Return the words of a run of unspaced text: it is divided at its punctuation."""
+    spaced = "".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in run)
+    return [part for part in spaced.split() if any(unicodedata.category(char)[0] in "LN" for char in part)]

@@ -215,7 +215,7 @@ def test_broken_files(tmp_path: Path) -> None:
             open_image(tmp_path / name)
     with pytest.raises(PhotoError, match="no such file"):
         open_image(tmp_path / "absent.jpg")
-    with pytest.raises(PhotoError, match="directory"):
+    with pytest.raises(PhotoError, match="a folder"):
         open_image(tmp_path)
 
 

@@ -166,6 +166,7 @@ ODD: dict[str, tuple[str, list[bytes]]] = {
     ),
     "short Adobe segments": ("JPEG", in_jpeg(*[segment(0xEE, b"Adobe\0dabcdef"[:n]) for n in range(12)])),
     "short JFIF segments": ("JPEG", in_jpeg(*[segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1"[:n]) for n in range(12)])),
+    "EXIF that is too short": ("JPEG", in_jpeg(segment(0xE1, b"Exif\0\0II+\0\x08\0\0\0"))),
     "segments of junk": ("JPEG", in_jpeg(*[segment(n, JUNK) for n in (*range(0xE0, 0xF0), 0xFE)])),
     "segments without a length": ("JPEG", in_jpeg(*[segment(n, b"", 0) for n in (*range(0xE0, 0xF0), 0xFE)])),
     "broken EXIF": (

@@ -315,6 +315,21 @@ def test_a_run_whose_every_photo_is_refused_embeds_no_caption(call: Call, tmp_pa
     assert '"points": 0' in call("ingest", "status", "--json", *place)[1]
 
 
+def test_the_list_of_failures_is_about_the_last_run(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=3)
+    options = ingest_options(photos, clip_folder, ["--path", "index"])
+    listed = Path("failures.jsonl")
+    listed.touch()
+    away = (photos / "images/val2014").rename(tmp_path / "away")
+    (photos / "images/val2014").symlink_to(away)
+    code, _, err = call("ingest", *options)
+    assert code == 1
+    assert "--follow-links" in err
+    assert [json.loads(line)["stage"] for line in listed.read_text().splitlines()] == ["open"] * 3
+    assert call("ingest", *options, "--follow-links")[0] == 0
+    assert list(Path().glob("failures*")) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission(folder: Path) -> None:
     file = files_of(folder)[0]

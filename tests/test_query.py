@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from search.errors import QueryError
 from search.flags import image_part, text_part
+from search.index import Where
 from search.query import Options, Part, combine, describe, named_images
 
 
@@ -42,6 +43,7 @@ def test_parts_that_make_no_sense(wrong: dict[str, object], message: str) -> Non
         ({"min_score": 2.0}, "between -1 and 1"),
         ({"cutoff": -0.5}, "between 0 and 1"),
         ({"fold": math.nan}, "between 0 and 1"),
+        ({"where": Where(image_ids=(2**63,))}, "not a valid image id"),
     ],
 )
 def test_options_that_make_no_sense(wrong: dict[str, object], message: str) -> None:
@@ -57,6 +59,7 @@ def test_the_sum_of_the_parts() -> None:
     for cancelled in ([1, -1], [1, -1.0000001], [0, 0], [1e9, -1e9]):
         with pytest.raises(QueryError, match="cancel each other out"):
             combine(np.stack([right, right]), cancelled)
+    np.testing.assert_allclose(combine(np.stack([right, right]), [1e308, 1e308]), right)
 
 
 vectors = st.integers(1, 5).flatmap(

@@ -166,6 +166,27 @@ def test_nothing_is_embedded_again_whose_content_is_unchanged(job: Job) -> None:
     check()
 
 
+def test_another_photo_of_the_same_size_and_time_is_embedded(job: Job) -> None:
+    first, second = (job.images / "val2014" / f"COCO_val2014_{number:012d}.bmp" for number in (100, 101))
+    for file, colour in ((first, "red"), (second, "blue")):
+        PIL.Image.new("RGB", (64, 48), colour).save(file)
+        os.utime(file, ns=(10**18, 10**18))
+
+    def name_them(entries: list[dict[str, Any]], names: Sequence[str]) -> None:
+        for entry, name in zip(entries, names, strict=False):
+            entry["filename"] = name
+
+    job.change(lambda entries: name_them(entries, [first.name, second.name]))
+    job.run()
+    job.change(lambda entries: name_them(entries, [second.name, first.name]))
+    assert job.run()[:2] == (2, 0)
+    other = job.images.parent / "elsewhere"
+    shutil.copytree(job.images, other)
+    shutil.copy2(first, other / "val2014" / second.name)
+    job.images = other
+    assert job.run()[:2] == (1, 0)
+
+
 def test_points_without_a_hash_are_embedded_once_more(job: Job) -> None:
     job.run()
     records, vectors = job.stored("coco_images")

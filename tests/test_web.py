@@ -198,6 +198,7 @@ def test_fifty_clients_at_once_get_what_each_gets_alone(web: Web, client: httpx.
         ({"parts": [{"text": "a"}], "offset": 10_001}, "offset"),
         ({"parts": [{"text": "a"}], "to": "videos"}, "to"),
         ({"parts": [{"text": "a"}], "words": "w" * 201}, "words"),
+        ({"parts": [{"text": "a"}], "words": " "}, "word to filter by"),
         ({"parts": [{"text": "a"}], "path": "/etc"}, "path"),
     ],
 )

@@ -61,6 +61,7 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
         ("沙滩 狗", {3}),
         ("公園", {4}),
         ("犬 3", {4}),
+        ("公園・犬", {4}),
         ("สุนัข", {5}),
         ("ชายหาด", {5}),
         ("해변", {6}),
@@ -80,7 +81,7 @@ def test_words_are_found(searcher: Searcher, words: str, expected: set[int]) -> 
     assert {hit.id for hit in hits} == expected
 
 
-@pytest.mark.parametrize("words", ["", "  ", "...", "。", "🐶", "\u0301", "-'-", "dog\0", "dog \ud83d"])
+@pytest.mark.parametrize("words", ["", "  ", "...", "。", "・", "฿", "។", "🐶", "\u0301", "-'-", "dog\0", "dog \ud83d"])
 def test_a_filter_without_words_is_refused(words: str) -> None:
     with pytest.raises(QueryError, match="word"):
         Options(where=Where(words=words))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -126,6 +127,8 @@ def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:
 def _content(source: Path | BinaryIO) -> bytes:
     if not isinstance(source, Path):
         return source.read()
+    if not stat.S_ISREG(mode := source.stat().st_mode):  # a pipe would be waited for
+        raise PhotoError("a folder, not a file" if stat.S_ISDIR(mode) else "not a file")
     with source.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

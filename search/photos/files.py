@@ -99,16 +99,19 @@ def read_photo(folder: Path, file: str, *, follow_links: bool = False) -> tuple[
     return content, PhotoMark(len(content), status.st_mtime_ns, digest)
 
 
-def current_mark(folder: Path, file: str, mark: PhotoMark, *, follow_links: bool = False) -> PhotoMark | None:
+def current_mark(
+    folder: Path, file: str, mark: PhotoMark, *, same_place: bool = True, follow_links: bool = False
+) -> PhotoMark | None:
     """Return the mark of the photo as it is now if its content is still that of `mark`, else None.
 
-    Reads the file only if its size is the same and its time is not.
+    Reads the file only if its size is the same, and its time is not or it is not at the `same_place` as when the mark
+    was made: other files may have the same size and time.
     """
     try:
         status = find_photo(folder, file, follow_links=follow_links).stat()
         if status.st_size != mark.bytes:
             return None
-        if status.st_mtime_ns == mark.modified:
+        if same_place and status.st_mtime_ns == mark.modified:
             return mark
         now = read_photo(folder, file, follow_links=follow_links)[1]
     except (OSError, PhotoError):

@@ -77,7 +77,10 @@ class _Separated:
 
     def orientation(self) -> int:
         exif = self.exif.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some writers put it twice
-        found = _Directory.of(exif).orientation() if len(exif) >= 8 else None
+        try:
+            found = _Directory.of(exif).orientation()
+        except struct.error:  # it is too short
+            found = None
         if found is None and (match := re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", self.xmp)):
             found = int(match[1])
         return found or 1

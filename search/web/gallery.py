@@ -64,13 +64,12 @@ class Gallery:
             NotHere: it names an image, caption or picture that is not there.
             QueryError: it cannot be asked otherwise.
         """
-        words = (question.words or "").strip() or None
         splits = tuple(question.splits) if question.splits else None
         options = Options(
             k=question.k + 1,  # to see whether there are more
             offset=question.offset,
             to=question.to,
-            where=Where(splits=splits, words=words) if splits or words else None,
+            where=Where(splits=splits, words=question.words),
             min_score=question.min_score,
             cutoff=question.cutoff,
             group=question.group,
@@ -142,7 +141,7 @@ class Gallery:
         """The unit vectors of the parts, float32 (dim,), encoded along with those of other questions of this moment."""
         vectors = []
         for part, found in zip(parts, self._batcher.ask(parts) if parts else [], strict=True):
-            if isinstance(found, QueryError) and part.text is None:
+            if isinstance(found, QueryError) and (part.image_id is not None or part.caption_id is not None):
                 raise NotHere(f"no {part} is stored") from found
             if isinstance(found, CocoSearchError):
                 raise found

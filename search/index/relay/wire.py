@@ -30,7 +30,7 @@ T = TypeVar("T")
 OURS = version("coco-search")
 
 
-class UnknownForm(ValueError):
+class UnknownForm(TypeError):
     """A call or an answer is not as this version expects it: the message names the first field at fault."""
 
 
