@@ -8,7 +8,7 @@
 # what it should hold. If it is stopped, run it again: a node that answers the others is not removed.
 #
 # Needs curl and jq. Environment: QDRANT_API_KEY if the server asks for a key (the full one); COMPOSE if Compose is
-# not `docker compose` (COMPOSE=docker-compose).
+# not `docker compose` (COMPOSE=docker-compose); FORCE=1 to give up collections of which only this node has some shard.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
@@ -22,13 +22,23 @@ compose=${COMPOSE:-docker compose}
 say() { echo "replace-node: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# call METHOD PATH [BODY]: print the answer; fails if there is none, or an error.
+# call METHOD PATH [BODY]: print the answer; fails if there is none, or an error; with 77 if the key lacks the right.
 call() {
-    local retry=()
+    local retry=() failed=0 answer
     [ "$1" != GET ] || retry=(--retry 5 --retry-connrefused)
-    printf 'header = "api-key: %s"\n' "${QDRANT_API_KEY-}" | # not as an argument, which all users of a machine can see
+    answer=$(printf 'header = "api-key: %s"\n' "${QDRANT_API_KEY-}" | # not as an argument, which all users can see
         curl --config - --silent --fail-with-body --max-time 60 ${retry[@]+"${retry[@]}"} -X "$1" \
-            -H 'Content-Type: application/json' ${3:+--data "$3"} "$url$2"
+            -H 'Content-Type: application/json' ${3:+--data "$3"} --write-out '\n%{http_code}' "$url$2") || failed=$?
+    echo "${answer%$'\n'*}"
+    case ${answer##*$'\n'} in
+        401 | 403) return 77 ;;
+    esac
+    return "$failed"
+}
+
+# Call it with the status of `call` after a change.
+die_if_refused() {
+    [ "$1" != 77 ] || die "the key in QDRANT_API_KEY may not change the cluster: give the full one, not the read-only one"
 }
 
 # The ids of the peers whose address names the lost node.
@@ -37,20 +47,34 @@ peers_of_node() {
         '.result.peers | to_entries[] | select(.value.uri | test("^https?://" + $node + "(:|/|$)")) | .key'
 }
 
-# Every shard of every collection as a JSON object a line: collection, shard, wanted (copies), and copies by state.
+# Every shard of every collection as a JSON object a line: collection, shard, and the peers with an active or any copy.
+# The server counts a shard that has no copy at all, but does not list it: its number is null here.
 shards() {
-    local count names name factor
-    count=$(call GET /cluster | jq '.result.peers | length') || return
+    local names name
     names=$(call GET /collections | jq -r '.result.collections[].name') || return
     for name in $names; do
-        factor=$(call GET "/collections/$name" | jq '.result.config.params.replication_factor // 1') || return
-        call GET "/collections/$name/cluster" | jq -c --arg name "$name" --argjson factor "$factor" \
-            --argjson count "$count" '
+        call GET "/collections/$name/cluster" | jq -c --arg name "$name" '
             .result
+            | .shard_count as $count
             | (.peer_id as $own | [.local_shards[] | . + {peer_id: $own}]) + .remote_shards
-            | group_by(.shard_id)[]
-            | {collection: $name, shard: .[0].shard_id, wanted: ([$factor, $count] | min),
-               active: [.[] | select(.state == "Active").peer_id], all: [.[].peer_id]}' || return
+            | [group_by(.shard_id)[]
+               | {collection: $name, shard: .[0].shard_id,
+                  active: [.[] | select(.state == "Active").peer_id], all: [.[].peer_id]}]
+            | .[], (range(length; $count) | {collection: $name, shard: null, active: [], all: []})' || return
+    done
+}
+
+# Of these shards, those that lack an active copy, with how many copies are wanted. Collections that have lost a shard are
+# left out: nothing can be done for them, and the server cannot even describe them.
+lacking() {
+    local count name factor
+    count=$(call GET /cluster | jq '.result.peers | length') || return
+    for name in $(echo "$1" | jq -rs 'group_by(.collection)[] | select(all(.active != [])) | .[0].collection'); do
+        factor=$(call GET "/collections/$name" | jq '.result.config.params.replication_factor // 1') || return
+        echo "$1" | jq -c --arg name "$name" --argjson factor "$factor" --argjson count "$count" '
+            select(.collection == $name)
+            | .wanted = ([$factor, $count] | min)
+            | select((.active | length) < .wanted)' || return
     done
 }
 
@@ -59,9 +83,16 @@ for tool in curl jq; do
 done
 call GET /cluster > /dev/null || die "no answer from $url: give the address of a node that is alive (and QDRANT_API_KEY)"
 [ "$(call GET /cluster | jq -r .result.status)" = enabled ] || die "$url is a single server, not a node of a cluster"
+# May this key change the cluster? A copy in a collection that does not exist is refused to anyone, and for that reason
+# only if it may.
+call POST /collections/replace-node-asks/cluster \
+    '{"replicate_shard": {"shard_id": 0, "from_peer_id": 0, "to_peer_id": 0}}' > /dev/null || die_if_refused $?
 lost=$(peers_of_node)
 [ "$(echo "$lost" | wc -w)" -le 1 ] || die "several peers of the cluster are called $node: $lost"
 [ "$lost" != "$(call GET /cluster | jq -r .result.peer_id)" ] || die "$url is $node itself: give another node's address"
+# An earlier run may have removed it. But is it a node at all, and not a single server, or a node under another name?
+[ -n "$lost" ] || grep -qF -- "\"--uri\", \"http://$node:6335\"" docker-compose.yml ||
+    die "the cluster does not know $node, nor does docker-compose.yml start it with --uri http://$node:6335"
 other=$(call GET /cluster | jq -r '.result | .peers[.peer_id | tostring].uri')
 
 # A node that answers the others is not lost; an earlier run of this script may have replaced it.
@@ -72,14 +103,15 @@ if [ -n "$lost" ]; then
 fi
 
 replace() {
-    local peer only answer peers volume new
+    local peer only failed answer peers volume new
 
     # 1. Is there another copy of everything? Removing the last one would lose it for good.
     for peer in $lost; do
         only=$(shards | jq -r --argjson peer "$peer" \
-            'select(.all | index($peer)) | select(.active - [$peer] == []) | "\(.collection)/\(.shard)"' | xargs)
+            'select(.all | index($peer)) | select(.active - [$peer] == []) | "\(.collection)/\(.shard)"' | xargs) ||
+            die "$url does not tell where all shards are: nothing was changed"
         [ -z "$only" ] || [ "${FORCE-}" = 1 ] || die "$node has the only copy of $only (collection/shard): bring it" \
-            "back with \`$compose start $node\`, or give FORCE=1 to lose that, and ingest it again afterwards"
+            "back with \`$compose start $node\`, or give FORCE=1 to lose the whole collection"
     done
 
     # 2. Stop the node: one that keeps on trying to join holds up the removal.
@@ -90,7 +122,11 @@ replace() {
     # cluster has forgotten the old node, it refuses the empty one ("already used by peer ... which still has shards").
     for peer in $lost; do
         say "removing peer $peer from the cluster"
-        until answer=$(call DELETE "/cluster/peer/$peer?force=true") && [ "$(echo "$answer" | jq .result)" = true ]; do
+        while :; do
+            failed=0
+            answer=$(call DELETE "/cluster/peer/$peer?force=true") || failed=$?
+            die_if_refused "$failed"
+            [ "$failed" != 0 ] || [ "$(echo "$answer" | jq .result)" != true ] || break
             say "not confirmed: ${answer:-no answer}"
             # It may have been removed all the same, after the time-out.
             peers=$(call GET /cluster | jq '.result.peers')
@@ -129,7 +165,7 @@ say "$node is peer $new"
 # 6. Copy what lacks a copy, until every shard has all of its copies, and all are active. A copy that is refused or fails
 # is started again in the next round.
 while :; do
-    lacking=$(shards | jq -c 'select((.active | length) < .wanted)')
+    { all=$(shards) && lacking=$(lacking "$all"); } || die "$url does not tell where all shards are: run this again"
     [ -n "$lacking" ] || break
     peers=$(call GET /cluster | jq -c '.result.peers | keys | map(tonumber)')
     echo "$lacking" | jq -c --argjson new "$new" --argjson peers "$peers" '
@@ -141,10 +177,17 @@ while :; do
              to_peer_id: (if $free | index($new) then $new else $free[0] end)}}]' |
         while read -r pair; do
             name=$(echo "$pair" | jq -r '.[0]')
-            answer=$(call POST "/collections/$name/cluster" "$(echo "$pair" | jq -c '.[1]')") ||
+            answer=$(call POST "/collections/$name/cluster" "$(echo "$pair" | jq -c '.[1]')") || {
+                die_if_refused $?
                 say "this copy does not start yet: $pair: $answer"
+            }
         done
     say "shards that lack an active copy: $(echo "$lacking" | wc -l)"
     sleep 2
 done
+ruined=$(echo "$all" | jq -r 'select(.active == []).collection' | sort -u)
+for name in $ruined; do
+    say "$name has lost a shard: \`curl -X DELETE $url/collections/$name\` (with -H \"api-key: ...\" if there is a key)"
+done
+[ -z "$ruined" ] || die "delete the collections of images and of captions so, then ingest again (docs/server.md)"
 say "every shard has all of its copies"

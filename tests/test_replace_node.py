@@ -38,14 +38,19 @@ class Cluster:
             }
             for name in ("coco_images", "coco_captions")
         }
-        self.removal: list[str] = []  # how removals end: "times out", "times out late" (removed all the same), "done"
+        # How removals end: "times out", "times out late" (removed all the same), "forbidden", "done".
+        self.removal: list[str] = []
         self.refused_copies = 1
+        self.refused: list[str] = []  # paths that a read-only key was refused
         self.log: list[str] = []
         self.key: str | None = None
+        self.read_only_key: str | None = "may only read"
 
     def remove(self, peer: int) -> tuple[int, Any]:
         self.log.append("remove")
         how = self.removal.pop(0) if self.removal else "done"
+        if how == "forbidden":
+            return 403, "Forbidden: Global manage access is required"
         if how != "times out":
             self.peers.pop(peer, None)
             for shards in self.shards.values():
@@ -83,10 +88,15 @@ class Cluster:
                 return self.remove(int(peer))
             case "GET", ["collections"]:
                 return 200, {"collections": [{"name": name} for name in self.shards]}
-            case "GET", ["collections", _]:
+            case "GET", ["collections", name]:
+                for copies in self.shards[name].values():  # it asks every shard
+                    if not any(copies[peer] == "Active" for peer in copies.keys() & self.responsive):
+                        return 500, "Service internal error: no active replica of this shard answers"
                 return 200, {"config": {"params": {"replication_factor": self.factor}}}
             case "GET", ["collections", name, "cluster"]:
                 return 200, self.placement(name)
+            case "POST", ["collections", name, "cluster"] if name not in self.shards:
+                return 404, f"Not found: Collection `{name}` doesn't exist!"
             case "POST", ["collections", name, "cluster"]:
                 return self.replicate(name, body["replicate_shard"])
             case "POST", ["run"]:
@@ -117,8 +127,12 @@ def url(cluster: Cluster) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if self.path != "/run" and self.headers.get("api-key") != cluster.key:
+            key = self.headers.get("api-key")
+            if self.path != "/run" and key not in (cluster.key, cluster.read_only_key):
                 status, result = 401, "Must provide an API key"
+            elif self.path != "/run" and key == cluster.read_only_key and self.command != "GET":
+                cluster.refused.append(self.path)
+                status, result = 403, "Forbidden: Global manage access is required"
             else:
                 status, result = cluster.answer(self.command, self.path, json.loads(body or "null"))
             answer = {"result": result, "status": "ok"} if status == 200 else {"status": {"error": result}}
@@ -146,6 +160,7 @@ def replace_node(url: str, tmp_path: Path) -> Any:
 curl -s {url}/run --data "{{\\"command\\": \\"$(basename "$0") $*\\"}}" > /dev/null
 for file in "$@"; do case "$file" in /*) cp "$file" joining.yml;; esac; done
 """
+    shutil.copy(SCRIPT.parents[1] / "docker-compose.yml", tmp_path)
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, text in {"docker": tell, "docker-compose": tell, "sleep": "#!/bin/sh\n"}.items():
@@ -202,6 +217,61 @@ def test_the_only_copy_is_not_given_up(cluster: Cluster, url: str, replace_node:
     assert done.returncode == 1
     assert "node-2 has the only copy of coco_captions/1" in done.stderr
     assert cluster.log == []
+
+
+@pytest.mark.parametrize("others", [{}, {THREE: "Dead"}])
+def test_a_collection_that_has_lost_a_shard_is_named(
+    cluster: Cluster, url: str, replace_node: Any, others: dict[int, str]
+) -> None:
+    cluster.shards["coco_captions"][1] = {TWO: "Active", **others}
+    done = replace_node("node-2", url, FORCE="1")
+    assert done.returncode == 1
+    assert cluster.shards["coco_captions"][1] == others
+    assert f"coco_captions has lost a shard: `curl -X DELETE {url}/collections/coco_captions`" in done.stderr
+    assert "coco_images has lost" not in done.stderr
+    assert "every shard has all of its copies" not in done.stderr
+    holders = [set(copies) for copies in cluster.shards["coco_images"].values()]  # what can be copied is
+    assert holders == [{ONE, NEW}, {THREE, NEW}, {THREE, ONE}]
+
+
+def test_a_node_that_was_removed_already_is_started(cluster: Cluster, url: str, replace_node: Any) -> None:
+    cluster.remove(TWO)
+    cluster.log.clear()  # the earlier run was stopped before it deleted the volumes
+    done = replace_node("node-2", url)
+    assert done.returncode == 0, done.stderr
+    assert "remove" not in cluster.log
+    assert "docker volume rm coco-search_node-2" in cluster.log
+    assert set(cluster.shards["coco_images"][0]) == {ONE, NEW}
+
+
+@pytest.mark.parametrize("name", ["qdrant", "node-4", "node-3"])
+def test_a_service_that_is_no_node_of_the_cluster_is_left_alone(
+    cluster: Cluster, url: str, replace_node: Any, tmp_path: Path, name: str
+) -> None:
+    cluster.peers[THREE] = "http://photos:6335/"  # node-3, alive, under an address of the user's own
+    file = tmp_path / "docker-compose.yml"
+    file.write_text(file.read_text().replace('"http://node-3:6335"', '"http://photos:6335"'))
+    done = replace_node(name, url)
+    assert done.returncode == 1
+    assert f"the cluster does not know {name}, nor does docker-compose.yml start it" in done.stderr
+    assert cluster.log == []
+
+
+def test_a_read_only_key_is_refused_before_anything_is_changed(cluster: Cluster, url: str, replace_node: Any) -> None:
+    cluster.key = "secret"
+    done = replace_node("node-2", url, QDRANT_API_KEY="may only read")
+    assert done.returncode == 1
+    assert "the key in QDRANT_API_KEY may not change the cluster" in done.stderr
+    assert cluster.refused == ["/collections/replace-node-asks/cluster"]
+    assert cluster.log == []
+
+
+def test_a_key_that_is_refused_in_mid_run_ends_it(cluster: Cluster, url: str, replace_node: Any) -> None:
+    cluster.removal = ["forbidden"]
+    done = replace_node("node-2", url)
+    assert done.returncode == 1
+    assert "the key in QDRANT_API_KEY may not change the cluster" in done.stderr
+    assert cluster.log[1:] == ["remove"]
 
 
 def test_mistakes_end_before_anything_is_changed(cluster: Cluster, url: str, replace_node: Any) -> None:
