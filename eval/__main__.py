@@ -47,6 +47,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
     copies_in = source.open_for_writing() if measured.copies else None
     with closing(copies_in or source.open()) as index:
+        command.warn_of_silent_nodes(index)  # before it is asked what may need them
         name = source.dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         evaluation = read_ground_truth(

@@ -246,17 +246,20 @@ def status(
     from search.index import collection_name, open_index
 
     with closing(open_index(load_settings(path, url))) as index:
+        # What does not answer comes first: without it, what follows may fail.
+        if as_json:
+            command.warn_of_silent_nodes(index)
+        else:
+            typer.echo(f"{index.place} ({index.engine})")
+            for node in index.silent_nodes():
+                typer.echo(f"does not answer: {node}")
         names = index.collections()
         if dataset is not None:
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
-        infos, silent = [index.info(name) for name in names], index.silent_nodes()
+        infos = [index.info(name) for name in names]
         if as_json:
-            command.warn_of_silent_nodes(index)  # also if there are no collections
             command.print_json([_as_json(index, info) for info in infos], indent=1)
             return
-    typer.echo(f"{index.place} ({index.engine})")
-    for node in silent:
-        typer.echo(f"does not answer: {node}")
     for info in infos:
         typer.echo(_describe(info))
     if not infos:

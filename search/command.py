@@ -72,15 +72,14 @@ def _fail(message: str) -> NoReturn:
     sys.exit(Exit.ERROR)
 
 
-def warn_of_pending(index: ReadIndex, collections: Iterable[str]) -> None:
-    """Print a line for each node that does not answer, and for each collection that does not answer as it should.
+def warn_of_pending(index: ReadIndex, collections: Iterable[str], *, exact: bool = False) -> None:
+    """Print a line for each collection that does not answer as it should; one that is missing is skipped.
 
-    A collection that is missing is skipped.
+    `exact`: it is searched without the HNSW index.
     """
-    warn_of_silent_nodes(index)
     for collection in collections:
         try:
-            pending = index.pending(collection)
+            pending = index.pending(collection, exact=exact)
         except CollectionMissing:  # whatever reads from it says so
             continue
         if pending:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from search.command import DatasetOption, DeviceOption, JsonOption, PathOption, UrlOption, warn_of_pending
+from search.command import (
+    DatasetOption,
+    DeviceOption,
+    JsonOption,
+    PathOption,
+    UrlOption,
+    warn_of_pending,
+    warn_of_silent_nodes,
+)
 from search.records import Wanted
 
 if TYPE_CHECKING:
@@ -91,9 +99,9 @@ class Asking:
         from search.settings import load_settings
 
         index = open_index(load_settings(self.path, self.url))
+        warn_of_silent_nodes(index)  # before it is asked what may need them
         searcher = Searcher(index, self.dataset, encoder=lambda spec: encoder_for(spec, self.model, self.device))
-        if not self.exact:
-            warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
+        warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=self.exact)
         return searcher
 
 

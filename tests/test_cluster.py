@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import grpc
 import pytest
 from conftest import Call
-from grpc_qdrant import StandIn, rest_server
+from grpc_qdrant import Fault, StandIn, rest_server
 from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
@@ -120,10 +121,10 @@ def test_which_peers_do_not_answer() -> None:
 
 
 @pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def closed_port() -> Iterator[int]:
+    with socket.socket() as bound:  # and does not listen: nobody else is given the port
+        bound.bind(("127.0.0.1", 0))
+        yield int(bound.getsockname()[1])
 
 
 def answers(own: int, responsive: tuple[int, ...] = (A, B, C)) -> dict[str, Any]:
@@ -173,6 +174,50 @@ def test_a_killed_node_is_told(
     server.stop()
 
 
+def test_a_node_that_hangs_is_passed_over(
+    make_spec: Callable[..., CollectionSpec], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, spec = StandIn(), make_spec()
+    with socket.create_server(("127.0.0.1", 0)) as hanging, rest_server() as port:  # accepts, and says nothing
+        urls = [f"http://127.0.0.1:{each}" for each in (hanging.getsockname()[1], port)]
+        start = time.monotonic()
+        index = connect(Settings(qdrant_url=",".join(urls), qdrant_grpc_port=server.port))
+        assert time.monotonic() - start < 5
+        assert index.place.startswith(urls[1])
+        index.create(spec)
+        index._connection.url = urls[0]  # as if that one had been connected, and hung only now
+        server.faults.waiting = [Fault("Count", grpc.StatusCode.DEADLINE_EXCEEDED)]
+        assert index.count(spec.collection) == 0
+        assert time.monotonic() - start < 10
+        assert f"note: {urls[0]} does not answer, {urls[1]} does" in capsys.readouterr().err
+        index.close()
+    server.stop()
+
+
+def test_silent_nodes_are_told_before_what_fails_without_them(
+    call: Call, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    server = StandIn()
+    monkeypatch.setenv("QDRANT_GRPC_PORT", str(server.port))
+    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    away = f"http://127.0.0.1:{closed_port}"
+    with rest_server() as port:
+        monkeypatch.setenv("QDRANT_URL", f"http://127.0.0.1:{port},{away}")
+        index = connect(Settings())
+        index.create(make_spec())
+        index.close()
+        lost = Fault("Get", grpc.StatusCode.INTERNAL, "1 of 1 read operations failed")
+        server.faults.waiting = [lost] * 1000
+        code, out, err = call("ingest", "status")
+        assert (code, f"does not answer: {away}" in out) == (1, True), err
+        for command in (["ingest", "status", "--json"], ["search", "text", "snow", "--exact"], ["eval", "run"]):
+            code, _, err = call(*command)
+            assert code == 1
+            told, failed = err.find(f"warning: the node at {away} does not answer"), err.find("error: ")
+            assert 0 <= told < failed, (command, err)
+    server.stop()
+
+
 def test_the_copies_of_a_killed_node_count_as_missing(
     make_spec: Callable[..., CollectionSpec], closed_port: int
 ) -> None:
@@ -190,6 +235,7 @@ def test_the_copies_of_a_killed_node_count_as_missing(
         server.collections.made[spec.collection].replication_factor = 2
         server.collections.copies = [ReplicaState.Active]
         assert "1 of 1 shards" in (index.pending(spec.collection) or "")
+        assert "1 of 1 shards" in (index.pending(spec.collection, exact=True) or "")
         assert index.info(spec.collection).shards_short_of_copies == 1
         index.close()
     server.stop()

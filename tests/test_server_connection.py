@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -78,6 +79,25 @@ def test_tls_that_is_not_spoken() -> None:
 
 def test_a_host_that_does_not_exist() -> None:
     assert "there is no host nowhere.invalid" in message("http://nowhere.invalid:6333")
+
+
+def test_a_name_server_that_is_away_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
+    look_up, failures = socket.getaddrinfo, [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")]
+
+    def flaky(*args: Any, **more: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return look_up(*args, **more)
+
+    with rest_server() as port:
+        monkeypatch.setattr("socket.getaddrinfo", flaky)
+        index = connect(Settings(qdrant_url=f"http://localhost:{port}", qdrant_grpc_port=1))
+        assert index.collections() == []
+        index.close()
+    assert "localhost cannot be looked up just now (Temporary failure); trying again" in capsys.readouterr().err
 
 
 def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path]) -> None:

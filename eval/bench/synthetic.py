@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.bench import vectors
 from search.errors import CocoSearchError
-from search.index import CollectionSpec, Index, Points, SplitSize, Tuning, put_off_if_many
+from search.index import CollectionSpec, Index, Points, SplitSize, Tuning
 from search.records import Caption, Image, Kind, Vectors
 
 BYTES_BESIDES_VECTOR = (
@@ -54,7 +54,7 @@ def fill(
     Returns the seconds spent in writing, without the making of vectors.
     """
     index.create(spec, tuning)
-    put_off_if_many(index, spec.collection, points)
+    index.put_off(spec.collection)
     record = _image if spec.kind == "images" else _caption
     seconds, first = 0.0, 0
     for block in vectors.image_blocks(points, spec.dim):

@@ -144,9 +144,9 @@ class ReadIndex(Protocol):
         """Return the collection's present state."""
         ...
 
-    def pending(self, collection: str) -> str | None:
+    def pending(self, collection: str, *, exact: bool = False) -> str | None:
         """Return what keeps the collection from answering as it should (its index is being built, a node of the cluster
-        is away), in one line, or None."""
+        is away), in one line, or None. With `exact` it answers without its index."""
         ...
 
     def silent_nodes(self) -> list[str]:

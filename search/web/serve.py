@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from search.command import note
+from search.command import note, warn_of_pending, warn_of_silent_nodes
 from search.errors import SettingsError
 from search.index import open_for_writing
 from search.index.edge.index import EdgeIndex
@@ -55,6 +55,7 @@ def serve(
         _allow_open_files()
         listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
         index = open_for_writing(settings)
+        warn_of_silent_nodes(index)
         metrics = Metrics()
         searcher = Searcher(
             measured_index(index, metrics),
@@ -63,6 +64,7 @@ def serve(
         )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
+        warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
         with ending_on_interrupt():  # closing the gallery would wait for the model
             gallery.warm_up()
         stack.enter_context(_calm_end())

@@ -196,7 +196,7 @@ class EdgeIndex:
     def silent_nodes(self) -> list[str]:
         return []
 
-    def pending(self, collection: str) -> str | None:  # noqa: ARG002
+    def pending(self, collection: str, *, exact: bool = False) -> str | None:  # noqa: ARG002
         return None
 
     def optimize(self, collection: str) -> None:

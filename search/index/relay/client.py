@@ -67,8 +67,8 @@ class RemoteIndex:
     def silent_nodes(self) -> list[str]:
         return []
 
-    def pending(self, collection: str) -> str | None:
-        return self._one(wire.NOTE, "pending", collection)
+    def pending(self, collection: str, *, exact: bool = False) -> str | None:
+        return None if exact else self._one(wire.NOTE, "pending", collection)
 
     def spec(self, collection: str) -> CollectionSpec:
         return self._one(wire.SPEC, "spec", collection)

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from search.index.server.connection import Connection
 
 ASK_SECONDS = 1.0  # that a node has to answer; all are asked at once
+TELEMETRY_SECONDS = 6.0  # a node waits ASK_SECONDS for each of the others, more than once if one hangs
 FRESH_SECONDS = 5.0  # one command looks at several collections
 # A Listener takes writes and answers no queries, because its operator wants it so.
 IN_USE = {models.ReplicaState.ACTIVE, models.ReplicaState.ACTIVEREAD, models.ReplicaState.LISTENER}
@@ -44,20 +45,35 @@ class Nodes:
         self._nodes = {url: Rest(url, settings) for url in settings.qdrant_urls}
         self._known: tuple[float, str, Health] | None = None
 
+    def ready(self, urls: Iterable[str]) -> set[str]:
+        """Return which of the nodes answer within ASK_SECONDS; a process that hangs still accepts connections.
+
+        A refusal is an answer too, but not that the node is only just starting.
+        """
+
+        def ask(node: Rest) -> bool:
+            with node.answer("GET", "/readyz", seconds=ASK_SECONDS):
+                return True
+
+        answers = _ask_all({url: self._nodes[url] for url in urls}, ask)
+        return {url for url, answer in answers.items() if answer is not None}
+
     def health(self, connected: str) -> Health:
         """Ask every node for its view of the cluster; `connected` is the URL of the one that is in use.
 
-        This takes milliseconds, and three seconds at most if a host has vanished.
+        This takes milliseconds, a second if a node does not answer that the settings name, and up to TELEMETRY_SECONDS
+        more if one hangs that they do not name.
         """
         if self._known and self._known[1] == connected and time.monotonic() < self._known[0] + FRESH_SECONDS:
             return self._known[2]
-        answers = _ask_all(self._nodes, "/cluster")
+        answers = _ask_all(self._nodes, _getting("/cluster"))
         silent = tuple(url for url, answer in answers.items() if answer is None)
         views = {url: answer for url, answer in answers.items() if answer and answer.get("status") == "enabled"}
         away = missing_peers(views[connected], views.values()) if connected in views else frozenset()
-        if away:  # or QDRANT_URL does not name them: their fellow nodes know
+        if away and len(away) != len(silent):  # QDRANT_URL does not name all of them: their fellow nodes know
             node = {connected: self._nodes[connected]}
-            telemetry = _ask_all(node, f"/cluster/telemetry?timeout={ASK_SECONDS:.0f}", 2 * ASK_SECONDS)[connected]
+            question = _getting(f"/cluster/telemetry?timeout={ASK_SECONDS:.0f}", TELEMETRY_SECONDS)
+            telemetry = _ask_all(node, question, TELEMETRY_SECONDS)[connected]
             away = silent_peers(away, views[connected], views.values(), telemetry)
         health = Health(silent, away)
         self._known = time.monotonic(), connected, health
@@ -117,13 +133,19 @@ def short_of_copies(connection: Connection, found: models.CollectionInfo, collec
     return None
 
 
-def _ask_all(nodes: Mapping[str, Rest], path: str, seconds: float = ASK_SECONDS) -> dict[str, Any]:
+def _getting(path: str, seconds: float = ASK_SECONDS) -> Callable[[Rest], Any]:
+    return lambda node: node.result("GET", path, seconds=seconds)
+
+
+def _ask_all(
+    nodes: Mapping[str, Rest], question: Callable[[Rest], Any], seconds: float = ASK_SECONDS
+) -> dict[str, Any]:
     """Return every node's answer, by URL: None if it does not answer in time, {} if it refuses the key for this."""
     answers: dict[str, Any] = dict.fromkeys(nodes)
 
     def ask(url: str, node: Rest) -> None:
         try:
-            answers[url] = node.result("GET", path, seconds=seconds)
+            answers[url] = question(node)
         except ServerError as error:
             if not error.transient and error.__cause__ is None:
                 answers[url] = {}

@@ -9,7 +9,6 @@ import sys
 import threading
 import warnings as python_warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from typing import TypeVar
@@ -78,15 +77,16 @@ class Connection:
 
     def _waiting(self, error: ServerError) -> None:
         self._notice(error)
-        if self._again is not None:
+        if self._again is not None and self._nodes is not None:
             with self._moving:
-                if not listens(*address_of(self.url)):
+                if not self._nodes.ready([self.url]):
                     self._move(self._again)
 
     def _move(self, again: Callable[[], Connection]) -> None:
         with contextlib.suppress(ServerError):  # no other node answers either: it is tried again later
             other = again()
-            print(f"note: {self.url} does not answer, {other.url} does", file=sys.stderr)
+            if other.url != self.url:
+                print(f"note: {self.url} does not answer, {other.url} does", file=sys.stderr)
             # The old client is not closed, since other threads may be asking it.
             self.client, self.url, self.engine, self.binary = other.client, other.url, other.engine, other.binary
 
@@ -123,7 +123,7 @@ def _first(
 ) -> Connection:
     """Connect to the first node that answers, in their order."""
     failures: list[ServerError] = []
-    for url in _listening_first(urls):
+    for url in _ready_first(urls, nodes):
         try:
             client, engine, binary = _reach_one(url, settings)
         except ServerError as error:
@@ -134,13 +134,12 @@ def _first(
     raise next((failure for failure in failures if not failure.transient), failures[0])
 
 
-def _listening_first(urls: Sequence[str]) -> list[str]:
-    """Put the nodes that accept no connection last: asking a host that has vanished takes QDRANT_TIMEOUT."""
+def _ready_first(urls: Sequence[str], nodes: Nodes) -> list[str]:
+    """Put the nodes that do not answer last: asking one that hangs or has vanished takes QDRANT_TIMEOUT."""
     if len(urls) == 1:
         return list(urls)
-    with ThreadPoolExecutor(len(urls)) as pool:
-        away = dict(zip(urls, pool.map(lambda url: not listens(*address_of(url)), urls), strict=True))
-    return sorted(urls, key=lambda url: away[url])
+    ready = nodes.ready(urls)
+    return sorted(urls, key=lambda url: url not in ready)
 
 
 def _reach_one(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]:

@@ -137,8 +137,8 @@ class ServerIndex:
     def optimize(self, collection: str) -> None:
         indexing.build(self._connection, collection)
 
-    def pending(self, collection: str) -> str | None:
-        return indexing.pending(self._connection, collection)
+    def pending(self, collection: str, *, exact: bool = False) -> str | None:
+        return indexing.pending(self._connection, collection, exact=exact)
 
     def silent_nodes(self) -> list[str]:
         return list(self._connection.health().silent)

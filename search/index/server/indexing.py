@@ -60,10 +60,10 @@ def build(connection: Connection, collection: str) -> None:
             time.sleep(PAUSE)
 
 
-def pending(connection: Connection, collection: str) -> str | None:
+def pending(connection: Connection, collection: str, *, exact: bool) -> str | None:
     """Return what keeps a collection from answering as it should, in one line; None if nothing does."""
     found = _look(connection, collection)
-    reasons = [_unfinished(found, collection), _lacking(connection, found, collection)]
+    reasons = [None if exact else _unfinished(found, collection), _lacking(connection, found, collection)]
     return "; ".join(filter(None, reasons)) or None
 
 

@@ -76,6 +76,8 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
             return ServerError(f"what listens at {url} does not speak TLS: give http:// instead of https://")
         if isinstance(cause, socket.gaierror):
             host = urlsplit(url).hostname
+            if cause.errno == socket.EAI_AGAIN:  # the name server is away, or overloaded
+                return ServerError(f"the host {host} cannot be looked up just now ({cause.strerror})", transient=True)
             return ServerError(f"there is no host {host} ({cause.strerror}): check --url or QDRANT_URL")
     detail = str(error) or type(error).__name__
     if any(isinstance(cause, httpx.ConnectTimeout) for cause in causes):
