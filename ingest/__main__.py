@@ -246,13 +246,12 @@ def status(
     from search.index import collection_name, open_index
 
     with closing(open_index(load_settings(path, url))) as index:
-        # What does not answer comes first: without it, what follows may fail.
+        silent = index.silent_nodes()
+        heading = "\n".join([f"{index.place} ({index.engine})", *(f"does not answer: {node}" for node in silent)])
         if as_json:
             command.warn_of_silent_nodes(index)
-        else:
-            typer.echo(f"{index.place} ({index.engine})")
-            for node in index.silent_nodes():
-                typer.echo(f"does not answer: {node}")
+        elif silent:  # at once: without these nodes, what follows may fail
+            typer.echo(heading)
         names = index.collections()
         if dataset is not None:
             names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
@@ -260,6 +259,8 @@ def status(
         if as_json:
             command.print_json([_as_json(index, info) for info in infos], indent=1)
             return
+    if not silent:
+        typer.echo(heading)
     for info in infos:
         typer.echo(_describe(info))
     if not infos:
