@@ -130,7 +130,7 @@ def quickest(samples: Sequence[Sample]) -> Sample:
 
 
 def build(job: Job) -> Built:
-    """Uploads, then builds what the engine has not built meanwhile."""
+    """Upload the points, then build the rest of the index."""
     tuning = Tuning(quantization=job.quantization, on_disk=job.quantization != "none", index_everything=True)
     with job.index() as index:
         spec = specification(job.points, job.dim, "captions", job.dataset)

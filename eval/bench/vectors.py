@@ -11,8 +11,8 @@ from search.records import Vectors
 
 ROWS_PER_BLOCK = 1000
 TOPICS = 80
-OWN = 0.7  # length of what an image has of its own, beside its topic's unit vector
-NOISE = 6.3  # length of what a caption has of its own, beside its image; see `captions_of`
+OWN = 0.7  # length of an image's own part, added to its topic's unit vector
+NOISE = 6.3  # length of a caption's own part, added to its image's vector; see `captions_of`
 
 
 def images(count: int, dim: int, seed: int = 0) -> Vectors:

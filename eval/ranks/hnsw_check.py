@@ -1,6 +1,6 @@
-"""Whether HNSW answered, or a full scan did: what a collection says of itself is not enough.
+"""Tell whether HNSW or a full scan answered, by its answers: the collection's own counters do not show it.
 
-The engine scans, while it counts every vector as indexed, where a collection or what a filter leaves of it is smaller
+The engine scans, while it counts every vector as indexed, if a collection, or the part that a filter leaves, is smaller
 than `full_scan_threshold`. Scores of such answers are exact and would be reported as those of HNSW.
 """
 
