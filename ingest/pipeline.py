@@ -315,10 +315,9 @@ def _only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors)
 
 
 def _again(encoder: ClipEncoder, recipe: Recipe, image: Image) -> tuple[Image, Vectors]:
-    """Encode a photo once more, alone and in float32: the image with its mark, and float32 (dim,), perhaps unusable."""
+    """Read and encode a photo again, alone; return the image with its mark, and float32 (dim,), perhaps unusable."""
     mark, photo = recipe.read_alone(image.file)
-    with encoder.in_float32():
-        return replace(image, photo=mark), encoder.start(photo).vectors()[0]
+    return replace(image, photo=mark), encoder.encode_images(photo)[0]
 
 
 def _embed_captions(
@@ -370,14 +369,10 @@ def _embed_captions(
 
 
 def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple[list[Caption], Vectors]:
-    """Encode captions, those without a usable vector once more, each alone and in float32."""
+    """Return the captions, each marked if the model truncates it, and their vectors float32 (n, dim)."""
     texts = [caption.text for caption in captions]
     marked = [replace(caption, truncated=cut) for caption, cut in zip(captions, encoder.too_long(texts), strict=True)]
-    vectors = encoder.encode_texts(texts)
-    for row in _unusable(vectors):
-        with encoder.in_float32():
-            vectors[row] = encoder.encode_texts([texts[row]])[0]
-    return marked, vectors
+    return marked, encoder.encode_texts(texts)
 
 
 def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:

@@ -79,6 +79,29 @@ def test_half_precision_is_close(clip_folder: Path, dtype: str) -> None:
         ClipEncoder(str(clip_folder), dtype="float8")
 
 
+def test_what_overflows_in_half_precision_is_retried_in_float32(clip_folder: Path) -> None:
+    import torch
+
+    half = ClipEncoder(str(clip_folder), device="cpu", dtype="float16")
+    whole = ClipEncoder(str(clip_folder), device="cpu", dtype="float32")
+    for encoder in (half, whole):  # the largest weights that float16 has, so that their products overflow
+        for name, weight in encoder._model.named_parameters():
+            if name.endswith("_projection.weight"):
+                weight.data = (weight.float() * (60_000 / weight.abs().max().float())).to(weight.dtype)
+    assert np.isnan(half.start(pictures()).vectors()).any()
+    assert half._embed_texts(TEXTS).isnan().any()
+    assert half.preparation is not None
+    prepared = np.stack([half.preparation.apply(picture) for picture in pictures()])
+    for ours, theirs in (
+        (half.encode_images(pictures()), whole.encode_images(pictures())),
+        (half.encode_images(prepared), whole.encode_images(prepared)),
+        (half.encode_texts([*TEXTS, "\0"]), whole.encode_texts([*TEXTS, "\0"])),
+    ):
+        assert cosines(ours[:5], theirs[:5]).min() > 0.99
+    assert np.isnan(half.encode_texts(["\0"])).all()
+    assert half._model.dtype == torch.float16
+
+
 def test_prepared_pixels_give_the_vectors_of_the_photos(clip_folder: Path) -> None:
     encoder = ClipEncoder(str(clip_folder), device="cpu")
     assert encoder.preparation is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -114,18 +114,6 @@ class ClipEncoder:
         """What `start` takes as done to arrays of pixels; None where only the model's own processor can do it."""
         return self._pixels.preparation if self._pixels else None
 
-    @contextmanager
-    def in_float32(self) -> Iterator[None]:
-        """Compute in float32 for a while: half precision overflows where float32 does not."""
-        import torch
-
-        dtype = self._model.dtype
-        self._model.to(torch.float32)
-        try:
-            yield
-        finally:
-            self._model.to(dtype)
-
     def start(self, photos: Pixels | Sequence[Image.Image]) -> PendingVectors:
         """Begins to encode photos; on a GPU this returns before it is done.
 
@@ -139,19 +127,23 @@ class ClipEncoder:
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
         """Return vectors of RGB images, or of what `preparation` made of them; NaN for one without a usable vector.
 
-        They are float32 (n, dim) of unit length.
+        They are float32 (n, dim) of unit length. In half precision, an image without a usable vector is retried in
+        float32.
         """
-        return self.start(images).vectors()
+        return self._with_retry(lambda some: self.start(some).vectors(), images)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of texts, float32 (n, dim) of unit length; NaN for one without a usable vector.
 
-        The same text twice gives the same vector twice. Texts that are too long lose their ends: `too_long` says which.
+        The same text twice gives the same vector twice. Texts that are too long are truncated: `too_long` tells which.
+        In half precision, a text without a usable vector is retried in float32.
         """
         wrapped = self._wrap(texts)
         once = [text for text in dict.fromkeys(wrapped) if _is_text(text)]
         row = {text: number for number, text in enumerate(once)}
-        vectors = PendingVectors([each(self._embed_texts, once, self.dim)]).vectors()
+        vectors = self._with_retry(
+            lambda some: PendingVectors([each(self._embed_texts, some, self.dim)]).vectors(), once
+        )
         unusable = np.full((1, self.dim), np.nan, dtype=np.float32)
         return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
 
@@ -167,6 +159,28 @@ class ClipEncoder:
             text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
         }
         return [text in too_long for text in wrapped]
+
+    def _with_retry(self, encode: Callable[[Any], Vectors], inputs: Pixels | Sequence[Any]) -> Vectors:
+        """Encode `inputs`; retry those without a usable vector one by one in float32, which overflows later."""
+        vectors = encode(inputs)
+        unusable = np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist()
+        if unusable and self.dtype != "float32":
+            with self._in_float32():
+                for row in unusable:
+                    vectors[row] = encode(inputs[row : row + 1])[0]
+        return vectors
+
+    @contextmanager
+    def _in_float32(self) -> Iterator[None]:
+        """Compute in float32 within this block."""
+        import torch
+
+        dtype = self._model.dtype
+        self._model.to(torch.float32)
+        try:
+            yield
+        finally:
+            self._model.to(dtype)
 
     def _lengths(self, texts: list[str], most: int) -> list[int]:
         """Return how many tokens each text has, at most `most`; 0 for one that the tokenizer cannot read."""
