@@ -31,7 +31,7 @@ from search.records import Caption, Image, Vectors
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000
-WORTH_A_WORD = 5000  # points whose indexing takes seconds
+ANNOUNCE_FROM = 5000  # points whose indexing takes seconds
 FULL_DECODE = "full"
 NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 
@@ -96,7 +96,7 @@ def ingest(
         failed_captions = _embed_captions(index, writer, encoders, to_captions, captions, files, plan, summary)
     for spec in specs:  # also where nothing was written: an earlier run may have been stopped before this
         info = index.info(spec.collection)
-        if info.points - info.indexed_vectors > WORTH_A_WORD:
+        if info.points - info.indexed_vectors > ANNOUNCE_FROM:
             tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
         with summary.timed("build the index"):
             index.optimize(spec.collection)

@@ -1,27 +1,27 @@
-"""The exceptions of this project; the message of each is one line that says what was wrong and what to do.
+"""The exceptions of this project. Each message is one line: what was wrong, where, and what to do about it.
 
 CocoSearchError
 ├── SettingsError          a setting from the environment or the command line is not valid
-├── AnnotationError        an annotation file is missing, broken or lacks what was asked for
-├── DownloadError          a file cannot be fetched, is not what it should be, or does not fit on the disk
+├── AnnotationError        an annotation file is missing or broken, or lacks a requested split
+├── DownloadError          a file cannot be fetched, has the wrong content, or does not fit on the disk
 │   ├── Unreachable        the server did not answer, after all retries
-│   └── OutOfRoom          the files are larger than announced: the whole download stops
+│   └── OutOfSpace         the files are larger than announced: the whole download stops
 ├── PhotoError             one photo cannot be read (ingestion records it and continues)
 ├── WorkerDied             a process that decodes photos exited or was killed
 ├── EncoderError           a model cannot be loaded, or cannot embed both images and texts
 ├── TextError              one text cannot be encoded or decoded
 ├── QueryError             a query is not valid
-│   └── NotHere            the image, caption or uploaded picture that it names does not exist
+│   └── NotFound           the image, caption or uploaded picture that it names does not exist
 ├── EvaluationError        there is nothing, or not enough, to evaluate
-└── IndexFailure           the index cannot do what was asked
-    ├── CollectionMissing  there is no such collection
+└── IndexFailure           an operation on the index failed
+    ├── CollectionMissing  the collection does not exist
     ├── IndexBusy          another process has the embedded index open
     ├── SpecMismatch       the collection was made with another model, prompt or data set
-    ├── InvalidPoints      points must not be stored (NaN, zero length, wrong shape)
-    └── ServerError        a Qdrant server refused or did not answer
+    ├── InvalidPoints      points cannot be stored (NaN, zero length, wrong shape)
+    └── ServerError        a Qdrant server refused a request or did not answer
 
 The library raises these; only the commands turn them into an exit code. `ingest.download.http` also has a private
-subclass of DownloadError, which tells its own retry loop to make another attempt and never leaves that module.
+subclass of DownloadError, which makes its retry loop try again and never leaves that module.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ __all__ = [
     "IndexBusy",
     "IndexFailure",
     "InvalidPoints",
-    "NotHere",
-    "OutOfRoom",
+    "NotFound",
+    "OutOfSpace",
     "PhotoError",
     "QueryError",
     "ServerError",
@@ -58,18 +58,18 @@ class SettingsError(CocoSearchError):
 
 
 class AnnotationError(CocoSearchError):
-    """An annotation file is missing, broken or lacks what was asked for."""
+    """An annotation file is missing or broken, or lacks a requested split."""
 
 
 class DownloadError(CocoSearchError):
-    """A file cannot be fetched, is not what it should be, or does not fit on the disk."""
+    """A file cannot be fetched, has the wrong content, or does not fit on the disk."""
 
 
 class Unreachable(DownloadError):
-    """The server did not answer, after all retries; the fault may be the network's."""
+    """The server did not answer, after all retries; the network may be at fault."""
 
 
-class OutOfRoom(DownloadError):
+class OutOfSpace(DownloadError):
     """The files are larger than announced before the start: nothing more is fetched."""
 
 
@@ -93,7 +93,7 @@ class QueryError(CocoSearchError):
     """A query is not valid, for example because it names an id that is not stored."""
 
 
-class NotHere(QueryError):
+class NotFound(QueryError):
     """The image, caption or uploaded picture that a request names does not exist."""
 
 
@@ -102,11 +102,11 @@ class EvaluationError(CocoSearchError):
 
 
 class IndexFailure(CocoSearchError):
-    """The index cannot do what was asked."""
+    """An operation on the index failed."""
 
 
 class CollectionMissing(IndexFailure):
-    """There is no such collection."""
+    """The collection does not exist."""
 
 
 class IndexBusy(IndexFailure):
@@ -118,13 +118,14 @@ class SpecMismatch(IndexFailure):
 
 
 class InvalidPoints(IndexFailure):
-    """Points must not be stored: NaN, zero length or a wrong shape."""
+    """Points cannot be stored: NaN, zero length or a wrong shape."""
 
 
 class ServerError(IndexFailure):
-    """A Qdrant server refused or did not answer.
+    """A Qdrant server refused a request or did not answer.
 
-    `transient` is true if a retry may help; `retry_after` is how many seconds the server asks to wait, or 0.
+    `transient` is true if a retry may help; `retry_after` is the number of seconds that the server requests before a
+    retry, or 0.
     """
 
     def __init__(self, message: str, *, transient: bool = False, retry_after: float = 0.0) -> None:

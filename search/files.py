@@ -1,4 +1,4 @@
-"""Replace files atomically: a reader, or the next run after a kill, finds the old content or the new one."""
+"""Replace files atomically: a reader, or the next run after a kill, sees either the old or the new content."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 @contextmanager
 def replacing(file: Path, *, sync: bool = True, mode: int = 0o666) -> Iterator[Path]:
-    """Yield an empty file to fill, which replaces `file` at the end of the block; an error deletes it instead.
+    """Yield an empty file to fill, which replaces `file` at the end of the block; delete it after an error.
 
     Args:
-        sync: whether to wait until the content is on the disk, so that a power failure cannot lose it.
-        mode: the permissions of the new file, less those that the umask takes away.
+        sync: whether to wait until the content is on the disk, so that it survives a power failure.
+        mode: the permissions of the new file, before the umask is applied.
     """
     partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)  # of a run that was killed
+    partial.unlink(missing_ok=True)  # left by a killed run
     partial.touch(mode, exist_ok=False)
     try:
         yield partial
@@ -30,6 +30,6 @@ def replacing(file: Path, *, sync: bool = True, mode: int = 0o666) -> Iterator[P
 
 
 def replace_file(file: Path, text: str) -> None:
-    """Write `text` as UTF-8 into `file`, replaced as a whole."""
+    """Replace the content of `file` by `text`, in UTF-8."""
     with replacing(file) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
-"""What is stored and what comes back: images, captions and hits, as frozen dataclasses.
+"""Stored images and captions, and search hits, as frozen dataclasses.
 
-A record and its Qdrant payload are the same facts: `payload()` and `record_of()` are each other's inverse. Payloads are
-what a person reads in the Qdrant dashboard, so the names in them are part of the design. Fields that users add to a
-payload, such as a note typed in the dashboard, are kept in `extra`, which takes no part in comparisons.
+A record and its Qdrant payload hold the same facts: `payload()` and `record_of()` are inverses. People read payloads in
+the Qdrant dashboard, so the names in them are part of the design. Fields that users add to a payload, such as a note
+typed in the dashboard, are kept in `extra`, which is ignored in comparisons.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-Vectors: TypeAlias = "npt.NDArray[np.float32]"  # as text, so that `--help` does not import numpy
-"""float32, (n, dim) or, for a single vector, (dim,); of unit length unless stated otherwise."""
+Vectors: TypeAlias = "npt.NDArray[np.float32]"  # a string, so that `--help` does not import numpy
+"""float32 (n, dim) or, for a single vector, (dim,); of unit length unless stated otherwise."""
 Kind = Literal["images", "captions"]
 Wanted = Literal["images", "captions", "both"]
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoMark:
-    """Which photo file was embedded: its size in bytes, its time of change in nanoseconds, a hash of its content.
+    """The photo file that was embedded: its size in bytes, modification time in nanoseconds, and a hash of its content.
 
-    The time takes no part in comparisons: a copy of a file is the same photo.
+    The time is ignored in comparisons: a copy of a file is the same photo.
     """
 
     bytes: int
@@ -36,7 +36,7 @@ class PhotoMark:
 
 
 class _Record:
-    """The payload of images and captions; `NAMES` are the fields that this project writes, all others are users'."""
+    """The payload of images and captions; `NAMES` are the fields that this project writes, users added all others."""
 
     __slots__ = ()
     NAMES: ClassVar[tuple[str, ...]]
@@ -51,7 +51,7 @@ class _Record:
         return {**(self.extra or {}), **self.fields()}
 
     def changes(self) -> dict[str, Any]:
-        """Return what to merge into a stored payload: this project's fields, None for each that is to be removed."""
+        """Return what to merge into a stored payload: this project's fields, None for each field to delete."""
         return {**dict.fromkeys(self.NAMES), **self.fields()}
 
 
@@ -59,10 +59,10 @@ class _Record:
 class Image(_Record):
     """One photo of the data set.
 
-    `order` is its 0-based place in the annotation file, `file` its path below the photo folder, `url` the official
-    address where there is one, `captions` all of its captions in the order of the annotation file, `photo` what the
-    stored vector was made from. `stale`: the vector is being replaced and may still be that of other content. `extra`:
-    the fields of the payload that users added.
+    `order` is its 0-based position in the annotation file, `file` its path relative to the photo folder, `url` its
+    official address if it has one, `captions` all of its captions in the order of the annotation file, and `photo` the
+    file that the stored vector was made from. If `stale`, the vector is being replaced and may still be that of the
+    previous content. `extra` holds the fields of the payload that users added.
     """
 
     NAMES = ("image_id", "split", "order", "file", "captions", "url", "photo", "stale")
@@ -98,8 +98,8 @@ class Image(_Record):
 class Caption(_Record):
     """One sentence about one photo.
 
-    `position` is its 0-based place among that photo's captions; `truncated`: the model did not read it to its end;
-    `stale` and `extra` as in an Image.
+    `position` is its 0-based position among that photo's captions. If `truncated`, the text was longer than the model
+    reads. `stale` and `extra` are as in an Image.
     """
 
     NAMES = ("caption_id", "image_id", "split", "position", "text", "url", "truncated", "stale")
@@ -129,10 +129,13 @@ class Caption(_Record):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. `score` is the cosine similarity; `record` is None where payloads were not asked for; `also`
-    holds what else this one stands for: the other captions of its image, the near-duplicates met further down.
-    `caption` is what a Searcher sets for an image: its caption nearest to the query, or its first one where none of its
-    captions is in the index; None for a caption, for an image without captions, and within `also`."""
+    """One search result.
+
+    `score` is the cosine similarity; `record` is None if payloads were not requested; `also` holds the hits that this
+    one represents: other captions of its image, or near-duplicates further down the list. A Searcher sets `caption` for
+    an image: the caption nearest to the query, or the first one if none of its captions is in the index. It is None for
+    a caption, for an image without captions, and within `also`.
+    """
 
     id: int
     score: float
@@ -146,12 +149,12 @@ class Hit:
 
     @property
     def image_id(self) -> int:
-        """The image found, or the one that the caption found is about."""
+        """The id of this image, or of the image that this caption describes."""
         return self.record.image_id if self.record else self.id
 
 
 def record_of(payload: Mapping[str, Any]) -> Image | Caption:
-    """Return the record behind a payload.
+    """Return the record that a payload describes.
 
     Raises:
         IndexFailure: the payload was not written by this project.
@@ -189,7 +192,7 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
 
 
 def _mark(stored: object) -> PhotoMark | None:
-    """Return the mark behind a payload's `photo`; None, so that the photo is embedded again, if it is not complete."""
+    """Return the mark in a payload's `photo`, or None if it is incomplete, so that the photo is embedded again."""
     names = [field.name for field in fields(PhotoMark)]
     if not isinstance(stored, Mapping) or any(name not in stored for name in names):
         return None

@@ -1,4 +1,4 @@
-"""Where the index is, from the environment or the command line."""
+"""The location of the index, from the environment or the command line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from search.validation import first_problem
 
 
 class Settings(BaseSettings):
-    """Environment: `INDEX_PATH`, `QDRANT_URL`, `QDRANT_API_KEY`, `QDRANT_GRPC_PORT`, `QDRANT_TIMEOUT`.
+    """Settings from `INDEX_PATH`, `QDRANT_URL`, `QDRANT_API_KEY`, `QDRANT_GRPC_PORT` and `QDRANT_TIMEOUT`.
 
-    With a `qdrant_url` the index is a Qdrant server, otherwise the embedded engine in the folder `index_path`. Several
-    nodes of one cluster are given with commas between them: the first that answers is asked.
-    `qdrant_grpc_port` defaults to the port after the one in the URL, Qdrant's own habit (6333 and 6334);
-    `qdrant_timeout` is in seconds.
+    With a `qdrant_url` the index is on a Qdrant server, otherwise in the folder `index_path`. `qdrant_url` may list
+    several nodes of one cluster, separated by commas: the first that answers is used. `qdrant_grpc_port` defaults to
+    the port after the one in the URL, as in Qdrant's own defaults (6333 and 6334); `qdrant_timeout` is in seconds.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
@@ -40,7 +39,7 @@ class Settings(BaseSettings):
     @field_validator("qdrant_url")
     @classmethod
     def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
-        for url in _pieces(value):
+        for url in _split(value):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
                 raise ValueError(f"{url!r} is not an address such as http://localhost:6333")
@@ -48,19 +47,19 @@ class Settings(BaseSettings):
 
     @property
     def qdrant_urls(self) -> list[str]:
-        """The nodes of `qdrant_url`."""
-        return _pieces(self.qdrant_url)
+        """The URLs that `qdrant_url` lists."""
+        return _split(self.qdrant_url)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether what goes to this host, or is served at it, stays on this machine."""
+    """Return whether traffic to this host, or served at it, stays on this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _pieces(urls: str | None) -> list[str]:
+def _split(urls: str | None) -> list[str]:
     return [url.strip() for url in urls.split(",")] if urls else []
 
 
@@ -72,39 +71,39 @@ def _has_good_port(parts: SplitResult) -> bool:
 
 
 def load_settings(path: Path | None = None, url: str | None = None, **more: object) -> Settings:
-    """Settings from the environment; `path` and `url` override it, and an explicit `path` wins over `QDRANT_URL`.
+    """Return settings from the environment, overridden by `path`, `url` and `more`.
 
-    `more` are further fields that override the environment.
+    `path` also overrides `QDRANT_URL`; `more` are further fields of Settings.
 
     Raises:
-        SettingsError: a value is malformed, or both `path` and `url` were given.
+        SettingsError: a value is not valid, or both `path` and `url` were given.
     """
     if path is not None and url is not None:
         raise SettingsError("give --path (embedded index) or --url (Qdrant server), not both")
-    given: dict[str, object] = {}
+    location: dict[str, object] = {}
     if path is not None:
-        given = {"index_path": path, "qdrant_url": None}
+        location = {"index_path": path, "qdrant_url": None}
     if url is not None:
-        given = {"qdrant_url": url}
+        location = {"qdrant_url": url}
     try:
-        return Settings(**given, **more)  # type: ignore[arg-type]
+        return Settings(**location, **more)  # type: ignore[arg-type]
     except ValidationError as error:
         problem = first_problem(error)
         name = problem.place.upper()
-        given_as = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
-        raise SettingsError(f"{given_as}: {problem.message}") from None
+        source = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
+        raise SettingsError(f"{source}: {problem.message}") from None
 
 
 def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
-    """Settings for one end of a copy, a folder or the URL of a server.
+    """Return settings for one side of a copy; `place` is a folder or the URL of a server.
 
-    `QDRANT_API_KEY_FROM` and `QDRANT_GRPC_PORT_FROM`, or `..._TO`, win over the same names without an end.
+    `QDRANT_API_KEY_FROM` and `QDRANT_GRPC_PORT_FROM`, or `..._TO`, override the variables without a suffix.
 
     Raises:
-        SettingsError: a value is malformed.
+        SettingsError: a value is not valid.
     """
     names = ("qdrant_api_key", "qdrant_grpc_port")
-    own: dict[str, Any] = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
+    overrides: dict[str, Any] = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
     if place.startswith(("http://", "https://")):
-        return load_settings(url=place, **own)
-    return load_settings(path=Path(place), **own)
+        return load_settings(url=place, **overrides)
+    return load_settings(path=Path(place), **overrides)

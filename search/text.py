@@ -1,9 +1,9 @@
-"""The policy for text that cannot be encoded or decoded, in one place.
+"""The policy for text that cannot be encoded or decoded.
 
-Text is Unicode without NUL and without lone surrogates (half of a pair, as JSON can spell with `\\ud83d`, or a byte of
-a file name that is not UTF-8). Text files are UTF-8, with or without a byte order mark. JSON is strict in both
-directions: no NaN, no Infinity, and what is written is valid UTF-8, with lone surrogates spelled out. A path may
-consist of any bytes; where it has to be text, it is written as a `file:` URL.
+Text is Unicode without NUL and without lone surrogates (half of a pair, such as `\\ud83d` in JSON, or a byte of a file
+name that is not UTF-8). Text files are UTF-8, with or without a byte order mark. JSON is strict in both directions: no
+NaN, no Infinity, and output is valid UTF-8, with lone surrogates spelled out. A path may consist of any bytes; if it is
+not UTF-8 and must be stored as text, it is stored as a `file:` URL.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 
 from search.errors import TextError
 
-_WIDE = re.compile(  # how UTF-16 and UTF-32 begin: a mark, or a character below 256
+_WIDE = re.compile(  # how UTF-16 and UTF-32 begin: a byte order mark, or a character below 256
     rb"\xff\xfe|\xfe\xff|\0\0\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]|[^\0]\0\0\0|\0\0\0[^\0]|[^\0]\0\Z|\0[^\0]\Z"
 )
 _LONE = re.compile("[\ud800-\udfff]")
@@ -31,7 +31,7 @@ def check_text(text: str) -> str:
     """Return `text` unchanged.
 
     Raises:
-        TextError: it contains NUL or a lone surrogate, which no model and no index can read.
+        TextError: it contains NUL or a lone surrogate, which models and indexes cannot read.
     """
     if "\0" in text:
         raise TextError("the text contains a NUL character")
@@ -43,7 +43,7 @@ def check_text(text: str) -> str:
 
 
 def refuse_wide(start: bytes) -> None:
-    """Check the first bytes of a text file; four are enough.
+    """Check the first bytes of a text file, of which four are enough.
 
     Raises:
         TextError: they are UTF-16 or UTF-32.
@@ -74,7 +74,7 @@ def parse_json(text: str) -> Any:
     """Parse strict JSON.
 
     Raises:
-        ValueError: it is not JSON, or holds NaN, Infinity or a number too large for a float.
+        ValueError: it is not JSON, or contains NaN, Infinity or a number too large for a float.
         RecursionError: it is nested too deeply.
     """
     return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
@@ -83,8 +83,8 @@ def parse_json(text: str) -> Any:
 def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """Return `value` as strict JSON that can be written as UTF-8, or in any encoding if `ascii_only`.
 
-    A lone surrogate becomes the six characters `\\ud83d`, not the JSON escape of the same form: many parsers refuse
-    that.
+    A lone surrogate becomes the six characters `\\ud83d`, not the JSON escape of the same form, which many parsers
+    refuse.
 
     Raises:
         ValueError: `value` contains NaN or an infinite number.
@@ -101,13 +101,13 @@ def holds_unicode(stream: TextIO | None) -> bool:
 
 
 def spell_path(path: Path) -> str:
-    """Return an absolute path as text: itself, or a `file:` URL if its bytes are not UTF-8."""
+    """Return an absolute path as text: unchanged, or as a `file:` URL if its bytes are not UTF-8."""
     text = str(path)
     return text if _LONE.search(text) is None else path.as_uri()
 
 
 def read_path(text: str) -> Path:
-    """Return the path that `spell_path` wrote."""
+    """Return the path that `spell_path` turned into text."""
     return Path(os.fsdecode(unquote_to_bytes(text.removeprefix(_FILE_URL))) if text.startswith(_FILE_URL) else text)
 
 

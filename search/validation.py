@@ -1,4 +1,4 @@
-"""Say in one line what pydantic found wrong."""
+"""Describe a validation error of pydantic in one line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Invalid(Protocol):
 
 
 class Problem(NamedTuple):
-    """One problem: the fields and positions that lead to it, and the message."""
+    """One problem: the path of fields and positions to the value, and the message."""
 
     steps: tuple[int | str, ...]
     message: str
 
     @property
     def place(self) -> str:
-        """The steps with dots between them, such as "parts.0.text"; empty for the whole input."""
+        """The path with dots, such as "parts.0.text"; empty if the problem is the whole input."""
         return ".".join(map(str, self.steps))
 
 
@@ -30,5 +30,5 @@ def first_problem(error: Invalid) -> Problem:
 
 
 def problem_of(details: Mapping[str, Any]) -> Problem:
-    """Return one entry of `errors()`, without the prefix that pydantic gives the message of a ValueError."""
+    """Convert one entry of `errors()`, without the prefix that pydantic adds to the message of a ValueError."""
     return Problem(tuple(details["loc"]), details["msg"].removeprefix("Value error, "))

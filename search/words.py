@@ -1,7 +1,7 @@
 """The words of a filter: some are looked up in the index, the others are compared with each hit.
 
-The index finds words between spaces, with or without their accents. Its tokenizer ignores numbers, and divides text of
-scripts that put no spaces between words, or that append particles to them, differently in a query than in a caption:
+The index finds words between spaces, with or without their accents. Its tokenizer ignores numbers. Text of scripts that
+put no spaces between words, or that append particles to them, it splits differently in a query than in a caption. So
 numbers and text in these scripts are compared here.
 """
 
@@ -36,7 +36,7 @@ class Words:
         """Parse the text of a filter.
 
         Raises:
-            QueryError: there is no letter and no digit in it, or it is not valid Unicode.
+            QueryError: it contains neither a letter nor a digit, or is not valid Unicode.
         """
         try:
             normal = unicodedata.normalize("NFKC", check_text(text))
@@ -68,6 +68,6 @@ class Words:
 
 
 def _parts(run: str) -> list[str]:
-    """Return the words of a run of unspaced text: it is divided at its punctuation."""
+    """Split a run of unspaced text at its punctuation."""
     spaced = "".join(" " if unicodedata.category(char)[0] in "PSZ" else char for char in run)
     return [part for part in spaced.split() if any(unicodedata.category(char)[0] in "LN" for char in part)]

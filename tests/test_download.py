@@ -26,7 +26,7 @@ import ingest.download.coco
 from ingest.download.coco import Sources, download_coco
 from ingest.download.http import Retry
 from ingest.download.zips import Archive
-from search.errors import DownloadError, OutOfRoom
+from search.errors import DownloadError, OutOfSpace
 
 HURRIED = Retry(attempts=2, first_wait=0.001)
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,7 +243,7 @@ def test_nothing_is_fetched_beyond_what_was_said(
     monkeypatch.setattr(ingest.download.coco, "PHOTO_ROOM", 4096)
     monkeypatch.setattr(ingest.download.coco, "PHOTOS_SLACK", 0)
     own = photo_set / "dataset_coco.json"
-    with pytest.raises(OutOfRoom):
+    with pytest.raises(OutOfSpace):
         download_coco(tmp_path / "coco", splits=["test"], annotations=own, sources=sources(site), retry=HURRIED)
     assert sum(file.stat().st_size for file in (tmp_path / "coco").rglob("*.jpg")) <= 8 * 4096
 

@@ -22,7 +22,7 @@ from ingest.download.http import PATIENT, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, room_needed, unpack
 from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
-from search.errors import DownloadError, OutOfRoom, Unreachable
+from search.errors import DownloadError, OutOfSpace, Unreachable
 from search.records import Image
 
 ANNOTATIONS_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
@@ -236,7 +236,7 @@ class _Room:
         with self._lock:
             self.left -= on_disk(size) + BLOCK  # the file, and beside it what is remembered until it is complete
             if self.left < 0:
-                raise OutOfRoom("the photos are larger than was said: run this again to go on with the rest")
+                raise OutOfSpace("the photos are larger than was said: run this again to go on with the rest")
 
 
 def _in_parallel(
@@ -245,7 +245,7 @@ def _in_parallel(
     """Does it for each, in threads; yields what went wrong with which, in the order in which they finish.
 
     Raises:
-        OutOfRoom, OSError: what concerns not one file but all of them.
+        OutOfSpace, OSError: what concerns not one file but all of them.
     """
     todo = deque(remotes.items())
     done: SimpleQueue[tuple[str, Exception | None]] = SimpleQueue()
@@ -271,7 +271,7 @@ def _in_parallel(
             threading.Thread(target=work, daemon=True).start()
         for _ in remotes:
             file, outcome = done.get()
-            if outcome is not None and (isinstance(outcome, OutOfRoom) or not isinstance(outcome, DownloadError)):
+            if outcome is not None and (isinstance(outcome, OutOfSpace) or not isinstance(outcome, DownloadError)):
                 raise outcome
             yield file, outcome
     finally:

@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.errors import CocoSearchError, IndexBusy, NotHere, PhotoError, QueryError, ServerError
+from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, QueryError, ServerError
 from search.index.relay.announce import HELLO, Running
 from search.index.relay.routes import index_calls
 from search.records import Kind
@@ -223,7 +223,7 @@ def _add_failures(app: FastAPI) -> None:
 
 def _status(error: CocoSearchError) -> int:
     match error:
-        case NotHere():
+        case NotFound():
             return 404
         case QueryError() | PhotoError():
             return 422

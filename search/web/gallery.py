@@ -11,7 +11,7 @@ from threading import Lock
 
 import numpy as np
 
-from search.errors import CocoSearchError, NotHere, PhotoError, QueryError
+from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
 from search.index import Where
 from search.query import SAME_PHOTO, Options, Part, combine, named_images
 from search.records import Caption, Hit, Image, Vectors
@@ -61,7 +61,7 @@ class Gallery:
         """The results of a question.
 
         Raises:
-            NotHere: it names an image, caption or picture that is not there.
+            NotFound: it names an image, caption or picture that is not there.
             QueryError: it cannot be asked otherwise.
         """
         splits = tuple(question.splits) if question.splits else None
@@ -86,7 +86,7 @@ class Gallery:
         return self._uploads.add(content)
 
     def image(self, image_id: int) -> ImageRecord:
-        """The record of a stored image. Raises NotHere."""
+        """The record of a stored image. Raises NotFound."""
         record = self._stored(image_id)
         return ImageRecord(
             id=str(record.id),
@@ -98,12 +98,12 @@ class Gallery:
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
-        """The photo of a stored image; see `Photos.jpeg`. Raises NotHere where it is not stored or cannot be opened."""
+        """The photo of a stored image; see `Photos.jpeg`. Raises NotFound if it is not stored or cannot be opened."""
         record = self._stored(image_id)
         try:
             return self._photos.jpeg(record.file, size or FULL_SIZE, known_tag)
         except PhotoError as error:
-            raise NotHere(f"the photo of image {image_id}, {record.file}: {error}") from error
+            raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
 
     def collections(self) -> Collections:
         """The two collections as they are now."""
@@ -133,7 +133,7 @@ class Gallery:
         """The unit vectors of the parts, float32 (n, dim)."""
         handed_in = [self._uploads.vector(part.picture) if part.picture else None for part in parts]
         if any(part.picture and vector is None for part, vector in zip(parts, handed_in, strict=True)):
-            raise NotHere("this picture is not here any more: hand it in again")
+            raise NotFound("this picture is not here any more: hand it in again")
         encoded = iter(self._encode([_part(part) for part in parts if part.picture is None]))
         return np.stack([next(encoded) if vector is None else vector for vector in handed_in])
 
@@ -142,7 +142,7 @@ class Gallery:
         vectors = []
         for part, found in zip(parts, self._batcher.ask(parts) if parts else [], strict=True):
             if isinstance(found, QueryError) and (part.image_id is not None or part.caption_id is not None):
-                raise NotHere(f"no {part} is stored") from found
+                raise NotFound(f"no {part} is stored") from found
             if isinstance(found, CocoSearchError):
                 raise found
             vectors.append(found)
@@ -160,7 +160,7 @@ class Gallery:
     def _stored(self, image_id: int) -> Image:
         found = self.index.retrieve(self.searcher.collection("images"), [image_id]).records
         if not found or not isinstance(found[0], Image):
-            raise NotHere(f"no image {image_id} is stored")
+            raise NotFound(f"no image {image_id} is stored")
         return found[0]
 
     def _found(self, hits: Sequence[Hit], offset: int) -> list[Found]:
