@@ -25,7 +25,17 @@ from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, IndexFailure, PhotoError, SettingsError, SpecMismatch
-from search.index import CollectionSpec, Index, Points, ReadIndex, SplitSize, Tuning, Where, put_off_if_many, usable
+from search.index import (
+    CollectionSpec,
+    Index,
+    Points,
+    ReadIndex,
+    SplitSize,
+    Tuning,
+    Where,
+    defer_indexing_if_many,
+    usable,
+)
 from search.photos import LINK_LEADS_OUT, NO_FILE, current_mark
 from search.records import Caption, Image, Vectors
 from search.text import spell_path
@@ -257,7 +267,7 @@ def _embed_images(
         failed[image.id] = reason
 
     current = writer.look_up(images, if_current, force=plan.force)
-    put_off_if_many(index, spec.collection, len(images) - len(current))
+    defer_indexing_if_many(index, spec.collection, len(images) - len(current))
     batches = _batches(images, current, encoders[0].batch_size)
     recipe = Recipe(folder, encoders[0].preparation, plan.scaled_decode, spec.follow_links)
     with (
@@ -341,7 +351,7 @@ def _embed_captions(
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
     current = writer.look_up(ordered, if_current, force=plan.force)
-    put_off_if_many(index, spec.collection, len(captions) - len(current))
+    defer_indexing_if_many(index, spec.collection, len(captions) - len(current))
     batches = _batches(ordered, current, encoders[0].texts_at_once)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(len(captions) - len(current), "captions"))

@@ -23,7 +23,7 @@ from ingest.transfer.archive import read_manifest
 from search.errors import IndexBusy, ServerError
 from search.index import CollectionSpec, Points
 from search.index.edge.index import EdgeIndex
-from search.index.edge.locks import held
+from search.index.edge.locks import flush_and_lock
 from search.index.server.snapshots import Snapshots
 from search.settings import load_settings
 
@@ -197,7 +197,7 @@ def test_nobody_opens_a_shard_while_it_is_read(small: EdgeIndex, dataset: str, m
 
     monkeypatch.setattr("search.index.edge.index.BUSY_SECONDS", 0.05)
     name = f"{dataset}_images"
-    with held(small.path, [name]) as infos:
+    with flush_and_lock(small.path, [name]) as infos:
         assert [info.points for info in infos] == [40]
         with pytest.raises(IndexBusy):
             EdgeIndex(small.path).count(name)

@@ -19,7 +19,7 @@ from test_index import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Points, Quantization, SearchParams, Tuning
-from search.index.edge import room
+from search.index.edge import space
 from search.index.edge.index import EdgeIndex
 from search.records import Hit, Vectors
 
@@ -324,7 +324,7 @@ def test_an_index_that_cannot_be_written_to_says_what_to_do(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
-    monkeypatch.setattr("search.index.edge.room.os.access", lambda *_: False)
+    monkeypatch.setattr("search.index.edge.space.os.access", lambda *_: False)
     with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
         EdgeIndex(path).count(spec.collection)
     with pytest.raises(IndexFailure, match=r"is read-only.*--path"):
@@ -336,17 +336,17 @@ def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
 ) -> None:
     path, spec = filled
     usage = shutil.disk_usage(path)
-    monkeypatch.setattr("search.index.edge.room._is_in_memory", lambda _: True)
-    monkeypatch.setattr("search.index.edge.room.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
+    monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: True)
+    monkeypatch.setattr("search.index.edge.space.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
     with pytest.raises(IndexFailure, match="make room"):
         EdgeIndex(path).count(spec.collection)
-    monkeypatch.setattr("search.index.edge.room._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
+    monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
     assert EdgeIndex(path).count(spec.collection) == 10
 
 
 def test_a_file_system_in_memory_is_known(tmp_path: Path) -> None:
-    assert room._is_in_memory(Path("/dev/shm")) or not Path("/dev/shm").exists()
-    assert room.to_open(tmp_path) == 0
+    assert space._is_in_memory(Path("/dev/shm")) or not Path("/dev/shm").exists()
+    assert space.bytes_to_open(tmp_path) == 0
 
 
 def test_a_child_that_a_signal_ended_is_one_line(

@@ -181,7 +181,7 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
     server.local.delete_collection("coco_captions")
     server.local.delete_collection("coco_images")
 
-    monkeypatch.setattr("search.index.protocol.WORTH_PUTTING_OFF", 10)
+    monkeypatch.setattr("search.index.protocol.DEFER_INDEXING_FROM", 10)
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     one_line_error(run())

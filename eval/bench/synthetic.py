@@ -54,7 +54,7 @@ def fill(
     Returns the seconds spent in writing, without the making of vectors.
     """
     index.create(spec, tuning)
-    index.put_off(spec.collection)
+    index.defer_indexing(spec.collection)
     record = _image if spec.kind == "images" else _caption
     seconds, first = 0.0, 0
     for block in vectors.image_blocks(points, spec.dim):

@@ -24,7 +24,7 @@ from search.index import (
     SearchParams,
     Tuning,
     Where,
-    put_off_if_many,
+    defer_indexing_if_many,
 )
 
 ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
@@ -170,7 +170,7 @@ def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Ta
     spec = _copied_spec(index.spec(side.collection), label)
     try:
         index.create(spec, tuning)
-        put_off_if_many(index, spec.collection, len(side.ids))
+        defer_indexing_if_many(index, spec.collection, len(side.ids))
         for batch in index.scan(side.collection, where=side.where, vectors=True):
             assert batch.vectors is not None
             index.upsert(spec.collection, Points(batch.records, batch.vectors))

@@ -87,12 +87,12 @@ def restore(settings: Settings, file: Path, datasets: Sequence[str], *, force: b
 
 
 def _back_up_folder(path: Path, file: Path, datasets: Sequence[str], settings: Settings) -> Saved:
-    from search.index.edge.locks import held
+    from search.index.edge.locks import flush_and_lock
 
     with closing(open_index(settings)) as index:
         names = chosen_collections(index, datasets)
         engine = index.engine
-    with held(path, names) as infos:
+    with flush_and_lock(path, names) as infos:
         members = [member for name in names for member in (Path(f"{name}.json"), *_shard_files(path, name))]
         stats = [(path / member).stat() for member in members]
         points = {info.name: info.points for info in infos}
@@ -149,7 +149,7 @@ def _delete(server: Snapshots, snapshot: Snapshot, warnings: list[str]) -> None:
 
 def _restore_folder(path: Path, file: Path, manifest: Manifest, names: Sequence[str], force: bool) -> list[str]:
     from search.index.edge.index import EdgeIndex
-    from search.index.edge.locks import shut
+    from search.index.edge.locks import lock_shards
 
     with closing(EdgeIndex(path)) as index:
         if not force:
@@ -162,7 +162,7 @@ def _restore_folder(path: Path, file: Path, manifest: Manifest, names: Sequence[
             unpack(file, new, lambda member: Path(member).parts[0] in wanted, bar.update)
         with closing(EdgeIndex(new)) as unpacked:
             _check_points(unpacked, manifest, names, file)
-        with shut(path, names):
+        with lock_shards(path, names):
             for name in names:
                 _put_in_place(new, path, name)
     return warnings
@@ -171,11 +171,11 @@ def _restore_folder(path: Path, file: Path, manifest: Manifest, names: Sequence[
 @contextmanager
 def _stage(path: Path) -> Iterator[Path]:
     """A new folder inside the index folder; it goes away again, and so does an index folder that stays empty."""
-    from search.index.edge.locks import locked
+    from search.index.edge.locks import lock_folder
 
     stage = path / STAGE
     stage.mkdir(parents=True, exist_ok=True)
-    with locked(stage):
+    with lock_folder(stage):
         try:
             for left in stage.iterdir():  # by a restore that was killed
                 shutil.rmtree(left)

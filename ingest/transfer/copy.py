@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, put_off_if_many
+from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, defer_indexing_if_many
 from search.records import Caption, Image, Vectors
 
 POINTS_PER_WRITE = 1000
@@ -166,7 +166,7 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
     """
     pending: list[Point] = []
     first = Comparison()
-    put_off_if_many(target, collection, source.count(collection) - target.count(collection))
+    defer_indexing_if_many(target, collection, source.count(collection) - target.count(collection))
     for mine, theirs in _walk(source, target, collection, f"copying {collection}"):
         if first.add(mine, theirs) and mine is not None:
             added = {**(theirs[0].extra or {}), **(mine[0].extra or {})} if theirs else mine[0].extra

@@ -1,7 +1,7 @@
 """The index: two collections of vectors behind one small protocol, `search.index.protocol`.
 
-`open_index` opens the embedded engine (Qdrant Edge, a folder) or a Qdrant server for reading, `open_for_writing` for
-writing too.
+`open_index` opens the embedded engine (Qdrant Edge, a folder) or a Qdrant server to read it, `open_for_writing` to read
+and write it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from search.index.points import MAX_ID, Batch, Points, usable
 from search.index.protocol import (
+    DEFER_INDEXING_FROM,
     OVERSAMPLING,
-    WORTH_PUTTING_OFF,
     CollectionInfo,
     Index,
     ReadIndex,
     SearchParams,
     Where,
-    put_off_if_many,
+    defer_indexing_if_many,
 )
 from search.index.spec import TRIAL, CollectionSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from search.index.relay.announce import Running
 
 __all__ = [
+    "DEFER_INDEXING_FROM",
     "MAX_ID",
     "OVERSAMPLING",
     "TRIAL",
-    "WORTH_PUTTING_OFF",
     "Batch",
     "CollectionInfo",
     "CollectionSpec",
@@ -43,17 +43,17 @@ __all__ = [
     "Tuning",
     "Where",
     "collection_name",
+    "defer_indexing_if_many",
     "open_for_writing",
     "open_index",
-    "put_off_if_many",
     "usable",
 ]
 
 
 def open_index(settings: Settings) -> ReadIndex:
-    """Open the index that the settings name, to read it: a Qdrant server if there is a URL, else the embedded engine.
+    """Open the index that the settings name, to read it: a Qdrant server if they have a URL, else the embedded engine.
 
-    An embedded index that a running `python -m search serve` has open is read through that process.
+    If a running `python -m search serve` has an embedded index open, it is read through that process.
 
     Raises:
         ServerError: the server does not answer or refuses the API key.
@@ -73,14 +73,14 @@ def open_for_writing(settings: Settings) -> Index:
         IndexBusy: a running `python -m search serve` has the embedded index open.
     """
     if running := _running(settings):
-        from search.index.relay.announce import busy
+        from search.index.relay.announce import busy_error
 
-        raise busy(settings.index_path, running)
+        raise busy_error(settings.index_path, running)
     return _open(settings)
 
 
 def _running(settings: Settings) -> Running | None:
-    """Return the process that has the embedded index open for others to read."""
+    """Return the server process that has the embedded index open, or None."""
     if settings.qdrant_url:
         return None
     from search.index.relay.announce import find_running

@@ -1,4 +1,4 @@
-"""Points as they are written and read: records with their vectors."""
+"""Points to write, and points that were read: records with their vectors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from search.errors import IndexFailure, InvalidPoints
 from search.records import Caption, Hit, Image, Vectors, record_of
 
-MAX_ID = 2**63  # ids are in payloads too, where integers have a sign
+MAX_ID = 2**63  # payloads contain ids too, and their integers are signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Points:
     """Records and their vectors, float32 (n, dim), ready to be stored under `record.id`.
 
     Raises:
-        InvalidPoints: shapes differ, an id is not between 0 and 2^63, or a vector is NaN, infinite or zero (the
-            embedded engine would store those and rank them at random).
+        InvalidPoints: the shapes do not match, an id is not between 0 and 2^63, or a vector is NaN, infinite or zero
+            (which the embedded engine would store and rank at random).
     """
 
     records: Sequence[Image | Caption]
@@ -40,12 +40,12 @@ class Points:
         return len(self.records)
 
     def only(self, rows: Sequence[int]) -> Points:
-        """Return some of the points."""
+        """Return the points at these rows."""
         return Points([self.records[row] for row in rows], self.vectors[list(rows)])
 
 
 def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
-    """Return bool (n,): which rows of float32 (n, dim) have a direction, that is, are not NaN, infinite or zero."""
+    """Return, as bool (n,), which rows of float32 (n, dim) have a direction: are not NaN, infinite or zero."""
     lengths = np.linalg.norm(vectors, axis=1)
     good: npt.NDArray[np.bool_] = np.isfinite(lengths) & (lengths > 0)
     return good
@@ -53,14 +53,14 @@ def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some stored points: records and, if they were requested, vectors float32 (n, dim)."""
+    """Stored points: records and, if requested, their vectors, float32 (n, dim)."""
 
     records: list[Image | Caption]
     vectors: Vectors | None = None
 
 
 class StoredPoint(Protocol):
-    """A point as both engines' clients return it."""
+    """A point as the clients of both engines return it."""
 
     @property
     def id(self) -> Any: ...
@@ -71,7 +71,7 @@ class StoredPoint(Protocol):
 
 
 class ScoredPoint(StoredPoint, Protocol):
-    """A result of a query as both engines' clients return it."""
+    """A result of a query as the clients of both engines return it."""
 
     @property
     def score(self) -> float: ...
@@ -84,7 +84,7 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
 
 
 def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
-    """Convert scored points to hits, with a record for each point that has a payload."""
+    """Convert scored points to hits; those without a payload have no record."""
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
 
 

@@ -1,4 +1,4 @@
-"""The contract of an index, and what its methods take and return."""
+"""The protocol of an index, and the types that its methods take and return."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 
-OVERSAMPLING = 3.0  # brings int8 back to float32's recall at little cost (25,000 points of 512 dimensions)
+OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
 NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
-WORTH_PUTTING_OFF = 10_000
-"""Building the HNSW index is postponed to the end if more points than this are about to be written."""
+DEFER_INDEXING_FROM = 10_000
+"""If more points than this are about to be written, the HNSW index is built once, after the last of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class SearchParams:
-    """How a query is answered.
+    """How to answer a query.
 
     `exact` scans instead of using HNSW; `ef` is the number of candidates that HNSW keeps while it searches, at least
-    the limit (None: as many as when it was built). For quantised collections, whose own scores are rough: `rescore`
-    finds `oversampling` times as many points as the limit and scores them again with the float32 vectors;
-    `quantized=False` searches with those from the start. `payload`: whether hits have records. `offset`: how many of
-    the best hits to skip. `where`: which points may be hits (None: all).
+    the limit (None: as many as when the index was built). The scores of quantised vectors are approximate: `rescore`
+    finds `oversampling` times as many points as the limit and scores them again with the float32 vectors, and
+    `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
+    many of the best hits to skip. `where`: the points to search (None: all).
     """
 
     exact: bool = False
@@ -65,12 +65,12 @@ DEFAULT_PARAMS = SearchParams()
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """A collection as it is now: exact number of points, vectors in the HNSW index, how it was made.
+    """The present state of a collection: exact number of points, vectors in the HNSW index, specification.
 
-    `settings` is what the engine says of itself, None where it does not: `m`, `ef_construct`, `full_scan_threshold` and
-    `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`. `pending` says what keeps
-    the collection from answering as it should, None where nothing does. `shards_short_of_copies`: how many shards have
-    fewer copies in use than the replication factor, None if the engine does not say.
+    `settings` are those of the engine, each None if the engine does not report it: `m`, `ef_construct`,
+    `full_scan_threshold` and `indexing_threshold` (KB), `quantization`, `on_disk`, `shards`, `replicas`, `segments`.
+    `pending` is as in `ReadIndex.pending`. `shards_short_of_copies` is the number of shards with fewer copies in use
+    than the replication factor, None if the engine does not report it.
     """
 
     name: str
@@ -94,15 +94,15 @@ class CollectionInfo:
 
 
 class ReadIndex(Protocol):
-    """Reading an index.
+    """An index to read.
 
-    All methods raise IndexFailure or one of its kinds; reading from a collection that does not exist raises
+    All methods raise IndexFailure or a subclass; reading from a collection that does not exist raises
     CollectionMissing.
     """
 
     @property
     def place(self) -> str:
-        """The index's address as a person would name it."""
+        """The path or URL of the index, for messages."""
         ...
 
     @property
@@ -117,11 +117,11 @@ class ReadIndex(Protocol):
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        """Return the `limit` best hits for each row of `vectors` (n, dim), best first."""
+        """Return the `limit` best hits for each row of `vectors`, float32 (n, dim), best first."""
         ...
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
-        """Return the points that exist among `ids`, in the order of `ids`."""
+        """Return the points among `ids` that exist, in the order of `ids`."""
         ...
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
@@ -133,7 +133,7 @@ class ReadIndex(Protocol):
         ...
 
     def spec(self, collection: str) -> CollectionSpec:
-        """Return how the collection was made; does not open an embedded shard.
+        """Return the specification of the collection, without opening an embedded shard.
 
         Raises:
             SpecMismatch: the collection was not made by this project.
@@ -141,16 +141,18 @@ class ReadIndex(Protocol):
         ...
 
     def info(self, collection: str) -> CollectionInfo:
-        """Return the collection's present state."""
+        """Return the present state of the collection."""
         ...
 
     def pending(self, collection: str, *, exact: bool = False) -> str | None:
-        """Return what keeps the collection from answering as it should (its index is being built, a node of the cluster
-        is away), in one line, or None. With `exact` it answers without its index."""
+        """Return, in one line, why answers may be slow or incomplete, or None if there is no reason.
+
+        Either the HNSW index is not complete, which does not matter to `exact` queries, or shards lack copies.
+        """
         ...
 
     def silent_nodes(self) -> list[str]:
-        """Return the URLs, of those that name the index, whose nodes do not answer; none for an embedded index."""
+        """Return those of the index's URLs whose nodes do not answer; none for an embedded index."""
         ...
 
     def disk_bytes(self, collection: str) -> int | None:
@@ -158,38 +160,39 @@ class ReadIndex(Protocol):
         ...
 
     def close(self) -> None:
-        """Flush and release; the index cannot be used afterwards."""
+        """Write everything to disk and release the index, which cannot be used afterwards."""
         ...
 
 
 class Index(ReadIndex, Protocol):
-    """Reading and writing an index."""
+    """An index to read and write."""
 
     @property
     def streams(self) -> int:
-        """How many upserts at the same time make writing faster."""
+        """The number of concurrent upserts that is fastest."""
         ...
 
     def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
-        """Create the collection, or accept the one that exists; return warnings. Idempotent.
+        """Create the collection, or accept the existing one; return warnings. Idempotent.
 
-        `tuning` says how to build it; if the collection exists and was built otherwise, it stays as it is and the
-        warnings say so. None: the engine's defaults, or whatever exists. `replace` stores `spec` as it is, without
-        comparing it with that of the collection, once all points have been made anew.
+        `tuning` says how to build it (None: the engine's defaults). An existing collection keeps its tuning, and the
+        warnings list the differences. `replace` stores `spec` without comparing it with that of the collection; use it
+        once all points have been embedded anew.
 
         Raises:
-            SpecMismatch: what exists was made with another model or prompt.
-            IndexFailure: `tuning` gives the embedded index shards or replicas.
+            SpecMismatch: the collection exists and was made with another model or prompt.
+            IndexFailure: `tuning` has shards or replicas, and the index is embedded.
         """
         ...
 
     def upsert(self, collection: str, points: Points) -> None:
-        """Write points, replacing those with the same ids. Once it returns they survive a killed process."""
+        """Write points, replacing those with the same ids. Once this returns, they survive a killed process."""
         ...
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
-        """Write the payloads of points that exist, safe against kills as in `upsert`. Their vectors stay, and so do
-        the fields that users added; each point changes at once.
+        """Write the payloads of existing points, which survive kills as in `upsert`; each point changes atomically.
+
+        Vectors stay, and so do payload fields that users added.
 
         Raises:
             IndexFailure: one of the points does not exist; others may have been written.
@@ -197,7 +200,7 @@ class Index(ReadIndex, Protocol):
         ...
 
     def set_vectors(self, collection: str, points: Points) -> None:
-        """Write the vectors of points that exist, safe against kills as in `upsert`. Their payloads stay.
+        """Write the vectors of existing points, which survive kills as in `upsert`. Payloads stay.
 
         Raises:
             IndexFailure: one of the points does not exist; others may have been written.
@@ -205,15 +208,15 @@ class Index(ReadIndex, Protocol):
         ...
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        """Replace what is remembered of how an existing collection was made."""
+        """Replace the stored specification of an existing collection."""
         ...
 
-    def put_off(self, collection: str) -> None:
-        """Leave building the HNSW index to `optimize`, because much is about to be written."""
+    def defer_indexing(self, collection: str) -> None:
+        """Leave building the HNSW index to `optimize`, because many points are about to be written."""
         ...
 
     def optimize(self, collection: str) -> None:
-        """Build the HNSW index now, also if it was put off; return when there is nothing left to build."""
+        """Build the HNSW index, deferred or not; return when it is complete."""
         ...
 
     def drop(self, collection: str) -> None:
@@ -221,10 +224,10 @@ class Index(ReadIndex, Protocol):
         ...
 
 
-def put_off_if_many(index: Index, collection: str, count: int) -> None:
-    """Leave building the HNSW index to `optimize` if so many points are about to be written that it is worth it.
+def defer_indexing_if_many(index: Index, collection: str, count: int) -> None:
+    """Leave building the HNSW index to `optimize` if `count`, the number of points to write, makes it worthwhile.
 
-    A run that is killed leaves it so, until the next `optimize`.
+    After a killed run, indexing stays deferred until the next `optimize`.
     """
-    if count > WORTH_PUTTING_OFF:
-        index.put_off(collection)
+    if count > DEFER_INDEXING_FROM:
+        index.defer_indexing(collection)

@@ -1,4 +1,4 @@
-"""How a collection was made: remembered beside it, and enforced when it is written or asked."""
+"""The specification of a collection: how it was made, stored with it, and checked when it is written or searched."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from search.text import read_path
 from search.validation import first_problem
 
 Padding = Literal["longest", "max_length"]
-"""Texts are padded to the longest of their batch, or all to the full length that the model reads."""
+"""Texts are padded to the longest of their batch, or to the full length that the model reads."""
 
 TRIAL = ".trial-"
-"""Marks the name of a data set that an evaluation copies for a while; no command means it unless it is named."""
+"""Part of the name of a temporary copy of a data set, made by an evaluation; commands ignore it unless it is named."""
 
 
 def collection_name(dataset: str, kind: Kind) -> str:
-    """`<dataset>_images` or `<dataset>_captions`.
+    """Return `<dataset>_images` or `<dataset>_captions`.
 
     Raises:
-        SettingsError: the data set's name cannot be part of a collection's name.
+        SettingsError: the name of the data set contains a character that collection names cannot have.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset):
         raise SettingsError(f"--dataset {dataset!r}: use letters, digits, '.', '_' and '-' only")
@@ -32,7 +32,7 @@ def collection_name(dataset: str, kind: Kind) -> str:
 
 
 class SplitSize(BaseModel):
-    """One split: what ingestion was asked to embed, and how many images the annotation file has there."""
+    """One split: the images and captions that ingestion was to embed, and its images in the annotation file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,14 +42,14 @@ class SplitSize(BaseModel):
 
 
 class CollectionSpec(BaseModel):
-    """How the vectors of one collection came about.
+    """How the vectors of one collection were made.
 
-    `weights` is a hash of the model's tensors, so a model that was merely moved or renamed is recognised; `annotations`
-    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` says how texts are
-    padded (None in older collections, whose texts were padded to the longest without knowing whether the model allows
-    it); `decode` names how photos were decoded; `photos` is the folder that the files are relative to (a `file:` URL if
-    its name is not UTF-8: `photo_folder` reads both), and with `follow_links` its links may lead out of it; `version`
-    is this software's.
+    `weights` is a hash of the model's tensors, so a model that was only moved or renamed is recognised; `annotations`
+    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` is how texts were
+    padded (None in older collections, whose texts were padded to the longest without checking that the model allows
+    it); `decode` is how photos were decoded; `photos` is the folder that file names are relative to (a `file:` URL if
+    its name is not UTF-8: `photo_folder` reads both); with `follow_links`, links may lead out of it; `version` is that
+    of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -73,7 +73,7 @@ class CollectionSpec(BaseModel):
     @field_validator("splits")
     @classmethod
     def _in_order(cls, splits: dict[str, SplitSize]) -> dict[str, SplitSize]:
-        return dict(sorted(splits.items()))  # a server may give them back in any order
+        return dict(sorted(splits.items()))  # a server may return them in any order
 
     @property
     def photo_folder(self) -> Path:
@@ -84,7 +84,7 @@ class CollectionSpec(BaseModel):
         return collection_name(self.dataset, self.kind)
 
     def check_weights(self, model: str, weights: str) -> None:
-        """Raises SpecMismatch, naming both models, unless `weights` made this collection."""
+        """Raise SpecMismatch, with the names of both models, unless this collection was made with `weights`."""
         if weights != self.weights:
             raise SpecMismatch(
                 f"{self.collection} holds vectors of {self.model} (weights {self.weights[:12]}), not of {model} "
@@ -107,10 +107,10 @@ class CollectionSpec(BaseModel):
             )
 
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
-        """This specification after more points made as `new` says, and warnings for a person.
+        """Return this specification after adding points that were made as `new` describes, and warnings.
 
         Raises:
-            SpecMismatch: vectors of `new` do not belong beside the stored ones.
+            SpecMismatch: the vectors of `new` cannot be compared with the stored ones.
         """
         self.check_weights(new.model, new.weights)
         self.check_padding(new.padding)
@@ -137,7 +137,7 @@ class CollectionSpec(BaseModel):
                 "has not stays in it"
             )
         splits = {**self.splits, **new.splits}
-        if self.annotations == new.annotations:  # a smaller --limit later does not shrink what is expected
+        if self.annotations == new.annotations:  # a later run with a smaller --limit does not lower the expected size
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
         padding = new.padding or self.padding
@@ -146,10 +146,10 @@ class CollectionSpec(BaseModel):
 
 
 def read_spec(collection: str, stored: object) -> CollectionSpec:
-    """The specification from what was stored with a collection.
+    """Parse the specification that was stored with a collection.
 
     Raises:
-        SpecMismatch: there is none, or not one of ours.
+        SpecMismatch: it is missing, or was not written by this project.
     """
     try:
         return CollectionSpec.model_validate(stored)

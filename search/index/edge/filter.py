@@ -17,7 +17,7 @@ _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] =
 
 
 def index_payload(shard: qdrant.EdgeShard, *, missing_only: bool = False) -> None:
-    """Create the payload indexes that are missing or, unless `missing_only`, were built in another way."""
+    """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters."""
     existing = shard.info().payload_schema
     for field, wanted in _PAYLOAD_INDEXES.items():
         if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
@@ -36,7 +36,7 @@ def _is_current(
 
 
 def filter_of(where: Where | None) -> qdrant.Filter | None:
-    """Return the conditions of `where`."""
+    """Convert a filter to the engine's form; None if it has no conditions."""
     if where is None:
         return None
     must: list[qdrant.ConditionType] = []

@@ -1,7 +1,7 @@
 """The embedded index: Qdrant Edge, Qdrant's own engine inside this process, one shard folder per collection.
 
-Layout below the index folder: `<collection>/` is the shard, `<collection>.json` its specification. A shard can be open
-in one process at a time, so shards are opened at their first use and closed by `close()`.
+In the index folder, `<collection>/` is the shard and `<collection>.json` its specification. A shard can be open in one
+process at a time, so shards are opened at their first use and closed by `close()`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
-from search.index.edge import room
+from search.index.edge import space
 from search.index.edge.filter import filter_of, index_payload
 from search.index.points import Batch, Points, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
@@ -33,14 +33,14 @@ from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Caption, Hit, Image, Vectors
 from search.text import shown
 
-QUERIES_PER_BATCH = 32  # a batch holds the interpreter lock until it is answered
+QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
 POINTS_PER_SCAN = 1000
 SHARD_CONFIG = "edge_config.json"
 READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
-BUILT_AT_ONCE = 2 * 2**20  # bytes of vectors whose index is built in less time than a process takes to start
+BUILT_IN_PROCESS = 2 * 2**20  # bytes of vectors that are indexed in less time than a process takes to start
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
-M, EF_CONSTRUCT = 16, 100  # the engine's own defaults, which must be given to change another setting of HNSW
-FULL_SCAN_THRESHOLD = 0  # KB below which HNSW gives way to a scan, with `index_everything`
+M, EF_CONSTRUCT = 16, 100  # the engine's defaults, which must be repeated to change another setting of HNSW
+FULL_SCAN_THRESHOLD = 0  # KB of vectors below which the engine scans instead, with `index_everything`
 
 _QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
     "none": None,
@@ -51,17 +51,17 @@ _QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
 
 @contextlib.contextmanager
 def _engine(doing: str) -> Iterator[None]:
-    """Turns what the engine raises into IndexFailure."""
+    """Convert the engine's exceptions to IndexFailure."""
     try:
         yield
     except Exception as error:
-        if type(error) is not Exception:  # the engine raises bare Exception; everything else is somebody else's
+        if type(error) is not Exception:  # the engine raises bare Exception; subclasses come from elsewhere
             raise
         raise IndexFailure(f"{doing}: {error}") from error
 
 
 class EdgeIndex:
-    """The Index protocol over one folder. Reading never creates the folder."""
+    """The Index protocol on one folder. Reading never creates the folder."""
 
     def __init__(self, path: Path) -> None:
         if shown(str(path)) != str(path):
@@ -92,10 +92,10 @@ class EdgeIndex:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
-        room.check_writable(self.path)
+        space.check_writable(self.path)
         warnings: list[str] = []
         if spec.collection in self.collections():
-            self._shard(spec.collection)  # nothing is changed while another process has it open
+            self._shard(spec.collection)  # raises before any change if another process has it open
             if not replace:
                 spec, warnings = self.spec(spec.collection).merged(spec)
             if tuning:
@@ -106,8 +106,8 @@ class EdgeIndex:
                 "made, is gone: put it back, or delete the folder"
             )
         if spec.collection not in self._shards:
-            room.check_room(self.path, room.SPARE_BYTES, f"making {spec.collection}")
-        # The specification comes first: whoever is killed between the two makes the shard next time.
+            space.check_space(self.path, space.SPARE_BYTES, f"making {spec.collection}")
+        # The specification comes first: if the process is killed between the two, the next one creates the shard.
         self.set_spec(spec)
         if spec.collection not in self._shards:
             self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
@@ -129,8 +129,9 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
-        # The engine merges: it removes what is None and leaves alone what is not named.
-        self._write(collection, [qdrant.UpdateOperation.set_payload([each.id], each.changes()) for each in records])
+        # The engine merges: it deletes fields that are None and keeps fields that are not mentioned.
+        operations = [qdrant.UpdateOperation.set_payload([record.id], record.changes()) for record in records]
+        self._write(collection, operations)
 
     def set_vectors(self, collection: str, points: Points) -> None:
         rows = zip(points.records, points.vectors.tolist(), strict=True)
@@ -160,15 +161,15 @@ class EdgeIndex:
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"asking {collection}"):
-                found = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers += map(hits_of, found)
+                results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
+            answers += map(hits_of, results)
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
         shard = self._shard(collection)
         with _engine(f"reading {len(ids)} points of {collection}"):
-            found = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
-        return batch_of([found[point_id] for point_id in ids if point_id in found], vectors)
+            points = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
+        return batch_of([points[point_id] for point_id in ids if point_id in points], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         shard = self._shard(collection)
@@ -179,9 +180,9 @@ class EdgeIndex:
                 offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=True, with_vector=vectors
             )
             with _engine(f"reading {collection}"):
-                found, offset = shard.scroll(request)
-            if found:
-                yield batch_of(found, vectors)
+                points, offset = shard.scroll(request)
+            if points:
+                yield batch_of(points, vectors)
             if offset is None:
                 return
 
@@ -190,8 +191,8 @@ class EdgeIndex:
         with _engine(f"counting {collection}"):
             return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
 
-    def put_off(self, collection: str) -> None:
-        pass  # it builds in `optimize` alone
+    def defer_indexing(self, collection: str) -> None:
+        pass  # only `optimize` builds the index
 
     def silent_nodes(self) -> list[str]:
         return []
@@ -205,21 +206,21 @@ class EdgeIndex:
         with _engine(f"reading {collection}"):
             unindexed = points - shard.info().indexed_vectors_count
         if unindexed > 0:
-            room.check_room(folder, room.to_build(folder), f"building the HNSW index of {collection}")
-        if 4 * self.spec(collection).dim * points <= BUILT_AT_ONCE:
+            space.check_space(folder, space.bytes_to_build(folder), f"building the HNSW index of {collection}")
+        if 4 * self.spec(collection).dim * points <= BUILT_IN_PROCESS:
             with _engine(f"building the HNSW index of {collection}"):
                 shard.optimize()
             return
-        # Building HNSW holds the interpreter lock throughout, so a process of its own does it: progress bars and Ctrl-C
-        # go on here. A shard has one opener, so ours is closed meanwhile.
+        # Building HNSW holds the interpreter lock throughout, so a child process does it: progress bars and Ctrl-C
+        # continue to work here. Only one process can have a shard open, so it is closed here first.
         self._release(collection)
         build = "import sys; from search.index.edge.index import _optimize; _optimize(*sys.argv[1:])"
-        done = subprocess.run(
+        child = subprocess.run(
             [sys.executable, "-c", build, str(self.path), collection], capture_output=True, text=True, check=False
         )
-        if done.returncode:
+        if child.returncode:
             raise IndexFailure(
-                f"building the HNSW index of {collection} failed ({_reason(done)}); "
+                f"building the HNSW index of {collection} failed ({_reason(child)}); "
                 "the points are safe: run the same command again"
             )
 
@@ -252,14 +253,14 @@ class EdgeIndex:
         return sum(file.stat().st_blocks * 512 for file in (self.path / collection).rglob("*") if file.is_file())
 
     def drop(self, collection: str) -> None:
-        aside = self.path / f".{collection}.dropped"
+        dropped = self.path / f".{collection}.dropped"
         if collection in self.collections():
-            self._shard(collection)  # fails where another process has it open
+            self._shard(collection)  # raises if another process has it open
             self._release(collection)
-            shutil.rmtree(aside, ignore_errors=True)  # of a drop that was killed
-            (self.path / collection).rename(aside)  # a shard without its specification must never be taken up again
+            shutil.rmtree(dropped, ignore_errors=True)  # left by a killed process
+            (self.path / collection).rename(dropped)  # a shard without its specification must never be opened again
         self._spec_file(collection).unlink(missing_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(dropped, ignore_errors=True)
 
     def close(self) -> None:
         for collection in list(self._shards):
@@ -267,7 +268,7 @@ class EdgeIndex:
 
     def _write(self, collection: str, operations: Sequence[qdrant.UpdateOperation]) -> None:
         shard = self._shard(collection)
-        room.check_room(self.path, room.SPARE_BYTES, "writing")
+        space.check_space(self.path, space.SPARE_BYTES, "writing")
         with _engine(f"writing into {collection}"):
             for operation in operations:
                 shard.update(operation)
@@ -276,7 +277,7 @@ class EdgeIndex:
         return self.path / f"{collection}.json"
 
     def _settings(self, collection: str) -> dict[str, Any]:
-        """The settings of CollectionInfo, from the shard's configuration or a segment that HNSW was built for."""
+        """Return the settings of CollectionInfo, read from the shard's configuration or an indexed segment's."""
         folder = self.path / collection
         config = json.loads((folder / SHARD_CONFIG).read_text(encoding="utf-8"))
         vectors = config["vectors"][""]
@@ -310,11 +311,11 @@ class EdgeIndex:
 
 
 def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
-    """Opens a shard, waits a little for one that another process has open, or makes it as `tuning` says."""
+    """Open a shard, or create it with `tuning`; wait up to BUSY_SECONDS if another process has it open."""
     if (folder / SHARD_CONFIG).exists():
-        for needs_writing in (folder.parent, folder):
-            room.check_writable(needs_writing)
-        room.check_room(folder, room.to_open(folder), f"opening {folder.name}")
+        space.check_writable(folder.parent)
+        space.check_writable(folder)
+        space.check_space(folder, space.bytes_to_open(folder), f"opening {folder.name}")
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -323,8 +324,8 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
             break
         except IndexFailure as failure:
             if any(word in str(failure) for word in READ_ONLY):
-                raise room.read_only(folder) from failure
-            if "WouldBlock" not in str(failure):  # the engine's word for a write-ahead log that is locked
+                raise space.read_only(folder) from failure
+            if "WouldBlock" not in str(failure):  # the engine's error for a locked write-ahead log
                 raise
             if time.monotonic() > deadline:
                 raise IndexBusy(
@@ -333,7 +334,7 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
                 ) from None
             time.sleep(0.1)
     _owner_file(folder).write_text(shown(f"{os.getpid()} {' '.join(sys.orig_argv)}\n"), encoding="utf-8")
-    shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left there by a killed optimisation
+    shutil.rmtree(folder / "temp_segments", ignore_errors=True)  # left by a killed optimisation
     return shard
 
 
@@ -365,7 +366,7 @@ def _owner_file(folder: Path) -> Path:
 
 
 def _holder(folder: Path) -> str:
-    """ " (process 42: python -m search serve)" where the last opener said so."""
+    """Return " (process 42: python -m search serve)", as written by the last process that opened it, or ""."""
     try:
         pid, _, command = _owner_file(folder).read_text(encoding="utf-8").strip().partition(" ")
     except OSError:
@@ -383,7 +384,7 @@ def _reason(child: subprocess.CompletedProcess[str]) -> str:
 
 
 def _optimize(path: str, collection: str) -> None:
-    """What the child process of `optimize` runs."""
+    """Build the HNSW index; runs in the child process of `EdgeIndex.optimize`."""
     index = EdgeIndex(Path(path))
     index._shard(collection).optimize()
     index.close()

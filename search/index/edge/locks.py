@@ -1,4 +1,4 @@
-"""The folder of the embedded index as files: held shut while they are read or replaced."""
+"""Lock the shards of an embedded index while their files are copied or replaced."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ LOCKED = "wal"  # the engine's own lock: flock on the folder of the write-ahead 
 
 
 @contextmanager
-def held(path: Path, collections: Sequence[str]) -> Iterator[list[CollectionInfo]]:
-    """Closed shards, complete on the disk, which no other process can open meanwhile; gives how they are.
+def flush_and_lock(path: Path, collections: Sequence[str]) -> Iterator[list[CollectionInfo]]:
+    """Write shards to disk, then hold them closed and locked; yields their CollectionInfo.
 
     Raises:
-        CollectionMissing: there is no such collection.
+        CollectionMissing: one of the collections does not exist.
         IndexBusy: another process has one of them open.
     """
     with closing(EdgeIndex(path)) as index:
         infos = [index.info(collection) for collection in collections]
-    with shut(path, collections):
+    with lock_shards(path, collections):
         yield infos
 
 
 @contextmanager
-def shut(path: Path, collections: Sequence[str]) -> Iterator[None]:
-    """No other process opens these shards meanwhile; they are not opened here either, so they may be damaged or absent.
+def lock_shards(path: Path, collections: Sequence[str]) -> Iterator[None]:
+    """Hold shards locked, so that no process can open them. They are not opened here: they may be damaged or missing.
 
     Raises:
         IndexBusy: another process has one of them open.
@@ -39,16 +39,16 @@ def shut(path: Path, collections: Sequence[str]) -> Iterator[None]:
     with ExitStack() as locks:
         for collection in collections:
             if (path / collection / LOCKED).is_dir():
-                locks.enter_context(locked(path / collection / LOCKED))
+                locks.enter_context(lock_folder(path / collection / LOCKED))
         yield
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """An exclusive lock on a folder, without waiting for it.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, without waiting for it.
 
     Raises:
-        IndexBusy: somebody else has it.
+        IndexBusy: another process holds it.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

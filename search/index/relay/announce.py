@@ -64,7 +64,7 @@ def find_running(folder: Path) -> Running | None:
     return running if running and _answers(running) else None
 
 
-def busy(path: Path, running: Running) -> IndexBusy:
+def busy_error(path: Path, running: Running) -> IndexBusy:
     """Return the exception for a command that would write."""
     return IndexBusy(
         f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "

@@ -131,8 +131,8 @@ class ServerIndex:
         counted = self._ask(collection, lambda client: client.count(collection, count_filter=conditions, exact=True))
         return counted.count
 
-    def put_off(self, collection: str) -> None:
-        indexing.put_off(self._connection, collection)
+    def defer_indexing(self, collection: str) -> None:
+        indexing.defer_indexing(self._connection, collection)
 
     def optimize(self, collection: str) -> None:
         indexing.build(self._connection, collection)

@@ -17,10 +17,10 @@ DEFAULT_INDEXING_THRESHOLD = 10_000  # KB; the server's own where a collection h
 
 # The indexing threshold to go back to, in the collection's metadata: it is written in the same request that turns
 # indexing off, so whoever comes after a killed run finds it.
-PUT_OFF = "indexing_threshold_put_off"
+DEFERRED_THRESHOLD = "indexing_threshold_put_off"
 
 
-def put_off(connection: Connection, collection: str) -> None:
+def defer_indexing(connection: Connection, collection: str) -> None:
     """Turn indexing off until `build`, so that nothing is indexed that grows and is indexed again
     (https://qdrant.tech/documentation/operations/optimizer)."""
     found = _look(connection, collection)
@@ -37,8 +37,8 @@ def build(connection: Connection, collection: str) -> None:
         ServerError: the server's optimizer failed, or makes no progress.
     """
     metadata = _look(connection, collection).config.metadata or {}
-    if metadata.get(PUT_OFF) is not None:
-        _set_threshold(connection, collection, int(metadata[PUT_OFF]), remember=None)
+    if metadata.get(DEFERRED_THRESHOLD) is not None:
+        _set_threshold(connection, collection, int(metadata[DEFERRED_THRESHOLD]), remember=None)
     # A collection turns yellow a moment after a write, so one green answer is not enough.
     green, indexed, moved, nudged = 0, -1, time.monotonic(), False
     while green < QUIET_CHECKS:
@@ -73,7 +73,7 @@ def _unfinished(found: models.CollectionInfo, collection: str) -> str | None:
     slowly = f"{indexed}; searching compares with the others one by one, which is exact but slow"
     if found.status == models.CollectionStatus.RED:
         return f"the optimizer of {collection} failed: see the server's log"
-    if (found.config.metadata or {}).get(PUT_OFF) is not None:
+    if (found.config.metadata or {}).get(DEFERRED_THRESHOLD) is not None:
         return (
             f"the index of {collection} is put off while it is filled ({slowly}): `python -m ingest run` ends with it"
         )
@@ -112,6 +112,6 @@ def _set_threshold(connection: Connection, collection: str, threshold: int, *, r
         lambda client: client.update_collection(
             collection,
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
-            metadata={PUT_OFF: remember},  # an update with null removes the entry
+            metadata={DEFERRED_THRESHOLD: remember},  # an update with null removes the entry
         ),
     )

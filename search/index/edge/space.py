@@ -1,8 +1,8 @@
-"""Whether the file system of an embedded index lets the engine work: it must be writable and have room.
+"""Check that the folder of an embedded index is writable and has enough disk space.
 
-The engine maps its files into memory. If a page of one cannot be allocated, the process ends with SIGBUS and no
-message, so room is checked before the engine is called. On a file system in memory (tmpfs), reading a hole of a file
-allocates it as well, so even opening a shard takes room there.
+The engine maps its files into memory. If a page of one cannot be allocated, SIGBUS kills the process without a message,
+so the space is checked before the engine is called. On a file system in memory (tmpfs), reading a hole of a file
+allocates it, so even opening a shard takes space there.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 from search.errors import IndexFailure
 
 SPARE_BYTES = 128 * 2**20
-_NOT_MAPPED = {"wal", "payload_storage"}  # folders of a shard whose files the engine does not read ahead
+_NOT_MAPPED = {"wal", "payload_storage"}  # folders of a shard whose files the engine does not map as a whole
 _IN_MEMORY = {"tmpfs", "ramfs"}
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def check_room(folder: Path, needed: int, doing: str) -> None:
-    """Check the room for `needed` more bytes on the file system of `folder`.
+def check_space(folder: Path, needed: int, doing: str) -> None:
+    """Check that the file system of `folder` has `needed` free bytes; `doing` says what for.
 
     Raises:
-        IndexFailure: there is less.
+        IndexFailure: it has fewer.
     """
     free = shutil.disk_usage(folder).free
     if free < needed:
@@ -34,22 +34,22 @@ def check_room(folder: Path, needed: int, doing: str) -> None:
         )
 
 
-def to_open(shard: Path) -> int:
+def bytes_to_open(shard: Path) -> int:
     """Return the bytes that opening an existing shard may allocate."""
     return sum(size - allocated for size, allocated in _mapped(shard)) if _is_in_memory(shard) else 0
 
 
-def to_build(shard: Path) -> int:
-    """Return the bytes that building the HNSW index of a shard may allocate: segments are written anew."""
+def bytes_to_build(shard: Path) -> int:
+    """Return the bytes that building the HNSW index of a shard may allocate: all segments are rewritten."""
     allocated = sum(allocated for _, allocated in _mapped(shard))
-    return allocated + SPARE_BYTES + to_open(shard) if _is_in_memory(shard) else allocated
+    return allocated + SPARE_BYTES + bytes_to_open(shard) if _is_in_memory(shard) else allocated
 
 
 def check_writable(folder: Path) -> None:
-    """Check that files in `folder` may be changed.
+    """Check that this user may write to `folder`.
 
     Raises:
-        IndexFailure: the folder is read-only for this user.
+        IndexFailure: the folder is read-only.
     """
     if not os.access(folder, os.W_OK):
         raise read_only(folder)
@@ -64,7 +64,7 @@ def read_only(folder: Path) -> IndexFailure:
 
 
 def _mapped(shard: Path) -> Iterator[tuple[int, int]]:
-    """Yield size and allocated bytes of the files that the engine maps as a whole."""
+    """Yield the size and the allocated bytes of each file that the engine maps as a whole."""
     for file in shard.rglob("*"):
         if not _NOT_MAPPED.intersection(file.relative_to(shard).parts) and file.is_file():
             status = file.stat()
