@@ -144,7 +144,7 @@ def test_a_killed_node_is_told(
 ) -> None:
     server = StandIn()
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(server.port))
-    monkeypatch.setattr("search.index.server.refusals.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("search.index.server.failures.CONNECT_SECONDS", 0.2)
     monkeypatch.setattr("search.index.server.connection.CONNECT_SECONDS", 0.2)
     with ExitStack() as running:
         ports = [running.enter_context(rest_server(answers=answers(peer, (A, C)))) for peer in (A, C)]

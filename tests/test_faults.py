@@ -24,8 +24,8 @@ from search.errors import CollectionMissing, ServerError
 from search.index import CollectionSpec, Points
 from search.index.server import retry, upload
 from search.index.server.connection import Connection, check_versions
+from search.index.server.failures import translate_errors
 from search.index.server.index import ServerIndex, connect
-from search.index.server.refusals import translated
 from search.settings import Settings
 
 CODE = grpc.StatusCode
@@ -347,7 +347,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_asks(monkeypatch: pytest
             raise error
         return "done"
 
-    assert retry.patiently(attempt, lambda _: None) == "done"
+    assert retry.while_unavailable(attempt, lambda _: None) == "done"
     for pause, longest in zip(pauses, (1, 2, 4, 4, 4), strict=False):
         assert longest / 2 <= pause <= longest
     assert len({*pauses[2:5]}) == 3
@@ -365,13 +365,13 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_asks(monkeypatch: pytest
     ],
 )
 def test_refusals_over_rest(status: int, body: str, words: str, transient: bool) -> None:
-    with pytest.raises(ServerError, match=words) as refusal, translated("http://rest", "coco_images"):
+    with pytest.raises(ServerError, match=words) as refusal, translate_errors("http://rest", "coco_images"):
         raise UnexpectedResponse(status, "reason", body.encode(), None)  # type: ignore[arg-type]
     assert refusal.value.transient is transient
 
 
 def test_a_collection_that_is_missing_over_rest() -> None:
-    with pytest.raises(CollectionMissing), translated("http://rest", "coco_images"):
+    with pytest.raises(CollectionMissing), translate_errors("http://rest", "coco_images"):
         raise UnexpectedResponse(404, "Not Found", b"Collection `coco_images` doesn't exist!", None)  # type: ignore[arg-type]
 
 

@@ -19,9 +19,9 @@ ONLY = {  # who alone may import a library
     "qdrant_edge": {"search/index/edge/index.py", "search/index/edge/filter.py"},
     "qdrant_client": {
         f"search/index/server/{part}.py"
-        for part in ("index", "connection", "refusals", "upload", "indexing", "translate", "cluster")
+        for part in ("index", "connection", "failures", "upload", "indexing", "translate", "cluster")
     },
-    "grpc": {"search/index/server/refusals.py"},
+    "grpc": {"search/index/server/failures.py"},
     "prometheus_client": {"search/web/metrics.py"},
     "sentence_transformers": {"search/encoder/clip.py"},
 }

@@ -42,7 +42,7 @@ class Tuning:
         return None if self.replicas is None else max(1, self.replicas - 1)
 
     def differences(self, collection: str, settings: Mapping[str, Any]) -> list[str]:
-        """Return a warning for each difference from an existing collection with these `settings` (of CollectionInfo)."""
+        """Return warnings of all differences from an existing collection with these `settings`."""
         requested: dict[str, Any] = {"quantization": self.quantization, "on_disk": self.on_disk}
         requested |= {"shards": self.shards} if self.shards else {}
         requested |= {"replicas": self.replicas} if self.replicas else {}

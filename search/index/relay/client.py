@@ -58,7 +58,7 @@ class RemoteIndex:
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         wanted = pack(wire.SCAN, wire.Scan(where=where, vectors=vectors))
-        for part in self._ask(wire.BATCH, "scan", collection, wanted):
+        for part in self._call(wire.BATCH, "scan", collection, wanted):
             yield part.unpack()
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
@@ -86,17 +86,17 @@ class RemoteIndex:
         self, kind: TypeAdapter[T], method: str, collection: str | None = None, arguments: wire.Json | None = None
     ) -> T:
         """Return the answer of a call that has one part."""
-        (part,) = self._ask(kind, method, collection, arguments)
+        (part,) = self._call(kind, method, collection, arguments)
         return part
 
-    def _ask(
+    def _call(
         self, kind: TypeAdapter[T], method: str, collection: str | None, arguments: wire.Json | None
     ) -> Iterator[T]:
         """Yield the parts of the answer. A call is retried while a server is there, until its answer begins."""
         called = {"method": method, "collection": collection, "arguments": arguments or {}, "version": wire.OURS}
         call = json.dumps(called)
         with contextlib.ExitStack() as open_:
-            answer = retry.patiently(lambda: open_.enter_context(self._answer(method, call)), self._notice)
+            answer = retry.while_unavailable(lambda: open_.enter_context(self._answer(method, call)), self._notice)
             try:
                 for line in answer:
                     said = json.loads(line)

@@ -1,6 +1,6 @@
-"""The index on a Qdrant server, over gRPC: for the dashboard, several users, or a cluster.
+"""The index on a Qdrant server: for the dashboard, several users, or a cluster.
 
-The adapter takes a connection around a `QdrantClient`, so the contract tests run it on `QdrantClient(":memory:")` too.
+ServerIndex takes a connection around a `QdrantClient`, so the contract tests run it on `QdrantClient(":memory:")` too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from search.index.points import Batch, Points, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
-from search.index.server.connection import Connection, reach
+from search.index.server.connection import Connection, open_connection
 from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
 from search.index.server.upload import STREAMS, Uploader
 from search.index.spec import CollectionSpec, read_spec
@@ -28,20 +28,20 @@ POINTS_PER_SCAN = 1000
 
 
 def connect(settings: Settings) -> ServerIndex:
-    """The index on the server that `settings.qdrant_url` names; a read-only API key is enough to search it.
+    """Open the index on the server that `settings.qdrant_url` names; a read-only API key is enough to search it.
 
     Raises:
-        ServerError: nothing answers there, it is no Qdrant or too old a one, or it refuses the API key.
+        ServerError: nothing answers, it is not Qdrant or its version is too old, or it refuses the API key.
     """
-    return ServerIndex(reach(settings, STREAMS))
+    return ServerIndex(open_connection(settings, STREAMS))
 
 
 class ServerIndex:
-    """The Index protocol over a connection; `close()` closes its client."""
+    """The Index protocol on a Qdrant server; `close()` closes the connection's client."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._ask = connection.ask
+        self._call = connection.call
         self._uploader = Uploader(connection)
 
     @property
@@ -58,22 +58,23 @@ class ServerIndex:
 
     def create(self, spec: CollectionSpec, tuning: Tuning | None = None, *, replace: bool = False) -> list[str]:
         name, warnings = spec.collection, list[str]()
-        there = self._exists(name) or not self._create(spec, tuning or Tuning())
-        found = self._look(name)
-        if there:
+        existed = self._exists(name) or not self._create(spec, tuning or Tuning())
+        info = self._info(name)
+        if existed:
             if not replace:
-                spec, warnings = read_spec(name, found.config.metadata).merged(spec)
+                spec, warnings = read_spec(name, info.config.metadata).merged(spec)
             if tuning:
-                warnings += tuning.differences(name, settings_of(found))
+                warnings += tuning.differences(name, settings_of(info))
             self.set_spec(spec)
-        existing = found.payload_schema or {}
+        existing = info.payload_schema or {}
         for field in [field for field in PAYLOAD_INDEXES if not is_current(field, existing)]:
             self._index_payload(name, field)
         return warnings
 
     def collections(self) -> list[str]:
-        there = [found.name for found in self._ask(None, lambda client: client.get_collections()).collections]
-        return sorted(name for name in there if name.endswith(("_images", "_captions")) and self._is_ours(name))
+        response = self._call(None, lambda client: client.get_collections())
+        names = [collection.name for collection in response.collections]
+        return sorted(name for name in names if name.endswith(("_images", "_captions")) and self._is_ours(name))
 
     def upsert(self, collection: str, points: Points) -> None:
         self._uploader.upload(collection, points)
@@ -105,16 +106,16 @@ class ServerIndex:
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
-            found = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
-            answers += [hits_of(answer.points) for answer in found]
+            responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
+            answers += [hits_of(response.points) for response in responses]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
-        points = self._ask(
+        points = self._call(
             collection, lambda client: client.retrieve(collection, list(ids), with_payload=True, with_vectors=vectors)
         )
-        found = {id_of(point): point for point in points}
-        return batch_of([found[point_id] for point_id in ids if point_id in found], vectors)
+        by_id = {id_of(point): point for point in points}
+        return batch_of([by_id[point_id] for point_id in ids if point_id in by_id], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         conditions = filter_of(where)
@@ -128,8 +129,8 @@ class ServerIndex:
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
         conditions = filter_of(where)
-        counted = self._ask(collection, lambda client: client.count(collection, count_filter=conditions, exact=True))
-        return counted.count
+        result = self._call(collection, lambda client: client.count(collection, count_filter=conditions, exact=True))
+        return result.count
 
     def defer_indexing(self, collection: str) -> None:
         indexing.defer_indexing(self._connection, collection)
@@ -141,67 +142,67 @@ class ServerIndex:
         return indexing.pending(self._connection, collection, exact=exact)
 
     def silent_nodes(self) -> list[str]:
-        return list(self._connection.health().silent)
+        return list(self._connection.health().silent_nodes)
 
     def spec(self, collection: str) -> CollectionSpec:
-        return read_spec(collection, self._look(collection).config.metadata)
+        return read_spec(collection, self._info(collection).config.metadata)
 
     def set_spec(self, spec: CollectionSpec) -> None:
         name, metadata = spec.collection, spec.model_dump()
-        self._ask(name, lambda client: client.update_collection(name, metadata=metadata))
+        self._call(name, lambda client: client.update_collection(name, metadata=metadata))
 
     def info(self, collection: str) -> CollectionInfo:
-        found = self._look(collection)
-        spec = read_spec(collection, found.config.metadata)
-        indexed = found.indexed_vectors_count or 0
-        count, waits = self.count(collection), self.pending(collection)
-        short = short_of_copies(self._connection, found, collection)
-        return CollectionInfo(collection, count, indexed, spec, settings_of(found), waits, short)
+        info = self._info(collection)
+        spec = read_spec(collection, info.config.metadata)
+        indexed = info.indexed_vectors_count or 0
+        count, pending = self.count(collection), self.pending(collection)
+        short = short_of_copies(self._connection, info, collection)
+        return CollectionInfo(collection, count, indexed, spec, settings_of(info), pending, short)
 
     def disk_bytes(self, collection: str) -> int | None:  # noqa: ARG002
-        return None  # a server does not say
+        return None  # a server does not report it
 
     def drop(self, collection: str) -> None:
         if self._exists(collection):
-            self._ask(collection, lambda client: client.delete_collection(collection))
+            self._call(collection, lambda client: client.delete_collection(collection))
 
     def close(self) -> None:
         self._uploader.close()
         self._connection.client.close()
 
     def _exists(self, collection: str) -> bool:
-        return self._ask(collection, lambda client: client.collection_exists(collection))
+        return self._call(collection, lambda client: client.collection_exists(collection))
 
-    def _look(self, collection: str) -> models.CollectionInfo:
-        return self._ask(collection, lambda client: client.get_collection(collection))
+    def _info(self, collection: str) -> models.CollectionInfo:
+        return self._call(collection, lambda client: client.get_collection(collection))
 
     def _create(self, spec: CollectionSpec, tuning: Tuning) -> bool:
-        """Makes the collection; False where another machine was quicker."""
-        name, configured = spec.collection, configuration(spec.dim, tuning)
+        """Create the collection; return False if another machine was faster."""
+        name, arguments = spec.collection, configuration(spec.dim, tuning)
 
         def attempt(client: QdrantClient) -> bool:
-            if client.collection_exists(name):  # also where the answer to an earlier attempt was lost
+            if client.collection_exists(name):  # also if the answer to an earlier attempt was lost
                 return False
-            return client.create_collection(name, metadata=spec.model_dump(), **configured)
+            return client.create_collection(name, metadata=spec.model_dump(), **arguments)
 
         try:
-            return self._ask(name, attempt)
+            return self._call(name, attempt)
         except ServerError as error:
             if error.transient or not self._exists(name):
                 raise
             return False
 
     def _index_payload(self, collection: str, field: str) -> None:
-        schema = PAYLOAD_INDEXES[field]  # the server replaces an index that was built in another way
-        self._ask(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
+        schema = PAYLOAD_INDEXES[field]  # the server replaces an index with other parameters
+        self._call(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
 
     def _query(self, collection: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
-        return self._ask(collection, lambda client: client.query_batch_points(collection, requests))
+        return self._call(collection, lambda client: client.query_batch_points(collection, requests))
 
     def _page(
         self, collection: str, conditions: models.Filter | None, offset: Any, vectors: bool
     ) -> tuple[list[models.Record], Any]:
-        return self._ask(
+        return self._call(
             collection,
             lambda client: client.scroll(
                 collection,
@@ -216,6 +217,6 @@ class ServerIndex:
     def _is_ours(self, collection: str) -> bool:
         try:
             self.spec(collection)
-        except (SpecMismatch, CollectionMissing):  # missing: dropped a moment ago
+        except (SpecMismatch, CollectionMissing):  # missing: deleted a moment ago
             return False
         return True

@@ -1,4 +1,4 @@
-"""Qdrant's REST API, for the calls that gRPC lacks: snapshots, and the state of a cluster."""
+"""Qdrant's REST API, for what gRPC lacks: snapshots, and the state of a cluster."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from search.errors import ServerError
-from search.index.server.refusals import HTTP_CODES, failure, translated
+from search.index.server.failures import HTTP_CODES, failure, translate_errors
 from search.settings import Settings
 
-Body = Callable[[], Iterator[bytes]]  # called again for each attempt to send it
+Body = Callable[[], Iterator[bytes]]  # called once for each attempt to send it
 
 
 class Rest:
-    """One server; every call has a connection of its own, and is made once."""
+    """The REST API of one server. Every request uses a new connection, and is not retried."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         self.url = url
@@ -31,11 +31,11 @@ class Rest:
         self._seconds = settings.qdrant_timeout
 
     def result(self, method: str, path: str, collection: str | None = None, **more: Any) -> Any:
-        """The `result` of an answer; `more` is as for `answer`.
+        """Return the `result` of an answer; `more` is as for `answer`.
 
         Raises:
-            CollectionMissing: the server has no `collection`, which the path is about.
-            ServerError: it refuses, does not answer, or is not Qdrant.
+            CollectionMissing: the path is about `collection`, which does not exist.
+            ServerError: the server refuses the request, does not answer, or is not Qdrant.
         """
         with self.answer(method, path, collection, **more) as response:
             text = response.read()
@@ -55,15 +55,15 @@ class Rest:
         body: Body | None = None,
         headers: dict[str, str] | None = None,
     ) -> Iterator[http.client.HTTPResponse]:
-        """The answer to a call, if its status is 200 or 206; `seconds` is the time-out of each step of it.
+        """Yield the answer to a request if its status is 200 or 206; `seconds` is the timeout of each operation.
 
         Raises:
-            CollectionMissing, ServerError: as for `result`, also for what breaks while the answer is read.
+            CollectionMissing, ServerError: as for `result`, also if the connection breaks while the answer is read.
         """
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         connection = kind(self._host, self._port, timeout=seconds or self._seconds)
         try:
-            with translated(self.url, collection):
+            with translate_errors(self.url, collection):
                 connection.request(
                     method,
                     self._prefix + path,

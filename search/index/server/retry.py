@@ -1,4 +1,4 @@
-"""Retry what fails because a server is away or overloaded, for a while and ever more slowly."""
+"""Retry while a server is unavailable or overloaded, with growing pauses, for a limited time."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import TypeVar
 
 from search.errors import ServerError
 
-RETRY_SECONDS = 60.0  # from the first failure on; a container that was killed is back in less
-FIRST_CONTACT_SECONDS = 10.0  # for a server that has just been started, without keeping a wrong address waiting
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between tries
+RETRY_SECONDS = 60.0  # from the first failure; a killed container restarts in less
+FIRST_CONTACT_SECONDS = 10.0  # enough for a server that was just started, and a wrong address fails soon
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0  # seconds between attempts
 
 T = TypeVar("T")
 
 
-def patiently(attempt: Callable[[], T], waiting: Callable[[ServerError], None], seconds: float | None = None) -> T:
-    """Return what `attempt` returns, which must do no harm when it is done twice.
+def while_unavailable(
+    attempt: Callable[[], T], before_retry: Callable[[ServerError], None], seconds: float | None = None
+) -> T:
+    """Return the result of `attempt`, which must be idempotent, retrying after a transient ServerError.
 
-    A transient ServerError is retried: exponential back-off, with jitter so that many clients do not come back at
-    once (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), and at least as long as the server
-    asks for. `waiting` is called before each pause. `seconds`: for how long (default: RETRY_SECONDS).
+    Pauses grow exponentially, with jitter so that many clients do not return at once
+    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), and are at least as long as the server
+    requests. `before_retry` is called before each pause. `seconds`: for how long to retry (default: RETRY_SECONDS).
 
     Raises:
         ServerError: at once if it is not transient, else when the time is over.
@@ -38,22 +40,22 @@ def patiently(attempt: Callable[[], T], waiting: Callable[[ServerError], None], 
             wait = max(error.retry_after, pause * random.uniform(0.5, 1.0))
             if not error.transient or time.monotonic() + wait > deadline:
                 raise
-            waiting(error)
+            before_retry(error)
         time.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class Notice:
-    """Tell the user once for each time that a server is away, not for each try."""
+    """Prints one message per outage, not per attempt."""
 
     def __init__(self) -> None:
         self._quiet_until = 0.0
-        self._one_thread = threading.Lock()  # uploads run in several
+        self._lock = threading.Lock()  # uploads run in several threads
 
     def __call__(self, error: ServerError, seconds: float | None = None) -> None:
-        """Print the error, and for how many seconds it is retried, unless that was said already."""
+        """Print the error, and for how many seconds it is retried, unless this outage was already reported."""
         seconds = RETRY_SECONDS if seconds is None else seconds
-        with self._one_thread:
+        with self._lock:
             if time.monotonic() > self._quiet_until:
                 print(f"note: {error}; trying again for {seconds:.0f} seconds", file=sys.stderr)
             self._quiet_until = time.monotonic() + seconds

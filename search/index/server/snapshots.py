@@ -1,9 +1,9 @@
-"""Collection snapshots of a Qdrant server, over its REST API: gRPC neither downloads nor uploads them.
+"""Collection snapshots of a Qdrant server, over its REST API, since gRPC neither downloads nor uploads them.
 
-https://qdrant.tech/documentation/concepts/snapshots/ and https://api.qdrant.tech/api-reference/snapshots describe the
-calls. A snapshot holds what one node has of a collection.
+See https://qdrant.tech/documentation/concepts/snapshots/ and https://api.qdrant.tech/api-reference/snapshots. A
+snapshot contains one node's part of a collection.
 
-A call that fails because the server is away is retried, like every other (`search.index.server.retry`).
+Requests are retried while the server is unavailable, like all others (`search.index.server.retry`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from urllib.parse import quote, urlencode
 
 from search.errors import CollectionMissing, ServerError
 from search.index.server import retry
-from search.index.server.refusals import translated
+from search.index.server.failures import translate_errors
 from search.index.server.rest import Rest
 from search.settings import Settings
 
 CHUNK = 1024 * 1024  # bytes
-WORK_SECONDS = 3600.0  # making or recovering the snapshot of a large collection takes minutes without a byte
+WORK_SECONDS = 3600.0  # creating or recovering a large snapshot takes minutes, in which the server sends nothing
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot on the server: its size in bytes, and its SHA-256 if the server gives one (storage on S3 does not)."""
+    """A snapshot on the server: its size in bytes, and its SHA-256 unless the server keeps snapshots on S3."""
 
     collection: str
     name: str
@@ -41,7 +41,7 @@ class Snapshot:
 
 
 class Snapshots:
-    """The snapshot calls of the server that the settings name."""
+    """The snapshots of the server that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
         self._rest = Rest(settings.qdrant_urls[0] if settings.qdrant_urls else "", settings)
@@ -52,8 +52,8 @@ class Snapshots:
         return self._rest.url
 
     def refuse_cluster(self) -> None:
-        """Raise ServerError if the server is one of several nodes, none of which has everything."""
-        cluster = self._patiently(lambda: self._rest.result("GET", "/cluster"))
+        """Raise ServerError if the server is one of several nodes, none of which has all of a collection."""
+        cluster = self._retry(lambda: self._rest.result("GET", "/cluster"))
         peers = len(cluster.get("peers") or ())
         if peers > 1:
             raise ServerError(
@@ -62,37 +62,41 @@ class Snapshots:
             )
 
     def create(self, collection: str) -> Snapshot:
-        """Make a new snapshot of the collection, and return it when it is complete."""
-        path, before = _path(collection), list[str]()
+        """Create a snapshot of the collection, and return it once it is complete."""
+        path = _path(collection)
+        existing: set[str] | None = None  # the names before the first attempt
 
         def attempt() -> Any:
-            listed = self._rest.result("GET", path, collection)
-            new = [each for each in listed if each["name"] not in before] if before else []
-            if new:  # made by an earlier attempt, whose answer was lost
+            nonlocal existing
+            snapshots = self._rest.result("GET", path, collection)
+            new = [] if existing is None else [each for each in snapshots if each["name"] not in existing]
+            if new:  # created by an earlier attempt, whose answer was lost
                 return new[0]
-            before[:] = ["", *(each["name"] for each in listed)]
+            existing = {each["name"] for each in snapshots}
             return self._rest.result("POST", f"{path}?wait=true", collection, seconds=WORK_SECONDS)
 
-        made = self._patiently(attempt)
+        answer = self._retry(attempt)
         try:
-            return Snapshot(collection, made["name"], int(made["size"]), made.get("checksum"))
+            return Snapshot(collection, answer["name"], int(answer["size"]), answer.get("checksum"))
         except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self.url} made a snapshot of {collection} and does not describe it: {made}") from error
+            raise ServerError(
+                f"{self.url} made a snapshot of {collection} and does not describe it: {answer}"
+            ) from error
 
     @contextmanager
     def reading(self, snapshot: Snapshot) -> Iterator[BinaryIO]:
-        """Give the bytes of a snapshot as a stream; a broken download continues where it stopped."""
-        with _Download(self._rest, snapshot, self._patiently) as stream:
+        """Yield the bytes of a snapshot as a stream; a broken download resumes where it stopped."""
+        with _Download(self._rest, snapshot, self._retry) as stream:
             yield cast(BinaryIO, stream)
 
     def delete(self, snapshot: Snapshot) -> None:
         """Delete the snapshot from the server's disk."""
         path = f"{_path(snapshot.collection)}/{quote(snapshot.name, safe='')}?wait=true"
         with suppress(CollectionMissing):  # deleted by an earlier attempt, whose answer was lost
-            self._patiently(lambda: self._rest.result("DELETE", path, snapshot.collection))
+            self._retry(lambda: self._rest.result("DELETE", path, snapshot.collection))
 
     def recover(self, collection: str, file: Path, sha256: str) -> None:
-        """Replace the collection, or make it, with what a snapshot file holds; the server checks its SHA-256."""
+        """Replace or create the collection from a snapshot file, whose SHA-256 the server verifies."""
         boundary = secrets.token_hex(16)
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="snapshot"; filename="{collection}.snapshot"\r\n'
@@ -107,27 +111,27 @@ class Snapshots:
                     yield chunk
             yield tail
 
-        asked = urlencode({"wait": "true", "priority": "snapshot", "checksum": sha256})
-        path = f"{_path(collection)}/upload?{asked}"
+        parameters = urlencode({"wait": "true", "priority": "snapshot", "checksum": sha256})
+        path = f"{_path(collection)}/upload?{parameters}"
         headers = {
             "Content-Type": f"multipart/form-data; boundary={boundary}",
             "Content-Length": str(len(head) + file.stat().st_size + len(tail)),
         }
-        done = self._patiently(
+        recovered = self._retry(
             lambda: self._rest.result("POST", path, seconds=WORK_SECONDS, body=body, headers=headers)
         )
-        if done is not True:
-            raise ServerError(f"{self.url} did not recover {collection} from its snapshot: {done}")
+        if recovered is not True:
+            raise ServerError(f"{self.url} did not recover {collection} from its snapshot: {recovered}")
 
-    def _patiently(self, attempt: Callable[[], T]) -> T:
-        return retry.patiently(attempt, self._notice)
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        return retry.while_unavailable(attempt, self._notice)
 
 
 class _Download(io.RawIOBase):
-    """The bytes of a snapshot. If the connection breaks, the rest is requested again."""
+    """The bytes of a snapshot as a stream. If the connection breaks, only the rest is requested again."""
 
-    def __init__(self, rest: Rest, snapshot: Snapshot, patiently: Callable[[Callable[[], bytes]], bytes]) -> None:
-        self._rest, self._snapshot, self._patiently = rest, snapshot, patiently
+    def __init__(self, rest: Rest, snapshot: Snapshot, retry: Callable[[Callable[[], bytes]], bytes]) -> None:
+        self._rest, self._snapshot, self._retry = rest, snapshot, retry
         self._path = f"{_path(snapshot.collection)}/{quote(snapshot.name, safe='')}"
         self._position = 0
         self._open = ExitStack()
@@ -137,10 +141,10 @@ class _Download(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes, fewer at the end alone, and more than the snapshot's size if the server sends them."""
+        """Read `size` bytes, fewer only at the end; bytes that the server sends beyond the snapshot's size count too."""
         data = b""
         while not data or (len(data) < size and self._position < self._snapshot.size):
-            part = self._patiently(partial(self._attempt, size - len(data)))
+            part = self._retry(partial(self._attempt, size - len(data)))
             if not part:
                 break
             data += part
@@ -155,7 +159,7 @@ class _Download(io.RawIOBase):
         try:
             if self._response is None:
                 self._response = self._request()
-            with translated(self._rest.url):
+            with translate_errors(self._rest.url):
                 data: bytes = self._response.read(size)
             if not data and self._position < self._snapshot.size:
                 raise ServerError(
@@ -174,7 +178,7 @@ class _Download(io.RawIOBase):
         response = self._open.enter_context(
             self._rest.answer("GET", self._path, self._snapshot.collection, headers=headers)
         )
-        if self._position and response.status == 200:  # all of it again: storage on S3 knows no ranges
+        if self._position and response.status == 200:  # everything from the start: storage on S3 has no ranges
             skipped = 0
             while skipped < self._position and (data := response.read(min(CHUNK, self._position - skipped))):
                 skipped += len(data)

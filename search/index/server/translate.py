@@ -1,4 +1,4 @@
-"""Our words in Qdrant's: how a collection is configured, what one says of itself, filters."""
+"""Translate between this project's types and Qdrant's: tuning, settings and filters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qdrant_client import models
 from search.index.protocol import Where
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 
-LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; a server refuses less
+LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; the lowest that a server accepts
 
 _TEXT = models.TextIndexParams(
     type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.MULTILINGUAL, lowercase=True, ascii_folding=True
@@ -33,7 +33,7 @@ _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
 
 
 def is_current(field: str, existing: Mapping[str, models.PayloadIndexInfo]) -> bool:
-    """Return whether the payload index of `field` exists and is built as PAYLOAD_INDEXES says."""
+    """Return whether the payload index of `field` exists and has the parameters in PAYLOAD_INDEXES."""
     if field not in existing:
         return False
     stored, wanted = existing[field].params, PAYLOAD_INDEXES[field]
@@ -46,7 +46,7 @@ def is_current(field: str, existing: Mapping[str, models.PayloadIndexInfo]) -> b
 
 
 def configuration(dim: int, tuning: Tuning) -> dict[str, Any]:
-    """The part of a `create_collection` call that `tuning` decides."""
+    """Return the arguments of `create_collection` that depend on `dim` and `tuning`."""
     hnsw = optimizers = None
     if tuning.index_everything:
         hnsw = models.HnswConfigDiff(full_scan_threshold=LOWEST_FULL_SCAN_THRESHOLD)
@@ -64,9 +64,9 @@ def configuration(dim: int, tuning: Tuning) -> dict[str, Any]:
     }
 
 
-def settings_of(found: models.CollectionInfo) -> dict[str, Any]:
-    """The settings of CollectionInfo; `replicas` is what was asked for, also while some are missing."""
-    config, params = found.config, found.config.params
+def settings_of(info: models.CollectionInfo) -> dict[str, Any]:
+    """Return the settings of CollectionInfo; `replicas` is the configured number, even while some are missing."""
+    config, params = info.config, info.config.params
     kinds = {type(None): "none", models.ScalarQuantization: "int8", models.BinaryQuantization: "binary"}
     quantization = type(config.quantization_config)
     return {
@@ -78,12 +78,12 @@ def settings_of(found: models.CollectionInfo) -> dict[str, Any]:
         "on_disk": params.vectors.on_disk if isinstance(params.vectors, models.VectorParams) else None,
         "shards": params.shard_number,
         "replicas": params.replication_factor,
-        "segments": found.segments_count,
+        "segments": info.segments_count,
     }
 
 
 def filter_of(where: Where | None) -> models.Filter | None:
-    """The conditions of `where`."""
+    """Convert a filter to Qdrant's form."""
     if where is None:
         return None
     must: list[models.Condition] = []

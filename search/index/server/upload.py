@@ -1,4 +1,4 @@
-"""Writing points to a Qdrant server: requests of a bounded size, several under way, each acknowledged."""
+"""Write points to a Qdrant server in several concurrent requests of bounded size, each of which is acknowledged."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from search.records import Caption, Image
 
 STREAMS = 4  # Qdrant recommends two to four: https://qdrant.tech/documentation/manage-data/bulk-upload/
 POINTS_PER_REQUEST = 256  # likewise
-BYTES_PER_REQUEST = 8 * 2**20  # a server takes 32 MB by REST; wide vectors reach this before so many points
-JSON_BYTES = 22  # of a float32 written out as decimal digits, with its comma
+BYTES_PER_REQUEST = 8 * 2**20  # a server accepts 32 MB by REST; wide vectors reach this first
+JSON_BYTES = 22  # of a float32 in decimal digits, with its comma
 
 Call = Callable[[QdrantClient], list[models.UpdateResult]]
 
 
 class Uploader:
-    """Sends writes over a connection; a request that is not acknowledged is sent again.
+    """Sends writes over a connection, and retries those that are not acknowledged.
 
-    Each method returns once all of its writes are applied, in no particular order: ids are stable. When it raises, some
+    Each method returns once all of its writes are applied, in no particular order: ids are stable. If it raises, some
     may be applied.
 
     Raises:
-        CollectionMissing: there is no such collection.
-        ServerError: the server refuses a request, or stays away.
+        CollectionMissing: the collection does not exist.
+        ServerError: the server refuses a request, or remains unavailable.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -45,7 +45,7 @@ class Uploader:
         self._send_all(collection, map(upsert, requests(points, self._width)))
 
     def set_vectors(self, collection: str, points: Points) -> None:
-        """Write the vectors of points that exist."""
+        """Write the vectors of existing points."""
 
         def update(part: slice) -> Call:
             rows = zip(points.records[part], points.vectors[part].tolist(), strict=True)
@@ -56,15 +56,15 @@ class Uploader:
         self._send_all(collection, map(update, parts(sizes)))
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
-        """Merge into the payloads of points that exist."""
-        changes = [record.changes() for record in records]  # the server removes what is None
+        """Merge records into the payloads of existing points."""
+        changes = [record.changes() for record in records]  # the server deletes fields that are None
 
         def update(part: slice) -> Call:
-            each: list[models.UpdateOperation] = [
+            operations: list[models.UpdateOperation] = [
                 models.SetPayloadOperation(set_payload=models.SetPayload(payload=change, points=[record.id]))
                 for record, change in zip(records[part], changes[part], strict=True)
             ]
-            return lambda client: client.batch_update_points(collection, each, wait=True)
+            return lambda client: client.batch_update_points(collection, operations, wait=True)
 
         self._send_all(collection, map(update, parts(map(_size, changes))))
 
@@ -73,36 +73,36 @@ class Uploader:
 
     @property
     def _width(self) -> int:
-        """Bytes that one number of a vector takes on its way."""
+        """The bytes that one number of a vector takes in a request."""
         return 4 if self._connection.binary else JSON_BYTES
 
     def _send_all(self, collection: str, calls: Iterable[Call]) -> None:
-        sent = [self._pool.submit(self._send, collection, call) for call in calls]
-        wait(sent, return_when=FIRST_EXCEPTION)
-        for request in sent:
-            request.cancel()  # what has not begun when another failed
-        wait(sent)
-        for request in sent:
+        futures = [self._pool.submit(self._send, collection, call) for call in calls]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for request in futures:
+            request.cancel()  # those that have not started when another failed
+        wait(futures)
+        for request in futures:
             if not request.cancelled():
                 request.result()
 
     def _send(self, collection: str, call: Call) -> None:
         def acknowledged(client: QdrantClient) -> None:
             for result in call(client):
-                if result.status != models.UpdateStatus.COMPLETED:  # logged by the server, but not readable yet
+                if result.status != models.UpdateStatus.COMPLETED:  # in the server's log, but not readable yet
                     raise ServerError(
                         f"the Qdrant server at {self._connection.url} has not applied a write in time "
                         f"({result.status})",
                         transient=True,
                     )
 
-        self._connection.ask(collection, acknowledged)
+        self._connection.call(collection, acknowledged)
 
 
 def requests(points: Points, width: int) -> Iterator[models.Batch]:
-    """Yield the points in order, in batches that make one request each.
+    """Yield the points in order, in one batch for each request.
 
-    `width`: bytes that one number of a vector takes on its way.
+    `width`: the bytes that one number of a vector takes in a request.
     """
     payloads = [record.payload() for record in points.records]
     for part in parts(width * points.vectors.shape[1] + _size(payload) for payload in payloads):
@@ -114,8 +114,8 @@ def requests(points: Points, width: int) -> Iterator[models.Batch]:
 
 
 def parts(sizes: Iterable[int]) -> Iterator[slice]:
-    """Yield what goes into each request: at most POINTS_PER_REQUEST points and about BYTES_PER_REQUEST, at least one
-    point. `sizes` are bytes."""
+    """Yield the slice of points for each request: at least one point, at most POINTS_PER_REQUEST, about
+    BYTES_PER_REQUEST. `sizes` are those of the points, in bytes."""
     start, end, total = 0, -1, 0
     for end, size in enumerate(sizes):
         if end > start and (total + size > BYTES_PER_REQUEST or end - start == POINTS_PER_REQUEST):

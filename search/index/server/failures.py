@@ -1,4 +1,4 @@
-"""Turn what goes wrong between this process and a Qdrant server into one line that says what to do about it."""
+"""Translate failures of requests to a Qdrant server into errors of one line that say what to do."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from search.errors import CollectionMissing, IndexFailure, ServerError
 
 CONNECT_SECONDS = 3.0
-# Qdrant answers INTERNAL for what it could not do just now, such as reading from a node that has died
-# (CollectionError::is_transient in its source), and a connection that breaks may end as UNKNOWN or CANCELLED.
+# Qdrant answers INTERNAL for temporary failures, such as reading from a node that has died
+# (CollectionError::is_transient in its source), and a broken connection may end as UNKNOWN or CANCELLED.
 TRANSIENT = {
     *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "CANCELLED", "INTERNAL", "UNKNOWN"),
     *("429", "500", "502", "503", "504"),
@@ -28,14 +28,14 @@ HTTP_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"
 DISK_FULL = ("no space left on device", "out of disk")
 NODE_LOST = ("active replica", "read operations failed", "temporarily unavailable")
 OTHER_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL
-BROKEN_OFF = (httpx.RemoteProtocolError, http.client.BadStatusLine, ConnectionResetError)
-# Not OSError: ssl.SSLError is one too, and so is everything that this machine itself refuses.
+CONNECTION_BROKEN = (httpx.RemoteProtocolError, http.client.BadStatusLine, ConnectionResetError)
+# Not OSError, which includes errors of this machine's own, such as a missing file.
 NETWORK_ERRORS = (ConnectionError, http.client.HTTPException, ssl.SSLError, socket.gaierror, TimeoutError)
 
 
 @contextlib.contextmanager
-def translated(url: str, collection: str | None = None) -> Iterator[None]:
-    """Raise ServerError or CollectionMissing for what the client, or a connection of our own, raises."""
+def translate_errors(url: str, collection: str | None = None) -> Iterator[None]:
+    """Raise ServerError or CollectionMissing instead of what qdrant-client or http.client raises."""
     try:
         yield
     except grpc.RpcError as error:
@@ -53,7 +53,7 @@ def translated(url: str, collection: str | None = None) -> Iterator[None]:
         raise unreachable(url, collection, error) from error
     except ResourceExhaustedResponse as error:
         raise failure(url, collection, "RESOURCE_EXHAUSTED", str(error), error.retry_after_s) from error
-    except ValueError as error:  # what the client's local mode raises for a collection that is not there
+    except ValueError as error:  # the client's local mode raises it for a missing collection
         if collection is None or "not found" not in str(error):
             raise
         raise failure(url, collection, "NOT_FOUND", str(error)) from error
@@ -67,7 +67,7 @@ def not_qdrant(url: str) -> ServerError:
 
 
 def unreachable(url: str, collection: str | None, error: Exception) -> IndexFailure:
-    """The exception for a request over HTTP that got no answer."""
+    """Return the exception for a request over HTTP that got no answer."""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -76,7 +76,7 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
             return ServerError(f"what listens at {url} does not speak TLS: give http:// instead of https://")
         if isinstance(cause, socket.gaierror):
             host = urlsplit(url).hostname
-            if cause.errno == socket.EAI_AGAIN:  # the name server is away, or overloaded
+            if cause.errno == socket.EAI_AGAIN:  # the name server is unavailable or overloaded
                 return ServerError(f"the host {host} cannot be looked up just now ({cause.strerror})", transient=True)
             return ServerError(f"there is no host {host} ({cause.strerror}): check --url or QDRANT_URL")
     detail = str(error) or type(error).__name__
@@ -84,7 +84,7 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
         return failure(url, collection, "UNAVAILABLE", "it does not accept the connection in time")
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
         return failure(url, collection, "DEADLINE_EXCEEDED", detail)
-    if any(isinstance(cause, BROKEN_OFF) for cause in causes):
+    if any(isinstance(cause, CONNECTION_BROKEN) for cause in causes):
         address = urlsplit(url)
         if address.scheme == "http" and _speaks_tls(address.hostname or "", address.port or 6333):
             return ServerError(f"what listens at {url} speaks TLS: give https:// instead of http://")
@@ -92,9 +92,9 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
 
 
 def failure(url: str, collection: str | None, code: str, detail: str, retry_after: float = 0.0) -> IndexFailure:
-    """The exception for a gRPC or HTTP status code of the server at `url`, and what to do about it."""
+    """Return the exception for a gRPC or HTTP status code of the server at `url`."""
     detail = " ".join(detail.split())[:300]
-    says = detail.lower()
+    lowered = detail.lower()
     if code == "UNAUTHENTICATED":
         return ServerError(
             f"the Qdrant server at {url} refuses the API key ({detail}): set QDRANT_API_KEY to the server's key"
@@ -104,23 +104,24 @@ def failure(url: str, collection: str | None, code: str, detail: str, retry_afte
             f"the Qdrant server at {url} refuses the API key for this ({detail}): a read-only key can search but not "
             "write; set QDRANT_API_KEY to the server's full key"
         )
-    if any(words in says for words in DISK_FULL):
+    if any(words in lowered for words in DISK_FULL):
         return ServerError(
             f"the disk of the Qdrant server at {url} is full ({detail}): make room there, then give the same command "
             "again; what was acknowledged is safe"
         )
-    if "certificate_verify_failed" in says or "hostname verification check failed" in says:  # gRPC has no other sign
-        return _certificate(f"{url} (its gRPC port)", "", other_name="hostname" in says)
-    if "wrong_version_number" in says:
+    # gRPC reports TLS errors only in this text.
+    if "certificate_verify_failed" in lowered or "hostname verification check failed" in lowered:
+        return _certificate(f"{url} (its gRPC port)", "", other_name="hostname" in lowered)
+    if "wrong_version_number" in lowered:
         return ServerError(f"the gRPC port of {url} does not speak TLS: set QDRANT_GRPC_PORT to one that does")
-    if code == "NOT_FOUND" and "no point" in says:
+    if code == "NOT_FOUND" and "no point" in lowered:
         return ServerError(
             f"a point of {collection} at {url} was deleted meanwhile ({detail}): give the same command again"
         )
     if code == "NOT_FOUND" and collection is not None:
         return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
     message = f"the Qdrant server at {url} failed with {code}: {detail}"
-    if any(words in says for words in NODE_LOST):
+    if any(words in lowered for words in NODE_LOST):
         message = f"the Qdrant cluster at {url} cannot reach all of its data, a node is away ({detail})"
     elif code == "UNAVAILABLE":
         message = (
@@ -146,7 +147,7 @@ def _certificate(url: str, reason: str, *, other_name: bool) -> ServerError:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exception and what led to it; httpx wraps what the operating system and OpenSSL say."""
+    """Yield the exception and its causes: httpx wraps the errors of the operating system and of OpenSSL."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
