@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, QueryError, ServerError
-from search.index.relay.announce import HELLO, Running
+from search.index.relay.announce import ROUTE, Running
 from search.index.relay.routes import index_calls
 from search.records import Kind
 from search.text import shown
@@ -79,7 +79,7 @@ def create_app(
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
     # Around everything, so that answers to failures are protected, and refused requests counted.
-    limits = {PICTURES: PICTURE_BYTES, **({HELLO: INTERNAL_BYTES} if running else {})}
+    limits = {PICTURES: PICTURE_BYTES, **({ROUTE: INTERNAL_BYTES} if running else {})}
     token = running.headers["Authorization"] if running else ""
     protected = Protection(app, host, limits, token, {url.origin for url in public})
     paths = {route.path for route in app.routes if isinstance(route, Route)}

@@ -1,1 +1,1 @@
-"""An embedded index that another process of this machine has open."""
+"""Read an embedded index through the process on this machine that has it open."""

@@ -1,6 +1,6 @@
-"""Which running server has an embedded index open: a small file in the index folder that says where to ask.
+"""Announce the server process that has an embedded index open, in a small file in the index folder.
 
-A shard has one opener, so while `python -m search serve` runs, other commands ask it instead
+Only one process can have a shard open, so while `python -m search serve` runs, other commands read the index through it
 (`search.index.relay.client`).
 """
 
@@ -19,16 +19,16 @@ from urllib.parse import urlsplit
 from search.errors import IndexBusy
 from search.files import replacing
 
-HELLO = "/internal/index"
+ROUTE = "/internal/index"
 CONNECT_SECONDS = 5.0
 COMMAND = "python -m search serve"
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server on this machine: its address (`http://127.0.0.1:8000`), its process, and the token it asks for.
+    """A server on this machine: its address (`http://127.0.0.1:8000`), its process id, and the token it requires.
 
-    The token is a secret between processes of one user; it is in a file that only this user can read.
+    The token is a secret shared by the processes of one user, in a file that only this user can read.
     """
 
     address: str
@@ -40,14 +40,14 @@ class Running:
         return {"Authorization": f"Bearer {self.token}"}
 
     def connect(self, seconds: float) -> http.client.HTTPConnection:
-        """A connection that is made at its first use; `seconds` is how long it waits for each answer."""
+        """Return a connection, which opens at its first use; `seconds` is its timeout."""
         parts = urlsplit(self.address)
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
 
 
 @contextlib.contextmanager
 def announced(folder: Path, running: Running) -> Iterator[None]:
-    """While this lasts, `find_running(folder)` finds `running`."""
+    """Let `find_running(folder)` return `running` within this block."""
     file = _file(folder)
     with replacing(file, sync=False, mode=0o600) as partial:
         partial.write_text(json.dumps(asdict(running)), encoding="utf-8")
@@ -59,13 +59,13 @@ def announced(folder: Path, running: Running) -> Iterator[None]:
 
 
 def find_running(folder: Path) -> Running | None:
-    """The server that has the index in `folder` open; None where there is none, or only a dead one's file."""
+    """Return the server that has the index in `folder` open, or None; the file of a dead server is ignored."""
     running = _read(_file(folder))
     return running if running and _answers(running) else None
 
 
 def busy_error(path: Path, running: Running) -> IndexBusy:
-    """Return the exception for a command that would write."""
+    """Return the exception for a command that needs to write."""
     return IndexBusy(
         f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
         "(one process at a time may write; a Qdrant server with --url serves many)"
@@ -78,17 +78,17 @@ def _file(folder: Path) -> Path:
 
 def _read(file: Path) -> Running | None:
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        return Running(str(said["address"]), int(said["pid"]), str(said["token"]))
+        fields = json.loads(file.read_text(encoding="utf-8"))
+        return Running(str(fields["address"]), int(fields["pid"]), str(fields["token"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
 
 def _answers(running: Running) -> bool:
-    """Whether the very server that wrote the file answers: another one on its old port does not know the token."""
+    """Return whether the server that wrote the file answers; another one on its old port does not know the token."""
     try:
         with contextlib.closing(running.connect(CONNECT_SECONDS)) as connection:
-            connection.request("GET", HELLO, headers=running.headers)
+            connection.request("GET", ROUTE, headers=running.headers)
             answer = connection.getresponse()
             return answer.status == 200 and json.loads(answer.read(4096)).get("pid") == running.pid
     except (OSError, ValueError, AttributeError, http.client.HTTPException):

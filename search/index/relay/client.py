@@ -1,4 +1,4 @@
-"""An embedded index that a running `python -m search serve` has open: read through that process."""
+"""Read an embedded index through the running `python -m search serve` that has it open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from search.errors import IndexFailure, ServerError
 from search.index.points import Batch
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.relay import wire
-from search.index.relay.announce import COMMAND, HELLO, Running, find_running
+from search.index.relay.announce import COMMAND, ROUTE, Running, find_running
 from search.index.relay.wire import PackedVectors, pack, unpack, unpack_failure
 from search.index.server import retry
 from search.index.spec import CollectionSpec
@@ -27,7 +27,7 @@ NETWORK_FAILURES = (OSError, ValueError, http.client.HTTPException)
 
 
 class RemoteIndex:
-    """The ReadIndex protocol over another process of this machine."""
+    """The ReadIndex protocol through another process on this machine."""
 
     def __init__(self, path: Path, running: Running) -> None:
         self.path = path
@@ -48,17 +48,17 @@ class RemoteIndex:
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        asked = wire.Query(vectors=PackedVectors.of(vectors), limit=limit, **pack(wire.PARAMS, params))
-        answer = self._one(wire.HITS, "query", collection, pack(wire.QUERY, asked))
+        query = wire.Query(vectors=PackedVectors.of(vectors), limit=limit, **pack(wire.PARAMS, params))
+        answer = self._one(wire.HITS, "query", collection, pack(wire.QUERY, query))
         return [[hit.unpack() for hit in hits] for hits in answer]
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
-        wanted = pack(wire.RETRIEVE, wire.Retrieve(ids=list(ids), vectors=vectors))
-        return self._one(wire.BATCH, "retrieve", collection, wanted).unpack()
+        arguments = pack(wire.RETRIEVE, wire.Retrieve(ids=list(ids), vectors=vectors))
+        return self._one(wire.BATCH, "retrieve", collection, arguments).unpack()
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
-        wanted = pack(wire.SCAN, wire.Scan(where=where, vectors=vectors))
-        for part in self._call(wire.BATCH, "scan", collection, wanted):
+        arguments = pack(wire.SCAN, wire.Scan(where=where, vectors=vectors))
+        for part in self._call(wire.BATCH, "scan", collection, arguments):
             yield part.unpack()
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
@@ -80,35 +80,35 @@ class RemoteIndex:
         return self._one(wire.SIZE, "disk_bytes", collection)
 
     def close(self) -> None:
-        """Nothing is held: every call has a connection of its own."""
+        """Do nothing: every call uses a new connection."""
 
     def _one(
         self, kind: TypeAdapter[T], method: str, collection: str | None = None, arguments: wire.Json | None = None
     ) -> T:
-        """Return the answer of a call that has one part."""
+        """Return the answer to a call, which must have one part."""
         (part,) = self._call(kind, method, collection, arguments)
         return part
 
     def _call(
         self, kind: TypeAdapter[T], method: str, collection: str | None, arguments: wire.Json | None
     ) -> Iterator[T]:
-        """Yield the parts of the answer. A call is retried while a server is there, until its answer begins."""
-        called = {"method": method, "collection": collection, "arguments": arguments or {}, "version": wire.OURS}
-        call = json.dumps(called)
+        """Yield the parts of the answer. Until it begins, the call is retried while a server has the index open."""
+        fields = {"method": method, "collection": collection, "arguments": arguments or {}, "version": wire.VERSION}
+        call = json.dumps(fields)
         with contextlib.ExitStack() as open_:
             answer = retry.while_unavailable(lambda: open_.enter_context(self._answer(method, call)), self._notice)
             try:
                 for line in answer:
-                    said = json.loads(line)
-                    if "failure" in said:
-                        raise unpack_failure(said)
-                    yield unpack(kind, said["part"])
+                    fields = json.loads(line)
+                    if "failure" in fields:
+                        raise unpack_failure(fields)
+                    yield unpack(kind, fields["part"])
             except NETWORK_FAILURES as error:
                 raise self._failure(f"stopped answering ({type(error).__name__})") from error
-            except wire.UnknownForm as problem:
+            except wire.Incompatible as problem:
                 raise IndexFailure(
                     f"{COMMAND} (process {self._running.pid}) is another version than this command, coco-search "
-                    f"{wire.OURS}, which cannot read its answer to {method!r} ({problem}): "
+                    f"{wire.VERSION}, which cannot read its answer to {method!r} ({problem}): "
                     "stop that process and start it again"
                 ) from None
 
@@ -117,19 +117,19 @@ class RemoteIndex:
         headers = {**self._running.headers, "Content-Type": "application/json"}
         with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
             try:
-                connection.request("POST", HELLO, call, headers)
+                connection.request("POST", ROUTE, call, headers)
                 answer = connection.getresponse()
             except NETWORK_FAILURES as error:
-                there, _ = self._look_again()
-                again = there and not isinstance(error, TimeoutError)
-                raise self._failure(f"stopped answering ({type(error).__name__})", transient=again) from error
+                running, _ = self._find_again()
+                transient = running and not isinstance(error, TimeoutError)
+                raise self._failure(f"stopped answering ({type(error).__name__})", transient=transient) from error
             if answer.status != 200:
-                _, restarted = self._look_again()
+                _, restarted = self._find_again()
                 raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
             yield answer
 
-    def _look_again(self) -> tuple[bool, bool]:
-        """Find the server that has the index open now; return whether there is one, and whether it is another one."""
+    def _find_again(self) -> tuple[bool, bool]:
+        """Find the server that has the index open now; return whether one exists, and whether it is a new one."""
         before, now = self._running, find_running(self.path)
         self._running = now or before
         return now is not None, self._running != before

@@ -1,4 +1,4 @@
-"""The other side of `search.index.relay.client`: other commands of this user read the index through this server."""
+"""The server side of `search.index.relay.client`: routes through which this user's other commands read the index."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from search.errors import CocoSearchError, IndexFailure
 from search.index.points import Batch
 from search.index.protocol import ReadIndex
 from search.index.relay import wire
-from search.index.relay.announce import COMMAND, HELLO, Running
+from search.index.relay.announce import COMMAND, ROUTE, Running
 from search.index.relay.wire import pack, pack_failure, unpack
 
 
 class Call(BaseModel):
-    """One call of a method of the index; `arguments` as `search.index.relay.wire` packs them."""
+    """One call of a method of the index; `arguments` are packed by `search.index.relay.wire`."""
 
     method: str
     collection: str | None
     arguments: dict[str, Any]
-    version: str = "of an older version"  # which does not send it
+    version: str = "of an older version"  # older versions do not send it
 
 
 def index_calls(index: ReadIndex, running: Running) -> APIRouter:
-    """Return routes that answer calls which bring the token of `running`."""
+    """Return the routes, which require the token of `running`."""
 
     def check_token(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), running.headers["Authorization"].encode()):
             raise HTTPException(401, "this address is for this software's own commands")
 
-    router = APIRouter(prefix=HELLO, include_in_schema=False, dependencies=[Depends(check_token)])
+    router = APIRouter(prefix=ROUTE, include_in_schema=False, dependencies=[Depends(check_token)])
 
     @router.get("")
     def hello() -> dict[str, int]:
@@ -55,28 +55,28 @@ def _lines(index: ReadIndex, call: Call) -> Iterator[str]:
             yield json.dumps({"part": part}) + "\n"
     except CocoSearchError as failure:
         yield json.dumps(pack_failure(failure)) + "\n"
-    except wire.UnknownForm as problem:
+    except wire.Incompatible as problem:
         mismatch = IndexFailure(
-            f"this command is coco-search {call.version}, but {COMMAND} (process {os.getpid()}) is {wire.OURS} and "
+            f"this command is coco-search {call.version}, but {COMMAND} (process {os.getpid()}) is {wire.VERSION} and "
             f"cannot answer {call.method!r} ({problem}): stop that process and start it again"
         )
         yield json.dumps(pack_failure(mismatch)) + "\n"
 
 
 def _parts(index: ReadIndex, method: str, name: str, arguments: dict[str, Any]) -> Iterator[Any]:
-    """Yield the answer, in as many parts as it takes."""
+    """Yield the parts of the answer."""
     match method:
         case "engine":
             yield index.engine
         case "collections":
             yield index.collections()
         case "query":
-            asked = unpack(wire.QUERY, arguments)
-            answer = index.query(name, asked.vectors.unpack(), asked.limit, asked.params)
+            query = unpack(wire.QUERY, arguments)
+            answer = index.query(name, query.vectors.unpack(), query.limit, query.params)
             yield pack(wire.HITS, [list(map(wire.PackedHit.of, hits)) for hits in answer])
         case "retrieve":
-            wanted = unpack(wire.RETRIEVE, arguments)
-            yield _batch(index.retrieve(name, wanted.ids, vectors=wanted.vectors))
+            retrieve = unpack(wire.RETRIEVE, arguments)
+            yield _batch(index.retrieve(name, retrieve.ids, vectors=retrieve.vectors))
         case "scan":
             scan = unpack(wire.SCAN, arguments)
             yield from map(_batch, index.scan(name, where=scan.where, vectors=scan.vectors))
@@ -91,7 +91,7 @@ def _parts(index: ReadIndex, method: str, name: str, arguments: dict[str, Any]) 
         case "disk_bytes":
             yield index.disk_bytes(name)
         case _:
-            raise wire.UnknownForm("unknown method")
+            raise wire.Incompatible("unknown method")
 
 
 def _batch(batch: Batch) -> Any:

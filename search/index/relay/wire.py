@@ -1,11 +1,11 @@
-"""The calls and answers of the relay as JSON; vectors in them are base64 of float32.
+"""The calls and answers of the relay as JSON, with float32 vectors in base64.
 
 A request is one object, `{"method": ..., "collection": ..., "arguments": {...}, "version": ...}`. The answer is JSON
-lines, each `{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`; a whole collection is many
-parts.
+lines, each `{"part": ...}` or, as the last one, `{"failure": class name, "message": ...}`; a whole collection takes
+many parts.
 
-The two sides may be different versions. Fields that have their default value are not sent, so a field that the other
-side does not know is an error only if it is used.
+The two sides may be different versions. Fields with their default value are not sent, so a field that the other side
+does not know is an error only if it is used.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from search.validation import first_problem
 
 Json = dict[str, Any]
 T = TypeVar("T")
-OURS = version("coco-search")
+VERSION = version("coco-search")
 
 
-class UnknownForm(TypeError):
-    """A call or an answer is not as this version expects it: the message names the first field at fault."""
+class Incompatible(TypeError):
+    """A call or an answer that this version does not understand; the message names the first unexpected field."""
 
 
 class Arguments(BaseModel):
@@ -41,7 +41,7 @@ class Arguments(BaseModel):
 
 
 class PackedVectors(BaseModel):
-    """float32 of this shape, little-endian, as base64."""
+    """An array of float32 of this shape, little-endian, in base64."""
 
     shape: tuple[int, ...]
     float32: str
@@ -57,7 +57,7 @@ class PackedVectors(BaseModel):
 
 
 class Query(Arguments):
-    """The arguments of `query`: these, and beside them the fields of SearchParams."""
+    """The arguments of `query`: these, and the fields of SearchParams."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -125,21 +125,21 @@ INFO: TypeAdapter[CollectionInfo] = TypeAdapter(CollectionInfo)
 
 
 def pack(kind: TypeAdapter[T], value: T) -> Any:
-    """Return `value` as JSON values, without the fields that have their default value."""
+    """Convert `value` to JSON values, without the fields that have their default value."""
     return kind.dump_python(value, exclude_defaults=True)
 
 
 def unpack(kind: TypeAdapter[T], packed: object) -> T:
-    """Return the value behind JSON values.
+    """Convert JSON values to a value.
 
     Raises:
-        UnknownForm: a field is missing or of another type, or is not known.
+        Incompatible: a field is missing, unknown or of another type.
     """
     try:
         return kind.validate_python(packed)
     except ValidationError as error:
         problem = first_problem(error)
-        raise UnknownForm(": ".join(filter(None, (problem.place, problem.message)))) from None
+        raise Incompatible(": ".join(filter(None, (problem.place, problem.message)))) from None
 
 
 def pack_failure(failure: errors.CocoSearchError) -> Json:
@@ -147,6 +147,6 @@ def pack_failure(failure: errors.CocoSearchError) -> Json:
 
 
 def unpack_failure(packed: Mapping[str, Any]) -> errors.CocoSearchError:
-    """Return the error as it was raised on the other side."""
+    """Convert a failure to the error that was raised on the other side."""
     kind = getattr(errors, str(packed["failure"]), errors.IndexFailure)
     return kind(packed["message"]) if issubclass(kind, errors.CocoSearchError) else errors.IndexFailure(str(packed))
