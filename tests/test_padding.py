@@ -71,7 +71,7 @@ def test_a_model_that_is_known_is_not_tried_out(
     siglip_folder: Path, clip_folder: Path, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [ClipEncoder(str(folder), device="cpu") for folder in (siglip_folder, clip_folder)]
-    monkeypatch.setattr(ClipEncoder, "_try_out", lambda _: pytest.fail("was tried out again"))
+    monkeypatch.setattr(ClipEncoder, "_probe", lambda _: pytest.fail("was probed again"))
     for first in known:
         spec = make_spec(model=first.name, weights=first.weights, dim=first.dim, padding=first.padding)
         again = encoder_for(spec, device="cpu")

@@ -1,4 +1,4 @@
-"""Models that embed photos and captions as unit vectors of one space."""
+"""Models that embed photos and captions as unit vectors in one space."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """A model as `Searcher` uses it, to embed queries; ingestion uses more of `search.encoder.clip.ClipEncoder`.
+    """A model that embeds queries for a `Searcher`; ingestion uses more of `search.encoder.clip.ClipEncoder`.
 
     Vectors are float32 (n, dim) of unit length. An input without a usable vector, because the model cannot read it or
-    the vector is not finite or has no length, has a row of NaN.
+    its vector is infinite, NaN or zero, gets a row of NaN.
     """
 
     @property
@@ -25,7 +25,7 @@ class Encoder(Protocol):
     def dim(self) -> int: ...
     @property
     def preparation(self) -> Preparation | None:
-        """How to turn an image into an array that `encode_images` takes; None if it takes no arrays."""
+        """How to convert an image to an array for `encode_images`; None if that takes no arrays."""
 
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
     def encode_texts(self, texts: Sequence[str]) -> Vectors: ...

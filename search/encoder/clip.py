@@ -1,8 +1,7 @@
-"""Encode photos and texts into vectors of one space, with any sentence-transformers model that takes both.
+"""Encode photos and texts as vectors in one space, with any sentence-transformers model that takes both.
 
-sentence-transformers looks at a plain string to decide whether it is a text or the address of a picture, a sound or a
-video, which it then opens or downloads. Every text is therefore handed over as `{"text": ...}`, which is never
-interpreted.
+sentence-transformers inspects a plain string to decide whether it is a text or the address of a picture, a sound or a
+video, which it then opens or downloads. So every text is passed as `{"text": ...}`, which is not interpreted.
 """
 
 from __future__ import annotations
@@ -42,29 +41,31 @@ if TYPE_CHECKING:
     from sentence_transformers.base.modality_types import MultimodalInput
 
 DEFAULT_MODEL = "clip-ViT-B-32"
-SAME = 1e-4  # length of the difference of two unit vectors that are equal but for rounding, in float32
+SAME = 1e-4  # greatest distance of two unit vectors that are equal except for rounding, in float32
 SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
-UNLIMITED = 1_000_000  # tokens; tokenizers without a limit give 1e30
+UNLIMITED = 1_000_000  # tokens; tokenizers without a limit report 1e30
 MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
 
 
 class ClipEncoder:
-    """A sentence-transformers model that embeds images and texts into one space: an `Encoder`, and more for ingestion.
+    """A sentence-transformers model that embeds images and texts in one space: an `Encoder`, and more for ingestion.
+
+    Not thread-safe.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub (no organisation means `sentence-transformers/`).
+        model: a folder, or a name on the Hugging Face hub (in `sentence-transformers/` if it has no organisation).
         device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
-        batch_size: inputs per forward pass; None takes 128 on a GPU and 16 on a CPU (where a larger one is not faster,
-            and Ctrl-C would wait for it).
-        dtype: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16": weights and inputs.
+        batch_size: inputs per forward pass; None means 128 on a GPU and 16 on a CPU (where more are not faster, and
+            Ctrl-C would wait for them).
+        dtype: of weights and inputs: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16".
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
-        dim, padding: as found out before with the same weights, for example by the specification of a collection. If
-            one of them is None, the model is tried out, which takes about a second. `padding` says whether texts are
-            padded to the longest of their batch or, as SigLIP needs it, to the full length.
+        dim, padding: known from an earlier use of the same weights, for example from the specification of a collection.
+            If either is None, the model is probed, which takes about a second. Texts are padded to the longest of their
+            batch or, as SigLIP needs, to the full length.
 
     Raises:
-        EncoderError: there is no such model, the hub cannot be reached, it does not take both images and texts, or the
-            vector of an input depends on what else is in its batch.
+        EncoderError: the model does not exist, the hub cannot be reached, the model does not take both images and
+            texts, or the vector of an input depends on the other inputs in its batch.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class ClipEncoder:
         self.dim = dim or 0
         if dim is None or padding is None:
             self._model.float()  # half precision is too coarse for a comparison
-            self._try_out()
+            self._probe()
         self._model.to(final_dtype)
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.device = str(self._model.device)
@@ -106,26 +107,26 @@ class ClipEncoder:
 
     @property
     def texts_at_once(self) -> int:
-        """How many texts go into one forward pass: more than photos, since they are lighter."""
+        """The number of texts per forward pass: more than photos, since they take less memory."""
         return 4 * self.batch_size
 
     @property
     def preparation(self) -> Preparation | None:
-        """What `start` takes as done to arrays of pixels; None where only the model's own processor can do it."""
+        """The preparation of arrays that `start` takes; None if only the model's own processor can prepare photos."""
         return self._pixels.preparation if self._pixels else None
 
     def start(self, photos: Pixels | Sequence[Image.Image]) -> PendingVectors:
-        """Begins to encode photos; on a GPU this returns before it is done.
+        """Start encoding photos; on a GPU this returns before they are encoded.
 
-        `photos`: RGB images, or, where there is a `preparation`, what it made of them, uint8 (n, height, width, 3),
-        which may be written again as soon as this returns. The vectors are the same.
+        `photos`: RGB images or, if the model has a `preparation`, its results, uint8 (n, height, width, 3), which may
+        be overwritten as soon as this returns. The vectors are the same.
         """
         if self._pixels is not None and isinstance(photos, np.ndarray):
             return self._pixels.start(photos, self.batch_size)
         return PendingVectors([each(self._embed_images, list(photos), self.dim)])
 
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
-        """Return vectors of RGB images, or of what `preparation` made of them; NaN for one without a usable vector.
+        """Return vectors of RGB images, or of results of `preparation`; NaN for one without a usable vector.
 
         They are float32 (n, dim) of unit length. In half precision, an image without a usable vector is retried in
         float32.
@@ -135,7 +136,7 @@ class ClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of texts, float32 (n, dim) of unit length; NaN for one without a usable vector.
 
-        The same text twice gives the same vector twice. Texts that are too long are truncated: `too_long` tells which.
+        Equal texts have equal vectors. Texts that are too long are truncated: see `too_long`.
         In half precision, a text without a usable vector is retried in float32.
         """
         wrapped = self._wrap(texts)
@@ -148,11 +149,11 @@ class ClipEncoder:
         return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it is, in its prompt, longer than the model reads."""
+        """Return for each text whether it is, within the prompt, longer than the model reads."""
         limit, wrapped = self._limit, self._wrap(texts)
         if limit is None:
             return [False] * len(wrapped)
-        # A token is at least one ASCII letter, so shorter texts need not be tokenised twice.
+        # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
         suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
         readable = list(filter(_is_text, suspects))
         too_long = {
@@ -183,7 +184,7 @@ class ClipEncoder:
             self._model.to(dtype)
 
     def _lengths(self, texts: list[str], most: int) -> list[int]:
-        """Return how many tokens each text has, at most `most`; 0 for one that the tokenizer cannot read."""
+        """Return the number of tokens of each text, at most `most`; 0 for one that the tokenizer cannot read."""
         if not texts:
             return []
         model = self._model
@@ -217,7 +218,7 @@ class ClipEncoder:
         return unit(vectors.float())
 
     def _embed_images(self, images: list[Image.Image], batch_size: int | None = None) -> torch.Tensor:
-        """Return float32 (n, dim) of unit length or NaN, on the model's device; by the model's own processor."""
+        """Return float32 (n, dim) of unit length or NaN, on the model's device, using the model's own processor."""
         import torch
 
         if not images:
@@ -226,7 +227,7 @@ class ClipEncoder:
         with enough_memory(), torch.inference_mode():
             for start in range(0, len(images), size):
                 features = self._model.preprocess(images[start : start + size])
-                # sentence-transformers leaves float32 inputs beside weights in half precision.
+                # sentence-transformers leaves inputs in float32 even if the weights are in half precision.
                 for name, value in features.items():
                     if isinstance(value, torch.Tensor):
                         to_float = self._model.dtype if value.is_floating_point() else value.dtype
@@ -234,16 +235,16 @@ class ClipEncoder:
                 parts.append(self._model(features)["sentence_embedding"].float())
         return unit(torch.cat(parts))
 
-    def _try_out(self) -> None:
-        """Set `dim` and `padding`, after comparing inputs encoded alone with the same in a batch of two.
+    def _probe(self) -> None:
+        """Set `dim` and `padding`, after comparing inputs encoded alone with the same inputs in a batch of two.
 
         Raises:
-            EncoderError: the model does not encode both images and texts, or not always in the same way.
+            EncoderError: the model does not encode both images and texts, or the vector of an input varies.
         """
         import torch
 
         try:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse as well
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse too
                 self._compare()
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise EncoderError(
@@ -273,19 +274,19 @@ class ClipEncoder:
                 )
 
     def _same_in_a_batch(self, short: torch.Tensor) -> bool:
-        """Return whether SHORT_TEXT has this vector, (1, dim), beside a longer text as well."""
+        """Return whether SHORT_TEXT has this vector, (1, dim), in a batch with a longer text too."""
         return _same(short, self._embed_texts([SHORT_TEXT, LONG_TEXT])[:1])
 
 
 def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
-    """Return the form in which sentence-transformers takes a text for a text, whatever it says."""
+    """Wrap texts so that sentence-transformers treats them as texts whatever they contain."""
     return [{"text": text} for text in texts]
 
 
 def text_limit(model: SentenceTransformer) -> int | None:
-    """Return how many tokens the model reads of a text, start and end marks included; None if there is no limit.
+    """Return how many tokens of a text the model reads, including start and end marks; None if there is no limit.
 
-    A tokenizer may let more pass than its text tower has positions for: that of SigLIP 2 has no limit at all.
+    A tokenizer may allow more tokens than its text tower has positions: that of SigLIP 2 has no limit at all.
     """
     limits = [model.max_seq_length]
     for module in model.modules():
@@ -324,7 +325,7 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     from sentence_transformers import SentenceTransformer
 
-    # What the model's own code warns of is nothing that a user of this project can change.
+    # Users of this project cannot act on warnings of the model's own code.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
     broken: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, RuntimeError)
     broken += transport_errors()
@@ -338,13 +339,13 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
         )
     except broken as error:
         if isinstance(error, OSError) and source.cached and source.revision:
-            return _load(replace(source, cached=False), device)  # an interrupted download: fetch the rest
+            return _load(replace(source, cached=False), device)  # resume an interrupted download
         raise EncoderError(f"cannot load the model {source.name}: {first_line(error)}") from error
     return model.eval()
 
 
 def weights_hash(model: SentenceTransformer) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all tensors: the model's identity wherever it lies."""
+    """Return the SHA-256 of the names, types, shapes and bytes of all tensors, which identifies the model anywhere."""
     import torch
 
     digest = hashlib.sha256()
@@ -355,7 +356,7 @@ def weights_hash(model: SentenceTransformer) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is cuda, else mps, else cpu. Raises EncoderError where there is none."""
+    """Return the device with this name; "auto" is cuda, else mps, else cpu. Raises EncoderError if it is missing."""
     import torch
 
     if name == "auto":
@@ -369,11 +370,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number type of a name; "auto" is float16 on CUDA, else float32. Raises EncoderError for any other."""
+    """Return the dtype with this name; "auto" is float16 on CUDA, else float32. Raises EncoderError for others."""
     import torch
 
     if name == "auto":
-        name = "float16" if device.type == "cuda" else "float32"  # half precision is slow or coarse elsewhere
+        name = "float16" if device.type == "cuda" else "float32"  # elsewhere, half precision is slow or coarse
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name not in known:
         raise EncoderError(f"no dtype {name!r}: use auto, {', '.join(known)}")

@@ -10,12 +10,12 @@ from pathlib import Path
 from search.errors import EncoderError
 from search.text import shown
 
-HUB_SECONDS = 10  # how long to wait for the model hub's first answer
+HUB_SECONDS = 10  # timeout of the first request to the model hub
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model is loaded from: a hub name with its revision, or an absolute folder."""
+    """The location of a model: a hub name with its revision, or an absolute folder."""
 
     name: str
     revision: str | None
@@ -26,16 +26,16 @@ def locate(model: str) -> ModelSource:
     """Find a model without loading it.
 
     Raises:
-        EncoderError: no such folder, no such name, or the hub is out of reach and the model is not in the cache.
+        EncoderError: the folder or name does not exist, or the hub cannot be reached and the model is not cached.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
             raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
-        place = str(folder.resolve())
-        if shown(place) != place:  # the libraries that read weights take no other names
+        path = str(folder.resolve())
+        if shown(path) != path:  # the libraries that read weights accept no other names
             raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
-        return ModelSource(place, None, cached=True)
+        return ModelSource(path, None, cached=True)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
     return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
@@ -49,11 +49,11 @@ def _locate_on_hub(name: str) -> ModelSource:
     absent = f"the model {name} is not in this machine's cache"
     try:
         for file in ("modules.json", "config.json"):
-            if isinstance(found := try_to_load_from_cache(name, file), str):
-                return ModelSource(name, Path(found).parent.name, cached=True)
+            if isinstance(cached := try_to_load_from_cache(name, file), str):
+                return ModelSource(name, Path(cached).parent.name, cached=True)
         if constants.HF_HUB_OFFLINE:
             raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
-        if problem := _unreachable(constants.ENDPOINT):  # the hub's own client would try again for a minute
+        if problem := _unreachable(constants.ENDPOINT):  # the hub's client would retry for a minute
             raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
         return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
     except HFValidationError:
@@ -68,7 +68,7 @@ def _locate_on_hub(name: str) -> ModelSource:
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
-    """Return what the hub's client raises when a connection breaks: the base of its errors, in any HTTP library."""
+    """Return the exceptions of the HTTP library that the hub's client uses, which it raises if a connection breaks."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(base for base in HfHubHTTPError.__mro__ if base.__name__ == "HTTPError") or (OSError,)

@@ -1,8 +1,8 @@
-"""The fast path for photos: bytes straight to the device, numbers made and vectors normalised there.
+"""The fast path for photos: send bytes to the device, and scale and normalise them there.
 
-sentence-transformers makes float32 tensors of photos one by one inside its batch loop. Here workers prepare photos as
-bytes (a quarter of the size), and only what `Preparation` leaves over, scaling and normalising numbers, happens on the
-device. `find_pixel_path` takes it only for models whose own processor demonstrably gives the same numbers.
+sentence-transformers converts photos to float32 tensors one by one inside its batch loop. Here workers prepare photos
+as bytes (a quarter of the size), and only the steps that `Preparation` leaves out, scaling and normalising numbers,
+run on the device. `find_pixel_path` chooses it only if the model's own processor computes the same numbers in a test.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     import torch
 
 Pixels = npt.NDArray[np.uint8]
-"""What a `Preparation` makes of photos: uint8 (height, width, 3), or (n, height, width, 3) of several."""
+"""Photos prepared by a `Preparation`: uint8 (height, width, 3), or (n, height, width, 3) for several."""
 
 Model = Any  # a SentenceTransformer, which only search/encoder/clip.py imports
 
 T = TypeVar("T")
 
 UNREADABLE = (TypeError, ValueError, LookupError)  # raised by processors and tokenizers for inputs they cannot read
-SHORTEST = 1e-12  # length of a vector that has no direction
-TOLERANCE = 1e-5  # between our numbers and the processor's, which are about 1 in size
-PROBES = ((37, 23), (23, 37), (300, 301))  # (width, height) of the pictures that they are compared on
+SHORTEST = 1e-12  # vectors of at most this length have no direction
+TOLERANCE = 1e-5  # between our numbers and the processor's, whose magnitude is about 1
+PROBES = ((37, 23), (23, 37), (300, 301))  # (width, height) of the pictures for comparing them
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
     """The part of a model's image processor that works on bytes: resize a photo, then crop its centre.
 
-    `size` is (width, height) to scale to, or the length of the short side; `crop` is (width, height) or None.
+    `size` is the (width, height) to resize to, or the length of the short side; `crop` is (width, height) or None.
     """
 
     size: tuple[int, int] | int
@@ -78,7 +78,7 @@ class PendingVectors:
         """Wait for the device and return float32 (n, dim) of unit length; NaN for an input without a usable vector.
 
         Raises:
-            EncoderError: the device has not enough memory.
+            EncoderError: the device runs out of memory.
         """
         import torch
 
@@ -87,7 +87,7 @@ class PendingVectors:
 
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Scale vectors (n, dim) to unit length; those that are not finite or have no length become rows of NaN."""
+    """Scale vectors (n, dim) to unit length; those that are infinite, NaN or zero become rows of NaN."""
     import torch
 
     lengths = vectors.norm(dim=1, keepdim=True)
@@ -99,7 +99,7 @@ def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -
     """Encode all inputs at once or, if the model cannot read one of them, one by one.
 
     Returns:
-        float32 (n, dim), a row of NaN for each input that cannot be read.
+        float32 (n, dim), with a row of NaN for each input that the model cannot read.
     """
     import torch
 
@@ -113,7 +113,7 @@ def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turns torch's out-of-memory error into an EncoderError."""
+    """Convert torch's out-of-memory error to an EncoderError."""
     import torch
 
     try:
@@ -124,7 +124,7 @@ def enough_memory() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class PixelPath:
-    """A model's image tower with what its processor does to numbers: (byte * scale - mean) / deviation."""
+    """A model's image tower, with the numbers by which its processor scales: (byte * scale - mean) / deviation."""
 
     model: Model
     preparation: Preparation
@@ -134,14 +134,14 @@ class PixelPath:
     template: dict[str, Any]
 
     def numbers(self, pixels: Pixels) -> torch.Tensor:
-        """float32 (n, 3, height, width) on the model's device."""
+        """Return float32 (n, 3, height, width) on the model's device."""
         import torch
 
         device = self.model.device
-        held = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        tensor = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if device.type == "cuda":
-            held = held.pin_memory()  # a copy, so that the transfer runs beside the caller's next work
-        moved = held.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
+            tensor = tensor.pin_memory()  # a copy, so that the caller may continue during the transfer
+        moved = tensor.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
         return moved.float().mul_(self.scale).sub_(self.mean).div_(self.deviation)
 
     def start(self, pixels: Pixels, batch_size: int) -> PendingVectors:
@@ -157,7 +157,7 @@ class PixelPath:
 
 
 def find_pixel_path(model: Model) -> PixelPath | None:
-    """The fast path of a model, or None where its processor does something that we do not do in the same way."""
+    """Return the fast path of a model, or None if its processor computes other numbers."""
     import torch
 
     processor = _image_processor(model)
@@ -192,23 +192,23 @@ def find_pixel_path(model: Model) -> PixelPath | None:
 
 
 def _image_processor(model: Model) -> Any:
-    """The one image processor inside a model; None where there is none, or more than one."""
-    found = {}
+    """Return the image processor of a model; None if it has none, or more than one."""
+    processors = {}
     for module in model.modules():  # several modules may share one
         processor = getattr(module, "processor", None)
         processor = getattr(processor, "image_processor", processor)
         if hasattr(processor, "image_mean"):
-            found[id(processor)] = processor
-    return next(iter(found.values())) if len(found) == 1 else None
+            processors[id(processor)] = processor
+    return next(iter(processors.values())) if len(processors) == 1 else None
 
 
 def _preparation(processor: Any) -> Preparation | None:
-    """What a CLIP-like processor does to a photo, as data."""
+    """Return the resizing and cropping of a CLIP-like processor, or None if it cannot be expressed as a Preparation."""
     if processor is None or not processor.do_resize or getattr(processor, "do_pad", None):
         return None
     size, crop = processor.size, processor.crop_size if processor.do_center_crop else None
     if size is None:
-        return None  # it depends on the photo's shape
+        return None  # it depends on the shape of the photo
     if size.height and size.width:
         scaled: tuple[int, int] | int = (size.width, size.height)
     elif size.shortest_edge and not size.longest_edge:
@@ -217,8 +217,8 @@ def _preparation(processor: Any) -> Preparation | None:
         return None
     shortest = scaled if isinstance(scaled, int) else min(scaled)
     if crop is None and isinstance(scaled, int):
-        return None  # pictures of different shapes cannot lie in one batch
+        return None  # pictures of different shapes do not fit into one batch
     if crop is not None and max(crop.height, crop.width) > shortest:
-        return None  # the processor would fill up with black
+        return None  # the processor would pad with black
     cropped = None if crop is None else (crop.width, crop.height)
     return Preparation(scaled, cropped, Image.Resampling(processor.resample))

@@ -141,7 +141,7 @@ class _Download(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """Read `size` bytes, fewer only at the end; bytes that the server sends beyond the snapshot's size count too."""
+        """Read `size` bytes, fewer only at the end, even beyond the snapshot's size if the server sends more."""
         data = b""
         while not data or (len(data) < size and self._position < self._snapshot.size):
             part = self._retry(partial(self._attempt, size - len(data)))
