@@ -1,4 +1,4 @@
-"""Open one photo safely: find and read its file, set its metadata aside, decode it."""
+"""Open a photo safely: find and read its file, separate its metadata, decode it."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ __all__ = [
 
 
 def open_photo(folder: Path, file: str, *, follow_links: bool = False) -> Image.Image:
-    """Return the photo `file` of `folder`, read by `read_photo` and opened by `open_image`, whose errors it raises."""
+    """Read the photo `file` in `folder` with `read_photo` and open it with `open_image`, which raise PhotoError."""
     return open_image(io.BytesIO(read_photo(folder, file, follow_links=follow_links)[0]))

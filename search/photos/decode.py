@@ -1,4 +1,4 @@
-"""Decode one photo as upright 8-bit RGB, within limits of size and memory."""
+"""Decode a photo as upright 8-bit RGB, within limits of size and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 100_000_000
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
-HALVED_FROM = 50_000_000  # pixels: larger photos come out at half their width and height
+HALVED_FROM = 50_000_000  # pixels; larger photos are decoded at half their width and height
 BAND = 2_000_000  # pixels that are converted to RGB at a time
 
 _EIGHT_BITS = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
@@ -58,7 +58,7 @@ _TURNS = {  # by EXIF orientation
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns, and at twice the size refuses, by a limit of its own; ours is checked before anything is decoded.
+# Pillow warns above a limit of its own, and refuses twice that size; ours is checked before anything is decoded.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, which does not matter here
 
@@ -66,19 +66,19 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, which 
 def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image.Image:
     """Return a photo as 8-bit RGB, upright (EXIF orientation applied), fully decoded.
 
-    It is the first frame of an animation, with transparency on white and 16-bit greyscale scaled to 8 bits. Metadata
-    that cannot be read is ignored. A photo of more than 50 megapixels comes out at half its width and height, so that
-    no photo takes more than 0.7 GB of memory.
+    Of an animation, the first frame is returned; transparency becomes white, and 16-bit greyscale is scaled to 8 bits.
+    Metadata that cannot be read is ignored. A photo of more than 50 megapixels is returned at half its width and
+    height, so that no photo takes more than 0.7 GB of memory.
 
-    With `at_least`, a JPEG may come out smaller, scaled by 1/2, 1/4 or 1/8 while it is decoded, but never with a side
-    below so many pixels: faster, and not quite the same pixels.
+    With `at_least`, a JPEG may be scaled by 1/2, 1/4 or 1/8 while it is decoded, but no side becomes shorter than so
+    many pixels. This is faster, and the pixels differ slightly.
 
     Raises:
         PhotoError: the photo is missing, unreadable, broken, in an unknown format or a mode that has no 8-bit
             equivalent (such as F), over 200 MB or 100 megapixels, over 100 times as long as wide, or would take more
             than 0.7 GB of memory.
     """
-    with _refusals():
+    with _photo_errors():
         stream, orientation = without_metadata(_content(source))
         photo = _decoded(stream, at_least)
         turn = _TURNS.get(orientation)
@@ -86,8 +86,8 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Turn what Pillow raises for a file into a PhotoError."""
+def _photo_errors() -> Iterator[None]:
+    """Convert Pillow's errors to PhotoError."""
     try:
         yield
     except FileNotFoundError:
@@ -105,10 +105,10 @@ def _refusals() -> Iterator[None]:
 def one_at_a_time(
     call: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
 ) -> _Result:
-    """Return what a call returns, made by the one thread that decodes photos for searches and for the page.
+    """Return the result of a call, made in the one thread that decodes photos for searches and for the page.
 
-    So at most one photo is decoded at a time. A lock would not do: freed memory stays with the thread that had it, and
-    every thread of a server would keep that of the largest photo it has seen.
+    So at most one photo is decoded at a time. A lock is not enough: freed memory stays with its thread, so every thread
+    of a server would keep that of the largest photo it has decoded.
     """
     return _one_thread.submit(call, *arguments, **named).result()
 
@@ -127,7 +127,7 @@ def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:
 def _content(source: Path | BinaryIO) -> bytes:
     if not isinstance(source, Path):
         return source.read()
-    if not stat.S_ISREG(mode := source.stat().st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(mode := source.stat().st_mode):  # reading a pipe would block
         raise PhotoError("a folder, not a file" if stat.S_ISDIR(mode) else "not a file")
     with source.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
@@ -147,7 +147,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _memory(image: Image.Image) -> int:
-    """Return how many bytes Pillow takes to decode a photo, at most."""
+    """Return the most bytes that Pillow takes to decode a photo."""
     pixels = image.width * image.height
     if image.format == "WEBP":
         return 16 * pixels  # four copies of the canvas
@@ -158,7 +158,7 @@ def _memory(image: Image.Image) -> int:
 
 
 def _tiff_block(image: Image.Image) -> int:
-    """Return the size of a strip or tile of a TIFF file, which is expanded as a whole."""
+    """Return the size of a strip or tile of a TIFF file in bytes, which Pillow expands as a whole."""
     if (tags := _tiff_tags(image)) is None:
         return 0
     width, height = tags.get(_TILE_WIDTH, image.width), tags.get(_TILE_HEIGHT)
@@ -167,7 +167,7 @@ def _tiff_block(image: Image.Image) -> int:
 
 
 def _check_samples(image: Image.Image) -> None:
-    """Refuse numbers of unknown range, which Pillow would turn into black or white."""
+    """Refuse numbers of unknown range, which Pillow would convert to black or white."""
     tags = _tiff_tags(image)
     signed = tags is not None and _SIGNED in tags.get(_SAMPLE_FORMAT, ())
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
@@ -183,7 +183,7 @@ def _tiff_tags(image: Image.Image) -> ImageFileDirectory_v2 | None:
 def _full_range(image: Image.Image) -> Image.Image:
     """Load an image; return 16-bit greyscale as mode I;16, black at 0 and white at 65535.
 
-    Pillow ignores it if a TIFF file has 12 bits, or says that white is 0. Older versions open a PNG as mode I.
+    Pillow ignores that a TIFF file has 12 bits, or that its white is 0. Older versions open a PNG as mode I.
     """
     image.load()
     tags = _tiff_tags(image)
@@ -199,14 +199,14 @@ def _full_range(image: Image.Image) -> Image.Image:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Return an opened image as RGB, with transparency on white and 16-bit greyscale scaled to 8 bits.
 
-    An image of more than 50 megapixels comes out at half its width and height. It is converted in bands, so that no
-    other copy of it is made.
+    An image of more than 50 megapixels is returned at half its width and height. It is converted in bands, to avoid
+    another copy of the whole.
 
     Raises:
         PhotoError: its mode has no 8-bit equivalent, or it cannot be decoded.
     """
     _check_samples(image)
-    with _refusals():
+    with _photo_errors():
         image = _full_range(image)
         width, height = image.size
         if width * height <= BAND:

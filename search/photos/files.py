@@ -1,4 +1,4 @@
-"""Find and read the files of a photo folder, and tell whether one has changed since it was embedded."""
+"""Find and read the files of a photo folder, and detect whether one has changed since it was embedded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from search.records import PhotoMark
 from search.text import shown
 
 MAX_BYTES = 200_000_000
-SETTLED_NANOSECONDS = 2 * 10**9  # no file system's times of change are coarser
+SETTLED_NANOSECONDS = 2 * 10**9  # modification times are not coarser on any file system
 NO_FILE = "no such file"
 LINK_LEADS_OUT = "a link in the path leads out of the photo folder"
 
 
 def _spelled(folder: Path, file: str) -> Path:
-    """Return the path `file` below `folder`, which need not exist.
+    """Return the path of `file` in `folder`, which need not exist.
 
-    If there is no such name, use one that differs only in Unicode normalisation: files copied from a Mac may have
+    If the name does not exist, use one that differs only in Unicode normalisation: files copied from a Mac may have
     decomposed (NFD) names.
     """
     path = folder / file
@@ -34,13 +34,13 @@ def _spelled(folder: Path, file: str) -> Path:
 
 
 def _spellings(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Yield the existing paths below `folder` whose names equal `parts` after normalisation."""
+    """Yield the existing paths in `folder` whose names equal `parts` after normalisation."""
     if not parts:
         yield folder
         return
     try:
         modified = folder.stat().st_mtime_ns
-        # A folder that changed just now may change again without a new time.
+        # A folder that has just changed may change again without a new modification time.
         read = _names if time.time_ns() - modified > SETTLED_NANOSECONDS else _names.__wrapped__
         names = read(folder, modified).get(unicodedata.normalize("NFC", parts[0]), [])
     except OSError:
@@ -51,7 +51,7 @@ def _spellings(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 @lru_cache(maxsize=16)
 def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
-    """Return the names in a folder by their normal form; `modified`, its time of change, makes another entry."""
+    """Return the names in a folder by their normal form; `modified` (its time of change) is part of the cache key."""
     names: dict[str, list[str]] = {}
     for name in sorted(entry.name for entry in folder.iterdir()):
         names.setdefault(unicodedata.normalize("NFC", name), []).append(name)
@@ -59,10 +59,10 @@ def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
 
 
 def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
-    """Return the path of the photo `file` (a relative path) of `folder`, whichever way its name is normalised.
+    """Return the path of the photo `file` (a relative path) in `folder`, with any Unicode normalisation of its name.
 
     Raises:
-        PhotoError: there is no such file, it cannot be reached, or its path leads out of the folder. With
+        PhotoError: the file does not exist, cannot be reached, or its path leads out of the folder. With
             `follow_links`, links may lead out.
     """
     try:
@@ -82,7 +82,7 @@ def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
 
 
 def read_photo(folder: Path, file: str, *, follow_links: bool = False) -> tuple[bytes, PhotoMark]:
-    """Return the bytes of the photo `file` of `folder`, found by `find_photo`, and the mark to know them by.
+    """Return the bytes of the photo `file` in `folder`, found by `find_photo`, and the mark that identifies them.
 
     Raises:
         PhotoError: it cannot be found or read, or is larger than 200 MB.
@@ -102,10 +102,10 @@ def read_photo(folder: Path, file: str, *, follow_links: bool = False) -> tuple[
 def current_mark(
     folder: Path, file: str, mark: PhotoMark, *, same_place: bool = True, follow_links: bool = False
 ) -> PhotoMark | None:
-    """Return the mark of the photo as it is now if its content is still that of `mark`, else None.
+    """Return the present mark of the photo if its content is still that of `mark`, else None.
 
-    Reads the file only if its size is the same, and its time is not or it is not at the `same_place` as when the mark
-    was made: other files may have the same size and time.
+    The file is read only if its size is the same, and either its modification time differs, or it is not at the
+    `same_place` as when the mark was made: other files may have the same size and time.
     """
     try:
         status = find_photo(folder, file, follow_links=follow_links).stat()
@@ -113,7 +113,7 @@ def current_mark(
             return None
         if same_place and status.st_mtime_ns == mark.modified:
             return mark
-        now = read_photo(folder, file, follow_links=follow_links)[1]
+        current = read_photo(folder, file, follow_links=follow_links)[1]
     except (OSError, PhotoError):
         return None
-    return now if now.blake2b == mark.blake2b else None
+    return current if current.blake2b == mark.blake2b else None

@@ -1,9 +1,9 @@
 """Separate the pixels of a picture file from its metadata.
 
-Pillow parses all metadata before it decodes a pixel, and refuses a sound picture for a comment that is too long or a
-colour profile that is damaged. Only the orientation matters here. So Pillow is given each file without its metadata,
-and what remains is exactly what the pixels are made of. Nothing is copied except a few headers, and no more than 1 MB
-of a compressed text is expanded.
+Pillow parses all metadata before it decodes a pixel, and refuses an intact picture because of a comment that is too
+long or a damaged colour profile. Only the orientation matters here. So Pillow gets each file without its metadata, with
+everything that affects the pixels. Nothing is copied except a few headers, and at most 1 MB of a compressed text is
+expanded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from search.errors import PhotoError
 MAX_TEXT = 2**20  # bytes of a compressed text that may hold an orientation
 MAX_ENTRIES = 2**16  # of a TIFF directory; BigTIFF allows 2**64
 ORIENTATION, XMP = 274, 700  # TIFF tags
-# Of TIFF, what says where pixels are and how they are stored; from 512 on of JPEG and YCbCr.
+# The TIFF tags for where pixels are and how they are stored; from 512 on, for JPEG and YCbCr.
 PIXEL_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325, 332, 338}
 PIXEL_TAGS |= {339, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 531, 532}
 
@@ -32,8 +32,8 @@ Buffer = bytes | memoryview
 def without_metadata(content: bytes) -> tuple[BinaryIO, int]:
     """Return a picture file without its metadata, and its orientation.
 
-    The orientation is that of EXIF, else of XMP, 1 to 8 as EXIF counts; 1 if there is none that can be read. A file of
-    an unknown format, or too damaged to tell metadata from pixels, is returned as it is.
+    The orientation is that of EXIF, else of XMP, 1 to 8 as in EXIF; 1 if it is missing or cannot be read. A file of an
+    unknown format, or too damaged to separate metadata from pixels, is returned unchanged.
 
     Raises:
         PhotoError: the checksum of pixel data is wrong.
@@ -41,22 +41,22 @@ def without_metadata(content: bytes) -> tuple[BinaryIO, int]:
     for magic, separate in _FORMATS:
         if re.match(magic, content, re.DOTALL):
             try:
-                found = separate(content)
-            except (IndexError, struct.error):  # it ends too early: Pillow says where
+                separated = separate(content)
+            except (IndexError, struct.error):  # it ends too early: Pillow reports where
                 break
-            return found.stream(), found.orientation()
+            return separated.stream(), separated.orientation()
     return io.BytesIO(content), 1
 
 
 @dataclass(slots=True)
 class _Separated:
-    """What the pixels are made of, in order, and the metadata that may hold an orientation."""
+    """The parts of a file that affect its pixels, in order, and the metadata that may contain an orientation."""
 
     content: bytes
     parts: list[Buffer] = field(default_factory=list)
     exif: bytes = b""
     xmp: bytes = b""
-    _run: tuple[int, int] = (-1, -1)  # of the content, the last part
+    _run: tuple[int, int] = (-1, -1)  # the start and end of the last part in `content`
 
     def keep(self, start: int, end: int | None = None) -> None:
         end = len(self.content) if end is None else end
@@ -78,16 +78,16 @@ class _Separated:
     def orientation(self) -> int:
         exif = self.exif.removeprefix(b"Exif\0\0").removeprefix(b"Exif\0\0")  # some writers put it twice
         try:
-            found = _Directory.of(exif).orientation()
+            orientation = _Directory.of(exif).orientation()
         except struct.error:  # it is too short
-            found = None
-        if found is None and (match := re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", self.xmp)):
-            found = int(match[1])
-        return found or 1
+            orientation = None
+        if orientation is None and (match := re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", self.xmp)):
+            orientation = int(match[1])
+        return orientation or 1
 
 
 class _Joined(io.RawIOBase):
-    """Several buffers as one stream, without a copy of them."""
+    """Several buffers as one stream, without copying them."""
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
         self._parts = [part for part in parts if len(part)]
@@ -128,34 +128,34 @@ class _Joined(io.RawIOBase):
 
 
 def _png(content: bytes) -> _Separated:
-    """Keep the critical chunks, and transparency. Chunks with a wrong checksum do not count as metadata."""
-    found = _Separated(content)
+    """Keep the critical chunks and transparency. Metadata with a wrong checksum is ignored."""
+    separated = _Separated(content)
     profile = b""
-    start, at = 0, 8  # `start`: where the chunks begin that are still to be kept
+    start, at = 0, 8  # `start`: the beginning of the chunks to keep next
     while at + 8 <= len(content):
         (size,), name = struct.unpack_from(">L", content, at), content[at + 4 : at + 8]
         if not name.isalpha():
             break
         end = at + 12 + size
         body = memoryview(content)[at + 8 : end - 4]
-        sound = end <= len(content) and zlib.crc32(body, zlib.crc32(name)) == int.from_bytes(content[end - 4 : end])
-        if name == b"IDAT" and not sound and end <= len(content):
+        intact = end <= len(content) and zlib.crc32(body, zlib.crc32(name)) == int.from_bytes(content[end - 4 : end])
+        if name == b"IDAT" and not intact and end <= len(content):
             raise PhotoError("broken PNG file (wrong checksum of pixel data)")
         if name[0] & 0x20 and name != b"tRNS":
-            found.keep(start, at)
+            separated.keep(start, at)
             start = end
-            if sound and name == b"eXIf":
-                found.exif = found.exif or bytes(body)
-            elif sound and name == b"iTXt":
-                found.xmp = found.xmp or _itxt(bytes(body), b"XML:com.adobe.xmp")
-            elif sound and name in (b"tEXt", b"zTXt"):
+            if intact and name == b"eXIf":
+                separated.exif = separated.exif or bytes(body)
+            elif intact and name == b"iTXt":
+                separated.xmp = separated.xmp or _itxt(bytes(body), b"XML:com.adobe.xmp")
+            elif intact and name in (b"tEXt", b"zTXt"):
                 profile = profile or _text(bytes(body), b"Raw profile type exif", compressed=name == b"zTXt")
         at = end
         if name == b"IEND":
             break
-    found.keep(start)
-    found.exif = found.exif or _unhexed(profile)
-    return found
+    separated.keep(start)
+    separated.exif = separated.exif or _unhexed(profile)
+    return separated
 
 
 def _text(body: bytes, key: bytes, *, compressed: bool) -> bytes:
@@ -183,7 +183,7 @@ def _expanded(compressed: bytes) -> bytes:
 
 
 def _unhexed(profile: bytes) -> bytes:
-    """Return the EXIF of ImageMagick's raw profile: an empty line, a name, a length, and hexadecimal digits."""
+    """Return the EXIF in ImageMagick's raw profile: an empty line, a name, a length, and hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(profile.split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -191,9 +191,9 @@ def _unhexed(profile: bytes) -> bytes:
 
 
 def _jpeg(content: bytes) -> _Separated:
-    """Keep all segments except comments and those application segments that libjpeg does not decode pixels with."""
-    found = _Separated(content)
-    found.keep(0, 2)
+    """Keep all segments except comments and application segments that libjpeg does not need to decode pixels."""
+    separated = _Separated(content)
+    separated.keep(0, 2)
     at = 2
     while (at := content.find(b"\xff", at)) >= 0:
         while content[at + 1] == 0xFF:  # padding
@@ -208,46 +208,46 @@ def _jpeg(content: bytes) -> _Separated:
         if marker == 0xFE or 0xE0 <= marker <= 0xEF:
             body = content[at + 4 : end]
             if marker == 0xE1 and body.startswith(b"Exif\0\0"):
-                found.exif += body if not found.exif else body[6:]
+                separated.exif += body if not separated.exif else body[6:]
             elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
-                found.xmp += body
+                separated.xmp += body
             if (marker, body[:5]) in ((0xE0, b"JFIF\0"), (0xEE, b"Adobe")) and len(body) >= 12:
-                found.keep(at, end)  # they say which colours the components are
+                separated.keep(at, end)  # they define the colours of the components
         else:
-            found.keep(at, end)
+            separated.keep(at, end)
         at = end
     if at >= 0:
-        found.keep(at)
-    return found
+        separated.keep(at)
+    return separated
 
 
 def _webp(content: bytes) -> _Separated:
-    """Keep the chunks of pixels, and rebuild the two headers that count and announce chunks."""
-    found = _Separated(content)
+    """Keep the chunks of pixels, and rebuild the two headers that count and list chunks."""
+    separated = _Separated(content)
     at = 12
     while at + 8 <= len(content):
         name, size = struct.unpack_from("<4sL", content, at)
         end = at + 8 + size + size % 2
         if name == b"VP8X":
-            found.insert(content[at : at + 8] + bytes([content[at + 8] & 0x12]))  # says: animated, transparent
-            found.keep(at + 9, end)
+            separated.insert(content[at : at + 8] + bytes([content[at + 8] & 0x12]))  # flags: animated, transparent
+            separated.keep(at + 9, end)
         elif name in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
-            found.keep(at, end)
+            separated.keep(at, end)
         elif name == b"EXIF":
-            found.exif = found.exif or content[at + 8 : at + 8 + size]
+            separated.exif = separated.exif or content[at + 8 : at + 8 + size]
         elif name == b"XMP ":
-            found.xmp = found.xmp or content[at + 8 : at + 8 + size]
+            separated.xmp = separated.xmp or content[at + 8 : at + 8 + size]
         at = end
-    found.parts.insert(0, b"RIFF" + struct.pack("<L", 4 + sum(map(len, found.parts))) + b"WEBP")
-    return found
+    separated.parts.insert(0, b"RIFF" + struct.pack("<L", 4 + sum(map(len, separated.parts))) + b"WEBP")
+    return separated
 
 
 def _gif(content: bytes) -> _Separated:
     """Keep the header and, of the extensions before the first frame, its transparency."""
-    found = _Separated(content)
+    separated = _Separated(content)
     control = b""
     at = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)
-    found.keep(0, at)
+    separated.keep(0, at)
     while content[at] not in b",;":
         if content[at] != ord("!"):
             at += 1
@@ -259,29 +259,29 @@ def _gif(content: bytes) -> _Separated:
         while content[at]:
             at += content[at] + 1
         at += 1
-    found.insert(control)
-    found.keep(at)
-    return found
+    separated.insert(control)
+    separated.keep(at)
+    return separated
 
 
 def _tiff(content: bytes) -> _Separated:
-    """Keep the first directory alone, and of it what says where the pixels are and how they are stored."""
-    found = _Separated(content, exif=content)
+    """Keep only the first directory, and of it the tags for where pixels are and how they are stored."""
+    separated = _Separated(content, exif=content)
     directory = _Directory.of(content)
     entries = list(directory.entries())
-    found.xmp = next((directory.value(entry) for tag, entry in entries if tag == XMP), b"")
+    separated.xmp = next((directory.value(entry) for tag, entry in entries if tag == XMP), b"")
     kept = directory.written([entry for tag, entry in entries if tag in PIXEL_TAGS])
-    found.keep(0, directory.start)
-    found.insert(kept)
-    found.keep(directory.start + len(kept))
-    return found
+    separated.keep(0, directory.start)
+    separated.insert(kept)
+    separated.keep(directory.start + len(kept))
+    return separated
 
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """The first directory of a TIFF file; EXIF is one, too.
+    """The first directory of a TIFF file; EXIF has the same format.
 
-    An entry is a tag, a type, a count, and the value, or its place if it has more than 4 bytes (BigTIFF: 8).
+    An entry is a tag, a type, a count, and the value, or its offset if it has more than 4 bytes (BigTIFF: 8).
     """
 
     content: bytes
@@ -297,7 +297,7 @@ class _Directory:
         return cls(content, order, big, start)
 
     def entries(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the tag and the bytes of each entry that is there."""
+        """Yield the tag and the bytes of each complete entry."""
         if self.start + 8 > len(self.content):
             return
         (count,) = struct.unpack_from(f"{self.order}{self._count}", self.content, self.start)
@@ -308,11 +308,11 @@ class _Directory:
             at += width
 
     def written(self, entries: list[bytes]) -> bytes:
-        """Return the bytes of a directory of these entries, after which no other follows."""
+        """Return the bytes of a directory of these entries, as the last one of the file."""
         return struct.pack(f"{self.order}{self._count}", len(entries)) + b"".join(entries) + bytes(8 if self.big else 4)
 
     def value(self, entry: bytes) -> bytes:
-        """Return the bytes of an entry of single bytes."""
+        """Return the value of an entry whose type is bytes."""
         _, _, size, value = struct.unpack(f"{self.order}{self._entry}", entry)
         if size <= len(value):
             return bytes(value[:size])
