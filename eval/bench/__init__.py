@@ -1,5 +1,5 @@
-"""Speed and memory beside the alternatives, in one run, as ratios.
+"""Compare speed and memory with the alternatives, as ratios within one run.
 
-Machines differ and drift, so what counts is the ratio between two things measured in turn on the same inputs. Each
-measurement runs in a process of its own, whose peak memory it is.
+Machines differ, and their speed drifts, so only the ratio of two alternatives counts, measured in turn on the same
+inputs. Each measurement runs in its own process, whose peak memory is reported.
 """

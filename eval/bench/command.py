@@ -1,4 +1,4 @@
-"""`python -m eval bench`: the commands."""
+"""The commands of `python -m eval bench`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def bench_ingest(
     """Our pipeline, the plain encode loop, the forward pass alone, decoding alone, and captions, on the same inputs."""
     from eval.bench import ingest
 
-    found = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
-    if not found:
+    photos = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
+    if not photos:
         raise CocoSearchError(f"no .jpg files below {images}")
-    files = tuple(islice(cycle(found), count))
+    files = tuple(islice(cycle(photos), count))
     job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or os.cpu_count() or 1)
     measured = ingest.compare(job, rounds)
     if as_json:
@@ -87,16 +87,16 @@ def bench_search(
     from ingest.demo import MODEL
 
     sizes = [(points, True) for points in exact or [5000]] + [(points, False) for points in hnsw or [123_000]]
-    jobs = [search.Job(points, dim, queries, exactly) for points, exactly in sizes]
-    around = overhead.measured_around(model or str(MODEL), queries, rounds)
+    jobs = [search.Job(points, dim, queries, is_exact) for points, is_exact in sizes]
+    overheads = overhead.measure_overhead(model or str(MODEL), queries, rounds)
     engines = [(job, search.compare(job, rounds)) for job in jobs]
     if as_json:
-        found = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(around)}
-        command.print_json(found, indent=1)
+        results = {"engines": [search.as_json(job, measured) for job, measured in engines], **asdict(overheads)}
+        command.print_json(results, indent=1)
         return
     for job, measured in engines:
         typer.echo(search.table(job, measured) + "\n")
-    typer.echo(overhead.table(model or "the demo's tiny CLIP", around))
+    typer.echo(overhead.table(model or "the demo's tiny CLIP", overheads))
 
 
 @app.command("scale")
@@ -121,9 +121,9 @@ def bench_scale(
     sizes = [*(points or [10_000, 30_000, 100_000]), *([largest] if largest else [])]
     if len(set(sizes)) < cost.FEWEST_SIZES:
         raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
-    ways: list[Quantization] = ["none", *(each.value for each in quantization or ())]
-    places = [None, url] if url else [None]  # the embedded engine first
-    jobs = [scale.Job(0, dim, queries, way, place) for place in places for way in ways]
+    quantizations: list[Quantization] = ["none", *(each.value for each in quantization or ())]
+    urls = [None, url] if url else [None]  # the embedded engine first
+    jobs = [scale.Job(0, dim, queries, kind, place) for place in urls for kind in quantizations]
     scales = [scale.scale(job, sizes, rounds, node_memory) for job in jobs]
     if as_json:
         command.print_json(scale.as_json(scales), indent=1)

@@ -1,4 +1,4 @@
-"""What an index of any size would need, from measurements of small ones: fits, and how far they are stretched."""
+"""Estimate what an index of any size needs, by fitting and extrapolating measurements of small ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ Basis = Literal["measured", "interpolated", "extrapolated"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One size, measured. Bytes are those of the whole collection, None where the engine does not say."""
+    """The measurements at one size. Bytes are those of the whole collection, None if the engine does not report them.
+
+    `found`: the share of the exact hits that HNSW finds.
+    """
 
     points: int
     upload_seconds: float
@@ -39,10 +42,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """`a + b * n` (a line) or `a * n ** b` (a power), by least squares, of a power in logarithms.
+    """A line `a + b * n`, or a power `a * n ** b` whose logarithm was fitted, by least squares.
 
-    `worst` is the largest relative error over what was measured; `sizes` are those. `held`: the exponent was found to
-    be smaller, and is held at the least that is possible.
+    `sizes` are those that were measured, and `worst` is the largest relative error at them. `held`: the best exponent
+    is below the least plausible one, which is used instead.
     """
 
     shape: Literal["line", "power"]
@@ -66,13 +69,13 @@ class Fit:
 
 
 def line(sizes: Sequence[int], values: Sequence[float]) -> Fit:
-    """Raises EvaluationError where there are fewer than three sizes."""
+    """Fit a line. Raises EvaluationError if there are fewer than three sizes."""
     b, a = _least_squares(sizes, sizes, values)
     return _fit("line", a, b, sizes, values)
 
 
 def power(sizes: Sequence[int], values: Sequence[float], least: float = -math.inf) -> Fit:
-    """Values above 0. Where the best exponent is below `least`, it is `least`, and the factor the best one with it.
+    """Fit a power to values above 0. If the best exponent is below `least`, use `least` and fit the factor alone.
 
     Raises:
         EvaluationError: there are fewer than three sizes.
@@ -85,7 +88,7 @@ def power(sizes: Sequence[int], values: Sequence[float], least: float = -math.in
 
 
 def _least_squares(sizes: Sequence[int], x: Any, y: Any) -> tuple[float, float]:
-    """Slope and intercept."""
+    """Return the slope and the intercept."""
     if len(set(sizes)) < FEWEST_SIZES:
         raise EvaluationError(
             f"{len(set(sizes))} sizes do not show how something grows: measure {FEWEST_SIZES} or more"
@@ -108,11 +111,11 @@ def _fit(
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How each cost grows with the number of points; bytes are None where they were not measured.
+    """How each cost grows with the number of points; bytes are None if they were not measured.
 
-    No point costs less than the one before: fixed costs, or other work on the machine, can make it look as if uploading
-    and building grew more slowly than the number of points, or as if queries got faster. Stretched far, that would
-    promise far too much, so their exponents are held at 1, 1 and 0 at least.
+    No point costs less than the one before. But fixed costs, or other work on the machine, can make it look as if
+    uploading and building grew more slowly than the number of points, or as if queries became faster. Extrapolated far,
+    that would be much too optimistic, so their exponents are at least 1, 1 and 0.
     """
 
     upload_seconds: Fit
@@ -123,7 +126,7 @@ class Growth:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Growth:
-        """Raises EvaluationError where there are fewer than three sizes."""
+        """Fit the samples. Raises EvaluationError if there are fewer than three sizes."""
         sizes = [sample.points for sample in samples]
 
         def bytes_of(values: Sequence[float | None]) -> Fit | None:
@@ -144,7 +147,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, and whether it was measured; `times`: how many times the largest measured size it is stretched to."""
+    """A number, and whether it was measured; `times`: the size that it is for, divided by the largest measured one."""
 
     value: float
     basis: Basis
@@ -157,8 +160,11 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What so many vectors take. `share`: the vectors of one node; upload, index and queries are those of a node,
-    whose part it does alone, all nodes at once, on a machine like the measured one; the network is left out."""
+    """What so many vectors need.
+
+    `share`: the vectors of one node. Upload, build and query times are those of one node with its share, on a machine
+    like the measured one, while all nodes work in parallel; the network is left out.
+    """
 
     name: str
     vectors: int
@@ -172,7 +178,7 @@ class Need:
 
 
 def need(name: str, vectors: int, growth: Growth, node_memory_gib: float) -> Need:
-    """Nodes by memory, of which the index may fill `node_memory_gib`; one where memory was not measured."""
+    """Return what `vectors` need on nodes with `node_memory_gib` for the index; one node if memory was not measured."""
     memory = Figure.at(growth.memory_bytes, vectors, GIB) if growth.memory_bytes else None
     nodes = max(1, math.ceil(memory.value / node_memory_gib)) if memory else 1
     share = vectors / nodes

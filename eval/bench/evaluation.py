@@ -1,4 +1,4 @@
-"""How long exact ranks take, beside the usual way and beside eccv-caption, and what their intervals cost."""
+"""Measure the time for exact ranks, compared with the usual method and eccv-caption, and for their intervals."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from search.errors import EvaluationError
 from search.index import Where
 from search.records import Vectors
 
-COCO = (5000, 5)  # images, and captions of each, that eccv-caption judges
+COCO = (5000, 5)  # images, and captions of each, that eccv-caption evaluates
 RESAMPLES = 1000
 QUERIES_PER_BLOCK = 500
-ROUNDING = 0.05  # percent of queries whose rank may differ where two products sum in another order
+ROUNDING = 0.05  # percent of queries whose rank may differ, since two products may sum in different orders
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the contestants get: vectors of this shape, the same ones for all."""
+    """The shape of the vectors, which are the same for all contestants."""
 
     images: int
     captions_per_image: int
@@ -39,30 +39,30 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Result:
     """Seconds, and recall@1, 5 and 10 in percent: image-to-text, then text-to-image. The intervals have no recall."""
 
     seconds: float
     recalls: tuple[float, ...]
 
 
-def contestants(job: Job) -> list[Callable[[Job], Found]]:
-    """eccv-caption only where it is installed and the images are as many as it judges."""
+def contestants(job: Job) -> list[Callable[[Job], Result]]:
+    """Return the contestants; eccv-caption is one if it is installed and the numbers are those that it evaluates."""
     known = (job.images, job.captions_per_image) == COCO and util.find_spec("eccv_caption")
     return [oracle, full_matrix, *([eccv_caption] if known else []), bootstrap]
 
 
-def compare(job: Job, rounds: int) -> dict[str, list[Measured[Found]]]:
+def compare(job: Job, rounds: int) -> dict[str, list[Measured[Result]]]:
     """Measure every contestant, in turn.
 
     Raises:
-        EvaluationError: two of them do not find the same recall.
-        CocoSearchError: one failed.
+        EvaluationError: two contestants find different recalls.
+        CocoSearchError: a contestant failed.
     """
     measured = in_turn(contestants(job), job, rounds)
-    ours = measured["oracle"][0].found.recalls
+    ours = measured["oracle"][0].result.recalls
     for name, runs in measured.items():
-        theirs = runs[0].found.recalls
+        theirs = runs[0].result.recalls
         if theirs and not np.allclose(ours, theirs, rtol=0, atol=ROUNDING):
             raise EvaluationError(
                 f"the oracle finds recalls of {ours} percent, {name} of {theirs}: one of them is wrong"
@@ -70,16 +70,16 @@ def compare(job: Job, rounds: int) -> dict[str, list[Measured[Found]]]:
     return measured
 
 
-def as_json(measured: Mapping[str, Sequence[Measured[Found]]]) -> dict[str, Any]:
+def as_json(measured: Mapping[str, Sequence[Measured[Result]]]) -> dict[str, Any]:
     return {
-        name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs] for name, runs in measured.items()
+        name: [{**asdict(each.result), "peak_mib": each.peak_mib} for each in runs] for name, runs in measured.items()
     }
 
 
-def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
-    """Return medians, and each one's time divided by the oracle's."""
+def table(job: Job, measured: Mapping[str, Sequence[Measured[Result]]]) -> str:
+    """Return a table of medians, with each contestant's time divided by the oracle's."""
     ours = measured["oracle"]
-    recalls = ours[0].found.recalls
+    recalls = ours[0].result.recalls
     lines = [
         f"{job.images:,} images, {job.images * job.captions_per_image:,} captions of {job.dim} dimensions, both "
         f"directions; {len(ours)} rounds in turn; medians",
@@ -87,9 +87,9 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
         f"{'':<16}{'seconds':>10}{'peak MiB':>10}{'this / oracle':>15}",
     ]
     for name, runs in measured.items():
-        ratios = [this.found.seconds / oracles.found.seconds for this, oracles in zip(runs, ours, strict=True)]
-        seconds = statistics.median(each.found.seconds for each in runs)
-        ratio = f"{statistics.median(ratios):.2f}" if runs[0].found.recalls else ""
+        ratios = [this.result.seconds / oracles.result.seconds for this, oracles in zip(runs, ours, strict=True)]
+        seconds = statistics.median(each.result.seconds for each in runs)
+        ratio = f"{statistics.median(ratios):.2f}" if runs[0].result.recalls else ""
         lines.append(f"{name:<16}{seconds:>10.2f}{median_peak(runs):>10.0f}{ratio:>15}")
     first = ", ".join(map(str, CUTOFFS))
     notes = {
@@ -100,36 +100,36 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Found]]]) -> str:
     return "\n".join(lines + [f"{name}: {note}" for name, note in notes.items() if name in measured])
 
 
-def oracle(job: Job) -> Found:
-    """`eval.ranks.oracle`: all ranks, near ties settled in float64."""
+def oracle(job: Job) -> Result:
+    """Run `eval.ranks.oracle`: all ranks, with near ties resolved in float64."""
     tasks = _tasks(job)
     start = time.perf_counter()
-    found = [oracle_ranks(task) for task in tasks]
-    recalls = _recalls(*(each.ranks for each in found))
-    return Found(time.perf_counter() - start, recalls)
+    results = [oracle_ranks(task) for task in tasks]
+    recalls = _recalls(*(result.ranks for result in results))
+    return Result(time.perf_counter() - start, recalls)
 
 
-def full_matrix(job: Job) -> Found:
-    """Find all ranks as evaluation scripts since VSE++ do: every score in one matrix, every row of it sorted."""
+def full_matrix(job: Job) -> Result:
+    """Find all ranks as evaluation scripts have done since VSE++: every score in one matrix, every row sorted."""
     image_vectors, caption_vectors, image_of = _vectors(job)
     start = time.perf_counter()
     scores = image_vectors @ caption_vectors.T
     to_text = [1 + int(np.argmax(image_of[np.argsort(-row)] == image)) for image, row in enumerate(scores)]
     to_image = [1 + int(np.argmax(np.argsort(-row) == image)) for image, row in zip(image_of, scores.T, strict=True)]
     recalls = _recalls(np.array(to_text), np.array(to_image))
-    return Found(time.perf_counter() - start, recalls)
+    return Result(time.perf_counter() - start, recalls)
 
 
-def eccv_caption(job: Job) -> Found:
-    """eccv-caption's own count of COCO's recalls over lists of the first ten, the making of the lists included."""
+def eccv_caption(job: Job) -> Result:
+    """Compute COCO's recalls by eccv-caption from lists of the first ten, including the time to make the lists."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it would rather have ujson
+        warnings.simplefilter("ignore", UserWarning)  # it recommends ujson
         from eccv_caption import Metrics
     image_ids, caption_ids = _coco_ids()
     judge = Metrics()
     image_vectors, caption_vectors, _ = _vectors(job)
     start = time.perf_counter()
-    found: dict[str, Any] = judge.compute_all_metrics(
+    metrics: dict[str, Any] = judge.compute_all_metrics(
         _first_ids(image_vectors, caption_vectors, image_ids, caption_ids),
         _first_ids(caption_vectors, image_vectors, caption_ids, image_ids),
         target_metrics=("coco_5k_recalls",),
@@ -137,18 +137,18 @@ def eccv_caption(job: Job) -> Found:
         verbose=False,
     )
     seconds = time.perf_counter() - start
-    return Found(seconds, tuple(100 * float(found[f"coco_5k_r{k}"][way]) for way in ("i2t", "t2i") for k in CUTOFFS))
+    return Result(seconds, tuple(100 * float(metrics[f"coco_5k_r{k}"][way]) for way in ("i2t", "t2i") for k in CUTOFFS))
 
 
-def bootstrap(job: Job) -> Found:
-    """`eval.stats.intervals` of both directions, of ranks that are there."""
+def bootstrap(job: Job) -> Result:
+    """Run `eval.stats.intervals` on the ranks of both directions, which are computed before the measurement."""
     tasks = _tasks(job)
-    found = [oracle_ranks(task) for task in tasks]
+    results = [oracle_ranks(task) for task in tasks]
     images = np.arange(job.images), tasks[1].positives
     start = time.perf_counter()
-    for each, image_of in zip(found, images, strict=True):
-        intervals(each.ranking, image_of, resamples=RESAMPLES)
-    return Found(time.perf_counter() - start, ())
+    for result, image_of in zip(results, images, strict=True):
+        intervals(result.ranking, image_of, resamples=RESAMPLES)
+    return Result(time.perf_counter() - start, ())
 
 
 def _recalls(*of_directions: Ranks) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""How fast photos and captions become points of the index, beside the plain encode loop and the parts alone."""
+"""Measure how fast photos and captions are ingested, compared with the plain encode loop and with single stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search.errors import CocoSearchError
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the contestants get: the same files, model, device and number type."""
+    """The files, model, device and dtype, which are the same for all contestants."""
 
     folder: str
     files: tuple[str, ...]
@@ -28,41 +28,41 @@ class Job:
 
 
 def compare(job: Job, rounds: int) -> dict[str, list[Measured[float]]]:
-    """Inputs a second of every contestant, in turn.
+    """Measure the inputs per second of every contestant, in turn.
 
     Raises:
-        CocoSearchError: there is no such model, or a contestant failed.
+        CocoSearchError: the model does not exist, or a contestant failed.
     """
     from search.encoder.hub import locate
 
-    locate(job.model)  # a wrong name shows before processes are started
+    locate(job.model)  # raises for a wrong name before processes are started
     return in_turn((pipeline, plain_loop, forward_alone, decoding_alone, captions), job, rounds)
 
 
 def as_json(measured: Mapping[str, Sequence[Measured[float]]]) -> dict[str, Any]:
     return {
-        name: [{"name": name, "rate": each.found, "peak_mib": each.peak_mib} for each in runs]
+        name: [{"name": name, "rate": each.result, "peak_mib": each.peak_mib} for each in runs]
         for name, runs in measured.items()
     }
 
 
 def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
-    """Medians, and our pipeline's rate over each of the others."""
+    """Return a table of medians, with the pipeline's rate divided by each of the others."""
     rounds = len(measured["pipeline"])
     lines = [
         f"{len(job.files):,} photos, {rounds} rounds in turn; model {job.model}; {job.workers} readers; medians",
         f"{'':<18}{'a second':>10}{'peak MiB':>10}{'pipeline / this':>17}",
     ]
     for name, runs in measured.items():
-        ratios = [ours.found / other.found for ours, other in zip(measured["pipeline"], runs, strict=True)]
+        ratios = [ours.result / other.result for ours, other in zip(measured["pipeline"], runs, strict=True)]
         ratio = f"{statistics.median(ratios):.2f}" if name != "captions" else ""
-        rate = statistics.median(each.found for each in runs)
+        rate = statistics.median(each.result for each in runs)
         lines.append(f"{name:<18}{rate:>10.1f}{median_peak(runs):>10.0f}{ratio:>17}")
     return "\n".join(lines)
 
 
 def pipeline(job: Job) -> float:
-    """Photos a second through `python -m ingest run`'s own pipeline into an embedded index, the HNSW build left out."""
+    """Return photos per second of the pipeline of `python -m ingest run`, without building the HNSW index."""
     from ingest.pipeline import Plan, collection_specs, ingest
     from ingest.summary import Summary
     from search.index.edge.index import EdgeIndex
@@ -85,7 +85,7 @@ def pipeline(job: Job) -> float:
 
 
 def plain_loop(job: Job) -> float:
-    """Photos a second through `SentenceTransformer.encode` over opened images, as its documentation shows it."""
+    """Return photos per second of `SentenceTransformer.encode` on opened images, as its documentation shows it."""
     import PIL.Image
     from sentence_transformers import SentenceTransformer
 
@@ -104,7 +104,7 @@ def plain_loop(job: Job) -> float:
 
 
 def forward_alone(job: Job) -> float:
-    """Photos a second through the model, prepared beforehand: what an endlessly fast reader would give."""
+    """Return photos per second of the model on prepared photos: the limit for an infinitely fast reader."""
     import numpy as np
 
     encoder = _encoder(job)
@@ -117,17 +117,17 @@ def forward_alone(job: Job) -> float:
     encoder.start(pixels).vectors()
     passes = -(-len(job.files) // len(pixels))
     start = time.perf_counter()
-    waiting = encoder.start(pixels)
+    pending = encoder.start(pixels)
     for _ in range(passes - 1):
         following = encoder.start(pixels)
-        waiting.vectors()
-        waiting = following
-    waiting.vectors()
+        pending.vectors()
+        pending = following
+    pending.vectors()
     return passes * len(pixels) / (time.perf_counter() - start)
 
 
 def decoding_alone(job: Job) -> float:
-    """Photos a second read, decoded and resized, with no model to wait for."""
+    """Return photos per second read, decoded and resized, without a model."""
     from ingest.photos import PhotoReader, Recipe
 
     encoder = _encoder(job)
@@ -142,7 +142,7 @@ def decoding_alone(job: Job) -> float:
 
 
 def captions(job: Job) -> float:
-    """Captions a second, of COCO's usual length."""
+    """Return captions per second, of the usual length in COCO."""
     encoder = _encoder(job)
     texts = [f"A man riding wave number {number} on top of a surfboard." for number in range(len(job.files))]
     encoder.encode_texts(texts[:8])
@@ -159,7 +159,7 @@ def _encoder(job: Job) -> Any:
 
 
 def empty_annotations(images: Sequence[Any]) -> Any:
-    """Annotations of these images, without captions of their own."""
+    """Return annotations of these images, without captions."""
     from ingest.karpathy import Annotations
 
     return Annotations(Path("bench"), "bench", "", tuple(images), ())

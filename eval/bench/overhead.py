@@ -1,4 +1,4 @@
-"""What the command and the page add to the model that they ask: the command's cold start, the page's answer."""
+"""Measure what the command and the page add to their model: the command's cold start, the page's answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from search.errors import CocoSearchError
 IMAGES = 5000
 LIMIT = 10
 WARM_UP = 5
-QUESTION = "a dog on a beach"
+QUERY = "a dog on a beach"
 BARE = """
 import sys, torch
 from sentence_transformers import SentenceTransformer
@@ -33,7 +33,7 @@ SentenceTransformer(sys.argv[1], device="cpu").encode([sys.argv[2]])
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Seconds until `search text` has answered, and until sentence-transformers alone has encoded the same text."""
+    """Seconds for `search text` to answer, and for sentence-transformers alone to encode the same text."""
 
     command: float
     bare: float
@@ -41,8 +41,8 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Milliseconds at the median, one question at a time: a text asked of the page, a text encoded by the model alone,
-    and a stored image asked of the page, which needs no model."""
+    """Median milliseconds, one query at a time: the page's answer to a text, the model's encoding of a text alone, and
+    the page's answer to a stored image, which needs no model."""
 
     text_ms: float
     encode_ms: float
@@ -50,39 +50,40 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """One of each for every round."""
+class Overhead:
+    """One measurement of each kind per round."""
 
     starts: list[Start]
     pages: list[Page]
 
 
-def measured_around(model: str, queries: int, rounds: int) -> Around:
-    """Over an index of `IMAGES` images with random vectors; all on the processor, in processes of their own, in turn.
+def measure_overhead(model: str, queries: int, rounds: int) -> Overhead:
+    """Measure on an index of `IMAGES` images with random vectors; all on the CPU, each in its own process, in turn.
 
     Raises:
-        CocoSearchError: there is no such model, or one of them failed.
+        CocoSearchError: the model does not exist, or a process failed.
     """
     with TemporaryDirectory(prefix="bench-") as folder:
-        name = measure(_make_index, (folder, model)).found
+        name = measure(_make_index, (folder, model)).result
         starts, pages = [], []
         for _ in range(rounds):
             starts.append(_start(folder, name))
             pages.append(_page(folder, model, queries))
-    return Around(starts, pages)
+    return Overhead(starts, pages)
 
 
-def table(model: str, around: Around) -> str:
-    """Medians, and what they are made of."""
-    command = statistics.median(start.command for start in around.starts)
-    bare = statistics.median(start.bare for start in around.starts)
+def table(model: str, overhead: Overhead) -> str:
+    """Return a table of medians."""
+    command = statistics.median(start.command for start in overhead.starts)
+    bare = statistics.median(start.bare for start in overhead.starts)
     text, encode, by_id = (
-        statistics.median(getattr(page, each) for page in around.pages) for each in ("text_ms", "encode_ms", "by_id_ms")
+        statistics.median(getattr(page, name) for page in overhead.pages)
+        for name in ("text_ms", "encode_ms", "by_id_ms")
     )
-    slower = statistics.median(start.command / start.bare for start in around.starts)
+    slower = statistics.median(start.command / start.bare for start in overhead.starts)
     return "\n".join(
         [
-            f"{IMAGES:,} images, model {model}, {len(around.starts)} rounds in turn; medians",
+            f"{IMAGES:,} images, model {model}, {len(overhead.starts)} rounds in turn; medians",
             f"{'python -m search text, from nothing':<52}{command:>9.2f} s",
             f"{'importing and loading the model alone':<52}{bare:>9.2f} s, command / this {slower:.2f}",
             f"{'a text asked of the page':<52}{text:>9.1f} ms",
@@ -94,8 +95,8 @@ def table(model: str, around: Around) -> str:
 
 
 def _start(folder: str, model: str) -> Start:
-    asked = [sys.executable, "-m", "search", "text", QUESTION, "--path", folder, "--device", "cpu"]
-    return Start(_seconds(asked), _seconds([sys.executable, "-c", BARE, model, QUESTION]))
+    command = [sys.executable, "-m", "search", "text", QUERY, "--path", folder, "--device", "cpu"]
+    return Start(_seconds(command), _seconds([sys.executable, "-c", BARE, model, QUERY]))
 
 
 def _seconds(command: Sequence[str]) -> float:
@@ -107,28 +108,28 @@ def _seconds(command: Sequence[str]) -> float:
 
 
 def _page(folder: str, model: str, queries: int) -> Page:
-    texts = [_question(number) for number in range(queries + WARM_UP)]
+    texts = [_caption(number) for number in range(queries + WARM_UP)]
     with _served(folder) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc)
         with closing(connection):
             text_ms = _median_ms(connection, [{"text": text} for text in texts])
             by_id_ms = _median_ms(connection, [{"image_id": number % IMAGES} for number in range(len(texts))])
-    return Page(text_ms, measure(_encode, (model, texts)).found, by_id_ms)
+    return Page(text_ms, measure(_encode, (model, texts)).result, by_id_ms)
 
 
 @contextmanager
 def _served(folder: str) -> Iterator[str]:
-    """The page, running; its address."""
+    """Run the page, and yield its address."""
     command = [sys.executable, "-m", "search", "serve", "--path", folder, "--port", "0", "--device", "cpu"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            said = []
+            lines = []
             for line in process.stderr or ():
-                said.append(line)
-                if found := re.search(r" is at (http://\S+)", line):
-                    yield found[1]
+                lines.append(line)
+                if match := re.search(r" is at (http://\S+)", line):
+                    yield match[1]
                     return
-            raise CocoSearchError(f"python -m search serve failed: {_last_line(''.join(said)) or process.wait()}")
+            raise CocoSearchError(f"python -m search serve failed: {_last_line(''.join(lines)) or process.wait()}")
         finally:
             process.terminate()
 
@@ -148,7 +149,7 @@ def _median_ms(connection: http.client.HTTPConnection, parts: Sequence[dict[str,
 
 
 def _encode(job: tuple[str, Sequence[str]]) -> float:
-    """Milliseconds for one text at the median."""
+    """Return the median milliseconds to encode one text."""
     from search.encoder.clip import ClipEncoder
 
     model, texts = job
@@ -162,7 +163,7 @@ def _encode(job: tuple[str, Sequence[str]]) -> float:
 
 
 def _make_index(job: tuple[str, str]) -> str:
-    """Fills the folder; the name by which sentence-transformers knows the model."""
+    """Fill the folder with an index, and return the model's name for sentence-transformers."""
     from eval.bench.ingest import empty_annotations
     from ingest.pipeline import collection_specs
     from search.encoder.clip import ClipEncoder
@@ -173,7 +174,7 @@ def _make_index(job: tuple[str, str]) -> str:
 
     folder, model = job
     encoder = ClipEncoder(model, device="cpu")
-    images = [Image(number, "test", number, f"{number}.jpg", None, (_question(number),)) for number in range(IMAGES)]
+    images = [Image(number, "test", number, f"{number}.jpg", None, (_caption(number),)) for number in range(IMAGES)]
     specs = collection_specs(empty_annotations(images), (images, []), Path(folder), encoder, "bench")
     index = EdgeIndex(Path(folder))
     for spec in specs:
@@ -183,9 +184,9 @@ def _make_index(job: tuple[str, str]) -> str:
     return locate(model).name
 
 
-def _question(number: int) -> str:
+def _caption(number: int) -> str:
     return f"A man riding wave number {number} on top of a surfboard."
 
 
-def _last_line(said: str) -> str:
-    return said.strip().rpartition("\n")[2]
+def _last_line(output: str) -> str:
+    return output.strip().rpartition("\n")[2]

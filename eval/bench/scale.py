@@ -1,4 +1,4 @@
-"""What an index costs as it grows: upload, build, queries, disk and memory, measured at several sizes."""
+"""Measure what an index costs as it grows: upload, build, queries, disk and memory at several sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from eval.bench.cost import TARGETS, Figure, Growth, Need, Sample, need
 from eval.bench.measure import STATUS, measure
-from eval.bench.synthetic import fill, questions, room_for, specification
+from eval.bench.synthetic import fill, query_vectors, space_for, specification
 from search.command import note
 from search.index import Index, Quantization, SearchParams, Tuning, open_for_writing
 from search.settings import load_settings
@@ -35,7 +35,7 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One collection to be measured: in a folder, or on the server at `url`."""
+    """A collection to measure, in a folder or on the server at `url`."""
 
     points: int
     dim: int
@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuildCost:
     upload_seconds: float
     build_seconds: float
     indexed: int
@@ -68,7 +68,7 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QueryCost:
     median_ms: float
     p95_ms: float
     found: float
@@ -77,7 +77,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """All sizes of one way to store the vectors, how they grow, and what the targets would need."""
+    """The measurements of one engine and quantization at all sizes, their growth, and what the targets would need."""
 
     engine: Engine
     quantization: Quantization
@@ -87,50 +87,50 @@ class Scale:
 
 
 def scale(job: Job, sizes: Sequence[int], rounds: int, node_memory_gib: float) -> Scale:
-    """Measures every size, smallest first, and again in every round.
+    """Measure every size, smallest first, in every round.
 
     Raises:
-        EvaluationError: fewer than three sizes.
-        CocoSearchError: the disk has no room for the largest, or something failed.
+        EvaluationError: there are fewer than three sizes.
+        CocoSearchError: the disk has not enough space for the largest size, or a measurement failed.
     """
     if not job.url:
-        with room_for(max(sizes), job.dim):
-            pass  # better now than after half an hour
-    found: dict[int, list[Sample]] = {points: [] for points in sorted(set(sizes))}
+        with space_for(max(sizes), job.dim):
+            pass  # fail now, not after half an hour
+    samples: dict[int, list[Sample]] = {points: [] for points in sorted(set(sizes))}
     for number in range(rounds):
-        for points, so_far in found.items():
+        for points, of_size in samples.items():
             note(
                 f"{points:,} points, {job.engine}, quantization {job.quantization}, round {number + 1} of {rounds} ..."
             )
-            so_far.append(sample(replace(job, points=points)))
-    samples = [quickest(so_far) for so_far in found.values()]
-    growth = Growth.of(samples)
+            of_size.append(sample(replace(job, points=points)))
+    fastest = [shortest_times(of_size) for of_size in samples.values()]
+    growth = Growth.of(fastest)
     needs = tuple(need(name, vectors, growth, node_memory_gib) for name, vectors in TARGETS.items())
-    return Scale(job.engine, job.quantization, tuple(samples), growth, needs)
+    return Scale(job.engine, job.quantization, tuple(fastest), growth, needs)
 
 
 def sample(job: Job) -> Sample:
-    """One size. It is filled and asked in two processes, so that the second one's memory is what asking takes."""
+    """Measure one size. A second process runs the queries, so that its memory is what they take."""
     job = replace(job, dataset=f"bench-{uuid4().hex[:8]}")
-    with room_for(0 if job.url else job.points, job.dim) as folder:
+    with space_for(0 if job.url else job.points, job.dim) as folder:
         job = replace(job, folder=str(folder))
         try:
-            built = measure(build, job).found
-            asked = measure(ask, job).found
+            build_cost = measure(build, job).result
+            query_cost = measure(query, job).result
         finally:
             if job.url:
                 measure(drop, job)
-    return Sample(points=job.points, **asdict(built), **asdict(asked))
+    return Sample(points=job.points, **asdict(build_cost), **asdict(query_cost))
 
 
-def quickest(samples: Sequence[Sample]) -> Sample:
-    """The shortest times of several rounds at one size: other work on the machine only ever adds to them."""
+def shortest_times(samples: Sequence[Sample]) -> Sample:
+    """Combine the shortest times of several rounds at one size: other work on the machine can only add to them."""
     times = ("upload_seconds", "build_seconds", "median_ms", "p95_ms")
     return replace(samples[0], **{name: min(getattr(each, name) for each in samples) for name in times})
 
 
-def build(job: Job) -> Built:
-    """Upload the points, then build the rest of the index."""
+def build(job: Job) -> BuildCost:
+    """Upload the points, then build the index."""
     tuning = Tuning(quantization=job.quantization, on_disk=job.quantization != "none", index_everything=True)
     with job.index() as index:
         spec = specification(job.points, job.dim, "captions", job.dataset)
@@ -139,26 +139,29 @@ def build(job: Job) -> Built:
         index.optimize(job.collection)  # on a server, turns indexing on again and waits for it
         build_seconds = time.perf_counter() - start
         indexed = index.info(job.collection).indexed_vectors
-        return Built(upload_seconds, build_seconds, indexed, index.disk_bytes(job.collection))
+        return BuildCost(upload_seconds, build_seconds, indexed, index.disk_bytes(job.collection))
 
 
-def ask(job: Job) -> Asked:
-    """One query at a time, by HNSW. Memory is what this process grew by until the first was answered: what the engine
-    holds, without the pages that rescoring reads from the disk and the system may take back."""
-    asked = questions(job.queries + WARM_UP, job.points, job.dim)[:, np.newaxis]
+def query(job: Job) -> QueryCost:
+    """Run one query at a time, by HNSW.
+
+    Memory is the growth of this process until the first answer: what the engine holds, without the pages that rescoring
+    reads from the disk, which the system may reclaim.
+    """
+    queries = query_vectors(job.queries + WARM_UP, job.points, job.dim)[:, np.newaxis]
     with job.index() as index:
         before = resident_bytes()  # the engine's library is loaded, the collection is not
-        times, answers = [], index.query(job.collection, asked[0], LIMIT)
+        times, answers = [], index.query(job.collection, queries[0], LIMIT)
         after = resident_bytes()
-        for question in asked[1:]:
+        for vector in queries[1:]:
             start = time.perf_counter()
-            answers += index.query(job.collection, question, LIMIT)
+            answers += index.query(job.collection, vector, LIMIT)
             times.append(1000 * (time.perf_counter() - start))
         shares = []
-        for question, hits in zip(asked, answers, strict=True):
-            [best] = index.query(job.collection, question, LIMIT, SearchParams(exact=True, payload=False))
+        for vector, hits in zip(queries, answers, strict=True):
+            [best] = index.query(job.collection, vector, LIMIT, SearchParams(exact=True, payload=False))
             shares.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))
-    return Asked(
+    return QueryCost(
         statistics.median(times[-job.queries :]),
         float(np.quantile(times[-job.queries :], 0.95)),
         statistics.mean(shares),
@@ -172,9 +175,9 @@ def drop(job: Job) -> None:
 
 
 def resident_bytes() -> int | None:
-    """Of this process, the pages of mapped files among them; None where the system does not say."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", STATUS.read_text(), re.M) if STATUS.exists() else None
-    return 1024 * int(found[1]) if found else None
+    """Return the resident memory of this process, including mapped files; None if the system does not report it."""
+    match = re.search(r"^VmRSS:\s+(\d+) kB$", STATUS.read_text(), re.M) if STATUS.exists() else None
+    return 1024 * int(match[1]) if match else None
 
 
 def as_json(scales: Sequence[Scale]) -> list[dict[str, Any]]:
@@ -182,7 +185,7 @@ def as_json(scales: Sequence[Scale]) -> list[dict[str, Any]]:
 
 
 def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
-    """What was measured, the fits, and what the targets would need."""
+    """Return tables of the measurements, the fits, and what the targets would need."""
     lines = [
         f"{dim} dimensions, one process; bytes are per vector",
         f"{'engine':<16}{'points':>10}{'upload/s':>10}{'build s':>9}{'query ms':>10}{'p95 ms':>8}{'found':>8}"
@@ -206,21 +209,21 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
         f"{'engine':<28}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
         f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'stretched':>11}",
     ]
-    lines += [_needed(_name(each), one) for each in scales for one in each.needs]
+    lines += [_need_line(_name(each), need) for each in scales for need in each.needs]
     return "\n".join([*lines, "", *NOTES])
 
 
-def _needed(way: str, need: Need) -> str:
+def _need_line(name: str, need: Need) -> str:
     nodes = f"{'~' if need.memory_gib and need.memory_gib.basis == 'extrapolated' else ''}{need.nodes:,}"
     return (
-        f"{way}{need.name:<12}{need.vectors:>13,}{_text(need.memory_gib):>12}{_text(need.disk_gib):>11}{nodes:>13}"
+        f"{name}{need.name:<12}{need.vectors:>13,}{_text(need.memory_gib):>12}{_text(need.disk_gib):>11}{nodes:>13}"
         f"{_text(need.upload_hours):>10}{_text(need.build_hours):>10}{_text(need.query_ms):>10}"
         f"{f'{need.build_hours.times:,.0f} x':>11}"
     )
 
 
-def _name(of: Scale) -> str:
-    return f"{of.engine:<10}{'plain' if of.quantization == 'none' else of.quantization:<6}"
+def _name(scale: Scale) -> str:
+    return f"{scale.engine:<10}{'plain' if scale.quantization == 'none' else scale.quantization:<6}"
 
 
 def _text(figure: Figure | None) -> str:

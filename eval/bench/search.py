@@ -1,4 +1,4 @@
-"""How long one query takes: the embedded engine beside qdrant-client's local mode."""
+"""Measure the time of one query: the embedded engine compared with qdrant-client's local mode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.bench.measure import Measured, in_turn, median_peak
-from eval.bench.synthetic import fill, questions, room_for, specification
+from eval.bench.synthetic import fill, query_vectors, space_for, specification
 from search.index import Index, SearchParams
 
 LIMIT = 10
@@ -21,7 +21,7 @@ WARM_UP = 5  # queries that are not counted
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A collection of so many points, and how many queries it is asked; `exact` scans it."""
+    """A collection of `points` points, and the number of queries; `exact` scans it."""
 
     points: int
     dim: int
@@ -31,9 +31,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds a query, at the median and at the 95th percentile, and at the median without payloads.
+    """Milliseconds per query: median, 95th percentile, and median without payloads.
 
-    `indexed`: vectors that HNSW knows. `found`: of the exact ten best, the share among the ten that came.
+    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits.
     """
 
     median_ms: float
@@ -46,47 +46,47 @@ class Latency:
 
 
 def compare(job: Job, rounds: int) -> dict[str, list[Measured[Latency]]]:
-    """Both engines, in turn."""
+    """Measure both engines, in turn."""
     return in_turn((embedded, local_mode), job, rounds)
 
 
 def embedded(job: Job) -> Latency:
-    """Qdrant Edge in a folder."""
+    """Measure Qdrant Edge in a folder."""
     from search.index.edge.index import EdgeIndex
 
-    with room_for(job.points, job.dim) as folder:
-        return _ask(EdgeIndex(folder), job)
+    with space_for(job.points, job.dim) as folder:
+        return _measure(EdgeIndex(folder), job)
 
 
 def local_mode(job: Job) -> Latency:
-    """`QdrantClient(":memory:")`: numpy, always exact."""
+    """Measure `QdrantClient(":memory:")`: numpy, always exact."""
     from qdrant_client import QdrantClient
 
     from search.index.server.connection import Connection
     from search.index.server.index import ServerIndex
 
     warnings.filterwarnings("ignore", message="Local mode|Payload indexes have no effect")
-    return _ask(ServerIndex(Connection(QdrantClient(":memory:"), ":memory:", "local mode")), replace(job, exact=True))
+    connection = Connection(QdrantClient(":memory:"), ":memory:", "local mode")
+    return _measure(ServerIndex(connection), replace(job, exact=True))
 
 
-def _ask(index: Index, job: Job) -> Latency:
+def _measure(index: Index, job: Job) -> Latency:
     spec = specification(job.points, job.dim, "images")
     fill_seconds = fill(index, spec, job.points)
     start = time.perf_counter()
     index.optimize(spec.collection)
     build_seconds = time.perf_counter() - start
-    asked = questions(job.queries + WARM_UP, job.points, job.dim)
     times, bare, found = [], [], []
-    for number, question in enumerate(asked):
+    for number, vector in enumerate(query_vectors(job.queries + WARM_UP, job.points, job.dim)):
         start = time.perf_counter()
-        [hits] = index.query(spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=job.exact))
+        [hits] = index.query(spec.collection, vector[np.newaxis], LIMIT, SearchParams(exact=job.exact))
         middle = time.perf_counter()
-        [best] = index.query(spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=job.exact, payload=False))
+        [best] = index.query(spec.collection, vector[np.newaxis], LIMIT, SearchParams(exact=job.exact, payload=False))
         end = time.perf_counter()
         if number >= WARM_UP:
             if not job.exact:
                 [best] = index.query(
-                    spec.collection, question[np.newaxis], LIMIT, SearchParams(exact=True, payload=False)
+                    spec.collection, vector[np.newaxis], LIMIT, SearchParams(exact=True, payload=False)
                 )
             times.append(1000 * (middle - start))
             bare.append(1000 * (end - middle))
@@ -108,16 +108,16 @@ def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> di
     return {
         **asdict(job),
         **{
-            name: [{**asdict(each.found), "peak_mib": each.peak_mib} for each in runs]
+            name: [{**asdict(each.result), "peak_mib": each.peak_mib} for each in runs]
             for name, runs in measured.items()
         },
     }
 
 
 def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
-    """Medians of the rounds, and how much longer each takes than the embedded engine."""
+    """Return a table of medians over the rounds, with each time divided by the embedded engine's."""
     ours = measured["embedded"]
-    way = "exact" if job.exact else "HNSW" if ours[0].found.indexed else "HNSW asked for, but too few: a scan"
+    way = "exact" if job.exact else "HNSW" if ours[0].result.indexed else "HNSW asked for, but too few: a scan"
     lines = [
         f"{job.points:,} points of {job.dim} dimensions, {way}; {job.queries} queries one at a time, "
         f"{LIMIT} hits; {len(ours)} rounds",
@@ -125,21 +125,21 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
         f"{'build s':>9}{'peak MiB':>10}",
     ]
     for name, runs in measured.items():
-        median = _median(runs, lambda found: found.median_ms)
+        median = _median(runs, lambda latency: latency.median_ms)
         ratio = statistics.median(
-            this.found.median_ms / mine.found.median_ms for this, mine in zip(runs, ours, strict=True)
+            other.result.median_ms / own.result.median_ms for other, own in zip(runs, ours, strict=True)
         )
         lines.append(
-            f"{name:<12}{median:>10.2f}{_median(runs, lambda found: found.p95_ms):>9.2f}"
-            f"{_median(runs, lambda found: found.bare_ms):>12.2f}{ratio:>17.1f}"
-            f"{_median(runs, lambda found: 100 * found.found):>7.1f}%"
-            f"{_median(runs, lambda found: found.fill_seconds):>8.1f}"
-            f"{_median(runs, lambda found: found.build_seconds):>9.1f}{median_peak(runs):>10.0f}"
+            f"{name:<12}{median:>10.2f}{_median(runs, lambda latency: latency.p95_ms):>9.2f}"
+            f"{_median(runs, lambda latency: latency.bare_ms):>12.2f}{ratio:>17.1f}"
+            f"{_median(runs, lambda latency: 100 * latency.found):>7.1f}%"
+            f"{_median(runs, lambda latency: latency.fill_seconds):>8.1f}"
+            f"{_median(runs, lambda latency: latency.build_seconds):>9.1f}{median_peak(runs):>10.0f}"
         )
-    whole, bare = (_median(ours, each) for each in (lambda found: found.median_ms, lambda found: found.bare_ms))
+    whole, bare = (_median(ours, each) for each in (lambda latency: latency.median_ms, lambda latency: latency.bare_ms))
     lines.append(f"of the embedded engine's time {100 * bare / whole:.0f}% is the search, the rest payloads")
     return "\n".join(lines)
 
 
 def _median(runs: Sequence[Measured[Latency]], of: Callable[[Latency], float]) -> float:
-    return statistics.median(of(each.found) for each in runs)
+    return statistics.median(of(each.result) for each in runs)

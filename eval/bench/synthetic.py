@@ -1,4 +1,4 @@
-"""An index of synthetic points, with payloads as long as COCO's."""
+"""Build an index of synthetic points, with payloads as long as COCO's."""
 
 from __future__ import annotations
 
@@ -17,17 +17,15 @@ from search.errors import CocoSearchError
 from search.index import CollectionSpec, Index, Points, SplitSize, Tuning
 from search.records import Caption, Image, Kind, Vectors
 
-BYTES_BESIDES_VECTOR = (
-    4000  # of a point on the disk: payload and its indexes, graph; a caption's were measured to be 1,000
-)
-VECTORS_ON_DISK = 4  # how often: in the log, in segments, and in those that replace them while they are built
+BYTES_BESIDES_VECTOR = 4000  # of a point on disk: payload, its indexes, graph; 1,000 were measured for a caption
+VECTORS_ON_DISK = 4  # copies: in the log, in segments, and in the segments that replace them during a build
 SPARE_BYTES = 2**30
-VOCABULARY = 27_000  # different words in COCO's captions
+VOCABULARY = 27_000  # distinct words in COCO's captions
 PHOTOS = "http://images.cocodataset.org"
 
 
 def specification(points: int, dim: int, kind: Kind, dataset: str = "bench") -> CollectionSpec:
-    """Of a collection of so many points."""
+    """Return the specification of a collection of `points` points."""
     return CollectionSpec(
         dataset=dataset,
         kind=kind,
@@ -49,9 +47,10 @@ def fill(
     points: int,
     tuning: Tuning | None = None,
 ) -> float:
-    """Create the collection and write so many points, as `ingest run` does; building is left to `index.optimize`.
+    """Create the collection and write `points` points as `ingest run` does; `index.optimize` builds the index.
 
-    Returns the seconds spent in writing, without the making of vectors.
+    Returns:
+        The seconds spent writing, without the time to generate vectors.
     """
     index.create(spec, tuning)
     index.defer_indexing(spec.collection)
@@ -66,23 +65,25 @@ def fill(
     return seconds
 
 
-def questions(count: int, points: int, dim: int) -> Vectors:
-    """Captions of some of the first images, float32 (count, dim): what people ask."""
-    known = next(vectors.image_blocks(points, dim))
-    return vectors.captions_of(known, np.random.default_rng(1).integers(0, len(known), count))
+def query_vectors(count: int, points: int, dim: int) -> Vectors:
+    """Return queries, float32 (count, dim): captions of random images among the first."""
+    images = next(vectors.image_blocks(points, dim))
+    return vectors.captions_of(images, np.random.default_rng(1).integers(0, len(images), count))
 
 
 def bytes_on_disk(points: int, dim: int) -> int:
-    """A careful guess at what an index takes while it is built."""
+    """Return a generous estimate of the disk space that an index takes while it is built."""
     return points * (VECTORS_ON_DISK * 4 * dim + BYTES_BESIDES_VECTOR)
 
 
 @contextmanager
-def room_for(points: int, dim: int, parent: Path | None = None) -> Iterator[Path]:
-    """A temporary folder on a disk with room for the index: the engine maps its files, and a full disk kills it.
+def space_for(points: int, dim: int, parent: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary folder, after checking that the disk has space for the index.
+
+    The engine maps its files into memory, so a full disk would kill the process.
 
     Raises:
-        CocoSearchError: there is no such room.
+        CocoSearchError: the disk has not enough space.
     """
     with TemporaryDirectory(prefix="bench-", dir=parent) as folder:
         needed, free = bytes_on_disk(points, dim) + SPARE_BYTES, shutil.disk_usage(folder).free
@@ -107,7 +108,7 @@ def _caption(number: int) -> Caption:
 
 
 def _sentence(image: int, position: int) -> str:
-    """Ten words, a few of them frequent and most of them rare (log-uniform, near Zipf's law): indexes of words grow
-    with the vocabulary."""
+    """Return ten words, a few frequent and most rare (log-uniform, close to Zipf's law), since text indexes grow with
+    the vocabulary."""
     chance = random.Random(5 * image + position)
     return " ".join(f"w{int(VOCABULARY ** chance.random())}" for _ in range(10))

@@ -1,4 +1,4 @@
-"""Synthetic vectors that are as hard to search as a model's: around topics, captions around their image."""
+"""Generate vectors that are as hard to search as a model's: images around topics, captions around their image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from search.records import Vectors
 
 ROWS_PER_BLOCK = 1000
 TOPICS = 80
-OWN = 0.7  # length of an image's own part, added to its topic's unit vector
-NOISE = 6.3  # length of a caption's own part, added to its image's vector; see `captions_of`
+OWN = 0.7  # length of the random vector that is added to the topic's unit vector for an image
+NOISE = 6.3  # length of the random vector that is added to the image's vector for a caption; see `captions_of`
 
 
 def images(count: int, dim: int, seed: int = 0) -> Vectors:
-    """Unit vectors, float32 (count, dim)."""
+    """Return unit vectors, float32 (count, dim)."""
     out = np.empty((count, dim), dtype=np.float32)
     first = 0
     for block in image_blocks(count, dim, seed):
@@ -26,7 +26,7 @@ def images(count: int, dim: int, seed: int = 0) -> Vectors:
 
 
 def image_blocks(count: int, dim: int, seed: int = 0) -> Iterator[Vectors]:
-    """The same, up to `ROWS_PER_BLOCK` rows at a time, so that any number of them needs no memory."""
+    """Yield the rows of `images` in blocks of up to `ROWS_PER_BLOCK`, so that memory does not grow with `count`."""
     topics = _unit(np.random.default_rng((seed, 0)).standard_normal((TOPICS, dim), dtype=np.float32))
     for number, first in enumerate(range(0, count, ROWS_PER_BLOCK)):
         rng = np.random.default_rng((seed, 1, number))
@@ -36,9 +36,9 @@ def image_blocks(count: int, dim: int, seed: int = 0) -> Iterator[Vectors]:
 
 
 def captions_of(image_vectors: Vectors, image_of: Ids, seed: int = 0) -> Vectors:
-    """Unit vectors near that of their image, float32 (captions, dim); `image_of` int64 (captions,) are its rows.
+    """Return unit vectors near those of their images, float32 (captions, dim); `image_of`, int64 (captions,), are rows.
 
-    Of 5,000 images with five captions in 512 dimensions, 3 captions in 10 have their own image as their best.
+    With 5,000 images of five captions each in 512 dimensions, 3 captions in 10 rank their own image first.
     """
     out = np.empty((len(image_of), image_vectors.shape[1]), dtype=np.float32)
     for number, first in enumerate(range(0, len(image_of), ROWS_PER_BLOCK)):
