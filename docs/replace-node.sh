@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Replace a node of the cluster in docker-compose.yml that is lost with its data.
+# Replace a node of the cluster in docker-compose.yml that was lost with its data.
 #
-#   docs/replace-node.sh NODE URL         such as: docs/replace-node.sh node-2 http://localhost:6343
+#   docs/replace-node.sh NODE URL         for example: docs/replace-node.sh node-2 http://localhost:6343
 #
-# NODE is the name of its service, URL the address of any other node, which must be alive. Run it in the folder of
-# docker-compose.yml. It removes the lost node from the cluster, deletes its volumes, starts it empty, and copies to it
-# what it should hold. If it is stopped, run it again: a node that answers the others is not removed.
+# NODE is the name of its service, URL the address of any other node, which must be running. Run it in the folder of
+# docker-compose.yml. It removes the lost node from the cluster, deletes its volumes, starts it empty, and copies its
+# shards to it. If the script is interrupted, run it again: a node that answers the others is not removed.
 #
-# Needs curl and jq. Environment: QDRANT_API_KEY if the server asks for a key (the full one); COMPOSE if Compose is
-# not `docker compose` (COMPOSE=docker-compose); FORCE=1 to give up collections of which only this node has some shard.
+# Requires curl and jq. Environment: QDRANT_API_KEY (the full key) if the server requires one; COMPOSE if Compose is not
+# `docker compose` (COMPOSE=docker-compose); FORCE=1 to give up collections of which only this node has some shard.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then
@@ -22,11 +22,11 @@ compose=${COMPOSE:-docker compose}
 say() { echo "replace-node: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# call METHOD PATH [BODY]: print the answer; fails if there is none, or an error; with 77 if the key lacks the right.
+# call METHOD PATH [BODY]: print the answer; fail if there is none or it is an error, with 77 if the key is refused.
 call() {
     local retry=() failed=0 answer
     [ "$1" != GET ] || retry=(--retry 5 --retry-connrefused)
-    answer=$(printf 'header = "api-key: %s"\n' "${QDRANT_API_KEY-}" | # not as an argument, which all users can see
+    answer=$(printf 'header = "api-key: %s"\n' "${QDRANT_API_KEY-}" | # all users can see command-line arguments
         curl --config - --silent --fail-with-body --max-time 60 ${retry[@]+"${retry[@]}"} -X "$1" \
             -H 'Content-Type: application/json' ${3:+--data "$3"} --write-out '\n%{http_code}' "$url$2") || failed=$?
     echo "${answer%$'\n'*}"
@@ -36,19 +36,19 @@ call() {
     return "$failed"
 }
 
-# Call it with the status of `call` after a change.
+# die_if_refused STATUS: exit if STATUS, of a `call` that changes the cluster, is that of a refused key.
 die_if_refused() {
     [ "$1" != 77 ] || die "the key in QDRANT_API_KEY may not change the cluster: give the full one, not the read-only one"
 }
 
-# The ids of the peers whose address names the lost node.
+# Print the ids of the peers whose address names the lost node.
 peers_of_node() {
     call GET /cluster | jq -r --arg node "$node" \
         '.result.peers | to_entries[] | select(.value.uri | test("^https?://" + $node + "(:|/|$)")) | .key'
 }
 
-# Every shard of every collection as a JSON object a line: collection, shard, and the peers with an active or any copy.
-# The server counts a shard that has no copy at all, but does not list it: its number is null here.
+# Print every shard of every collection, one JSON object per line: collection, shard, and the peers with an active copy
+# and with any copy. The server counts a shard without any copy, but does not list it: its number is null here.
 shards() {
     local names name
     names=$(call GET /collections | jq -r '.result.collections[].name') || return
@@ -64,9 +64,9 @@ shards() {
     done
 }
 
-# Of these shards, those that lack an active copy, with how many copies are wanted. Collections that have lost a shard are
-# left out: nothing can be done for them, and the server cannot even describe them.
-lacking() {
+# lacking_copies SHARDS: print those of the shards that lack an active copy, with the number of copies `wanted`.
+# Collections that have lost a shard are left out: they cannot be repaired, and the server cannot describe them.
+lacking_copies() {
     local count name factor
     count=$(call GET /cluster | jq '.result.peers | length') || return
     for name in $(echo "$1" | jq -rs 'group_by(.collection)[] | select(all(.active != [])) | .[0].collection'); do
@@ -83,19 +83,19 @@ for tool in curl jq; do
 done
 call GET /cluster > /dev/null || die "no answer from $url: give the address of a node that is alive (and QDRANT_API_KEY)"
 [ "$(call GET /cluster | jq -r .result.status)" = enabled ] || die "$url is a single server, not a node of a cluster"
-# May this key change the cluster? A copy in a collection that does not exist is refused to anyone, and for that reason
-# only if it may.
+# May this key change the cluster? Copying a shard of a collection that does not exist always fails; only a key without
+# the right fails with 401 or 403.
 call POST /collections/replace-node-asks/cluster \
     '{"replicate_shard": {"shard_id": 0, "from_peer_id": 0, "to_peer_id": 0}}' > /dev/null || die_if_refused $?
 lost=$(peers_of_node)
 [ "$(echo "$lost" | wc -w)" -le 1 ] || die "several peers of the cluster are called $node: $lost"
 [ "$lost" != "$(call GET /cluster | jq -r .result.peer_id)" ] || die "$url is $node itself: give another node's address"
-# An earlier run may have removed it. But is it a node at all, and not a single server, or a node under another name?
+# An earlier run may have removed it. But make sure that it is a node, not a single server or a node with another name.
 [ -n "$lost" ] || grep -qF -- "\"--uri\", \"http://$node:6335\"" docker-compose.yml ||
     die "the cluster does not know $node, nor does docker-compose.yml start it with --uri http://$node:6335"
 other=$(call GET /cluster | jq -r '.result | .peers[.peer_id | tostring].uri')
 
-# A node that answers the others is not lost; an earlier run of this script may have replaced it.
+# A node that answers the others is not lost: an earlier run of this script may have replaced it.
 alive=false
 if [ -n "$lost" ]; then
     alive=$(call GET '/cluster/telemetry?timeout=5' |
@@ -105,7 +105,7 @@ fi
 replace() {
     local peer only failed answer peers volume new
 
-    # 1. Is there another copy of everything? Removing the last one would lose it for good.
+    # 1. Check that every shard has another copy: removing the last one would lose it for good.
     for peer in $lost; do
         only=$(shards | jq -r --argjson peer "$peer" \
             'select(.all | index($peer)) | select(.active - [$peer] == []) | "\(.collection)/\(.shard)"' | xargs) ||
@@ -114,12 +114,12 @@ replace() {
             "back with \`$compose start $node\`, or give FORCE=1 to lose the whole collection"
     done
 
-    # 2. Stop the node: one that keeps on trying to join holds up the removal.
+    # 2. Stop the node: the removal hangs while it keeps trying to join.
     say "stopping $node"
     $compose rm -sf "$node"
 
-    # 3. Remove it from the cluster. The removal may time out and has to be repeated until it is confirmed: until the
-    # cluster has forgotten the old node, it refuses the empty one ("already used by peer ... which still has shards").
+    # 3. Remove it from the cluster. The removal may time out and must be repeated until it is confirmed: before that,
+    # the cluster refuses the empty node ("already used by peer ... which still has shards").
     for peer in $lost; do
         say "removing peer $peer from the cluster"
         while :; do
@@ -128,15 +128,15 @@ replace() {
             die_if_refused "$failed"
             [ "$failed" != 0 ] || [ "$(echo "$answer" | jq .result)" != true ] || break
             say "not confirmed: ${answer:-no answer}"
-            # It may have been removed all the same, after the time-out.
+            # It may have been removed after the timeout.
             peers=$(call GET /cluster | jq '.result.peers')
             [ "$(echo "$peers" | jq --arg peer "$peer" 'has($peer)')" = true ] || break
             sleep 2
         done
     done
 
-    # 4. Delete its volumes, and start it empty. It joins through the node at URL, because node-1, which the others
-    # joined when they were new, would start a cluster of its own.
+    # 4. Delete its volumes, and start it empty. It joins through the node at URL: by the command in docker-compose.yml,
+    # an empty node-1 would start a new cluster.
     for volume in "coco-search_$node" "coco-search_$node-snapshots"; do
         ! docker volume inspect "$volume" > /dev/null 2>&1 || docker volume rm "$volume" > /dev/null
     done
@@ -147,7 +147,7 @@ replace() {
     say "starting $node, empty"
     $compose -f docker-compose.yml -f "$joining" up -d --no-deps "$node"
 
-    # 5. Wait until it is there.
+    # 5. Wait until it has joined.
     until new=$(peers_of_node) && [ -n "$new" ]; do
         say "waiting for $node to join: if this takes minutes, see \`$compose logs $node\`"
         sleep 2
@@ -162,10 +162,10 @@ fi
 new=$(peers_of_node)
 say "$node is peer $new"
 
-# 6. Copy what lacks a copy, until every shard has all of its copies, and all are active. A copy that is refused or fails
-# is started again in the next round.
+# 6. Copy shards that lack a copy, until all copies of every shard are active. The next round retries a copy that is
+# refused or fails.
 while :; do
-    { all=$(shards) && lacking=$(lacking "$all"); } || die "$url does not tell where all shards are: run this again"
+    { all=$(shards) && lacking=$(lacking_copies "$all"); } || die "$url does not tell where all shards are: run this again"
     [ -n "$lacking" ] || break
     peers=$(call GET /cluster | jq -c '.result.peers | keys | map(tonumber)')
     echo "$lacking" | jq -c --argjson new "$new" --argjson peers "$peers" '

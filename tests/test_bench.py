@@ -14,7 +14,7 @@ from conftest import Call, one_line_error
 
 from eval.bench import cost, evaluation, overhead, scale, search, vectors
 from eval.bench.measure import Measured, measure
-from eval.bench.synthetic import room_for
+from eval.bench.synthetic import space_for
 from search.errors import CocoSearchError, EvaluationError
 from search.index import open_index
 from search.settings import Settings
@@ -37,7 +37,7 @@ def test_a_contestant_has_a_process_and_a_peak_of_its_own() -> None:
     ours = np.ones(400 * 2**20, dtype=np.uint8)  # which the contestant must not be charged with
     found = measure(hundred_mebibytes, 7)
     assert ours[-1] == 1
-    assert (found.name, found.found) == ("hundred_mebibytes", 7)
+    assert (found.name, found.result) == ("hundred_mebibytes", 7)
     assert 100 < found.peak_mib < 400
 
 
@@ -105,7 +105,7 @@ def test_eccv_caption_finds_the_same_recalls() -> None:
 
 def test_contestants_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = {
-        name: [Measured(name, evaluation.Found(1.0, recalls), 100.0)]
+        name: [Measured(name, evaluation.Result(1.0, recalls), 100.0)]
         for name, recalls in {"oracle": (30.0, 60.0), "full_matrix": (30.0, 60.2), "bootstrap": ()}.items()
     }
     monkeypatch.setattr(evaluation, "in_turn", lambda *_: wrong)
@@ -137,7 +137,7 @@ def test_search(call: Call) -> None:
 
 
 def test_what_the_command_and_the_page_add_by_hand() -> None:
-    around = overhead.Around(
+    around = overhead.Overhead(
         [overhead.Start(3.0, 2.0)] * 3, [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
     )
     said = overhead.table("some-model", around)
@@ -163,7 +163,7 @@ def test_the_latency_table_says_who_answered() -> None:
 
 
 def test_a_disk_without_room_is_said_before_the_engine_dies_of_it() -> None:
-    with pytest.raises(CocoSearchError, match="are free on the disk"), room_for(10**12, 512):
+    with pytest.raises(CocoSearchError, match="are free on the disk"), space_for(10**12, 512):
         pytest.fail("there cannot be so much room")
 
 
@@ -229,7 +229,7 @@ def test_what_more_vectors_need_by_hand() -> None:
 def test_the_shortest_times_of_several_rounds_count() -> None:
     [one] = samples(1000)
     slow_build, slow_query = replace(one, build_seconds=99.0, median_ms=1.5), replace(one, median_ms=9.0, p95_ms=9.9)
-    assert scale.quickest([slow_build, slow_query]) == replace(one, median_ms=1.5)
+    assert scale.shortest_times([slow_build, slow_query]) == replace(one, median_ms=1.5)
 
 
 def test_a_server_does_not_say_what_it_takes() -> None:
