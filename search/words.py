@@ -48,7 +48,7 @@ class Words:
         rest = _NUMBER.sub(" ", rest).strip()
         indexed = rest if any(char.isalpha() for char in rest) else ""
         if not (indexed or numbers or pieces):
-            raise QueryError(f"{text!r} holds no word to filter by: give letters or digits")
+            raise QueryError(f"{text!r} contains no word to filter by: use letters or digits")
         return cls(indexed, numbers, pieces)
 
     def match(self, record: Image | Caption | None) -> bool:

@@ -384,7 +384,7 @@ def test_a_backup_waits_for_a_server_that_is_away(
     server.sent_once, server.knows_ranges = 5000, knows_ranges
     code, _, err = call("ingest", "backup", "server.tgz", *where)
     assert code == 0, err
-    assert "trying again for 60 seconds" in err
+    assert "retrying for 60 seconds" in err
     assert server.snapshots == {}  # neither of two was left behind
     assert [method for method, path, _ in server.requests if path.endswith("/snapshots")].count("POST") == 1
     downloads = [path for method, path, _ in server.requests if (method, path[-9:]) == ("GET", ".snapshot")]

@@ -157,7 +157,7 @@ def test_how_the_collections_are_built(call: Call, photo_set: Path, clip_folder:
     assert "warning" not in call("ingest", *options)[2]  # nothing asked: as it is
     code, _, err = call("ingest", *options, "--quantization", "binary", "--on-disk")
     assert code == 0
-    assert err.count("exists with quantization int8 and keeps it, though binary is asked for") == 2
+    assert err.count("exists with quantization int8 and keeps it, not binary as requested") == 2
 
 
 def test_shards_need_a_server(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_how_the_target_is_built(embedded: EdgeIndex, make_spec: MakeSpec, tmp_p
     assert (settings["quantization"], settings["on_disk"]) == ("int8", True)
     warnings = prepare(embedded, other, [spec.collection], Tuning(quantization="binary", on_disk=True))
     assert len(warnings) == 1
-    assert "keeps it, though binary is asked for" in warnings[0]
+    assert "keeps it, not binary as requested" in warnings[0]
     other.close()
 
 

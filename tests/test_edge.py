@@ -268,13 +268,13 @@ def test_an_embedded_index_is_one_shard(tmp_path: Path, make_spec: MakeSpec, tun
 def test_a_broken_specification_is_explained(filled: tuple[Path, CollectionSpec], content: str) -> None:
     path, spec = filled
     (path / f"{spec.collection}.json").write_text(content)
-    with pytest.raises(SpecMismatch, match="does not say how it was made"):
+    with pytest.raises(SpecMismatch, match="has no valid specification"):
         EdgeIndex(path).count(spec.collection)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, make_spec: MakeSpec) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(IndexFailure, match="cannot make the index folder"):
+    with pytest.raises(IndexFailure, match="cannot create the index folder"):
         EdgeIndex(tmp_path / "file" / "index").create(make_spec())
 
 
@@ -294,7 +294,7 @@ def test_a_shard_without_its_specification_is_not_taken_up(tmp_path: Path, make_
     index.close()
     (tmp_path / "index" / f"{spec.collection}.json").unlink()
     again = EdgeIndex(tmp_path / "index")
-    with pytest.raises(IndexFailure, match="is gone: put it back, or delete the folder"):
+    with pytest.raises(IndexFailure, match="is missing: restore it, or delete the folder"):
         again.create(make_spec(weights="c" * 64))
     again.close()
 
@@ -338,7 +338,7 @@ def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
     usage = shutil.disk_usage(path)
     monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: True)
     monkeypatch.setattr("search.index.edge.space.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
-    with pytest.raises(IndexFailure, match="make room"):
+    with pytest.raises(IndexFailure, match="free some space"):
         EdgeIndex(path).count(spec.collection)
     monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
     assert EdgeIndex(path).count(spec.collection) == 10

@@ -88,7 +88,7 @@ def test_what_passes_is_waited_out(
     assert exit_code == 0, err
     assert "coco_images: 12 points (12 embedded now" in out
     assert "coco_captions: 60 points (60 embedded now" in out
-    assert len([line for line in err.splitlines() if "trying again" in line]) == 1  # a word, not one for each try
+    assert len([line for line in err.splitlines() if "retrying" in line]) == 1  # per outage, not per attempt
     assert server.faults.waiting == []
 
 
@@ -123,7 +123,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
         (
             CODE.INTERNAL,
             "Service internal error: No space left on device: WAL buffer size exceeds available disk space",
-            "is full .*make room there, then give the same command again",
+            "is full .*free some space there, then run the same command again",
         ),
         (CODE.PERMISSION_DENIED, "Forbidden", "a read-only key can search but not write"),
     ],
@@ -135,7 +135,7 @@ def test_what_does_not_pass_is_not_tried_again(
     result = run()
     line = one_line_error(result)
     assert re.search(words, line), line
-    assert "trying again" not in result[2]
+    assert "retrying" not in result[2]
     written = stored(server)["images"]
     assert server.faults.calls["Upsert"] <= 3  # three batches of photos, each sent once
     exit_code, out, _ = run()
@@ -187,11 +187,11 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
     one_line_error(run())
     server.faults.waiting = []
     assert told()["threshold"] == 0
-    assert "put off while it is filled" in told()["pending"]
+    assert "deferred while it is filled" in told()["pending"]
     assert "pending          the index of coco_images" in call("ingest", "status", *place)[1]
     code, _, err = call("search", "text", "a photo", *place)
     assert code == 0
-    assert err.count("warning: the index of coco_images is put off") == 1
+    assert err.count("warning: the index of coco_images is deferred") == 1
     assert "warning" not in call("search", "text", "a photo", "--exact", *place)[2]
     assert "warning: the index of coco_images" in call("eval", "run", "--allow-missing", *place)[2]
 
@@ -229,7 +229,7 @@ def test_another_node_is_asked_when_one_dies(
         index.upsert(spec.collection, Points([image(1)], unit(1)))
         assert index.count(spec.collection) == 1
         assert index.place == urls[1]
-        assert f"{urls[0]} does not answer, {urls[1]} does" in capsys.readouterr().err
+        assert f"{urls[0]} does not answer; continuing with {urls[1]}" in capsys.readouterr().err
         index.close()
         # The first one is away from the start.
         index = connect(Settings(qdrant_url=",".join(urls)))
@@ -384,5 +384,5 @@ def test_versions_that_are_too_far_apart(server: str, warned: bool, capsys: pyte
 
 
 def test_a_server_that_is_too_old() -> None:
-    with pytest.raises(ServerError, match=r"1\.16 or newer is needed"):
+    with pytest.raises(ServerError, match=r"1\.16 or newer is required"):
         check_versions("http://x", "1.15.9")

@@ -146,7 +146,7 @@ def test_a_full_gradient_stays_one(content: bytes) -> None:
     ],
 )
 def test_numbers_of_unknown_range_are_refused(content: bytes, mode: str) -> None:
-    with pytest.raises(PhotoError, match=f"numbers of mode {mode} have no known range"):
+    with pytest.raises(PhotoError, match=f"pixel values of mode {mode} have no known range"):
         open_image(io.BytesIO(content))
 
 

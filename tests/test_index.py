@@ -276,7 +276,7 @@ def test_an_existing_collection_stays_as_it_was_built_and_says_so(index: Index, 
     assert index.create(spec, Tuning()) == []
     warnings = index.create(spec, Tuning("int8", on_disk=True))
     assert len(warnings) == 2
-    assert "quantization none and keeps it, though int8 is asked for" in warnings[0]
+    assert "quantization none and keeps it, not int8 as requested" in warnings[0]
     assert "on_disk" in warnings[1]
     assert index.info(spec.collection).settings["quantization"] == "none"
 

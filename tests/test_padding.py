@@ -100,7 +100,7 @@ def test_models_whose_vectors_depend_on_the_batch(
             features["sentence_embedding"] = features["sentence_embedding"] + features["sentence_embedding"].mean(dim=0)
 
     changed(monkeypatch, mix)
-    with pytest.raises(EncoderError, match=f"gives {complaint} another vector when it is in a batch"):
+    with pytest.raises(EncoderError, match=f"embeds {complaint} differently in a batch"):
         ClipEncoder(str(clip_folder), device="cpu")
 
 

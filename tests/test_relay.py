@@ -95,7 +95,7 @@ def test_what_does_not_pass_ends_at_once(
     tmp_path: Path, open_relays: ExitStack, breaks: int, status: int, words: str
 ) -> None:
     relay = start(open_relays, breaks, status)
-    with pytest.raises(IndexFailure, match=f"{words}.*: give the command again"):
+    with pytest.raises(IndexFailure, match=f"{words}.*: run the command again"):
         RemoteIndex(tmp_path, relay.running).count("coco_images")  # not announced: it is gone
     assert relay.calls == 1
 

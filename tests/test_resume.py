@@ -185,7 +185,7 @@ def test_a_disk_that_is_full_ends_in_one_line(
     monkeypatch.setattr("search.index.edge.index.shutil.disk_usage", lambda _: usage._replace(free=1000))
     code, _, err = call("ingest", *options)
     assert code == 1
-    assert "make room" in err
+    assert "free some space" in err
     assert "Traceback" not in err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)

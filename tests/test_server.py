@@ -85,7 +85,7 @@ def test_nothing_but_a_web_page() -> None:
 
 def test_too_old_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ANSWERS, "/", {"title": "qdrant", "version": "1.15.4"})
-    with rest_server() as port, pytest.raises(ServerError, match=r"Qdrant 1\.15\.4: 1\.16 or newer is needed"):
+    with rest_server() as port, pytest.raises(ServerError, match=r"Qdrant 1\.15\.4: 1\.16 or newer is required"):
         connect(settings(port))
 
 
@@ -101,7 +101,7 @@ def test_a_page_that_is_no_qdrant() -> None:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(ServerError, match="it is not Qdrant"):
+        with pytest.raises(ServerError, match="is not a Qdrant server"):
             connect(settings(server.server_port))
         server.shutdown()
 
@@ -228,7 +228,7 @@ def test_settings_travel_by_grpc(local_grpc_server: tuple[int, int], make_spec: 
     assert index.create(spec, tuning) == []
     warnings = index.create(spec, Tuning("binary", on_disk=True, shards=5))
     assert len(warnings) == 1
-    assert "shards 3 and keeps it, though 5 is asked for" in warnings[0]
+    assert "shards 3 and keeps it, not 5 as requested" in warnings[0]
     index.drop(spec.collection)
     index.close()
 

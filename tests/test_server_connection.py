@@ -63,7 +63,7 @@ def test_certificates(certificate: tuple[Path, Path], monkeypatch: pytest.Monkey
         unknown = message(f"https://localhost:{port}")
         assert "cannot be verified" in unknown
         assert "SSL_CERT_FILE (REST) and GRPC_DEFAULT_SSL_ROOTS_FILE_PATH (gRPC)" in unknown
-        assert "speaks TLS: give https:// instead" in message(f"http://localhost:{port}")
+        assert "uses TLS: use https:// instead" in message(f"http://localhost:{port}")
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         assert "was issued for another host name" in message(f"https://127.0.0.1:{port}")
         index = connect(Settings(qdrant_url=f"https://localhost:{port}", qdrant_grpc_port=1))
@@ -74,11 +74,11 @@ def test_certificates(certificate: tuple[Path, Path], monkeypatch: pytest.Monkey
 
 def test_tls_that_is_not_spoken() -> None:
     with rest_server() as port:
-        assert "does not speak TLS: give http:// instead" in message(f"https://localhost:{port}")
+        assert "does not use TLS: use http:// instead" in message(f"https://localhost:{port}")
 
 
 def test_a_host_that_does_not_exist() -> None:
-    assert "there is no host nowhere.invalid" in message("http://nowhere.invalid:6333")
+    assert "the host nowhere.invalid does not exist" in message("http://nowhere.invalid:6333")
 
 
 def test_a_name_server_that_is_away_is_waited_for(
@@ -97,7 +97,7 @@ def test_a_name_server_that_is_away_is_waited_for(
         index = connect(Settings(qdrant_url=f"http://localhost:{port}", qdrant_grpc_port=1))
         assert index.collections() == []
         index.close()
-    assert "localhost cannot be looked up just now (Temporary failure); trying again" in capsys.readouterr().err
+    assert "localhost cannot be resolved at present (Temporary failure); retrying" in capsys.readouterr().err
 
 
 def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path]) -> None:

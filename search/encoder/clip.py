@@ -258,18 +258,21 @@ class ClipEncoder:
         text = self._embed_texts([SHORT_TEXT])
         if image.shape != text.shape:
             raise EncoderError(
-                f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: not one space"
+                f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: "
+                "use a CLIP-like model"
             )
         self.dim = image.shape[1]
         if image.isnan().any() or text.isnan().any():
-            raise EncoderError(f"{self.name} gives no usable vector for a plain photo and a short text: is it damaged?")
+            raise EncoderError(
+                f"{self.name} gives no usable vector for a plain photo or a short text: it may be damaged"
+            )
         if not _same(image, pair[:1]):
-            raise EncoderError(f"{self.name} gives a photo another vector when it is in a batch: use another model")
+            raise EncoderError(f"{self.name} embeds a photo differently in a batch: use another model")
         if not self._same_in_a_batch(text):
             self.padding = "max_length"
             if self._limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
                 raise EncoderError(
-                    f"{self.name} gives a text another vector when it is in a batch with a longer one, also with all "
+                    f"{self.name} embeds a text differently in a batch with a longer one, even with all "
                     "texts padded to full length: use another model"
                 )
 
@@ -311,7 +314,7 @@ def _is_text(text: str) -> bool:
 
 def _check_prompt(prompt: str) -> None:
     if prompt.count("{}") != 1:
-        raise EncoderError(f"the prompt {prompt!r} needs exactly one {{}}, the place of the text")
+        raise EncoderError(f"the prompt {prompt!r} must contain exactly one {{}}, which stands for the text")
     try:
         check_text(prompt)
     except TextError as error:
@@ -365,7 +368,9 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise EncoderError(f"no device {name!r} here ({first_line(error)}): use --device auto or cpu") from error
+        raise EncoderError(
+            f"the device {name!r} is not available ({first_line(error)}): use --device auto or cpu"
+        ) from error
     return device
 
 
@@ -377,5 +382,5 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         name = "float16" if device.type == "cuda" else "float32"  # elsewhere, half precision is slow or coarse
     known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if name not in known:
-        raise EncoderError(f"no dtype {name!r}: use auto, {', '.join(known)}")
+        raise EncoderError(f"unknown dtype {name!r}: use auto, {', '.join(known)}")
     return known[name]

@@ -31,7 +31,7 @@ def locate(model: str) -> ModelSource:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
-            raise EncoderError(f"{model} holds no sentence-transformers model (no modules.json): check --model")
+            raise EncoderError(f"{model} contains no sentence-transformers model (no modules.json): check --model")
         path = str(folder.resolve())
         if shown(path) != path:  # the libraries that read weights accept no other names
             raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
@@ -57,13 +57,17 @@ def _locate_on_hub(name: str) -> ModelSource:
             raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
         return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
     except HFValidationError:
-        raise EncoderError(f"no model folder {name}, and no hub has models of such a name: check --model") from None
+        raise EncoderError(
+            f"{name} is neither a model folder nor a valid name on the model hub: check --model"
+        ) from None
     except transport_errors() as error:
         if not isinstance(error, HfHubHTTPError):
-            raise EncoderError(f"{absent} and the model hub broke off ({first_line(error)}): {elsewhere}") from error
+            raise EncoderError(
+                f"{absent} and the connection to the model hub failed ({first_line(error)}): {elsewhere}"
+            ) from error
         status = error.response.status_code
         raise EncoderError(
-            f"the model hub gives no model {name} (HTTP {status}): check the name, or {elsewhere}"
+            f"the model hub does not provide {name} (HTTP {status}): check the name, or {elsewhere}"
         ) from error
 
 

@@ -124,7 +124,7 @@ class CollectionSpec(BaseModel):
                     "use the same, or another --dataset NAME"
                 )
         warnings = [
-            f"{self.collection} was made with {what} {old_value}, now {new_value}: its vectors will be mixed"
+            f"{self.collection} was made with {what} {old_value}: it will contain vectors of that and of {new_value}"
             for what, old_value, new_value in (
                 ("dtype", self.dtype, new.dtype),
                 ("decode mode", self.decode, new.decode),
@@ -133,8 +133,8 @@ class CollectionSpec(BaseModel):
         ]
         if self.annotations != new.annotations:
             warnings.append(
-                f"{self.collection} was filled from another annotation file before: what that one had and this one "
-                "has not stays in it"
+                f"{self.collection} was filled from another annotation file before: entries that only that file has "
+                "stay in it"
             )
         splits = {**self.splits, **new.splits}
         if self.annotations == new.annotations:  # a later run with a smaller --limit does not lower the expected size
@@ -156,6 +156,6 @@ def read_spec(collection: str, stored: object) -> CollectionSpec:
     except ValidationError as error:
         field = first_problem(error).place or "everything"
         raise SpecMismatch(
-            f"{collection} does not say how it was made ({field} is missing or wrong): "
+            f"{collection} has no valid specification ({field} is missing or wrong): "
             "it was not written by coco-search; choose another --dataset NAME"
         ) from None

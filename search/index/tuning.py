@@ -48,8 +48,8 @@ class Tuning:
         requested |= {"replicas": self.replicas} if self.replicas else {}
         requested |= {"indexing_threshold": LOWEST_INDEXING_THRESHOLD} if self.index_everything else {}
         return [
-            f"{collection} exists with {name} {settings[name] or 'unset'} and keeps it, though {value} is asked for: "
-            "to have it otherwise, drop the data set and ingest it again, or use another --dataset NAME"
+            f"{collection} exists with {name} {settings[name] or 'unset'} and keeps it, not {value} as requested: "
+            "to change it, drop the data set and ingest it again, or use another --dataset NAME"
             for name, value in requested.items()
             if (settings[name] or False) != value
         ]

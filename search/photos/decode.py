@@ -93,9 +93,7 @@ def _photo_errors() -> Iterator[None]:
     except FileNotFoundError:
         raise PhotoError(NO_FILE) from None
     except UnidentifiedImageError:
-        raise PhotoError(
-            "not a picture (JPEG, PNG, WebP, GIF, BMP or TIFF), or one of a kind that cannot be read"
-        ) from None
+        raise PhotoError("not a picture that can be read (JPEG, PNG, WebP, GIF, BMP or TIFF)") from None
     except Image.DecompressionBombError:
         raise PhotoError(f"too many pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels") from None
     except _BROKEN as error:
@@ -172,8 +170,8 @@ def _check_samples(image: Image.Image) -> None:
     signed = tags is not None and _SIGNED in tags.get(_SAMPLE_FORMAT, ())
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
     if signed or (image.mode not in _EIGHT_BITS and not sixteen_bits):
-        kind = "signed numbers" if signed else "numbers"
-        raise PhotoError(f"{kind} of mode {image.mode} have no known range: save it with 8 or 16 unsigned bits")
+        kind = "signed pixel values" if signed else "pixel values"
+        raise PhotoError(f"{kind} of mode {image.mode} have no known range: save it with 8 or 16 bits, unsigned")
 
 
 def _tiff_tags(image: Image.Image) -> ImageFileDirectory_v2 | None:

@@ -57,7 +57,7 @@ def _engine(doing: str) -> Iterator[None]:
     except Exception as error:
         if type(error) is not Exception:  # the engine raises bare Exception; subclasses come from elsewhere
             raise
-        raise IndexFailure(f"{doing}: {error}") from error
+        raise IndexFailure(f"{doing} failed: {error}") from error
 
 
 class EdgeIndex:
@@ -91,7 +91,7 @@ class EdgeIndex:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise IndexFailure(f"cannot make the index folder {self.path}: {error.strerror}") from error
+            raise IndexFailure(f"cannot create the index folder {self.path}: {error.strerror}") from error
         space.check_writable(self.path)
         warnings: list[str] = []
         if spec.collection in self.collections():
@@ -102,11 +102,11 @@ class EdgeIndex:
                 warnings += tuning.differences(spec.collection, self._settings(spec.collection))
         elif (self.path / spec.collection / SHARD_CONFIG).exists():
             raise IndexFailure(
-                f"{self.path / spec.collection} holds points, but {spec.collection}.json, which says how they were "
-                "made, is gone: put it back, or delete the folder"
+                f"{self.path / spec.collection} contains points, but {spec.collection}.json, their specification, is "
+                "missing: restore it, or delete the folder"
             )
         if spec.collection not in self._shards:
-            space.check_space(self.path, space.SPARE_BYTES, f"making {spec.collection}")
+            space.check_space(self.path, space.SPARE_BYTES, f"creating {spec.collection}")
         # The specification comes first: if the process is killed between the two, the next one creates the shard.
         self.set_spec(spec)
         if spec.collection not in self._shards:
@@ -160,7 +160,7 @@ class EdgeIndex:
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
-            with _engine(f"asking {collection}"):
+            with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
             answers += map(hits_of, results)
         return answers
@@ -228,8 +228,8 @@ class EdgeIndex:
         if collection not in self.collections():
             known = ", ".join(self.collections()) or "nothing"
             raise CollectionMissing(
-                f"no collection {collection} in {self.path} (it holds {known}): "
-                "run `python -m ingest run`, or say where the index is with --path or --url"
+                f"no collection {collection} in {self.path} (it contains {known}): "
+                "run `python -m ingest run`, or give the location of the index with --path or --url"
             )
         try:
             stored = json.loads(self._spec_file(collection).read_text(encoding="utf-8"))
@@ -330,7 +330,7 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
             if time.monotonic() > deadline:
                 raise IndexBusy(
                     f"{folder} is open in another process{_holder(folder)}: wait for it or stop it "
-                    "(one process at a time; a Qdrant server with --url serves many)"
+                    "(only one process can open it; a Qdrant server with --url serves many)"
                 ) from None
             time.sleep(0.1)
     _owner_file(folder).write_text(shown(f"{os.getpid()} {' '.join(sys.orig_argv)}\n"), encoding="utf-8")
@@ -378,7 +378,7 @@ def _holder(folder: Path) -> str:
 def _reason(child: subprocess.CompletedProcess[str]) -> str:
     """Return why a child process failed: its last line, or the signal that ended it."""
     if child.returncode < 0:
-        return f"its process was ended by {signal.Signals(-child.returncode).name}: is there enough disk and memory?"
+        return f"its process was killed by {signal.Signals(-child.returncode).name}: check disk space and memory"
     lines = child.stderr.strip().splitlines()
     return lines[-1] if lines else f"exit code {child.returncode}"
 

@@ -29,8 +29,8 @@ def check_space(folder: Path, needed: int, doing: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise IndexFailure(
-            f"{doing} takes up to {needed / 2**20:,.0f} MiB on the disk of {folder}, and {free / 2**20:,.0f} MiB are "
-            "free: make room, then give the same command again; what was written is safe"
+            f"{doing} takes up to {needed / 2**20:,.0f} MiB on the disk of {folder}, which has {free / 2**20:,.0f} MiB "
+            "left: free some space, then run the same command again; everything written so far is safe"
         )
 
 
@@ -59,7 +59,7 @@ def read_only(folder: Path) -> IndexFailure:
     """Return the error for a folder that this user cannot write to."""
     return IndexFailure(
         f"{folder} is read-only, and the embedded engine writes to its folder even to search: make it writable for "
-        "this user, or copy the index folder to a place that is (cp -a --sparse=always) and name that with --path"
+        "this user, or copy the index folder to a writable place (cp -a --sparse=always) and give that with --path"
     )
 
 

@@ -68,7 +68,7 @@ def busy_error(path: Path, running: Running) -> IndexBusy:
     """Return the exception for a command that needs to write."""
     return IndexBusy(
         f"{path} is open in process {running.pid}: {COMMAND}, at {running.address}: stop it first "
-        "(one process at a time may write; a Qdrant server with --url serves many)"
+        "(only one process can write; a Qdrant server with --url serves many)"
     )
 
 

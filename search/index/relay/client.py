@@ -107,7 +107,7 @@ class RemoteIndex:
                 raise self._failure(f"stopped answering ({type(error).__name__})") from error
             except wire.Incompatible as problem:
                 raise IndexFailure(
-                    f"{COMMAND} (process {self._running.pid}) is another version than this command, coco-search "
+                    f"{COMMAND} (process {self._running.pid}) has another version than this command, coco-search "
                     f"{wire.VERSION}, which cannot read its answer to {method!r} ({problem}): "
                     "stop that process and start it again"
                 ) from None
@@ -136,6 +136,6 @@ class RemoteIndex:
 
     def _failure(self, what: str, *, transient: bool = False) -> ServerError:
         return ServerError(
-            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: give the command again",
+            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: run the command again",
             transient=transient,
         )

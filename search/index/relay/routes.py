@@ -34,7 +34,7 @@ def index_calls(index: ReadIndex, running: Running) -> APIRouter:
 
     def check_token(authorization: Annotated[str, Header()] = "") -> None:
         if not secrets.compare_digest(authorization.encode(), running.headers["Authorization"].encode()):
-            raise HTTPException(401, "this address is for this software's own commands")
+            raise HTTPException(401, "this address is only for the commands of coco-search")
 
     router = APIRouter(prefix=ROUTE, include_in_schema=False, dependencies=[Depends(check_token)])
 

@@ -86,7 +86,7 @@ class Connection:
         with contextlib.suppress(ServerError):  # no other node answers either: the next retry looks again
             other = find_another()
             if other.url != self.url:
-                print(f"note: {self.url} does not answer, {other.url} does", file=sys.stderr)
+                print(f"note: {self.url} does not answer; continuing with {other.url}", file=sys.stderr)
             # The old client is not closed, since other threads may be using it.
             self.client, self.url, self.engine, self.binary = other.client, other.url, other.engine, other.binary
 
@@ -105,7 +105,7 @@ def open_connection(settings: Settings, streams: int) -> Connection:
     for url in urls:
         host, _ = address_of(url)
         if settings.qdrant_api_key and url.startswith("http://") and not is_loopback(host):
-            print(f"warning: the API key travels unencrypted to {host}: use https", file=sys.stderr)
+            print(f"warning: the API key is sent unencrypted to {host}: use https", file=sys.stderr)
     nodes = Nodes(settings)
     find_another = partial(_connect_to_first, urls, settings, streams, nodes) if len(urls) > 1 else None
     seconds, notice = retry.FIRST_CONTACT_SECONDS, retry.Notice()
@@ -194,10 +194,10 @@ def check_versions(url: str, server: str) -> None:
     if their_minor is None or our_minor is None:  # a development build
         return
     if their_minor < OLDEST:
-        raise ServerError(f"the server at {url} is Qdrant {server}: {'.'.join(map(str, OLDEST))} or newer is needed")
+        raise ServerError(f"the server at {url} is Qdrant {server}: {'.'.join(map(str, OLDEST))} or newer is required")
     if their_minor[0] != our_minor[0] or abs(their_minor[1] - our_minor[1]) > 1:
         print(
-            f"warning: the server at {url} is Qdrant {server}, the client {ours}: more than one minor version apart",
+            f"warning: the server at {url} is Qdrant {server}, the client is {ours}: more than one minor version apart",
             file=sys.stderr,
         )
 

@@ -61,8 +61,7 @@ def translate_errors(url: str, collection: str | None = None) -> Iterator[None]:
 
 def not_qdrant(url: str) -> ServerError:
     return ServerError(
-        f"something answers at {url}, but it is not Qdrant: give scheme, host and port alone, "
-        "such as http://localhost:6333"
+        f"the server at {url} is not a Qdrant server: give only scheme, host and port, such as http://localhost:6333"
     )
 
 
@@ -73,12 +72,14 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _certificate(url, cause.verify_message, other_name=cause.verify_code in OTHER_NAME)
         if isinstance(cause, ssl.SSLError) and cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
-            return ServerError(f"what listens at {url} does not speak TLS: give http:// instead of https://")
+            return ServerError(f"the server at {url} does not use TLS: use http:// instead of https://")
         if isinstance(cause, socket.gaierror):
             host = urlsplit(url).hostname
             if cause.errno == socket.EAI_AGAIN:  # the name server is unavailable or overloaded
-                return ServerError(f"the host {host} cannot be looked up just now ({cause.strerror})", transient=True)
-            return ServerError(f"there is no host {host} ({cause.strerror}): check --url or QDRANT_URL")
+                return ServerError(
+                    f"the host {host} cannot be resolved at the moment ({cause.strerror})", transient=True
+                )
+            return ServerError(f"the host {host} does not exist ({cause.strerror}): check --url or QDRANT_URL")
     detail = str(error) or type(error).__name__
     if any(isinstance(cause, httpx.ConnectTimeout) for cause in causes):
         return failure(url, collection, "UNAVAILABLE", "it does not accept the connection in time")
@@ -87,7 +88,7 @@ def unreachable(url: str, collection: str | None, error: Exception) -> IndexFail
     if any(isinstance(cause, CONNECTION_BROKEN) for cause in causes):
         address = urlsplit(url)
         if address.scheme == "http" and _speaks_tls(address.hostname or "", address.port or 6333):
-            return ServerError(f"what listens at {url} speaks TLS: give https:// instead of http://")
+            return ServerError(f"the server at {url} uses TLS: use https:// instead of http://")
     return failure(url, collection, "UNAVAILABLE", detail)
 
 
@@ -106,27 +107,25 @@ def failure(url: str, collection: str | None, code: str, detail: str, retry_afte
         )
     if any(words in lowered for words in DISK_FULL):
         return ServerError(
-            f"the disk of the Qdrant server at {url} is full ({detail}): make room there, then give the same command "
-            "again; what was acknowledged is safe"
+            f"the disk of the Qdrant server at {url} is full ({detail}): free some space there, then run the same "
+            "command again; acknowledged writes are safe"
         )
     # gRPC reports TLS errors only in this text.
     if "certificate_verify_failed" in lowered or "hostname verification check failed" in lowered:
         return _certificate(f"{url} (its gRPC port)", "", other_name="hostname" in lowered)
     if "wrong_version_number" in lowered:
-        return ServerError(f"the gRPC port of {url} does not speak TLS: set QDRANT_GRPC_PORT to one that does")
+        return ServerError(f"the gRPC port of {url} does not use TLS: set QDRANT_GRPC_PORT to one that does")
     if code == "NOT_FOUND" and "no point" in lowered:
-        return ServerError(
-            f"a point of {collection} at {url} was deleted meanwhile ({detail}): give the same command again"
-        )
+        return ServerError(f"a point of {collection} at {url} was deleted during this command ({detail}): run it again")
     if code == "NOT_FOUND" and collection is not None:
         return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
     message = f"the Qdrant server at {url} failed with {code}: {detail}"
     if any(words in lowered for words in NODE_LOST):
-        message = f"the Qdrant cluster at {url} cannot reach all of its data, a node is away ({detail})"
+        message = f"the Qdrant cluster at {url} cannot reach all of its data: a node is unavailable ({detail})"
     elif code == "UNAVAILABLE":
         message = (
             f"no Qdrant server answers at {url} ({detail}): start it with `docker compose up -d`, "
-            "or leave out --url and QDRANT_URL for the embedded index"
+            "or use the embedded index, without --url and QDRANT_URL"
         )
     elif code == "DEADLINE_EXCEEDED":
         message = f"the Qdrant server at {url} took too long: raise QDRANT_TIMEOUT (seconds)"
@@ -137,12 +136,11 @@ def _certificate(url: str, reason: str, *, other_name: bool) -> ServerError:
     because = f" ({reason})" if reason else ""
     if other_name:
         return ServerError(
-            f"the certificate of {url} was issued for another host name{because}: "
-            "give the name that it was issued for in --url or QDRANT_URL"
+            f"the certificate of {url} was issued for another host name{because}: use that name in --url or QDRANT_URL"
         )
     return ServerError(
-        f"the certificate of {url} cannot be verified{because}: name the file that holds the certificate of its "
-        "authority in both SSL_CERT_FILE (REST) and GRPC_DEFAULT_SSL_ROOTS_FILE_PATH (gRPC)"
+        f"the certificate of {url} cannot be verified{because}: set both SSL_CERT_FILE (REST) and "
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH (gRPC) to the file with the certificate of its authority"
     )
 
 

@@ -70,17 +70,17 @@ def pending(connection: Connection, collection: str, *, exact: bool) -> str | No
 def _unfinished_index(info: models.CollectionInfo, collection: str) -> str | None:
     """Return why the HNSW index is not complete, or None if it is."""
     indexed = f"{info.indexed_vectors_count or 0:,} of {info.points_count or 0:,} vectors are indexed"
-    slowly = f"{indexed}; searching compares with the others one by one, which is exact but slow"
+    slowly = f"{indexed}; the others are compared one by one, which is exact but slow"
     if info.status == models.CollectionStatus.RED:
         return f"the optimizer of {collection} failed: see the server's log"
     if (info.config.metadata or {}).get(DEFERRED_THRESHOLD) is not None:
         return (
-            f"the index of {collection} is put off while it is filled ({slowly}): `python -m ingest run` ends with it"
+            f"the index of {collection} is deferred while it is filled ({slowly}): `python -m ingest run` completes it"
         )
     if info.config.optimizer_config.indexing_threshold == 0:
-        return f"indexing of {collection} is turned off ({slowly}): give it an indexing_threshold"
+        return f"indexing of {collection} is turned off ({slowly}): set its indexing_threshold"
     if info.status == models.CollectionStatus.GREY:
-        return f"the index of {collection} waits since a restart ({slowly}): any `python -m ingest run` sets it off"
+        return f"the index of {collection} is pending since a restart ({slowly}): any `python -m ingest run` builds it"
     if info.status == models.CollectionStatus.YELLOW:
         return f"the index of {collection} is still being built ({slowly})"
     return None
@@ -93,8 +93,8 @@ def _missing_copies(connection: Connection, info: models.CollectionInfo, collect
         return None
     return (
         f"{short} of {params.shard_number or short} shards of {collection} have fewer copies in use than the "
-        f"replication factor {params.replication_factor or 1}: a node is away, was removed, or is being brought up to "
-        "date"
+        f"replication factor {params.replication_factor or 1}: a node is unavailable, was removed, or is being brought "
+        "up to date"
     )
 
 

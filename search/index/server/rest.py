@@ -42,7 +42,7 @@ class Rest:
         try:
             return json.loads(text)["result"]
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(f"{method} {self.url}{path}: an answer that is not Qdrant's: {text[:100]!r}") from error
+            raise ServerError(f"{method} {self.url}{path}: the answer is not Qdrant's: {text[:100]!r}") from error
 
     @contextmanager
     def answer(

@@ -57,5 +57,5 @@ class Notice:
         seconds = RETRY_SECONDS if seconds is None else seconds
         with self._lock:
             if time.monotonic() > self._quiet_until:
-                print(f"note: {error}; trying again for {seconds:.0f} seconds", file=sys.stderr)
+                print(f"note: {error}; retrying for {seconds:.0f} seconds", file=sys.stderr)
             self._quiet_until = time.monotonic() + seconds

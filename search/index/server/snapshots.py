@@ -80,7 +80,7 @@ class Snapshots:
             return Snapshot(collection, answer["name"], int(answer["size"]), answer.get("checksum"))
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(
-                f"{self.url} made a snapshot of {collection} and does not describe it: {answer}"
+                f"{self.url} created a snapshot of {collection} but did not describe it: {answer}"
             ) from error
 
     @contextmanager
