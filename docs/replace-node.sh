@@ -81,7 +81,7 @@ lacking_copies() {
 for tool in curl jq; do
     command -v "$tool" > /dev/null || die "$tool is missing: install it"
 done
-call GET /cluster > /dev/null || die "no answer from $url: give the address of a node that is alive (and QDRANT_API_KEY)"
+call GET /cluster > /dev/null || die "no answer from $url: give the address of a running node (and QDRANT_API_KEY)"
 [ "$(call GET /cluster | jq -r .result.status)" = enabled ] || die "$url is a single server, not a node of a cluster"
 # May this key change the cluster? Copying a shard of a collection that does not exist always fails; only a key without
 # the right fails with 401 or 403.
@@ -109,9 +109,9 @@ replace() {
     for peer in $lost; do
         only=$(shards | jq -r --argjson peer "$peer" \
             'select(.all | index($peer)) | select(.active - [$peer] == []) | "\(.collection)/\(.shard)"' | xargs) ||
-            die "$url does not tell where all shards are: nothing was changed"
+            die "$url does not report where all shards are: nothing was changed"
         [ -z "$only" ] || [ "${FORCE-}" = 1 ] || die "$node has the only copy of $only (collection/shard): bring it" \
-            "back with \`$compose start $node\`, or give FORCE=1 to lose the whole collection"
+            "back with \`$compose start $node\`, or set FORCE=1 to lose the whole collection"
     done
 
     # 2. Stop the node: the removal hangs while it keeps trying to join.
@@ -155,7 +155,7 @@ replace() {
 }
 
 if [ "$alive" = true ]; then
-    say "$node answers the other nodes, and stays; copying what lacks copies"
+    say "$node answers the other nodes and is kept; copying shards that lack copies"
 else
     replace
 fi
@@ -165,7 +165,7 @@ say "$node is peer $new"
 # 6. Copy shards that lack a copy, until all copies of every shard are active. The next round retries a copy that is
 # refused or fails.
 while :; do
-    { all=$(shards) && lacking=$(lacking_copies "$all"); } || die "$url does not tell where all shards are: run this again"
+    { all=$(shards) && lacking=$(lacking_copies "$all"); } || die "$url does not report where all shards are: run this again"
     [ -n "$lacking" ] || break
     peers=$(call GET /cluster | jq -c '.result.peers | keys | map(tonumber)')
     echo "$lacking" | jq -c --argjson new "$new" --argjson peers "$peers" '
@@ -189,5 +189,5 @@ ruined=$(echo "$all" | jq -r 'select(.active == []).collection' | sort -u)
 for name in $ruined; do
     say "$name has lost a shard: \`curl -X DELETE $url/collections/$name\` (with -H \"api-key: ...\" if there is a key)"
 done
-[ -z "$ruined" ] || die "delete the collections of images and of captions so, then ingest again (docs/server.md)"
+[ -z "$ruined" ] || die "delete the collections of images and of captions like this, then ingest again (docs/server.md)"
 say "every shard has all of its copies"

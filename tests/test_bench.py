@@ -48,7 +48,7 @@ def test_a_contestant_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_contestant_that_is_killed_says_by_what() -> None:
-    with pytest.raises(CocoSearchError, match="killed was ended by SIGBUS"):  # as a full disk does
+    with pytest.raises(CocoSearchError, match="killed was killed by SIGBUS"):  # as a full disk does
         measure(killed, 0)
 
 

@@ -206,7 +206,7 @@ def test_a_node_that_answers_is_not_removed(cluster: Cluster, url: str, replace_
     del cluster.shards["coco_images"][0][TWO]  # an earlier run was stopped while it copied
     done = replace_node("node-2", url)
     assert done.returncode == 0, done.stderr
-    assert "node-2 answers the other nodes, and stays" in done.stderr
+    assert "node-2 answers the other nodes and is kept" in done.stderr
     assert cluster.log == []
     assert cluster.shards["coco_images"][0] == {ONE: "Active", TWO: "Active"}
 

@@ -18,17 +18,17 @@ from search.errors import CocoSearchError
 if TYPE_CHECKING:
     from search.index import Quantization
 
-app = command.application("Measure speed and memory beside the alternatives.")
+app = command.application("Compare speed and memory with the alternatives.")
 
-RoundsOption = Annotated[int, typer.Option(min=1, help="How often each is measured, in turn")]
+RoundsOption = Annotated[int, typer.Option(min=1, help="How many times each is measured, in turn")]
 DimOption = Annotated[int, typer.Option(min=2, help="Dimensions of the vectors")]
 
 
 @app.command("ingest")
 def bench_ingest(
-    images: Annotated[Path, typer.Option(help="A folder of photos; searched for .jpg files, repeated if need be")],
+    images: Annotated[Path, typer.Option(help="A folder with .jpg files, at any depth; they are repeated if too few")],
     model: Annotated[str, typer.Option(help="A sentence-transformers model, name or folder")] = "clip-ViT-B-32",
-    count: Annotated[int, typer.Option(min=1, help="How many photos each contestant gets")] = 300,
+    count: Annotated[int, typer.Option(min=1, help="Number of photos")] = 300,
     rounds: RoundsOption = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0 or mps")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16")] = "auto",
@@ -36,7 +36,7 @@ def bench_ingest(
     workers: Annotated[int | None, typer.Option(min=1, help="Readers of photos (default: one per processor)")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Our pipeline, the plain encode loop, the forward pass alone, decoding alone, and captions, on the same inputs."""
+    """Compare our pipeline with the plain encode loop, the forward pass alone, decoding alone, and captions."""
     from eval.bench import ingest
 
     photos = sorted(file.relative_to(images).as_posix() for file in images.rglob("*.jpg"))
@@ -53,13 +53,13 @@ def bench_ingest(
 
 @app.command("eval")
 def bench_eval(
-    images: Annotated[int, typer.Option(min=1, help="How many images")] = 5000,
-    captions_per_image: Annotated[int, typer.Option(min=1, help="How many captions each of them has")] = 5,
+    images: Annotated[int, typer.Option(min=1, help="Number of images")] = 5000,
+    captions_per_image: Annotated[int, typer.Option(min=1, help="Number of captions of each image")] = 5,
     dim: DimOption = 512,
     rounds: RoundsOption = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """The ranks of both directions by the oracle, the usual way, and eccv-caption; and the bootstrap intervals."""
+    """Compare exact ranks by the oracle with the usual method and eccv-caption; measure the bootstrap intervals too."""
     from eval.bench import evaluation
 
     job = evaluation.Job(images, captions_per_image, dim)
@@ -74,7 +74,7 @@ def bench_eval(
 def bench_search(
     exact: Annotated[list[int] | None, typer.Option(min=10, help="Points of an exact search (default: 5000)")] = None,
     hnsw: Annotated[list[int] | None, typer.Option(min=10, help="Points of an HNSW search (default: 123000)")] = None,
-    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time")] = 100,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries, one at a time")] = 100,
     dim: DimOption = 512,
     rounds: RoundsOption = 1,
     model: Annotated[
@@ -82,7 +82,7 @@ def bench_search(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One query at a time: the embedded engine beside local mode; the command and the page beside their model."""
+    """Compare the embedded engine with local mode, and the command and the page with their model, query by query."""
     from eval.bench import overhead, search
     from ingest.demo import MODEL
 
@@ -104,23 +104,27 @@ def bench_scale(
     points: Annotated[
         list[int] | None, typer.Option(min=100, help="A size to measure; repeat (default: 10000, 30000, 100000)")
     ] = None,
-    largest: Annotated[int | None, typer.Option(min=100, help="One size more, such as 300000")] = None,
+    largest: Annotated[int | None, typer.Option(min=100, help="One more size, such as 300000")] = None,
     dim: DimOption = 512,
-    queries: Annotated[int, typer.Option(min=1, help="How many, one at a time, at each size")] = 200,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each size is measured; the shortest times count")] = 1,
+    queries: Annotated[int, typer.Option(min=1, help="Number of queries at each size, one at a time")] = 200,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="How many times to measure each size; the shortest times count")
+    ] = 1,
     quantization: Annotated[
-        list[Quantized] | None, typer.Option(help="Measure this too, with float32 on the disk; may be repeated")
+        list[Quantized] | None, typer.Option(help="Measure this too, with the float32 vectors on disk; may be repeated")
     ] = None,
-    node_memory: Annotated[float, typer.Option(min=0.1, help="GiB that the index may fill on one node")] = 64,
-    url: Annotated[str | None, typer.Option("--url", help="Measure this server too, beside the embedded one")] = None,
+    node_memory: Annotated[float, typer.Option(min=0.1, help="GiB of memory for the index on one node")] = 64,
+    url: Annotated[str | None, typer.Option("--url", help="Measure this Qdrant server too")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What an index costs as it grows, measured, and what COCO, 10 million and LAION-400M would need by that."""
+    """Measure what an index costs as it grows, and extrapolate to COCO, 10 million and LAION-400M."""
     from eval.bench import cost, scale
 
     sizes = [*(points or [10_000, 30_000, 100_000]), *([largest] if largest else [])]
     if len(set(sizes)) < cost.FEWEST_SIZES:
-        raise typer.BadParameter(f"give --points at least {cost.FEWEST_SIZES} different sizes: two fit any formula")
+        raise typer.BadParameter(
+            f"--points needs at least {cost.FEWEST_SIZES} different sizes, since two fit any formula"
+        )
     quantizations: list[Quantization] = ["none", *(each.value for each in quantization or ())]
     urls = [None, url] if url else [None]  # the embedded engine first
     jobs = [scale.Job(0, dim, queries, kind, place) for place in urls for kind in quantizations]

@@ -90,9 +90,7 @@ def power(sizes: Sequence[int], values: Sequence[float], least: float = -math.in
 def _least_squares(sizes: Sequence[int], x: Any, y: Any) -> tuple[float, float]:
     """Return the slope and the intercept."""
     if len(set(sizes)) < FEWEST_SIZES:
-        raise EvaluationError(
-            f"{len(set(sizes))} sizes do not show how something grows: measure {FEWEST_SIZES} or more"
-        )
+        raise EvaluationError(f"{len(set(sizes))} sizes are too few to fit growth: measure {FEWEST_SIZES} or more")
     slope, intercept = np.polyfit(np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), 1)
     return float(slope), float(intercept)
 

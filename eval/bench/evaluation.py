@@ -83,7 +83,7 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Result]]]) -> str:
     lines = [
         f"{job.images:,} images, {job.images * job.captions_per_image:,} captions of {job.dim} dimensions, both "
         f"directions; {len(ours)} rounds in turn; medians",
-        f"recall@1 {recalls[0]:.1f}% image-to-text, {recalls[len(CUTOFFS)]:.1f}% text-to-image, by all of them",
+        f"recall@1 {recalls[0]:.1f}% image-to-text, {recalls[len(CUTOFFS)]:.1f}% text-to-image, for all of them",
         f"{'':<16}{'seconds':>10}{'peak MiB':>10}{'this / oracle':>15}",
     ]
     for name, runs in measured.items():
@@ -94,8 +94,8 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Result]]]) -> str:
     first = ", ".join(map(str, CUTOFFS))
     notes = {
         "full_matrix": "all scores at once, and an argsort of each row",
-        "eccv_caption": f"recall@{first} alone, from lists of the first {max(CUTOFFS)}, which it does not make itself",
-        "bootstrap": f"the intervals of both directions, {RESAMPLES:,} resamples of ranks that are there",
+        "eccv_caption": f"recall@{first} only, from lists of the first {max(CUTOFFS)}; making them is included",
+        "bootstrap": f"the intervals of both directions, {RESAMPLES:,} resamples of existing ranks",
     }
     return "\n".join(lines + [f"{name}: {note}" for name, note in notes.items() if name in measured])
 

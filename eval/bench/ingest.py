@@ -110,7 +110,7 @@ def forward_alone(job: Job) -> float:
     encoder = _encoder(job)
     if encoder.preparation is None:
         raise CocoSearchError(
-            f"{encoder.name} prepares photos in a way of its own: its forward pass cannot be fed alone"
+            f"{encoder.name} has its own preparation of photos, so its forward pass cannot be measured alone"
         )
     shape = (encoder.batch_size, *encoder.preparation.shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -45,7 +45,7 @@ def measure(contestant: Callable[[Job], Result], job: Job) -> Measured[Result]:
     except EOFError:
         process.join()
         code = process.exitcode or 0
-        reason = f"was ended by {signal.Signals(-code).name}" if code < 0 else "failed: see above"
+        reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else "failed: see above"
         raise CocoSearchError(f"{contestant.__name__} {reason}") from None
     finally:
         process.join()

@@ -84,12 +84,12 @@ def table(model: str, overhead: Overhead) -> str:
     return "\n".join(
         [
             f"{IMAGES:,} images, model {model}, {len(overhead.starts)} rounds in turn; medians",
-            f"{'python -m search text, from nothing':<52}{command:>9.2f} s",
+            f"{'python -m search text, cold start':<52}{command:>9.2f} s",
             f"{'importing and loading the model alone':<52}{bare:>9.2f} s, command / this {slower:.2f}",
-            f"{'a text asked of the page':<52}{text:>9.1f} ms",
+            f"{'a text query to the page':<52}{text:>9.1f} ms",
             f"{'encoding it alone':<52}{encode:>9.1f} ms",
-            f"{'a stored image asked of the page (needs no model)':<52}{by_id:>9.1f} ms",
-            f"of the page's answer to a text, encoding is {100 * encode / text:.0f}%",
+            f"{'a query by stored image (needs no model)':<52}{by_id:>9.1f} ms",
+            f"encoding takes {100 * encode / text:.0f}% of the page's time for a text",
         ]
     )
 

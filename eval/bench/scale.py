@@ -26,10 +26,10 @@ Engine = Literal["embedded", "server"]
 LIMIT = 10
 WARM_UP = 20
 NOTES = (
-    "Vectors and payloads are those of synthetic captions. '~' is extrapolated: from the fit, to a size that was not",
-    "measured. A node has its share of the vectors, and upload, build and queries are a node's, all nodes working at",
-    "once on machines like this one; no replicas, no network. int8: the float32 vectors stay on the disk. 'exponent",
-    "held': it looked smaller, as fixed costs and other work on the machine make it; see that nothing else runs.",
+    "Vectors and payloads are those of synthetic captions. '~': extrapolated, by the fit, to a size that was not",
+    "measured. A node has its share of the vectors; upload, build and query times are those of one node, while all",
+    "nodes work in parallel on machines like this one; no replicas or network. int8: the float32 vectors stay on disk.",
+    "'exponent held': it looked smaller, because of fixed costs or other work on the machine; run nothing else.",
 )
 
 
@@ -207,7 +207,7 @@ def table(scales: Sequence[Scale], dim: int, node_memory_gib: float) -> str:
     lines += [
         "",
         f"{'engine':<28}{'vectors':>13}{'memory GiB':>12}{'disk GiB':>11}{f'nodes of {node_memory_gib:g}':>13}"
-        f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'stretched':>11}",
+        f"{'upload h':>10}{'build h':>10}{'query ms':>10}{'x largest':>11}",
     ]
     lines += [_need_line(_name(each), need) for each in scales for need in each.needs]
     return "\n".join([*lines, "", *NOTES])

@@ -117,7 +117,7 @@ def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> di
 def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
     """Return a table of medians over the rounds, with each time divided by the embedded engine's."""
     ours = measured["embedded"]
-    way = "exact" if job.exact else "HNSW" if ours[0].result.indexed else "HNSW asked for, but too few: a scan"
+    way = "exact" if job.exact else "HNSW" if ours[0].result.indexed else "HNSW requested, but too few points: a scan"
     lines = [
         f"{job.points:,} points of {job.dim} dimensions, {way}; {job.queries} queries one at a time, "
         f"{LIMIT} hits; {len(ours)} rounds",
@@ -137,7 +137,7 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
             f"{_median(runs, lambda latency: latency.build_seconds):>9.1f}{median_peak(runs):>10.0f}"
         )
     whole, bare = (_median(ours, each) for each in (lambda latency: latency.median_ms, lambda latency: latency.bare_ms))
-    lines.append(f"of the embedded engine's time {100 * bare / whole:.0f}% is the search, the rest payloads")
+    lines.append(f"the search takes {100 * bare / whole:.0f}% of the embedded engine's time, payloads the rest")
     return "\n".join(lines)
 
 

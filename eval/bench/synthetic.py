@@ -89,8 +89,8 @@ def space_for(points: int, dim: int, parent: Path | None = None) -> Iterator[Pat
         needed, free = bytes_on_disk(points, dim) + SPARE_BYTES, shutil.disk_usage(folder).free
         if free < needed:
             raise CocoSearchError(
-                f"{points:,} points of {dim} dimensions may take {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are "
-                f"free on the disk of {folder}: set TMPDIR to a folder with room, or measure fewer"
+                f"{points:,} points of {dim} dimensions may take {needed / 2**30:.1f} GiB, but {free / 2**30:.1f} are "
+                f"free on the disk of {folder}: set TMPDIR to a folder with more space, or measure fewer"
             )
         yield Path(folder)
 
