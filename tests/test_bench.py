@@ -33,8 +33,8 @@ def killed(_: int) -> int:
     return 0
 
 
-def test_a_contestant_has_a_process_and_a_peak_of_its_own() -> None:
-    ours = np.ones(400 * 2**20, dtype=np.uint8)  # which the contestant must not be charged with
+def test_a_contestant_has_its_own_process_and_peak() -> None:
+    ours = np.ones(400 * 2**20, dtype=np.uint8)  # must not count as the contestant's memory
     found = measure(hundred_mebibytes, 7)
     assert ours[-1] == 1
     assert (found.name, found.result) == ("hundred_mebibytes", 7)
@@ -47,7 +47,7 @@ def test_a_contestant_that_fails_is_named(capfd: pytest.CaptureFixture[str]) -> 
     assert "on purpose" in capfd.readouterr().err
 
 
-def test_a_contestant_that_is_killed_says_by_what() -> None:
+def test_a_killed_contestant_names_the_signal() -> None:
     with pytest.raises(CocoSearchError, match="killed was killed by SIGBUS"):  # as a full disk does
         measure(killed, 0)
 
@@ -71,7 +71,7 @@ def test_ingest(call: Call, photo_set: Path, clip_folder: Path) -> None:
     assert all(set(run) == {"name", "rate", "peak_mib"} and run["rate"] > 0 for [run] in found.values())
 
 
-def test_ingest_says_what_it_lacks(call: Call, photo_set: Path, tmp_path: Path) -> None:
+def test_ingest_without_photos_or_model(call: Call, photo_set: Path, tmp_path: Path) -> None:
     assert "no .jpg files" in one_line_error(call("eval", "bench", "ingest", "--images", tmp_path))
     images = photo_set / "images"
     assert "nowhere" in one_line_error(call("eval", "bench", "ingest", "--images", images, "--model", "./nowhere"))
@@ -85,7 +85,7 @@ def test_eval(call: Call) -> None:
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert rows["oracle"][2] == "1.00"
     assert len(rows["full_matrix"]) == 3
-    assert "eccv_caption" not in rows  # which knows COCO's test split and no other
+    assert "eccv_caption" not in rows  # only for COCO's test split
 
     code, out, err = call("eval", "bench", "eval", *small, "--json")
     assert code == 0, err
@@ -136,7 +136,7 @@ def test_search(call: Call) -> None:
     assert min(*start.values(), *page.values()) > 0
 
 
-def test_what_the_command_and_the_page_add_by_hand() -> None:
+def test_the_overhead_table_by_hand() -> None:
     around = overhead.Overhead(
         [overhead.Start(3.0, 2.0)] * 3, [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
     )
@@ -146,7 +146,7 @@ def test_what_the_command_and_the_page_add_by_hand() -> None:
     assert "encoding is 33%" in said
 
 
-def test_the_latency_table_says_who_answered() -> None:
+def test_the_latency_table_names_the_method() -> None:
     def measured(indexed: int) -> dict[str, list[Measured[search.Latency]]]:
         one = search.Latency(2.0, 3.0, 1.5, 10.0, 20.0, indexed, 0.95)
         other = replace(one, median_ms=50.0, found=1.0)
@@ -162,7 +162,7 @@ def test_the_latency_table_says_who_answered() -> None:
     assert "exact;" in search.table(replace(job, exact=True), measured(0))
 
 
-def test_a_disk_without_room_is_said_before_the_engine_dies_of_it() -> None:
+def test_disk_space_is_checked_before_the_engine_needs_it() -> None:
     with pytest.raises(CocoSearchError, match="are free on the disk"), space_for(10**12, 512):
         pytest.fail("there cannot be so much room")
 
@@ -206,7 +206,7 @@ def samples(*sizes: int, memory: bool = True) -> list[cost.Sample]:
     ]
 
 
-def test_what_more_vectors_need_by_hand() -> None:
+def test_the_needs_of_more_vectors_by_hand() -> None:
     growth = cost.Growth.of(samples(1000, 2000, 4000))
     needs = cost.need("many", 8 * 2**20, growth, node_memory_gib=5)
     # 8 Mi vectors of 2 KiB are 16 GiB, which fill 4 nodes of 5 GiB with 2 Mi vectors each; 32 GiB and 1 MiB on disks.
@@ -232,12 +232,12 @@ def test_the_shortest_times_of_several_rounds_count() -> None:
     assert scale.shortest_times([slow_build, slow_query]) == replace(one, median_ms=1.5)
 
 
-def test_a_server_does_not_say_what_it_takes() -> None:
+def test_a_server_does_not_report_its_memory_and_disk() -> None:
     needs = cost.need("many", 10**9, cost.Growth.of(samples(1000, 2000, 4000, memory=False)), node_memory_gib=1)
     assert (needs.memory_gib, needs.disk_gib, needs.nodes) == (None, None, 1)
 
 
-def test_the_scale_table_marks_what_was_not_measured() -> None:
+def test_the_scale_table_marks_extrapolations() -> None:
     measured = tuple(samples(1000, 2000, 4000))
     growth = cost.Growth.of(measured)
     needs = (cost.need("here", 4000, growth, 64), cost.need("far", 10**8, growth, 64))
@@ -266,7 +266,7 @@ def test_scale(call: Call) -> None:
 
 
 @pytest.mark.slow
-def test_scale_on_a_server_leaves_nothing_there(
+def test_scale_leaves_nothing_on_a_server(
     call: Call, local_grpc_server: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rest, grpc = local_grpc_server

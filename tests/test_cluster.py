@@ -28,7 +28,7 @@ URIS = {A: "http://node-1:6335/", B: "http://node-2:6335/", C: "http://node-3:63
 
 
 def view(own: int, peers: tuple[int, ...] = (A, B, C), undelivered: tuple[int, ...] = ()) -> dict[str, Any]:
-    """The `result` of `GET /cluster`, in the words of Qdrant 1.19."""
+    """Return the `result` of `GET /cluster`, in the format of Qdrant 1.19."""
     error = {"count": 12, "latest_error": "Error in closure supplied to transport channel pool"}
     result = {
         "status": "enabled",
@@ -46,7 +46,7 @@ def view(own: int, peers: tuple[int, ...] = (A, B, C), undelivered: tuple[int, .
 
 
 def telemetry(responsive: tuple[int, ...]) -> dict[str, Any]:
-    """The `result` of `GET /cluster/telemetry`."""
+    """Return the `result` of `GET /cluster/telemetry`."""
     peers = {str(peer): {"uri": uri, "responsive": peer in responsive} for peer, uri in URIS.items()}
     result = {"collections": {}, "cluster": {"enabled": True, "number_of_peers": 3, "peers": peers}}
     models.DistributedTelemetryData.model_validate(result)
@@ -54,7 +54,7 @@ def telemetry(responsive: tuple[int, ...]) -> dict[str, Any]:
 
 
 def placement(shards: dict[int, dict[int, str]], count: int | None = None) -> models.CollectionClusterInfo:
-    """The `result` of `GET /collections/NAME/cluster` of node A: states by shard and peer."""
+    """Return the `result` of `GET /collections/NAME/cluster` on node A; `shards` are states by shard and peer."""
     local = [(shard, copies[A]) for shard, copies in shards.items() if A in copies]
     remote = [(shard, peer, state) for shard, copies in shards.items() for peer, state in copies.items() if peer != A]
     return models.CollectionClusterInfo.model_validate(
@@ -76,12 +76,12 @@ WHOLE = {0: {A: ACTIVE, B: ACTIVE}, 1: {B: ACTIVE, C: ACTIVE}, 2: {C: ACTIVE, A:
     ("shards", "away", "short"),
     [
         (WHOLE, set(), 0),
-        (WHOLE, {B}, 2),  # killed: its copies are still called Active
+        (WHOLE, {B}, 2),  # killed: its copies are still listed as Active
         ({0: {A: ACTIVE}, 1: {C: ACTIVE}, 2: {C: ACTIVE, A: ACTIVE}}, set(), 2),  # after DELETE /cluster/peer/B
         ({**WHOLE, 0: {A: ACTIVE, B: "Dead"}}, set(), 1),
-        ({**WHOLE, 0: {A: ACTIVE, B: "Dead"}}, {B}, 2),  # a copy is not missed twice
+        ({**WHOLE, 0: {A: ACTIVE, B: "Dead"}}, {B}, 2),  # a missing copy counts once
         ({**WHOLE, 0: {A: ACTIVE, B: "Partial"}, 1: {B: ACTIVE, C: "Recovery"}}, set(), 2),
-        ({**WHOLE, 0: {A: ACTIVE, B: ACTIVE, C: "Initializing"}}, set(), 0),  # a third copy is on its way
+        ({**WHOLE, 0: {A: ACTIVE, B: ACTIVE, C: "Initializing"}}, set(), 0),  # a third copy is being made
         ({**WHOLE, 0: {A: ACTIVE, B: "Listener"}, 1: {B: ACTIVE, C: "ActiveRead"}}, set(), 0),
     ],
 )
@@ -105,16 +105,16 @@ def test_shards_are_counted_once(holders: list[set[int]], factor: int, away: set
     assert short >= shards_short_of_copies(placement(shards), factor, set())
 
 
-def test_which_peers_do_not_answer() -> None:
+def test_peers_that_do_not_answer() -> None:
     views = [view(A, undelivered=(B,)), view(C)]
     assert missing_peers(views[0], views) == {B}
     assert missing_peers(view(A), [view(A), view(B), view(C)]) == frozenset()
     assert missing_peers(view(A, peers=(A, C)), views) == frozenset()  # B was removed
-    # Only A is named in QDRANT_URL: its telemetry tells which of the others answer it.
+    # QDRANT_URL names only A: its telemetry lists the other nodes that answer.
     alone = frozenset({B, C})
     assert silent_peers(alone, view(A), [view(A)], telemetry((A, C))) == {B}
     assert silent_peers(alone, view(A), [view(A)], telemetry((A, B, C))) == frozenset()
-    # Without telemetry, messages that could not be delivered do.
+    # Without telemetry, undelivered messages are used.
     nothings: list[dict[str, Any] | None] = [None, {}, {"collections": {}, "cluster": None}]
     for nothing in nothings:
         assert silent_peers(alone, view(A), [view(A, undelivered=(C,))], nothing) == {C}
@@ -122,7 +122,7 @@ def test_which_peers_do_not_answer() -> None:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    with socket.socket() as bound:  # and does not listen: nobody else is given the port
+    with socket.socket() as bound:  # and does not listen: no other process gets the port
         bound.bind(("127.0.0.1", 0))
         yield int(bound.getsockname()[1])
 
@@ -135,7 +135,7 @@ def answers(own: int, responsive: tuple[int, ...] = (A, B, C)) -> dict[str, Any]
 
 
 @pytest.mark.parametrize("dead", ["refuses", "hangs"])
-def test_a_killed_node_is_told(
+def test_a_killed_node_is_reported(
     call: Call,
     make_spec: Callable[..., CollectionSpec],
     monkeypatch: pytest.MonkeyPatch,
@@ -149,7 +149,7 @@ def test_a_killed_node_is_told(
     with ExitStack() as running:
         ports = [running.enter_context(rest_server(answers=answers(peer, (A, C)))) for peer in (A, C)]
         port = closed_port
-        if dead == "hangs":  # accepts, and says nothing
+        if dead == "hangs":  # accepts, but sends nothing
             listener = running.enter_context(socket.create_server(("127.0.0.1", 0)))
             port = int(listener.getsockname()[1])
         urls = [f"http://127.0.0.1:{each}" for each in (*ports, port)]
@@ -159,7 +159,7 @@ def test_a_killed_node_is_told(
         index.create(spec)
         for made in server.collections.made.values():
             made.replication_factor, made.shard_number = 2, 1
-        server.collections.copies = [ReplicaState.Active]  # on peer 2, as the stand-in numbers them
+        server.collections.copies = [ReplicaState.Active]  # on peer 2, in the numbering of the stand-in
         start = time.monotonic()
         assert index.silent_nodes() == [urls[2]]
         assert index.pending(spec.collection) is None  # the copies are on other nodes
@@ -174,18 +174,21 @@ def test_a_killed_node_is_told(
     server.stop()
 
 
-def test_a_node_that_hangs_is_passed_over(
+def test_a_node_that_hangs_is_skipped(
     make_spec: Callable[..., CollectionSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, spec = StandIn(), make_spec()
-    with socket.create_server(("127.0.0.1", 0)) as hanging, rest_server() as port:  # accepts, and says nothing
+    with (
+        socket.create_server(("127.0.0.1", 0)) as hanging,
+        rest_server() as port,
+    ):  # accepts, but sends nothing
         urls = [f"http://127.0.0.1:{each}" for each in (hanging.getsockname()[1], port)]
         start = time.monotonic()
         index = connect(Settings(qdrant_url=",".join(urls), qdrant_grpc_port=server.port))
         assert time.monotonic() - start < 5
         assert index.place.startswith(urls[1])
         index.create(spec)
-        index._connection.url = urls[0]  # as if that one had been connected, and hung only now
+        index._connection.url = urls[0]  # as if connected to this node, which now hangs
         server.faults.waiting = [Fault("Count", grpc.StatusCode.DEADLINE_EXCEEDED)]
         assert index.count(spec.collection) == 0
         assert time.monotonic() - start < 10
@@ -194,7 +197,7 @@ def test_a_node_that_hangs_is_passed_over(
     server.stop()
 
 
-def test_silent_nodes_are_told_before_what_fails_without_them(
+def test_silent_nodes_are_reported_before_requests_that_need_them(
     call: Call, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch, closed_port: int
 ) -> None:
     server = StandIn()
@@ -221,7 +224,7 @@ def test_silent_nodes_are_told_before_what_fails_without_them(
 def test_the_copies_of_a_killed_node_count_as_missing(
     make_spec: Callable[..., CollectionSpec], closed_port: int
 ) -> None:
-    server = StandIn()  # calls itself peer 1, and the node with the first copy elsewhere peer 2
+    server = StandIn()  # its own id is peer 1; the first remote copy is on peer 2
     peers = {str(peer): {"uri": f"http://node-{peer}:6335/"} for peer in (1, 2, 3)}
     cluster = {**view(A), "peer_id": 1, "peers": peers}
     told = {"cluster": {"peers": {peer: {**info, "responsive": peer != "2"} for peer, info in peers.items()}}}

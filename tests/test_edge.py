@@ -1,4 +1,4 @@
-"""What is special to the embedded engine: one process at a time, kills, and what lies on the disk."""
+"""What is specific to the embedded engine: one process at a time, kills, and files on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeSpec = Callable[..., CollectionSpec]
 
 @contextmanager
 def another_process(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Runs code that prints a line when it is ready."""
+    """Run code that prints a line when it is ready."""
     command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -59,7 +59,7 @@ def filled(tmp_path: Path, make_spec: MakeSpec) -> tuple[Path, CollectionSpec]:
     return index.path, spec
 
 
-def test_reading_makes_no_shard(filled: tuple[Path, CollectionSpec]) -> None:
+def test_reading_creates_no_shard(filled: tuple[Path, CollectionSpec]) -> None:
     path, spec = filled
     shutil.rmtree(path / spec.collection)
     with pytest.raises(CollectionMissing):
@@ -80,7 +80,7 @@ def test_a_refused_creation_changes_nothing(
     assert EdgeIndex(path).spec(spec.collection) == spec
 
 
-def test_other_files_in_the_folder_are_no_collections(filled: tuple[Path, CollectionSpec]) -> None:
+def test_other_files_in_the_folder_are_ignored(filled: tuple[Path, CollectionSpec]) -> None:
     path, spec = filled
     (path / "notes.json").write_text("{}")
     (path / "notes").mkdir()
@@ -95,13 +95,13 @@ def test_points_survive_closing(filled: tuple[Path, CollectionSpec]) -> None:
     index.close()
 
 
-def test_reading_makes_no_folder(tmp_path: Path) -> None:
+def test_reading_creates_no_folder(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "nothing")
     assert index.collections() == []
     assert not index.path.exists()
 
 
-def test_a_second_process_is_told_who_has_it(
+def test_a_second_process_learns_which_one_has_the_index_open(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
@@ -111,10 +111,10 @@ def test_a_second_process_is_told_who_has_it(
         assert holder.stdout.readline() == "open\n"
         with pytest.raises(IndexBusy, match=f"process {holder.pid}"):
             EdgeIndex(path).count(spec.collection)
-        assert EdgeIndex(path).spec(spec.collection) == spec  # needs no opening
+        assert EdgeIndex(path).spec(spec.collection) == spec  # does not open the shard
 
 
-def test_a_short_use_elsewhere_is_waited_for(filled: tuple[Path, CollectionSpec]) -> None:
+def test_opening_waits_for_a_short_use_by_another_process(filled: tuple[Path, CollectionSpec]) -> None:
     path, spec = filled
     with another_process(HOLD, str(path), spec.collection) as holder:
         assert holder.stdin
@@ -171,7 +171,7 @@ def test_killed_between_specification_and_shard(tmp_path: Path, make_spec: MakeS
     index.close()
 
 
-def test_what_a_killed_optimisation_left_is_cleared(filled: tuple[Path, CollectionSpec]) -> None:
+def test_remains_of_a_killed_optimisation_are_deleted(filled: tuple[Path, CollectionSpec]) -> None:
     path, spec = filled
     rubbish = path / spec.collection / "temp_segments" / "left-over"
     rubbish.mkdir(parents=True)
@@ -192,9 +192,7 @@ def test_hnsw_is_built_above_the_threshold(tmp_path: Path, make_spec: MakeSpec) 
     index.close()
 
 
-def test_everything_is_indexed_where_that_is_asked_for_also_after_reopening(
-    tmp_path: Path, make_spec: MakeSpec
-) -> None:
+def test_index_everything_survives_reopening(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=64)
     index = EdgeIndex(tmp_path)
     index.create(spec, Tuning(index_everything=True))
@@ -241,7 +239,7 @@ def scores(answers: list[list[Hit]]) -> Vectors:
     return np.array([hits[0].score for hits in answers], dtype=np.float32)
 
 
-def test_what_lies_on_the_disk(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_disk_bytes(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=512)
     index = EdgeIndex(tmp_path)
     index.create(spec, Tuning("int8", on_disk=True))
@@ -272,21 +270,21 @@ def test_a_broken_specification_is_explained(filled: tuple[Path, CollectionSpec]
         EdgeIndex(path).count(spec.collection)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_folder_that_cannot_be_created(tmp_path: Path, make_spec: MakeSpec) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexFailure, match="cannot create the index folder"):
         EdgeIndex(tmp_path / "file" / "index").create(make_spec())
 
 
-def test_the_specification_reads_like_a_document(filled: tuple[Path, CollectionSpec]) -> None:
+def test_the_specification_is_readable_json(filled: tuple[Path, CollectionSpec]) -> None:
     path, spec = filled
     stored = json.loads((path / f"{spec.collection}.json").read_text())
     assert stored["model"] == "some-clip"
     assert stored["splits"]["test"]["images"] == 3
 
 
-def test_a_shard_without_its_specification_is_not_taken_up(tmp_path: Path, make_spec: MakeSpec) -> None:
-    """Its points may be of another model, and must not become part of a new collection."""
+def test_a_shard_without_its_specification_is_refused(tmp_path: Path, make_spec: MakeSpec) -> None:
+    """Its points may come from another model, and must not become part of a new collection."""
     index = EdgeIndex(tmp_path / "index")
     spec = make_spec()
     index.create(spec)
@@ -299,14 +297,14 @@ def test_a_shard_without_its_specification_is_not_taken_up(tmp_path: Path, make_
     again.close()
 
 
-def test_a_drop_that_was_killed_between_its_steps(tmp_path: Path, make_spec: MakeSpec) -> None:
+def test_a_killed_drop_can_be_repeated(tmp_path: Path, make_spec: MakeSpec) -> None:
     index = EdgeIndex(tmp_path / "index")
     spec = make_spec()
     index.create(spec)
     index.upsert(spec.collection, Points([image(1)], unit(1)))
     index.close()
     folder = tmp_path / "index" / spec.collection
-    folder.rename(folder.with_name(f".{spec.collection}.dropped"))  # as far as a killed drop came
+    folder.rename(folder.with_name(f".{spec.collection}.dropped"))  # the state after a killed drop
     again = EdgeIndex(tmp_path / "index")
     assert again.collections() == []
     again.create(make_spec(weights="c" * 64))
@@ -320,7 +318,7 @@ def test_a_drop_that_was_killed_between_its_steps(tmp_path: Path, make_spec: Mak
     again.close()
 
 
-def test_an_index_that_cannot_be_written_to_says_what_to_do(
+def test_a_read_only_index_is_an_error_that_says_what_to_do(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
@@ -331,7 +329,7 @@ def test_an_index_that_cannot_be_written_to_says_what_to_do(
         EdgeIndex(path).create(spec)
 
 
-def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
+def test_space_in_memory_is_checked_before_the_engine_needs_it(
     filled: tuple[Path, CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = filled
@@ -340,16 +338,16 @@ def test_room_in_memory_is_checked_before_the_engine_runs_out_of_it(
     monkeypatch.setattr("search.index.edge.space.shutil.disk_usage", lambda _: usage._replace(free=10 * 2**20))
     with pytest.raises(IndexFailure, match="free some space"):
         EdgeIndex(path).count(spec.collection)
-    monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: False)  # on a disk, a hole takes no room
+    monkeypatch.setattr("search.index.edge.space._is_in_memory", lambda _: False)  # reading a hole takes no space
     assert EdgeIndex(path).count(spec.collection) == 10
 
 
-def test_a_file_system_in_memory_is_known(tmp_path: Path) -> None:
+def test_a_file_system_in_memory_is_recognised(tmp_path: Path) -> None:
     assert space._is_in_memory(Path("/dev/shm")) or not Path("/dev/shm").exists()
     assert space.bytes_to_open(tmp_path) == 0
 
 
-def test_a_child_that_a_signal_ended_is_one_line(
+def test_a_child_killed_by_a_signal_is_one_line(
     tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = make_spec()

@@ -79,7 +79,7 @@ def test_half_precision_is_close(clip_folder: Path, dtype: str) -> None:
         ClipEncoder(str(clip_folder), dtype="float8")
 
 
-def test_what_overflows_in_half_precision_is_retried_in_float32(clip_folder: Path) -> None:
+def test_an_overflow_in_half_precision_is_retried_in_float32(clip_folder: Path) -> None:
     import torch
 
     half = ClipEncoder(str(clip_folder), device="cpu", dtype="float16")
@@ -109,13 +109,13 @@ def test_prepared_pixels_give_the_vectors_of_the_photos(clip_folder: Path) -> No
     np.testing.assert_allclose(encoder.start(prepared).vectors(), encoder.encode_images(pictures()), atol=1e-5)
 
 
-def test_the_same_text_has_the_same_bits(clip_folder: Path) -> None:
+def test_equal_texts_have_equal_bits(clip_folder: Path) -> None:
     vectors = ClipEncoder(str(clip_folder)).encode_texts(TEXTS)
     assert (vectors[0] == vectors[4]).all()
     assert (vectors[0] != vectors[1]).any()
 
 
-def test_nothing_in_nothing_out(clip_folder: Path) -> None:
+def test_no_inputs_give_no_vectors(clip_folder: Path) -> None:
     encoder = ClipEncoder(str(clip_folder))
     assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, encoder.dim)
 
@@ -127,7 +127,7 @@ def test_truncation_is_counted_exactly(clip_folder: Path, length: int, cut: bool
     assert encoder.too_long(["short", "x" * length, ""]) == [False, cut, False]
 
 
-def test_multi_byte_letters_are_many_tokens(clip_folder: Path) -> None:
+def test_multi_byte_characters_are_many_tokens(clip_folder: Path) -> None:
     encoder = ClipEncoder(str(clip_folder))
     assert encoder.too_long(["🐶" * 30]) == [True]  # four bytes, four tokens each
 
@@ -140,14 +140,14 @@ def test_a_prompt_wraps_texts(clip_folder: Path) -> None:
         ClipEncoder(str(clip_folder), prompt="a photo")
 
 
-def test_weights_are_the_models_identity(clip_folder: Path, tmp_path: Path) -> None:
+def test_weights_identify_the_model(clip_folder: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(clip_folder, tmp_path / "moved")
     other = save_random_clip(tmp_path / "other", seed=1)
     here, there, different = (ClipEncoder(str(folder)).weights for folder in (clip_folder, moved, other))
     assert here == there != different
 
 
-def test_models_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_models(tmp_path: Path) -> None:
     for name, complaint in (
         ("./absent", "no model folder ./absent: check --model"),
         (str(tmp_path / "absent"), "no model folder"),
@@ -167,7 +167,7 @@ def test_a_damaged_model(clip_folder: Path, tmp_path: Path) -> None:
         ClipEncoder(str(broken))
 
 
-def test_a_model_of_texts_alone(tmp_path: Path) -> None:
+def test_a_model_of_texts_only(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import BoW
 
@@ -177,7 +177,7 @@ def test_a_model_of_texts_alone(tmp_path: Path) -> None:
         ClipEncoder(str(tmp_path / "words"))
 
 
-def test_a_device_that_is_not_there(clip_folder: Path) -> None:
+def test_a_missing_device(clip_folder: Path) -> None:
     with pytest.raises(EncoderError, match="--device auto or cpu"):
         ClipEncoder(str(clip_folder), device="cuda:7")
     with pytest.raises(EncoderError, match="--device auto or cpu"):

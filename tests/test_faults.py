@@ -80,7 +80,7 @@ def stored(server: StandIn) -> dict[str, int]:
     ],
 )
 @pytest.mark.parametrize("method", ["Upsert", "Get", "Count", "CreateFieldIndex"])
-def test_what_passes_is_waited_out(
+def test_transient_failures_are_retried(
     server: StandIn, run: Callable[[], tuple[int, str, str]], method: str, code: grpc.StatusCode, detail: str
 ) -> None:
     server.faults.waiting = [Fault(method, code, detail), Fault(method, code, detail)]
@@ -98,12 +98,12 @@ def test_a_connection_may_drop_after_the_request_was_carried_out(
 ) -> None:
     server.faults.waiting = [Fault(method, CODE.UNAVAILABLE, "Connection reset by peer", carried_out=True)]
     assert run()[0] == 0
-    assert run()[0] == 0  # updates what the collections say of themselves
+    assert run()[0] == 0  # updates the specifications
     assert server.faults.waiting == []
     assert stored(server) == {"images": 12, "captions": 60}
 
 
-def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
+def test_an_unavailable_server_ends_the_run_and_the_next_run_resumes(
     server: StandIn, run: Callable[[], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
@@ -128,7 +128,7 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_one_goes_on(
         (CODE.PERMISSION_DENIED, "Forbidden", "a read-only key can search but not write"),
     ],
 )
-def test_what_does_not_pass_is_not_tried_again(
+def test_permanent_failures_are_not_retried(
     server: StandIn, run: Callable[[], tuple[int, str, str]], code: grpc.StatusCode, detail: str, words: str
 ) -> None:
     server.faults.waiting = [Fault("Upsert"), Fault("Upsert", code, detail)]
@@ -151,7 +151,7 @@ def test_the_collection_vanishes(server: StandIn, run: Callable[[], tuple[int, s
     assert stored(server) == {"images": 12, "captions": 60}
 
 
-def test_another_client_deletes_what_was_written(server: StandIn, run: Callable[[], tuple[int, str, str]]) -> None:
+def test_another_client_deletes_points_during_a_run(server: StandIn, run: Callable[[], tuple[int, str, str]]) -> None:
     delete = Fault("Count", act=lambda: server.local.delete("coco_images", [100, 101]))
     server.faults.waiting = [delete]
     line = one_line_error(run())
@@ -162,7 +162,7 @@ def test_another_client_deletes_what_was_written(server: StandIn, run: Callable[
     assert "coco_images: 12 points (2 embedded now, 10 were there already)" in out
 
 
-def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
+def test_indexing_deferred_by_a_killed_run_is_done_by_the_next_one(
     server: StandIn,
     run: Callable[[], tuple[int, str, str]],
     call: Call,
@@ -174,7 +174,7 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
         [found] = [info for info in listed if info["collection"] == "coco_images"]
         return {"threshold": found["settings"]["indexing_threshold"], "pending": found["pending"]}
 
-    assert run()[0] == 0  # too little to be worth it
+    assert run()[0] == 0  # too few points to defer indexing
     before = told()
     assert before["threshold"] > 0
     assert before["pending"] is None
@@ -199,7 +199,7 @@ def test_an_index_that_a_killed_run_put_off_is_built_by_the_next_one(
     assert told() == before
 
 
-def test_reading_goes_on_when_the_server_comes_back(server: StandIn, make_spec: Callable[..., CollectionSpec]) -> None:
+def test_reading_continues_when_the_server_returns(server: StandIn, make_spec: Callable[..., CollectionSpec]) -> None:
     with rest_server() as port:
         index = connect(Settings(qdrant_url=f"http://127.0.0.1:{port}", qdrant_grpc_port=server.port))
     spec = make_spec()
@@ -214,7 +214,7 @@ def test_reading_goes_on_when_the_server_comes_back(server: StandIn, make_spec: 
     index.close()
 
 
-def test_another_node_is_asked_when_one_dies(
+def test_another_node_is_used_when_one_dies(
     server: StandIn, make_spec: Callable[..., CollectionSpec], capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = StandIn(server)
@@ -231,14 +231,14 @@ def test_another_node_is_asked_when_one_dies(
         assert index.place == urls[1]
         assert f"{urls[0]} does not answer; continuing with {urls[1]}" in capsys.readouterr().err
         index.close()
-        # The first one is away from the start.
+        # The first node is unavailable from the start.
         index = connect(Settings(qdrant_url=",".join(urls)))
         assert index.place == urls[1]
         index.close()
     other.stop()
 
 
-def test_a_read_only_key_can_look_search_and_evaluate(
+def test_a_read_only_key_is_enough_for_status_search_and_evaluation(
     server: StandIn, run: Callable[[], tuple[int, str, str]], call: Call, place: list[str]
 ) -> None:
     assert run()[0] == 0
@@ -252,10 +252,10 @@ def test_a_read_only_key_can_look_search_and_evaluate(
     for copies in (("--ef", "32"), ("--quantization", "int8")):
         refusal = one_line_error(call("eval", "run", *copies, *place))
         assert "a read-only key can search but not write" in refusal
-    assert server.faults.calls["QueryBatch"] == 0  # it ends before anything is replayed
+    assert server.faults.calls["QueryBatch"] == 0  # it fails before any query
 
 
-def test_copies_that_are_not_in_use_are_told(
+def test_copies_that_are_not_in_use_are_reported(
     server: StandIn, run: Callable[[], tuple[int, str, str]], call: Call, place: list[str]
 ) -> None:
     assert run()[0] == 0
@@ -301,7 +301,7 @@ def test_a_write_counts_once_it_is_applied(
         index.upsert(spec.collection, Points([image(1)], unit(1)))
 
 
-def test_four_requests_are_under_way_together(
+def test_four_requests_run_in_parallel(
     make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = threading.Barrier(4, timeout=20)
@@ -335,7 +335,7 @@ def test_requests_are_bounded_and_leave_nothing_out(lengths: list[int], points: 
         assert len(weights) == 1 or sum(weights) <= size
 
 
-def test_pauses_grow_vary_and_are_as_long_as_the_server_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_grow_vary_and_are_as_long_as_the_server_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_PAUSE", 1.0)
     monkeypatch.setattr(retry, "LONGEST_PAUSE", 4.0)
     pauses: list[float] = []
@@ -364,7 +364,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_asks(monkeypatch: pytest
         (403, "Forbidden", "a read-only key can search but not write", False),
     ],
 )
-def test_refusals_over_rest(status: int, body: str, words: str, transient: bool) -> None:
+def test_errors_over_rest(status: int, body: str, words: str, transient: bool) -> None:
     with pytest.raises(ServerError, match=words) as refusal, translate_errors("http://rest", "coco_images"):
         raise UnexpectedResponse(status, "reason", body.encode(), None)  # type: ignore[arg-type]
     assert refusal.value.transient is transient

@@ -129,7 +129,7 @@ IN_MODES = [
         pytest.param(tiff(np.stack([GRADIENT] * 3 + [0 * OPAQUE], -1), 8, 2, 1, extra=0), id="RGB and padding"),
     ],
 )
-def test_a_full_gradient_stays_one(content: bytes) -> None:
+def test_a_gradient_keeps_its_full_range(content: bytes) -> None:
     opened = np.asarray(open_image(io.BytesIO(content)), dtype=int)
     assert np.abs(opened - GRADIENT[..., np.newaxis]).max() <= 1
 
@@ -150,7 +150,7 @@ def test_numbers_of_unknown_range_are_refused(content: bytes, mode: str) -> None
         open_image(io.BytesIO(content))
 
 
-def test_large_photos_come_out_at_half_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photos_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same in every mode, with transparency on white before pixels are mixed."""
     clear = PIL.Image.effect_noise((301, 203), 90).convert("RGBA")
     clear.putalpha(PIL.Image.effect_noise((301, 203), 90))
@@ -165,7 +165,7 @@ def test_large_photos_come_out_at_half_size(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_photo_takes_little_more_memory_than_its_pixels(tmp_path: Path) -> None:
-    """In a process of its own, since memory is measured at its highest."""
+    """Runs in its own process, since peak memory is measured."""
     measure = (
         "import io, resource, sys; from search.photos import open_image\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -1,4 +1,4 @@
-"""The contract of the index, over the embedded engine, the server's adapter, and a real server where there is one."""
+"""The contract of the index, for the embedded engine, the server adapter and, if available, a real server."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill(index: Index, spec: CollectionSpec, count: int, split: str = "test") ->
     return vectors
 
 
-def test_what_was_written_comes_back(index: Index, make_spec: MakeSpec) -> None:
+def test_written_points_are_read_back(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec()
     assert index.create(spec) == []
     vectors = fill(index, spec, 5)
@@ -56,7 +56,7 @@ def test_what_was_written_comes_back(index: Index, make_spec: MakeSpec) -> None:
     assert index.count(spec.collection) == 5
 
 
-def test_captions_come_back_as_captions(index: Index, make_spec: MakeSpec) -> None:
+def test_captions_are_read_back_as_captions(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(kind="captions")
     index.create(spec)
     points = [caption(10, 0), caption(11, 1, text='quotes " and <b>tags</b> and ünïcödé 🐶')]
@@ -126,7 +126,7 @@ def test_vectors_are_written_without_payloads(index: Index, make_spec: MakeSpec)
     assert [record.extra for record in now.records] == [NOTE] * 3
 
 
-def test_nothing_is_made_of_points_that_do_not_exist(index: Index, make_spec: MakeSpec) -> None:
+def test_updates_create_no_points(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec()
     index.create(spec)
     fill(index, spec, 3)
@@ -154,7 +154,7 @@ def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
     assert answers[0][0].record == image(answers[0][0].id)
 
 
-def test_queries_page_and_leave_payloads_away(index: Index, make_spec: MakeSpec) -> None:
+def test_queries_page_and_omit_payloads(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=16)
     index.create(spec)
     fill(index, spec, 30)
@@ -221,7 +221,7 @@ def test_optimize_keeps_every_answer(index: Index, make_spec: MakeSpec) -> None:
     assert index.info(spec.collection).points == 200
 
 
-def test_the_specification_is_remembered(index: Index, make_spec: MakeSpec) -> None:
+def test_the_specification_is_stored(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(prompt="a photo of {}", revision="abc")
     index.create(spec)
     assert index.spec(spec.collection) == spec
@@ -237,9 +237,7 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("tuning", [None, Tuning(), Tuning("int8", on_disk=True), Tuning("binary")])
-def test_however_a_collection_is_built_it_answers_alike(
-    index: Index, make_spec: MakeSpec, tuning: Tuning | None
-) -> None:
+def test_answers_do_not_depend_on_the_tuning(index: Index, make_spec: MakeSpec, tuning: Tuning | None) -> None:
     spec = make_spec(dim=16)
     assert index.create(spec, tuning) == []
     vectors = fill(index, spec, 100)
@@ -269,7 +267,7 @@ def test_settings_are_reported(index: Index, make_spec: MakeSpec) -> None:
     assert info.as_json()["settings"] == info.settings
 
 
-def test_an_existing_collection_stays_as_it_was_built_and_says_so(index: Index, make_spec: MakeSpec) -> None:
+def test_an_existing_collection_keeps_its_tuning_with_a_warning(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec()
     index.create(spec, Tuning())
     assert index.create(spec) == []
@@ -310,7 +308,7 @@ def test_another_model_is_refused(
     assert index.spec(spec.collection) == spec
 
 
-def test_a_specification_is_replaced_on_request_alone(index: Index, make_spec: MakeSpec) -> None:
+def test_a_specification_is_replaced_only_on_request(index: Index, make_spec: MakeSpec) -> None:
     index.create(make_spec())
     padded = make_spec(padding="max_length")
     with pytest.raises(SpecMismatch, match="padded to full length"):
@@ -326,14 +324,14 @@ def test_another_dtype_is_a_warning(index: Index, make_spec: MakeSpec) -> None:
     assert "bfloat16" in warnings[0]
 
 
-def test_what_is_remembered_can_be_replaced(index: Index, make_spec: MakeSpec) -> None:
+def test_the_specification_can_be_replaced(index: Index, make_spec: MakeSpec) -> None:
     one = SplitSize(images=1, captions=5, images_in_file=1)
     index.create(make_spec(splits={"test": one, "val": one}))
     index.set_spec(make_spec(splits={"val": one}, follow_links=True))
     assert index.spec(make_spec().collection) == make_spec(splits={"val": one}, follow_links=True)
 
 
-def test_a_collection_that_is_not_there(index: Index, make_spec: MakeSpec) -> None:
+def test_a_missing_collection(index: Index, make_spec: MakeSpec) -> None:
     absent = make_spec().collection
     for ask in (
         lambda: index.count(absent),
@@ -349,7 +347,7 @@ def test_a_collection_that_is_not_there(index: Index, make_spec: MakeSpec) -> No
     index.drop(absent)
 
 
-def test_dropped_is_gone(index: Index, make_spec: MakeSpec) -> None:
+def test_a_dropped_collection_is_gone(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec()
     index.create(spec)
     fill(index, spec, 3)
@@ -377,7 +375,7 @@ def test_any_text_survives(index: Index, make_spec: MakeSpec, texts: list[str]) 
 
 
 def test_creating_again_and_again_keeps_the_specification(index: Index, make_spec: MakeSpec) -> None:
-    for revision in (None, "abc", None):  # what is None must neither stay nor be missed
+    for revision in (None, "abc", None):  # a field that becomes None must not keep its old value
         index.create(make_spec(revision=revision))
         assert index.spec(make_spec().collection).revision == revision
 
@@ -395,14 +393,14 @@ def test_points_refuse_vectors_without_a_direction(bad: float) -> None:
         Points([image(7), image(8)], vectors)
 
 
-def test_points_refuse_what_does_not_fit() -> None:
+def test_points_refuse_shapes_that_do_not_match() -> None:
     with pytest.raises(InvalidPoints):
         Points([image(7)], unit(2))
     with pytest.raises(InvalidPoints, match="-1"):
         Points([image(-1)], unit(1))
 
 
-def test_a_collection_of_somebody_else_is_not_touched(make_spec: MakeSpec) -> None:
+def test_collections_of_other_software_are_not_touched(make_spec: MakeSpec) -> None:
     client = QdrantClient(":memory:")
     spec = make_spec()
     for name, metadata in ((spec.collection, None), ("docs", {"owner": "x"}), ("other_images", {"owner": "x"})):

@@ -42,7 +42,7 @@ def opened(content: bytes) -> PIL.Image.Image:
 
 
 def turned(upright: PIL.Image.Image, orientation: int) -> bytes:
-    """What EXIF means by an orientation, by hand: transpose, then mirror columns, then rows."""
+    """Apply an EXIF orientation by hand: transpose, then mirror columns, then rows."""
     pixels = np.asarray(upright)
     pixels = pixels.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else pixels
     pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
@@ -217,7 +217,7 @@ def test_odd_metadata_changes_no_pixel(case: str) -> None:
 
 
 def test_any_metadata_changes_no_pixel() -> None:
-    """Except an Adobe segment of full length, which says how colours are stored."""
+    """Except an Adobe segment of full length, which defines how colours are stored."""
     png, jpeg = opened(saved("PNG")).tobytes(), opened(saved("JPEG")).tobytes()
     starts = (b"", b"Exif\0\0MM\0*\0\0\0\x08", b"Adobe", b"MPF\0", b"ICC_PROFILE\0", b"a\0\0", b"MM\0*")
 

@@ -67,7 +67,7 @@ def test_padding_is_chosen_in_float32(siglip_folder: Path, clip_folder: Path) ->
         assert (encoder.padding, encoder.dtype) == (padding, "bfloat16")
 
 
-def test_a_model_that_is_known_is_not_tried_out(
+def test_a_known_model_is_not_probed(
     siglip_folder: Path, clip_folder: Path, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [ClipEncoder(str(folder), device="cpu") for folder in (siglip_folder, clip_folder)]
@@ -79,7 +79,7 @@ def test_a_model_that_is_known_is_not_tried_out(
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[dict[str, Any]], None]) -> None:
-    """Lets every model that is loaded change its features at the end."""
+    """Make every loaded model change its features at the end."""
     import torch
 
     class Changed(torch.nn.Module):
@@ -127,9 +127,7 @@ def test_an_input_without_a_usable_vector_has_a_row_of_nan(
         assert np.isnan(encoder.start(photos).vectors()).all(axis=1).tolist() == [True, False]
 
 
-def test_one_input_that_the_model_cannot_read_spoils_no_batch(
-    clip_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_input_does_not_spoil_its_batch(clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = ClipEncoder(str(clip_folder), device="cpu")
     real = encoder._model.preprocess
 
@@ -145,7 +143,7 @@ def test_one_input_that_the_model_cannot_read_spoils_no_batch(
     assert np.isnan(encoder.encode_images(photos)).all(axis=1).tolist() == [False, True]
 
 
-def test_old_collections_of_such_a_model(
+def test_old_collections_of_a_model_that_needs_full_padding(
     call: Call, photo_set: Path, siglip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = ["--path", str(tmp_path / "index")]
@@ -155,7 +153,7 @@ def test_old_collections_of_such_a_model(
     found = call("search", "text", "photo 3", "--json", *place)
     assert found[0] == 0
 
-    forget_padding(tmp_path / "index")  # as an older version wrote it
+    forget_padding(tmp_path / "index")  # as written by an older version
     moved = shutil.copytree(siglip_folder, tmp_path / "moved")
     for command in (("search", "text", "photo 3"), ("search", "text", "photo 3", "--model", moved)):
         message = one_line_error(call(*command, *place))
@@ -187,7 +185,7 @@ def test_old_collections_of_a_clip(call: Call, photo_set: Path, clip_folder: Pat
     assert specs(tmp_path / "index") == ["longest", "longest"]
 
 
-def test_what_may_lie_in_one_collection(make_spec: Callable[..., CollectionSpec]) -> None:
+def test_paddings_that_may_share_a_collection(make_spec: Callable[..., CollectionSpec]) -> None:
     old, plain, full = make_spec(), make_spec(padding="longest"), make_spec(padding="max_length")
     for left, right in ((old, plain), (plain, old), (plain, plain)):
         assert left.merged(right)[0].padding == "longest"

@@ -53,7 +53,7 @@ def test_photos_come_prepared_and_in_order(folder: Path, processes: bool) -> Non
         assert str(last) == "no such file"
 
 
-def test_without_a_preparation_photos_come_as_opened(folder: Path) -> None:
+def test_without_a_preparation_photos_are_returned_as_opened(folder: Path) -> None:
     files = files_of(folder)[:5]
     with PhotoReader(Recipe(folder, None), workers=2, processes=True, batch_size=5) as reader:
         (read,) = reader.batches([files])
@@ -73,7 +73,7 @@ def test_memory_is_bounded_by_slots(folder: Path) -> None:
     assert len(places) <= 4 < len(files) / 4
 
 
-def test_a_killed_worker_is_said(folder: Path) -> None:
+def test_a_killed_worker_is_reported(folder: Path) -> None:
     files = files_of(folder)
     batches = [files[start : start + 2] for start in range(0, len(files), 2)]
     with PhotoReader(Recipe(folder, PREPARATION), workers=1, processes=True, batch_size=2) as reader:
@@ -115,13 +115,13 @@ def test_shards_are_a_partition(machines: int, ids: list[int]) -> None:
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2", ""])
-def test_shards_that_make_no_sense(shard: str) -> None:
+def test_invalid_shards(shard: str) -> None:
     with pytest.raises(SettingsError, match="such as 2/8"):
         part_of(([], []), shard)
 
 
 def strange_photos(folder: Path) -> dict[str, str | None]:
-    """Turns the photos of a set into everything that turns up in practice; file name -> part of the reason, or None."""
+    """Turn photos of a set into all kinds of odd files; return part of the reason, or None, by file name."""
     directory = folder / "images/val2014"
     names = sorted(file.name for file in directory.glob("*.jpg"))
     whole = (directory / names[0]).read_bytes()
@@ -167,7 +167,9 @@ def strange_photos(folder: Path) -> dict[str, str | None]:
     return {name: reasons.get(number) for number, name in enumerate(names)}
 
 
-def test_any_input_is_embedded_or_recorded(call: Call, tmp_path: Path, clip_folder: Path, place: list[str]) -> None:
+def test_any_input_is_embedded_or_listed_as_a_failure(
+    call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
+) -> None:
     photos = write_photo_set(tmp_path / "photos", photos=20)
     reasons = strange_photos(photos)
     code, out, _ = call("ingest", *ingest_options(photos, clip_folder, place))
@@ -302,7 +304,7 @@ def test_links_out_of_the_folder_are_followed_on_request(call: Call, tmp_path: P
     assert "--follow-links" in one_line_error(call("ingest", *options, "--no-follow-links"))
 
 
-def test_a_run_whose_every_photo_is_refused_embeds_no_caption(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Path, clip_folder: Path) -> None:
     photos = write_photo_set(tmp_path / "photos", photos=6)
     for file in (photos / "images/val2014").iterdir():
         file.write_text("version https://git-lfs.github.com/spec/v1")

@@ -1,4 +1,4 @@
-"""Reading through `search serve` while that is restarted or breaks off."""
+"""Reading through `search serve` while it is restarted or fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VECTOR = {"shape": [1, 1], "float32": "AAAAAA=="}
 
 
 class Relay(ThreadingHTTPServer):
-    """Answers calls with 7; the connections of the first `breaks` calls end, and a `status` other than 200 refuses."""
+    """Answers calls with 7; the connections of the first `breaks` calls break, and `status` may refuse calls."""
 
     def __init__(self, breaks: int = 0, status: int = 200) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -74,7 +74,7 @@ def start(stack: ExitStack, breaks: int = 0, status: int = 200) -> Relay:
     return relay
 
 
-def test_a_connection_that_breaks_is_made_again(tmp_path: Path, open_relays: ExitStack) -> None:
+def test_a_broken_connection_is_retried(tmp_path: Path, open_relays: ExitStack) -> None:
     relay = start(open_relays, breaks=2)
     with announced(tmp_path, relay.running):
         assert RemoteIndex(tmp_path, relay.running).count("coco_images") == 7
@@ -82,7 +82,7 @@ def test_a_connection_that_breaks_is_made_again(tmp_path: Path, open_relays: Exi
 
 
 def test_a_server_that_was_restarted_is_found(tmp_path: Path, open_relays: ExitStack) -> None:
-    old, new = start(open_relays, status=401), start(open_relays)  # another server took the old one's port
+    old, new = start(open_relays, status=401), start(open_relays)  # another server uses the old one's port
     with announced(tmp_path, new.running):
         index = RemoteIndex(tmp_path, old.running)
         assert index.count("coco_images") == 7
@@ -91,7 +91,7 @@ def test_a_server_that_was_restarted_is_found(tmp_path: Path, open_relays: ExitS
 
 
 @pytest.mark.parametrize(("breaks", "status", "words"), [(1000, 200, "stopped answering"), (0, 500, "answered 500")])
-def test_what_does_not_pass_ends_at_once(
+def test_permanent_failures_end_at_once(
     tmp_path: Path, open_relays: ExitStack, breaks: int, status: int, words: str
 ) -> None:
     relay = start(open_relays, breaks, status)
@@ -101,7 +101,7 @@ def test_what_does_not_pass_ends_at_once(
 
 
 class Clustered(EdgeIndex):
-    """Says of itself what only a server does."""
+    """Reports what only a server reports."""
 
     def info(self, collection: str) -> CollectionInfo:
         return dataclasses.replace(super().info(collection), pending="a node is away", shards_short_of_copies=2)
@@ -150,7 +150,7 @@ def test_information_is_complete(served: tuple[RemoteIndex, str]) -> None:
         ("summarize", {}, "unknown method"),
     ],
 )
-def test_what_only_another_version_knows_is_one_clear_error(
+def test_a_call_of_another_version_is_one_clear_error(
     served: tuple[RemoteIndex, str], method: str, arguments: dict[str, object], problem: str
 ) -> None:
     remote, name = served
@@ -159,7 +159,7 @@ def test_what_only_another_version_knows_is_one_clear_error(
         remote._one(wire.COUNT, method, name, arguments)
 
 
-def test_only_what_is_used_must_be_known() -> None:
+def test_unknown_fields_matter_only_if_they_are_used() -> None:
     assert wire.pack(wire.PARAMS, SearchParams()) == {}
     assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(words="dog"))) == {"ef": 9, "where": {"words": "dog"}}
 

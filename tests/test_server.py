@@ -59,7 +59,7 @@ def test_a_wrong_key_over_rest(status: int) -> None:
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED: refused"),
     ],
 )
-def test_what_grpc_refuses_is_explained(code: grpc.StatusCode, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grpc_errors_are_explained(code: grpc.StatusCode, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     with grpc_server(code) as port:
         client = QdrantClient(url="http://127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
@@ -70,7 +70,7 @@ def test_what_grpc_refuses_is_explained(code: grpc.StatusCode, words: str, monke
         index.close()
 
 
-def test_without_grpc_it_is_rest() -> None:
+def test_rest_is_used_without_grpc() -> None:
     with rest_server() as port:
         index = connect(settings(port, grpc_port=1))
         assert "REST" in index.engine
@@ -78,7 +78,7 @@ def test_without_grpc_it_is_rest() -> None:
         index.close()
 
 
-def test_nothing_but_a_web_page() -> None:
+def test_a_web_server_is_not_a_qdrant_server() -> None:
     with rest_server(404) as port, pytest.raises(ServerError, match=r"404|NOT_FOUND"):
         connect(settings(port))
 
@@ -89,7 +89,7 @@ def test_too_old_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(settings(port))
 
 
-def test_a_page_that_is_no_qdrant() -> None:
+def test_an_html_page_is_not_a_qdrant_server() -> None:
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -107,7 +107,7 @@ def test_a_page_that_is_no_qdrant() -> None:
 
 
 class Flaky(QdrantClient):
-    """Fails some writes the way a server that is away does."""
+    """Fails some writes as an unavailable server does."""
 
     def __init__(self, failures: int, code: grpc.StatusCode) -> None:
         super().__init__(":memory:")
@@ -143,7 +143,7 @@ class FakeRpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]
         return bool(callback)
 
 
-def test_writes_wait_for_a_server_that_is_away(
+def test_writes_are_retried_while_the_server_is_unavailable(
     make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_PAUSE", 0.01)
@@ -162,11 +162,11 @@ def test_writes_wait_for_a_server_that_is_away(
     client.failures, client.code = 1, grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(ServerError, match="INVALID_ARGUMENT"):
         index.upsert(spec.collection, Points([image(2)], unit(1)))
-    assert client.failures == 0  # asked once: asking again would not help
+    assert client.failures == 0  # not retried: a retry would not help
 
 
 class Recording(QdrantClient):
-    """Local mode that keeps what it is asked."""
+    """Local mode that records its requests."""
 
     def __init__(self) -> None:
         super().__init__(":memory:")
@@ -181,7 +181,7 @@ class Recording(QdrantClient):
         return super().query_batch_points(*args, **kwargs)
 
 
-def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[..., CollectionSpec]) -> None:
+def test_arguments_of_create_collection(make_spec: Callable[..., CollectionSpec]) -> None:
     client = Recording()
     index = ServerIndex(Connection(client, ":memory:", "test"))
     index.create(make_spec(kind="images"), Tuning("int8", on_disk=True, shards=3, replicas=2, index_everything=True))
@@ -198,7 +198,7 @@ def test_what_a_server_is_told_when_a_collection_is_made(make_spec: Callable[...
     assert {name for name, value in plain.items() if value is not None} == {"vectors_config", "metadata"}
 
 
-def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> None:
+def test_arguments_of_queries(make_spec: Callable[..., CollectionSpec]) -> None:
     client = Recording()
     index = ServerIndex(Connection(client, ":memory:", "test"))
     spec = make_spec()
@@ -216,7 +216,7 @@ def test_what_a_server_is_asked(make_spec: Callable[..., CollectionSpec]) -> Non
     assert index.disk_bytes(spec.collection) is None
 
 
-def test_settings_travel_by_grpc(local_grpc_server: tuple[int, int], make_spec: Callable[..., CollectionSpec]) -> None:
+def test_settings_survive_grpc(local_grpc_server: tuple[int, int], make_spec: Callable[..., CollectionSpec]) -> None:
     rest_port, grpc_port = local_grpc_server
     index = connect(settings(rest_port, grpc_port))
     spec = make_spec()

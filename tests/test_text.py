@@ -55,7 +55,7 @@ def test_written_json_is_strict_and_can_be_encoded(value: object, ascii_only: bo
         assert again == value
 
 
-def test_json_spells_half_a_pair_in_characters_that_every_parser_reads() -> None:
+def test_json_spells_lone_surrogates_as_every_parser_can_read() -> None:
     assert json.loads(to_json({"a \ud83d": "…🐶\udce9"}, ascii_only=True)) == {"a \\ud83d": "…🐶\\udce9"}
 
 
@@ -73,7 +73,7 @@ def test_a_path_of_any_bytes_can_be_spelled(names: list[bytes]) -> None:
     assert read_path(spelled) == path
 
 
-def test_which_streams_hold_everything() -> None:
+def test_streams_that_can_write_any_character() -> None:
     assert holds_unicode(io.TextIOWrapper(io.BytesIO(), encoding="utf8"))
     assert not holds_unicode(io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
     assert holds_unicode(None)

@@ -11,7 +11,7 @@ Quantization = Literal["none", "int8", "binary"]
 LOWEST_INDEXING_THRESHOLD = 1
 """KB of vectors above which a segment gets an HNSW index; 0 would mean never."""
 
-QUANTILE = 0.99  # of the values that int8 covers, as Qdrant recommends: covering outliers would cost precision
+QUANTILE = 0.99  # share of the values that int8 covers, as Qdrant recommends: outliers would cost precision
 
 
 @dataclass(frozen=True, slots=True)
