@@ -161,7 +161,10 @@ def test_what_only_another_version_knows_is_one_clear_error(
 
 def test_only_what_is_used_must_be_known() -> None:
     assert wire.pack(wire.PARAMS, SearchParams()) == {}
-    assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(words="dog"))) == {"ef": 9, "where": {"words": "dog"}}
+    assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(contains="dog"))) == {
+        "ef": 9,
+        "where": {"contains": "dog"},
+    }
 
 
 @pytest.mark.parametrize("read", [RemoteIndex.info, RemoteIndex.spec, RemoteIndex.pending])
