@@ -17,9 +17,8 @@ import typer
 from eval.bench import command as bench
 from eval.options import Measured, Output, Queries, Source
 from search import command
-from search.command import JsonOption
+from search.command import JsonOption, expanded
 from search.errors import EvaluationError
-from search.flags import expanded
 from search.text import shown
 
 if TYPE_CHECKING:

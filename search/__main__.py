@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search import command, show
-from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption
+from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption, expanded
 from search.errors import SettingsError
-from search.flags import Asking, Mixing, expanded, image_part, text_part
+from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
 from search.records import Hit
 from search.settings import load_settings
@@ -35,38 +35,47 @@ app = command.application("Search captioned photos with words or with a picture.
 @expanded
 def text(
     query: Annotated[str, typer.Argument(help='What to look for, such as "a dog on a beach"', show_default=False)],
-    asking: Asking,
-    mixing: Mixing,
+    flags: QueryFlags,
+    mix: MixFlags,
+    source: SourceFlags,
+    output: OutputFlags,
 ) -> None:
     """Find the images, or captions, nearest to a text."""
-    _answer([text_part(query), *mixing.parts()], asking.options(to="images"), asking, mixing)
+    from search.query import text_part
+
+    _answer([text_part(query), *mix.parts()], flags.options(to="images"), source, output)
 
 
 @app.command()
 @expanded
 def image(
     query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture, or the id of a stored one")],
-    asking: Asking,
-    mixing: Mixing,
+    flags: QueryFlags,
+    mix: MixFlags,
+    source: SourceFlags,
+    output: OutputFlags,
 ) -> None:
     """Find the captions, or images, nearest to a picture."""
-    _answer([image_part(query), *mixing.parts()], asking.options(to="captions"), asking, mixing)
+    from search.query import image_part
+
+    _answer([image_part(query), *mix.parts()], flags.options(to="captions"), source, output)
 
 
 @app.command()
 @expanded
 def batch(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="One query a line: a text, or a JSON object")],
-    asking: Asking,
+    flags: QueryFlags,
+    source: SourceFlags,
 ) -> None:
-    """Answer many queries, one JSON object a line, in the order they came."""
+    """Answer many queries, one JSON object a line, in the order of the queries."""
     from search.batch import answers, lines_of
 
     failed = 0
     with ExitStack() as stack:
         stream = _standard_input() if file == "-" else stack.enter_context(Path(file).open("rb"))
-        searcher = stack.enter_context(asking.searcher())
-        for answer in answers(searcher, lines_of(stream), asking.options(to="images")):
+        searcher = stack.enter_context(source.searcher(exact=flags.exact))
+        for answer in answers(searcher, lines_of(stream), flags.options(to="images")):
             command.print_json(answer)
             if "error" in answer:
                 failed += 1
@@ -118,19 +127,19 @@ def _standard_input() -> io.BufferedReader:
     return stream  # type: ignore[no-any-return]
 
 
-def _answer(parts: list[Part], options: Options, asking: Asking, mixing: Mixing) -> None:
-    with asking.searcher() as searcher:
+def _answer(parts: list[Part], options: Options, source: SourceFlags, output: OutputFlags) -> None:
+    with source.searcher(exact=options.exact) as searcher:
         hits = searcher.search(parts, options)
-        if mixing.json:
-            for found in show.as_json(hits, options.offset):
-                command.print_json(found)
+        if output.json:
+            for line in show.as_json(hits, options.offset):
+                command.print_json(line)
         else:
             typer.echo(show.table(hits, first=options.offset + 1))
-        if mixing.html is not None or mixing.open:
-            _write_sheet(searcher, parts, hits, mixing)
+        if output.html is not None or output.open:
+            _write_sheet(searcher, parts, hits, output)
 
 
-def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], mixing: Mixing) -> None:
+def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], output: OutputFlags) -> None:
     import tempfile
     import webbrowser
 
@@ -140,11 +149,11 @@ def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], mixing:
     picture = next(iter(named_images(parts)), None)
     title = describe(parts)
     sections = [Section(kind, found, picture) for kind, found in show.by_kind(hits)] or [Section(title, [])]
-    page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, mixing.images))
-    file = mixing.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
+    page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images))
+    file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
     file.write_text(shown(page), encoding="utf-8")
     command.note(f"the pictures are in {file.resolve()}")
-    if mixing.open and not webbrowser.open(file.resolve().as_uri()):
+    if output.open and not webbrowser.open(file.resolve().as_uri()):
         command.note("no browser can be opened here: open that file yourself")
 
 

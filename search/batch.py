@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from search import show
 from search.errors import CocoSearchError, PhotoError, QueryError, TextError
-from search.flags import text_part
-from search.index import Where
-from search.query import Options, Part, named_images
-from search.records import Wanted
+from search.query import Options, Part, named_images, text_part
+from search.request import PartRequest, QueryRequest
 from search.searcher import Searcher
 from search.text import check_text, decode_text, parse_json, refuse_wide
 from search.validation import first_problem
@@ -24,51 +22,17 @@ QUERIES_AT_ONCE = 32
 BYTES_AT_ONCE = 2**16
 
 
-class AskedPart(BaseModel):
-    """A part of a query as JSON: `text`, `image` (a file), `image_id` or `caption_id`, and its `weight`."""
+class LinePart(PartRequest):
+    """One ingredient of a query in a line; `image` is the path of a file."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    text: str | None = None
     image: str | None = None
-    image_id: int | None = None
-    caption_id: int | None = None
-    weight: float = 1.0
 
     def part(self) -> Part:
-        image = None if self.image is None else Path(self.image)
-        return Part(self.text, image, self.image_id, self.caption_id, self.weight)
+        return super().part() if self.image is None else Part(image=Path(self.image), weight=self.weight)
 
 
-class Asked(BaseModel):
-    """A query as JSON: its `parts`, and the options, by default those of the command line."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    parts: list[AskedPart]
-    k: int | None = None
-    offset: int | None = None
-    to: Wanted | None = None
-    splits: list[str] | None = None
-    image_ids: list[int] | None = None
-    contains: str | None = None
-    min_score: float | None = None
-    cutoff: float | None = None
-    group: bool | None = None
-    fold: float | None = None
-    exact: bool | None = None
-
-    def options(self, default: Options) -> Options:
-        given = self.model_dump(exclude_none=True)
-        where = default.where or Where()
-        if self.splits is not None:
-            where = replace(where, splits=tuple(self.splits))
-        if self.image_ids is not None:
-            where = replace(where, image_ids=tuple(self.image_ids))
-        if self.contains is not None:
-            where = replace(where, words=self.contains)
-        known = {field.name for field in fields(Options)}
-        return replace(default, where=where, **{name: value for name, value in given.items() if name in known})
+class LineQuery(QueryRequest[LinePart]):
+    """A query as a JSON object in a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +97,7 @@ def read_line(number: int, line: bytes, default: Options) -> Line:
         if said.startswith("{"):
             said = _object(said)
             _check_strings(said)
-            asked = Asked.model_validate(said if "parts" in said else _with_parts(said))
+            asked = LineQuery.model_validate(said if "parts" in said else _with_parts(said))
             return Line(number, said, ([part.part() for part in asked.parts], asked.options(default)))
         return Line(number, said, ([text_part(said)], default))
     except ValidationError as error:
@@ -154,7 +118,7 @@ def _object(text: str) -> dict[str, Any]:
 
 def _with_parts(asked: dict[str, Any]) -> dict[str, Any]:
     """A query of one part may be written without `parts`."""
-    part = {name: value for name, value in asked.items() if name in AskedPart.model_fields}
+    part = {name: value for name, value in asked.items() if name in LinePart.model_fields}
     return {"parts": [part], **{name: value for name, value in asked.items() if name not in part}}
 
 

@@ -1,12 +1,16 @@
-"""What the three commands share: the options that say where the index is, and how errors end."""
+"""What the three commands share: the options that name the index, groups of options, and how errors end."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import io
 import sys
+from collections.abc import Callable
+from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
@@ -29,7 +33,7 @@ UrlOption = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Names the two collections (default: the only one there, or coco)"),
+    typer.Option("--dataset", help="The name of the two collections (default: the only one in the index, or coco)"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout")]
@@ -46,6 +50,38 @@ class Exit(IntEnum):
 
 def application(help_text: str) -> typer.Typer:
     return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """Return `command` with each parameter that is a dataclass replaced by the fields of that dataclass.
+
+    Typer reads a function's signature, so it is enough to give the function another one and to build the dataclasses
+    when it is called.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    classes = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
+    plain = [parameter for name, parameter in inspect.signature(command).parameters.items() if name not in classes]
+    shown = [parameter.replace(annotation=hints[parameter.name]) for parameter in plain]
+    for options in classes.values():
+        types = get_type_hints(options, include_extras=True)
+        shown += [_keyword(field, types[field.name]) for field in fields(options)]
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:
+        groups = {
+            name: options(**{field.name: values.pop(field.name) for field in fields(options)})
+            for name, options in classes.items()
+        }
+        command(**values, **groups)
+
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called
+
+
+def _keyword(field: Field[Any], annotation: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(field.name, kind, default=field.default, annotation=annotation)
 
 
 def run(app: typer.Typer, name: str) -> None:

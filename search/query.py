@@ -1,11 +1,13 @@
-"""What can be asked: the parts of a query, what is wanted of the answer, and the sum of the parts."""
+"""Define a query: its weighted parts, the options of the answer, and the sum of the parts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,23 +19,26 @@ from search.records import Kind, Vectors, Wanted
 from search.text import check_text
 from search.words import Words
 
-DEEPEST = 100_000  # a page further down would be a scan, not a search
+MAX_DEPTH = 100_000  # results: a page further down would be a scan, not a search
 HALFWAY = 0.5
-"""For `Options.cutoff`."""
+"""A value for `Options.cutoff`."""
 SAME_PHOTO = 0.95
-"""Cosine of two stored images from which they are shown as one, where `Options.fold` asks for it."""
-LONGEST_BRIEF = 60  # letters
-SHORTEST_SUM = 1e-3  # a sum of unit vectors this short is rounding, not a direction
+"""A value for `Options.fold`: the cosine above which two photos look the same."""
+BRIEF_LENGTH = 60  # characters
+MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, not a direction
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One ingredient of a query: exactly one of a text, a picture (a file, an opened one, or what `Searcher.prepare`
-    made of one), the id of a stored image, the id of a stored caption. A negative `weight` takes away.
+    """One ingredient of a query.
+
+    Give exactly one of: a `text`; an `image` (a file, an opened picture, or the result of `Searcher.prepare`); the
+    `image_id` of a stored image; the `caption_id` of a stored caption; a `vector`, float32 (dim,), of any length above
+    zero. A part with a negative `weight` is subtracted.
 
     Raises:
-        QueryError: none or several of them are given, the text is empty or not valid Unicode, or the weight is not
-            finite.
+        QueryError: none or several of them are given, the text is empty or not valid Unicode, the vector or the weight
+            is not finite.
     """
 
     text: str | None = None
@@ -41,42 +46,47 @@ class Part:
     image_id: int | None = None
     caption_id: int | None = None
     weight: float = 1.0
+    vector: Vectors | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        given = [self.text, self.image, self.image_id, self.caption_id]
-        if sum(value is not None for value in given) != 1:
+        ingredients = [self.text, self.image, self.image_id, self.caption_id, self.vector]
+        if sum(value is not None for value in ingredients) != 1:
             raise QueryError("a part of a query is one of: a text, an image, an image id, a caption id")
         if not math.isfinite(self.weight):
-            raise QueryError(f"a weight of {self.weight} cannot be used")
+            raise QueryError(f"the weight {self.weight} is not a finite number")
         if self.text is not None and not self.text.strip():
             raise QueryError("the text to search for is empty")
         if self.text is not None:
             _check(self.text)
-        if self.image_id is not None and not 0 <= self.image_id < MAX_ID:
-            raise QueryError(f"{self.image_id} is no image id")
-        if self.caption_id is not None and not 0 <= self.caption_id < MAX_ID:
-            raise QueryError(f"{self.caption_id} is no caption id")
+        if self.image_id is not None:
+            _check_id(self.image_id, "image")
+        if self.caption_id is not None:
+            _check_id(self.caption_id, "caption")
+        if self.vector is not None and not (np.isfinite(self.vector).all() and np.any(self.vector)):
+            raise QueryError("the vector to search for is zero or not finite")
 
     def __str__(self) -> str:
         if self.text is not None:
             return self.text
         if self.image is not None:
             return f"image {self.image}" if isinstance(self.image, Path) else "a picture"
+        if self.vector is not None:
+            return "a vector"
         return f"caption {self.caption_id}" if self.image_id is None else f"image {self.image_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is wanted of the answer. With `to="both"` all of it holds for the images and for the captions separately.
+    """The options of an answer. With `to="both"` they hold for the images and for the captions separately.
 
-    `k` results from `offset` on; only what `where` lets through and scores at least `min_score` (a cosine).
-    `cutoff` (0 to 1, such as `HALFWAY`) also drops the tail below that point of the way from what anything scores, the
-    mean over the collection, up to the best result. `group` makes one result of the captions of one image. `fold` (a
-    cosine, such as `SAME_PHOTO`) makes one result of near-duplicate photos, and of captions in the same words. `exact`
-    compares with every vector instead of using HNSW.
+    `k`: the number of results after the first `offset`. `where`: the filter. `min_score`: the lowest cosine of a
+    result. `cutoff` (0 to 1, such as `HALFWAY`): drop the tail, below this fraction of the way from the mean score of
+    the collection to the best score. `group`: one result for all captions of an image. `fold` (a cosine, such as
+    `SAME_PHOTO`): one result for near-duplicate photos, and for captions in the same words. `exact`: compare with every
+    vector instead of using HNSW.
 
     Raises:
-        QueryError: a number is out of its range, or the words of `where` hold no letter and no digit.
+        QueryError: a number is out of its range, or `where.contains` holds no letter and no digit.
     """
 
     k: int = 10
@@ -94,23 +104,34 @@ class Options:
             raise QueryError(f"k is {self.k}: ask for at least one result")
         if self.offset < 0:
             raise QueryError(f"the offset is {self.offset}: the first result has offset 0")
-        if self.offset + self.k > DEEPEST:
-            raise QueryError(f"only the first {DEEPEST:,} results can be had, not {self.k:,} after {self.offset:,}")
+        if self.offset + self.k > MAX_DEPTH:
+            raise QueryError(f"results end at number {MAX_DEPTH:,}: {self.k:,} after {self.offset:,} are too many")
         if self.to not in ("images", "captions", "both"):
-            raise QueryError(f"{self.to!r} cannot be searched: images, captions or both can")
+            raise QueryError(f"{self.to!r} cannot be searched: give images, captions or both")
         for name, value in (("min_score", self.min_score), ("cutoff", self.cutoff), ("fold", self.fold)):
             least = -1 if name == "min_score" else 0
             if value is not None and not least <= value <= 1:
-                raise QueryError(f"{name} is {value}: it must lie between {least} and 1")
-        if self.where is not None and self.where.words is not None:
-            Words.parse(self.where.words)
+                raise QueryError(f"{name} is {value}: it must be between {least} and 1")
+        if self.where is not None and self.where.contains is not None:
+            Words.parse(self.where.contains)
         for image_id in (self.where and self.where.image_ids) or ():
-            if not 0 <= image_id < MAX_ID:
-                raise QueryError(f"{image_id} is not a valid image id")
+            _check_id(image_id, "image")
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
         return ("images", "captions") if self.to == "both" else (self.to,)
+
+    def updated(self, values: Mapping[str, Any]) -> Options:
+        """Return these options with others in their place, by the names of the fields of `Options` and `Where`.
+
+        None changes nothing. Every form of a query (command line, JSON lines, web API) is read by this method, and a
+        name that is in neither class is a TypeError, so that no option or filter is dropped silently.
+        """
+        values = {name: value for name, value in values.items() if value is not None}
+        conditions = {each.name: values.pop(each.name) for each in fields(Where) if each.name in values}
+        conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
+        where = replace(self.where or Where(), **conditions) if conditions else self.where
+        return replace(self, where=where, **values)
 
 
 def _check(text: str) -> None:
@@ -120,19 +141,43 @@ def _check(text: str) -> None:
         raise QueryError(str(error)) from None
 
 
+def _check_id(value: int, kind: str) -> None:
+    if not 0 <= value < MAX_ID:
+        raise QueryError(f"{value} is not a valid {kind} id")
+
+
+def text_part(value: str, sign: int = 1) -> Part:
+    """Parse a text, such as `a beach`, which may end in a weight: `a beach^0.5`."""
+    text, weight = _weighted(value)
+    return Part(text=text, weight=sign * weight)
+
+
+def image_part(value: str, sign: int = 1) -> Part:
+    """Parse the id of a stored image, such as `42`, or the path of a file; both may end in a weight: `42^0.5`."""
+    name, weight = _weighted(value)
+    if name.isascii() and name.isdigit():
+        return Part(image_id=int(name), weight=sign * weight)
+    return Part(image=Path(name), weight=sign * weight)
+
+
+def _weighted(value: str) -> tuple[str, float]:
+    match = re.fullmatch(r"(.*)\^(\d+(?:\.\d*)?|\.\d+)", value, re.DOTALL)
+    return (match[1], float(match[2])) if match else (value, 1.0)
+
+
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
-    """The stored images that a query names; it does not find these."""
+    """Return the ids of the stored images that a query names; they are left out of its results."""
     return tuple(part.image_id for part in parts if part.image_id is not None)
 
 
 def brief(part: Part) -> str:
     """Return a part of a query in one short line, for messages."""
     line = " ".join(str(part).split())
-    return line if len(line) <= LONGEST_BRIEF else line[:LONGEST_BRIEF] + "…"
+    return line if len(line) <= BRIEF_LENGTH else line[:BRIEF_LENGTH] + "…"
 
 
 def describe(parts: Sequence[Part]) -> str:
-    """The query as a person reads it: `a beach + image 42 - 0.5 people`."""
+    """Return a query as a person reads it: `a beach + image 42 - 0.5 people`."""
     words = ""
     for part in parts:
         sign = "- " if part.weight < 0 else "+ "
@@ -150,6 +195,6 @@ def combine(vectors: Vectors, weights: Sequence[float]) -> Vectors:
     largest = max(map(abs, weights)) or 1.0
     total = (np.asarray(weights, dtype=np.float64) / largest) @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
-    if length <= SHORTEST_SUM:
+    if length <= MIN_SUM_LENGTH:
         raise QueryError("the parts of the query cancel each other out: change a weight")
     return np.asarray(total / length, dtype=np.float32)

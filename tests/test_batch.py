@@ -53,12 +53,14 @@ def test_every_option_at_once(call: Call, photo_set: Path, filled: list[str], mo
     assert out.count("(+4)  Photo") == 4
     assert call("search", "image", 105, *wanted, "--contains", "zebra", *filled)[1] == "nothing found\n"
 
-    found = objects(call("search", "image", 105, "--to", "images", "--id", 101, "--id", 105, "--json", *filled)[1])
+    found = objects(
+        call("search", "image", 105, "--to", "images", "--image-id", 101, "--image-id", 105, "--json", *filled)[1]
+    )
     assert [hit["image_id"] for hit in found] == [101]
     plain = objects(call("search", "text", "noise", "-k", 12, "--json", "--exact", *filled)[1])
     table = call("search", "text", "noise", "-k", 12, "--exact", *filled)[1].splitlines()[1:]
     for hit, row in zip(plain, table, strict=True):
-        mine = ["text", "noise", "--to", "captions", "--id", hit["image_id"], "-k", 1, "--exact", "--json"]
+        mine = ["text", "noise", "--to", "captions", "--image-id", hit["image_id"], "-k", 1, "--exact", "--json"]
         [nearest] = objects(call("search", *mine, *filled)[1])
         assert hit["caption"] == nearest["text"]
         assert row.endswith(f"  {nearest['text']}")
@@ -125,7 +127,7 @@ def test_a_batch(call: Call, photo_set: Path, filled: list[str]) -> None:
         (4, ["image", f"{photo}^2", "--minus", "noise", "--to", "images", "-k", 2]),
         (5, ["image", 105, "--to", "images", "--split", "test", "--offset", 2, "-k", 2]),
         (7, ["text", "d\u00e9j\u00e0 vu", "-k", 2]),
-        (8, ["text", "noise", "--id", 101]),
+        (8, ["text", "noise", "--image-id", 101]),
     ):
         alone = objects(call("search", *command, "--json", *filled)[1])
         hits = answers[line]["hits"]

@@ -307,7 +307,7 @@ def test_an_empty_index(call: Call) -> None:
 def test_queries_that_cannot_be_asked(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, place))
     assert "no image 424242" in one_line_error(call("search", "image", 424242, *place))
-    assert "is no image id" in one_line_error(call("search", "image", 10**30, *place))
+    assert "is not a valid image id" in one_line_error(call("search", "image", 10**30, *place))
     assert "absent.jpg: no such file" in one_line_error(call("search", "image", "absent.jpg", *place))
     assert "empty" in one_line_error(call("search", "text", " ", *place))
     assert "not valid UTF-8" in one_line_error(call("search", "text", "caf\udce9", *place))

@@ -177,7 +177,7 @@ def test_queries_page_and_omit_payloads(index: Index, make_spec: MakeSpec) -> No
         (Where(image_ids=(1, 7)), {10, 11}),
         (Where(image_ids=(1, 2), ids=(11, 20), not_ids=(20,)), {11}),
         (Where(max_position=0), {10, 20}),
-        (Where(words="zebra"), {21}),
+        (Where(contains="zebra"), {21}),
         (Where(splits=("val",), max_position=0), {20}),
         (Where(splits=("nowhere",)), set()),
     ],

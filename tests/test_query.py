@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.errors import QueryError
-from search.flags import image_part, text_part
 from search.index import Where
-from search.query import Options, Part, combine, describe, named_images
+from search.query import Options, Part, combine, describe, image_part, named_images, text_part
 
 
 @pytest.mark.parametrize(
@@ -23,9 +22,9 @@ from search.query import Options, Part, combine, describe, named_images
         ({"text": " "}, "empty"),
         ({"text": "caf\udce9"}, "not valid UTF-8"),
         ({"text": "a\0b"}, "contains a NUL"),
-        ({"text": "a dog", "weight": math.nan}, "weight of nan"),
-        ({"image_id": -1}, "-1 is no image id"),
-        ({"caption_id": 2**63}, "is no caption id"),
+        ({"text": "a dog", "weight": math.nan}, "weight nan"),
+        ({"image_id": -1}, "-1 is not a valid image id"),
+        ({"caption_id": 2**63}, "is not a valid caption id"),
     ],
 )
 def test_parts_that_make_no_sense(wrong: dict[str, object], message: str) -> None:

@@ -161,7 +161,10 @@ def test_a_call_of_another_version_is_one_clear_error(
 
 def test_unknown_fields_matter_only_if_they_are_used() -> None:
     assert wire.pack(wire.PARAMS, SearchParams()) == {}
-    assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(words="dog"))) == {"ef": 9, "where": {"words": "dog"}}
+    assert wire.pack(wire.PARAMS, SearchParams(ef=9, where=Where(contains="dog"))) == {
+        "ef": 9,
+        "where": {"contains": "dog"},
+    }
 
 
 @pytest.mark.parametrize("read", [RemoteIndex.info, RemoteIndex.spec, RemoteIndex.pending])

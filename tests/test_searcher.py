@@ -140,7 +140,10 @@ def test_images_come_with_the_caption_nearest_to_the_query(index: Index, make_sp
     scores = (vectors["captions"] @ towards).reshape(PHOTOS, 5)
     nearest = [WORDS[place] for place in scores.argmax(axis=1)]
     assert len(set(nearest)) > 2
-    for asked in (Options(k=PHOTOS), Options(k=3, offset=2, fold=0.999, where=Where(splits=("test",), words="cats"))):
+    for asked in (
+        Options(k=PHOTOS),
+        Options(k=3, offset=2, fold=0.999, where=Where(splits=("test",), contains="cats")),
+    ):
         hits = searcher.search_vector(towards, asked)
         assert [hit.caption for hit in hits] == [nearest[hit.id] for hit in hits]
     assert {hit.caption for hit in searcher.search_vector(towards, Options(to="captions"))} == {None}

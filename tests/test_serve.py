@@ -116,7 +116,7 @@ def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
         Where,
         splits=st.none() | st.lists(st.text()).map(tuple),
         ids=st.none() | st.lists(st.integers(0, 2**63)).map(tuple),
-        words=st.none() | st.text(),
+        contains=st.none() | st.text(),
         max_position=st.none() | st.integers(0, 9),
     )
 )

@@ -95,7 +95,7 @@ def test_a_click_searches_from_a_photo(page: Page, web: Web) -> None:
     expect(page.locator("#chips .what")).to_have_text(f"image {chosen}")
     expect(page.locator("#results")).to_have_attribute("aria-busy", "false")
     assert shown(page) == web.nearest_images(web.images[chosen], without=(chosen,))[:36]
-    assert address(page) == {"image": [str(chosen)]}
+    assert address(page) == {"image_id": [str(chosen)]}
     expect(page.locator("#text")).to_have_value("")
 
 
@@ -109,10 +109,10 @@ def test_a_large_id_is_not_rounded(page: Page, web: Web) -> None:
         expect(page.locator("#chips .what")).to_have_text(f"image {LARGE_ID}")
         expect(page.locator("#results[aria-busy=false] li")).to_have_count(36)
         assert shown(page) == nearest
-        assert address(page) == {"image": [str(LARGE_ID)]}
+        assert address(page) == {"image_id": [str(LARGE_ID)]}
         assert page.locator("#chips img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         page.reload()
-    page.goto(f"/?image={2**63}")
+    page.goto(f"/?image_id={2**63}")
     expect(page.locator("#error")).to_contain_text("image_id")
 
 
@@ -128,7 +128,7 @@ def test_parts_are_added_weighed_turned_and_removed(page: Page) -> None:
     page.locator("#text").fill("snow")
     page.locator("#subtract-text").click()
     expect(page.locator("#chips li")).to_have_count(2)
-    assert address(page) == {"image": [str(first)], "text": ["snow"], "w": ["1,-1"]}
+    assert address(page) == {"image_id": [str(first)], "text": ["snow"], "w": ["1,-1"]}
     page.locator("#chips select").first.select_option("2")
     expect(page).to_have_url(re.compile("w=2%2C-1"))
     page.locator("#chips .sign").nth(1).click()
@@ -189,11 +189,11 @@ def test_filters(page: Page) -> None:
     page.locator("#split").select_option("val")
     expect(page.locator("#results li")).to_have_count(20)
     expect(page.locator("#status")).to_have_text("20 photos")
-    page.locator("#words").fill("Photo 51")
-    page.locator("#words").press("Enter")
+    page.locator("#contains").fill("Photo 51")
+    page.locator("#contains").press("Enter")
     expect(page.locator("#results li")).to_have_count(1)
-    page.locator("#words").fill("nothing has these words")
-    page.locator("#words").press("Enter")
+    page.locator("#contains").fill("nothing has these words")
+    page.locator("#contains").press("Enter")
     expect(page.locator("#results li")).to_have_count(0)
     expect(page.locator("#status")).to_contain_text("the filters leave nothing")
 
@@ -207,15 +207,15 @@ def test_switches(page: Page, web: Web) -> None:
     page.get_by_label("hide the irrelevant tail").check()
     expect(page.locator("#results li")).to_have_count(relevant)
     assert shown(page) == web.nearest_images(vector)[:relevant]
-    assert address(page) == {"q": ["noise"], "cut": ["1"]}
+    assert address(page) == {"q": ["noise"], "cutoff": ["0.5"]}
     page.get_by_label("fold near duplicates").check()
-    expect(page).to_have_url(re.compile("fold=1"))
+    expect(page).to_have_url(re.compile("fold=0.95"))
     page.reload()
     expect(page.get_by_label("hide the irrelevant tail")).to_be_checked()
     expect(page.get_by_label("fold near duplicates")).to_be_checked()
     page.get_by_label("hide the irrelevant tail").uncheck()
     expect(page.locator("#results .score").first).to_contain_text("more")  # noise photos are alike to a random model
-    assert address(page) == {"q": ["noise"], "fold": ["1"]}
+    assert address(page) == {"q": ["noise"], "fold": ["0.95"]}
     page.keyboard.press("Escape")
     expect(page.get_by_label("fold near duplicates")).not_to_be_checked()
 
@@ -289,12 +289,12 @@ def test_one_photo_in_full(page: Page) -> None:
 
 
 def test_an_address_is_the_whole_query(page: Page, browser: Browser, web: Web) -> None:
-    page.goto("/?q=noise&image=110&text=snow&w=2,-0.5&to=captions&split=val&words=photo")
+    page.goto("/?q=noise&image_id=110&text=snow&w=2,-0.5&to=captions&split=val&contains=photo")
     expect(page.locator("#results.captions li")).to_have_count(20)
     expect(page.locator("#text")).to_have_value("noise")
     expect(page.locator("#chips .what")).to_have_text(["image 110", "snow"])
     expect(page.locator("#split")).to_have_value("val")
-    expect(page.locator("#words")).to_have_value("photo")
+    expect(page.locator("#contains")).to_have_value("photo")
     before = page.locator("#results .caption").all_inner_texts()
     with browser.new_context(base_url=web.address) as other:
         copy = other.new_page()
@@ -316,7 +316,7 @@ def test_back_and_forward(page: Page) -> None:
 
 
 def test_hostile_captions_are_words(page: Page) -> None:
-    page.locator("#words").fill("document")
+    page.locator("#contains").fill("document")
     page.locator("#text").fill(HOSTILE)  # the caption nearest to these words is shown
     page.locator("#text").press("Enter")
     expect(page.locator("#results li")).to_have_count(1)
@@ -340,8 +340,8 @@ def test_errors_can_be_tried_again(page: Page) -> None:
     page.locator("#error button").click()
     expect(page.locator("#results li")).to_have_count(36)
     expect(page.locator("#error")).to_be_hidden()
-    page.goto("/?image=7")
-    expect(page.locator("#error")).to_contain_text("no image 7 is stored")
+    page.goto("/?image_id=7")
+    expect(page.locator("#error")).to_contain_text("no image 7 in ")
 
 
 def test_a_picture_that_the_server_forgot_is_handed_in_again(page: Page, web: Web) -> None:

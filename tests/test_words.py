@@ -77,14 +77,14 @@ def searcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Searcher]:
     ],
 )
 def test_words_are_found(searcher: Searcher, words: str, expected: set[int]) -> None:
-    hits = searcher.search_vector(unit(1, 16, seed=1)[0], Options(to="captions", where=Where(words=words)))
+    hits = searcher.search_vector(unit(1, 16, seed=1)[0], Options(to="captions", where=Where(contains=words)))
     assert {hit.id for hit in hits} == expected
 
 
 @pytest.mark.parametrize("words", ["", "  ", "...", "。", "・", "฿", "។", "🐶", "\u0301", "-'-", "dog\0", "dog \ud83d"])
 def test_a_filter_without_words_is_refused(words: str) -> None:
     with pytest.raises(QueryError, match="word"):
-        Options(where=Where(words=words))
+        Options(where=Where(contains=words))
 
 
 def test_the_words_may_be_in_different_captions_of_an_image() -> None:
@@ -95,7 +95,7 @@ def test_the_words_may_be_in_different_captions_of_an_image() -> None:
 def test_an_older_text_index_is_rebuilt_by_the_next_run(
     tmp_path: Path, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec, where = make_spec(kind="captions"), Where(words="cafe")
+    spec, where = make_spec(kind="captions"), Where(contains="cafe")
     older = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True)
     with monkeypatch.context() as patched:
         for field in ("text", "captions"):

@@ -23,17 +23,18 @@ DEFER_INDEXING_FROM = 10_000
 class Where:
     """A filter; the conditions that are given must all hold.
 
-    `splits`: in one of these; `ids` / `not_ids`: the point's id is / is not one of these; `image_ids`: one of these
-    images, or a caption of one; `words`: all of them occur in the caption (or in the image's captions), as the index's
-    tokenizer divides them, which ignores numbers (a Searcher looks for these too) and does not part a word from a
-    symbol such as `=` or `<` beside it; `max_position`: a caption's place in its image, 0-based, inclusive.
+    `splits`: the point is in one of these; `ids` / `not_ids`: its id is / is not one of these; `image_ids`: it is one
+    of these images, or a caption of one; `contains`: all of these words occur in the caption (or in the image's
+    captions), as the index's tokenizer divides them, which ignores numbers (a Searcher compares these itself) and does
+    not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the highest position of a caption
+    in its image, 0-based, inclusive.
     """
 
     splits: tuple[str, ...] | None = None
     ids: tuple[int, ...] | None = None
     not_ids: tuple[int, ...] | None = None
     image_ids: tuple[int, ...] | None = None
-    words: str | None = None
+    contains: str | None = None
     max_position: int | None = None
     __pydantic_config__ = NO_OTHER_FIELDS
 

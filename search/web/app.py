@@ -22,13 +22,14 @@ from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, Quer
 from search.index.relay.announce import ROUTE, Running
 from search.index.relay.routes import index_calls
 from search.records import Kind
+from search.request import Id
 from search.text import shown
 from search.validation import first_problem
 from search.web.gallery import Gallery, version
 from search.web.metrics import Measured, Metrics
 from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
-from search.web.schemas import Answer, Collections, Examples, Failure, Health, Id, ImageRecord, PictureToken, Question
+from search.web.schemas import Answer, Collections, Examples, Failure, Health, ImageRecord, PictureToken, WebQuery
 
 PAGE = {  # what the page is made of, by path
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -106,9 +107,9 @@ class HeadAsGet:
 
 def _add_api(app: FastAPI, gallery: Gallery) -> None:
     @app.post("/api/search", responses=_may_be(404))
-    def find(question: Question) -> Answer:
+    def find(query: WebQuery) -> Answer:
         """The images or captions nearest to the weighted sum of the parts, best first."""
-        return gallery.answer(question)
+        return gallery.answer(query)
 
     @app.get("/api/images/{image_id}", responses=_may_be(404))
     def image(image_id: Id) -> ImageRecord:

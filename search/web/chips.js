@@ -15,7 +15,7 @@ export function drawChips(list, parts, { picture, change }) {
 
 function chip(part, number, parts, picture, change) {
   const item = template.content.firstElementChild.cloneNode(true);
-  const name = part.text ?? (part.image !== undefined ? `image ${part.image}` : "your picture");
+  const name = part.text ?? (part.image_id !== undefined ? `image ${part.image_id}` : "your picture");
   const put = (changed) => change(parts.map((other, place) => (place === number ? { ...part, ...changed } : other)));
 
   const sign = item.querySelector(".sign");
@@ -26,7 +26,7 @@ function chip(part, number, parts, picture, change) {
   item.classList.toggle("minus", part.weight < 0);
 
   const shown = item.querySelector("img");
-  const address = part.image !== undefined ? `pictures/${part.image}?size=360` : picture(part.picture);
+  const address = part.image_id !== undefined ? `pictures/${part.image_id}?size=360` : picture(part.picture);
   if (address) shown.src = address;
   else shown.remove();
   item.querySelector(".what").textContent = name;

@@ -5,20 +5,18 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
-from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
-from search.index import Where
-from search.query import SAME_PHOTO, Options, Part, combine, named_images
+from search.errors import CocoSearchError, NotFound, PhotoError
+from search.query import Options, Part, named_images
 from search.records import Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
-from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, PartOfQuery, Question
+from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, WebPart, WebQuery
 
 EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: what a person would type
@@ -36,7 +34,7 @@ class Gallery:
         self.index = searcher.index
         self.dataset = searcher.dataset
         self._folder = folder
-        self._batcher = Batcher(self._encode_all)
+        self._batcher = Batcher(searcher.encode)
         self._one_picture = Lock()  # a picture is not small if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
 
@@ -57,29 +55,19 @@ class Gallery:
         self._batcher.close()
         self.searcher.close()
 
-    def answer(self, question: Question) -> Answer:
-        """The results of a question.
+    def answer(self, query: WebQuery) -> Answer:
+        """Return the results of a query.
 
         Raises:
-            NotFound: it names an image, caption or picture that is not there.
-            QueryError: it cannot be asked otherwise.
+            NotFound: it names an image, caption or picture that does not exist.
+            QueryError: it is not valid otherwise.
         """
-        splits = tuple(question.splits) if question.splits else None
-        options = Options(
-            k=question.k + 1,  # to see whether there are more
-            offset=question.offset,
-            to=question.to,
-            where=Where(splits=splits, words=question.words),
-            min_score=question.min_score,
-            cutoff=question.cutoff,
-            group=question.group,
-            fold=SAME_PHOTO if question.fold else None,
-        )
+        options = query.options(Options())
+        options = replace(options, k=options.k + 1)  # to see whether there are more
         self.searcher.check(options)
-        vector = combine(self._vectors(question.parts), [part.weight for part in question.parts])
-        named = named_images([_part(part) for part in question.parts if part.picture is None])
-        hits = self.searcher.search_vector(vector, options, leave_out=named)
-        return Answer(results=self._found(hits[: question.k], question.offset), more=len(hits) > question.k)
+        parts = [self._part(part) for part in query.parts]
+        hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
+        return Answer(results=self._found(hits[: query.k], query.offset), more=len(hits) > query.k)
 
     def upload(self, content: bytes) -> str:
         """Takes a picture; the token that names it in questions. Raises PhotoError where it cannot be opened."""
@@ -129,39 +117,32 @@ class Gallery:
         spec = self.index.spec(self.searcher.collection("images"))
         return Photos(self._folder or spec.photo_folder, follow_links=spec.follow_links)
 
-    def _vectors(self, parts: Sequence[PartOfQuery]) -> Vectors:
-        """The unit vectors of the parts, float32 (n, dim)."""
-        handed_in = [self._uploads.vector(part.picture) if part.picture else None for part in parts]
-        if any(part.picture and vector is None for part, vector in zip(parts, handed_in, strict=True)):
-            raise NotFound("this picture is not here any more: hand it in again")
-        encoded = iter(self._encode([_part(part) for part in parts if part.picture is None]))
-        return np.stack([next(encoded) if vector is None else vector for vector in handed_in])
+    def _part(self, part: WebPart) -> Part:
+        if part.picture is None:
+            return part.part()
+        vector = self._uploads.vector(part.picture)
+        if vector is None:
+            raise NotFound("the server no longer has this picture: upload it again")
+        return Part(vector=vector, weight=part.weight)
 
-    def _encode(self, parts: Sequence[Part]) -> list[Vectors]:
-        """The unit vectors of the parts, float32 (dim,), encoded along with those of other questions of this moment."""
-        vectors = []
-        for part, found in zip(parts, self._batcher.ask(parts) if parts else [], strict=True):
-            if isinstance(found, QueryError) and (part.image_id is not None or part.caption_id is not None):
-                raise NotFound(f"no {part} is stored") from found
-            if isinstance(found, CocoSearchError):
-                raise found
-            vectors.append(found)
-        return vectors
+    def _encode(self, parts: Sequence[Part]) -> Vectors:
+        """Return the direction of a query, float32 (dim,), encoded together with the other queries of this moment."""
+        direction = self._batcher.ask(parts)
+        if isinstance(direction, CocoSearchError):
+            raise direction
+        return direction
 
     def _encode_picture(self, content: bytes) -> Vectors:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
         with self._one_picture:
-            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
-
-    def _encode_all(self, questions: Sequence[Sequence[Part]]) -> list[list[Vectors | CocoSearchError]]:
-        vectors = iter(self.searcher.encode([[part] for parts in questions for part in parts]))
-        return [[next(vectors) for _ in parts] for parts in questions]
+            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])
 
     def _stored(self, image_id: int) -> Image:
-        found = self.index.retrieve(self.searcher.collection("images"), [image_id]).records
-        if not found or not isinstance(found[0], Image):
-            raise NotFound(f"no image {image_id} is stored")
-        return found[0]
+        collection = self.searcher.collection("images")
+        records = self.index.retrieve(collection, [image_id]).records
+        if not records or not isinstance(records[0], Image):
+            raise NotFound(f"no image {image_id} in {collection}")
+        return records[0]
 
     def _found(self, hits: Sequence[Hit], offset: int) -> list[Found]:
         """Hits with all captions of their images."""
@@ -193,11 +174,6 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
         picture=_picture(image) if image else f"/pictures/{hit.image_id}?v=0",
         also=[str(other.id) for other in hit.also],
     )
-
-
-def _part(part: PartOfQuery) -> Part:
-    """The part as the library knows it, with a weight of 1: weights count when the vectors are added."""
-    return Part(text=part.text, image_id=part.image_id, caption_id=part.caption_id)
 
 
 def _picture(image: Image) -> str:

@@ -1,12 +1,23 @@
 // The page: shows the query and its results, and turns clicks and keys into the next query.
 
-import { ask, emptyQuery, fromAddress, handIn, hasPicture, isEmpty, search, toAddress } from "./query.js";
+import {
+  HALFWAY,
+  SAME_PHOTO,
+  ask,
+  emptyQuery,
+  fromAddress,
+  handIn,
+  hasPicture,
+  isEmpty,
+  search,
+  toAddress,
+} from "./query.js";
 import { drawChips } from "./chips.js";
 import { columns, drawResults, neighbour, viewer } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const box = $("text");
-const SWITCHES = ["cut", "fold"];
+const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value that each check box stands for
 const pictures = new Map(); // token -> {file, address}: what was handed in on this page
 
 let query = emptyQuery();
@@ -79,7 +90,7 @@ async function searchAgain(offset, signal) {
 
 function said(more) {
   const things = query.to === "captions" ? "caption" : "photo";
-  if (!found.length) return `No ${things} fits${query.split || query.words ? ": the filters leave nothing" : ""}.`;
+  if (!found.length) return `No ${things} fits${query.split || query.contains ? ": the filters leave nothing" : ""}.`;
   const count = `${more ? "The nearest " : ""}${found.length.toLocaleString("en")} ${things}${found.length > 1 ? "s" : ""}`;
   return hasPicture(query) ? `${count}. The address leaves out your own picture: it is not shared.` : count;
 }
@@ -105,17 +116,17 @@ function fail(error, again) {
 
 function from(result) {
   if (result.kind === "caption") go({ box: result.text, parts: [] });
-  else go({ box: "", parts: [{ image: result.image_id, weight: 1 }] });
+  else go({ box: "", parts: [{ image_id: result.image_id, weight: 1 }] });
 }
 
 function add(result, weight) {
-  const part = result.kind === "caption" ? { text: result.text, weight } : { image: result.image_id, weight };
+  const part = result.kind === "caption" ? { text: result.text, weight } : { image_id: result.image_id, weight };
   addPart(part);
 }
 
 // A part that is there already only changes its sign.
 function addPart(part, changes = {}) {
-  const same = (other) => ["text", "image", "picture"].every((name) => other[name] === part[name]);
+  const same = (other) => ["text", "image_id", "picture"].every((name) => other[name] === part[name]);
   const others = query.parts.filter((other) => !same(other));
   if (others.length > 14) return fail(new Error("A query has at most 16 parts."));
   go({ parts: [...others, part], ...changes });
@@ -160,11 +171,11 @@ function drawQuery() {
     split.add(new Option(query.split, query.split));
   }
   split.value = query.split;
-  $("words").value = query.words;
-  for (const name of SWITCHES) $(name).checked = query[name];
-  $("clear").hidden = isEmpty(query) && !query.split && !query.words && !SWITCHES.some((name) => query[name]);
+  $("contains").value = query.contains;
+  for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
+  $("clear").hidden = isEmpty(query) && !query.split && !query.contains && !Object.keys(SWITCHES).some((name) => query[name] !== null);
   drawBox();
-  const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image ? `image ${part.image}` : "a picture"))[0];
+  const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image_id ? `image ${part.image_id}` : "a picture"))[0];
   document.title = title ? `${title} · coco-search` : "coco-search";
 }
 
@@ -177,7 +188,7 @@ function drawBox() {
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const changes = { words: $("words").value, split: $("split").value };
+  const changes = { contains: $("contains").value, split: $("split").value };
   if (box.value.trim() || query.parts.length) go({ ...changes, box: box.value.trim() });
   else go({ ...changes, box: "" });
 });
@@ -192,9 +203,9 @@ for (const radio of document.querySelectorAll("[name=to]")) {
   radio.addEventListener("change", () => go({ to: radio.value, box: box.value.trim() }));
 }
 $("split").addEventListener("change", () => go({ split: $("split").value, box: box.value.trim() }));
-$("words").addEventListener("change", () => go({ words: $("words").value, box: box.value.trim() }));
-for (const name of SWITCHES) {
-  $(name).addEventListener("change", () => go({ [name]: $(name).checked, box: box.value.trim() }));
+$("contains").addEventListener("change", () => go({ contains: $("contains").value, box: box.value.trim() }));
+for (const [name, value] of Object.entries(SWITCHES)) {
+  $(name).addEventListener("change", () => go({ [name]: $(name).checked ? value : null, box: box.value.trim() }));
 }
 $("clear").addEventListener("click", clear);
 $("help-button").addEventListener("click", () => $("help").showModal());

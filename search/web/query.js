@@ -1,13 +1,14 @@
-// The query: what is in the box, the parts beside it, the filters; as an address, and as a question to the API.
-// All addresses are relative to the page's, which may lie below a path of a proxy.
+// The query: the text in the box, the parts beside it and the options, as an address and as a request to the API.
+// The names are those of the API. All addresses are relative to the page's, which may lie below a path of a proxy.
 
 export const PAGE = 36; // results at a time: divisible by 2, 3, 4 and 6 columns
-const HALFWAY = 0.5; // from a typical score to the best: what scores less is the irrelevant tail
+export const HALFWAY = 0.5; // from a typical score to the best: what scores less is the irrelevant tail
+export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
 
-// A part is {text}, {image: id} or {picture: token}, with a weight; `box` is the text being written. Ids are strings:
+// A part is {text}, {image_id} or {picture: token}, with a weight; `box` is the text being written. Ids are strings:
 // JavaScript would round the larger numbers.
 export function emptyQuery(kept = {}) {
-  return { box: "", parts: [], to: "images", split: "", words: "", cut: false, fold: false, ...kept };
+  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, ...kept };
 }
 
 export function isEmpty(query) {
@@ -25,13 +26,13 @@ export function toAddress(query) {
   const shared = query.parts.filter((part) => !part.picture);
   for (const part of shared) {
     if (part.text !== undefined) given.append("text", part.text);
-    else given.append("image", part.image);
+    else given.append("image_id", part.image_id);
   }
   if (shared.some((part) => part.weight !== 1)) given.append("w", shared.map((part) => part.weight).join(","));
   if (query.to !== "images") given.append("to", query.to);
   if (query.split) given.append("split", query.split);
-  if (query.words.trim()) given.append("words", query.words.trim());
-  for (const name of ["cut", "fold"]) if (query[name]) given.append(name, "1");
+  if (query.contains.trim()) given.append("contains", query.contains.trim());
+  for (const name of ["cutoff", "fold"]) if (query[name] !== null) given.append(name, query[name]);
   const written = given.toString();
   return written ? `?${written}` : ".";
 }
@@ -41,24 +42,30 @@ export function fromAddress(search) {
   const weights = (given.get("w") ?? "").split(",").map(Number);
   const parts = [];
   for (const [name, value] of given) {
-    if (name !== "text" && name !== "image") continue;
+    if (name !== "text" && name !== "image_id") continue;
     const weight = Math.max(-10, Math.min(10, weights[parts.length] || 1));
     if (name === "text" && value.trim()) parts.push({ text: value, weight });
-    if (name === "image" && /^\d+$/.test(value)) parts.push({ image: value.replace(/^0+(?=\d)/, ""), weight });
+    if (name === "image_id" && /^\d+$/.test(value)) parts.push({ image_id: value.replace(/^0+(?=\d)/, ""), weight });
   }
   return emptyQuery({
     box: given.get("q") ?? "",
     parts,
     to: given.get("to") === "captions" ? "captions" : "images",
     split: given.get("split") ?? "",
-    words: given.get("words") ?? "",
-    cut: given.get("cut") === "1",
-    fold: given.get("fold") === "1",
+    contains: given.get("contains") ?? "",
+    cutoff: fraction(given.get("cutoff")),
+    fold: fraction(given.get("fold")),
   });
 }
 
-export function toQuestion(query, offset) {
-  const parts = query.parts.map(({ text, image, picture, weight }) => ({ text, image_id: image, picture, weight }));
+// A number from 0 to 1, or null.
+function fraction(text) {
+  const number = text ? Number(text) : NaN;
+  return number >= 0 && number <= 1 ? number : null;
+}
+
+export function toRequest(query, offset) {
+  const parts = [...query.parts];
   if (query.box.trim()) parts.unshift({ text: query.box.trim(), weight: 1 });
   return {
     parts,
@@ -66,8 +73,8 @@ export function toQuestion(query, offset) {
     k: PAGE,
     offset,
     splits: query.split ? [query.split] : null,
-    words: query.words.trim() || null,
-    cutoff: query.cut ? HALFWAY : null,
+    contains: query.contains.trim() || null,
+    cutoff: query.cutoff,
     fold: query.fold,
     group: query.to === "captions",
   };
@@ -93,7 +100,7 @@ export function search(query, offset, signal) {
   return ask("api/search", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(toQuestion(query, offset)),
+    body: JSON.stringify(toRequest(query, offset)),
     signal,
   });
 }

@@ -2,86 +2,48 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from search.index import MAX_ID
 from search.records import Kind
+from search.request import Id, IdString, PartRequest, QueryRequest
 
-MOST_PARTS = 16
-MOST_RESULTS = 200
-MOST_OFFSET = 10_000
-MOST_FOLDED = 2000  # results: each is compared with all above it
-LONGEST_TEXT = 2000
-
-DIGITS = "^[0-9]{1,19}$"
-
-
-def _from_digits(value: object) -> object:
-    """Return the number that a string of digits writes; leave other values to the checks that follow."""
-    if not isinstance(value, str):
-        return value
-    if not re.fullmatch(DIGITS, value):
-        raise ValueError("an id has digits only, at most 19 of them")
-    return int(value)
+MAX_PARTS = 16
+MAX_K = 200
+MAX_OFFSET = 10_000
+MAX_FOLDED = 2000  # results: each is compared with all above it
+MAX_IMAGE_IDS = 1000
+MAX_TEXT = 2000  # characters
 
 
-IdString = Annotated[str, StringConstraints(pattern=DIGITS)]
-"""An id in an answer. JavaScript rounds integers above 2^53, so ids travel as strings."""
-
-Id = Annotated[
-    int,
-    BeforeValidator(_from_digits, json_schema_input_type=int | IdString),
-    Field(strict=True, ge=0, le=MAX_ID - 1),
-]
-"""An id in a request: a string of digits, or an integer."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PartOfQuery(Strict):
+class WebPart(PartRequest):
     """One ingredient: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
 
-    text: str | None = Field(default=None, min_length=1, max_length=LONGEST_TEXT)
-    image_id: Id | None = Field(default=None, description="The id of a stored image (in COCO: its COCO id)")
-    caption_id: Id | None = Field(default=None, description="The id of a stored caption (in COCO: its annotation id)")
-    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="What POST /api/pictures answered")
-    weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="Negative takes away")
-
-    @model_validator(mode="after")
-    def _is_one_thing(self) -> Self:
-        given = (self.text, self.image_id, self.caption_id, self.picture)
-        if sum(value is not None for value in given) != 1:
-            raise ValueError("give exactly one of text, image_id, caption_id and picture")
-        return self
+    text: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
+    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="The answer of POST /api/pictures")
+    weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="A negative weight subtracts")
 
 
-class Question(Strict):
-    """The weighted sum of the parts, and what is wanted of the answer."""
+class WebQuery(QueryRequest[WebPart]):
+    """The weighted sum of the parts, and the options of the answer."""
 
-    parts: list[PartOfQuery] = Field(min_length=1, max_length=MOST_PARTS)
+    parts: list[WebPart] = Field(min_length=1, max_length=MAX_PARTS)
     to: Kind = "images"
-    k: int = Field(default=30, ge=1, le=MOST_RESULTS, description="How many results")
-    offset: int = Field(default=0, ge=0, le=MOST_OFFSET, description="How many results to leave out before them")
+    k: int = Field(default=30, ge=1, le=MAX_K, description="How many results")
+    offset: int = Field(default=0, ge=0, le=MAX_OFFSET, description="How many results to skip before them")
     splits: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=20)
-    words: str | None = Field(default=None, max_length=200, description="All of them occur in the image's captions")
-    min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
-    cutoff: float | None = Field(
-        default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"
+    image_ids: list[Id] | None = Field(
+        default=None, max_length=MAX_IMAGE_IDS, description="Only these images, or their captions"
     )
-    group: bool = Field(default=False, description="One result for all captions of one image")
-    fold: bool = Field(
-        default=False, description=f"One result for near-duplicates; among the first {MOST_FOLDED:,} only"
+    contains: str | None = Field(
+        default=None, max_length=200, description="Only if a caption of the image contains all these words"
     )
 
     @model_validator(mode="after")
     def _folding_has_an_end(self) -> Self:
-        if self.fold and self.offset + self.k > MOST_FOLDED:
-            raise ValueError(f"near-duplicates are folded among the first {MOST_FOLDED:,} results only")
+        if self.fold is not None and self.offset + self.k > MAX_FOLDED:
+            raise ValueError(f"near-duplicates are folded among the first {MAX_FOLDED:,} results only")
         return self
 
 
@@ -94,7 +56,7 @@ class Found(BaseModel):
     id: IdString
     image_id: IdString
     split: str
-    text: str = Field(description="The caption found, or the image's caption nearest to the question")
+    text: str = Field(description="The caption found, or the image's caption nearest to the query")
     captions: list[str]
     picture: str = Field(description="The picture's path below the page's address; append &size=360, 720 or 1600")
     also: list[IdString] = Field(
@@ -119,7 +81,7 @@ class ImageRecord(BaseModel):
 
 
 class PictureToken(BaseModel):
-    picture: str = Field(description="Names the picture in a question, until many others have come")
+    picture: str = Field(description="Names the picture in a query, until many others have come")
 
 
 class Collection(BaseModel):

@@ -48,8 +48,8 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
         must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
     if where.max_position is not None:
         must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
-    if where.words is not None:
-        words = qdrant.MatchText(where.words)
+    if where.contains is not None:
+        words = qdrant.MatchText(where.contains)
         must.append(
             qdrant.Filter(
                 should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]

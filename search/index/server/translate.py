@@ -95,8 +95,8 @@ def filter_of(where: Where | None) -> models.Filter | None:
         must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
     if where.max_position is not None:
         must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
-    if where.words is not None:
-        words = models.MatchText(text=where.words)
+    if where.contains is not None:
+        words = models.MatchText(text=where.contains)
         must.append(
             models.Filter(
                 should=[

@@ -1,0 +1,178 @@
+"""Turn queries into vectors: encode texts and pictures, look up stored points, and add up the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from search.encoder import Encoder
+from search.encoder.images import Pixels
+from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
+from search.index import Batch, CollectionSpec, ReadIndex, collection_name
+from search.photos import as_rgb, one_at_a_time, open_image
+from search.query import Part, brief, combine
+from search.records import Kind, Vectors
+
+PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
+
+Stored = dict[Kind, dict[int, Vectors]]
+
+
+class QueryEncoder:
+    """Encodes the queries of one data set.
+
+    The model is loaded at the first query that needs it: stored points and vectors need none.
+    """
+
+    def __init__(self, index: ReadIndex, dataset: str, make_encoder: Callable[[CollectionSpec], Encoder]) -> None:
+        self._index = index
+        self._dataset = dataset
+        self._make_encoder = make_encoder
+
+    @cached_property
+    def spec(self) -> CollectionSpec:
+        return self._index.spec(collection_name(self._dataset, "images"))
+
+    @cached_property
+    def model(self) -> Encoder:
+        return self._make_encoder(self.spec)
+
+    def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
+        """Return the direction of each query, float32 (dim,) of unit length, or the error of that query alone.
+
+        All texts are encoded in one call; pictures are decoded one at a time.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        stored = self._stored_vectors([part for parts in queries for part in parts])
+        pictures = _Pictures(self)
+        inputs = [self._inputs(parts, stored, pictures) for parts in queries]
+        texts = [
+            each for of_query in inputs if isinstance(of_query, list) for each in of_query if isinstance(each, str)
+        ]
+        text_vectors = iter(self.model.encode_texts(texts) if texts else ())
+        picture_vectors = pictures.vectors()
+        return [
+            of_query
+            if isinstance(of_query, CocoSearchError)
+            else _direction(parts, [_vector(each, text_vectors, picture_vectors) for each in of_query])
+            for parts, of_query in zip(queries, inputs, strict=True)
+        ]
+
+    def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
+        """Return what the model needs of a picture, as `Searcher.prepare` describes. Raises PhotoError."""
+        if isinstance(image, Image.Image):
+            return self._prepared(as_rgb(image))
+        preparation = self.model.preparation if self.spec.decode == "scaled" else None
+        at_least = min(preparation.shape[:2]) if preparation else None
+        return one_at_a_time(lambda: self._prepared(open_image(image, at_least=at_least)))
+
+    def _prepared(self, image: Image.Image) -> Pixels | Image.Image:
+        preparation = self.model.preparation  # only now: a file that cannot be opened needs no model
+        return image if preparation is None else preparation.apply(image)
+
+    def _stored_vectors(self, parts: Sequence[Part]) -> Stored:
+        """Return the vectors of the stored images and captions that the parts name."""
+        ids: dict[Kind, list[int]] = {
+            "images": [part.image_id for part in parts if part.image_id is not None],
+            "captions": [part.caption_id for part in parts if part.caption_id is not None],
+        }
+        return {kind: self._vectors_by_id(kind, named) for kind, named in ids.items()}
+
+    def _vectors_by_id(self, kind: Kind, ids: list[int]) -> dict[int, Vectors]:
+        batch = self._index.retrieve(collection_name(self._dataset, kind), ids, vectors=True) if ids else Batch([])
+        rows = [] if batch.vectors is None else list(batch.vectors)
+        return {record.id: vector for record, vector in zip(batch.records, rows, strict=True)}
+
+    def _inputs(
+        self, parts: Sequence[Part], stored: Stored, pictures: _Pictures
+    ) -> list[str | int | Vectors] | CocoSearchError:
+        """Return for each part its text, the number of its picture, or its vector; or the error of the query."""
+        if not parts:
+            return QueryError("the query has no parts")
+        try:
+            return [self._input(part, stored, pictures) for part in parts]
+        except (QueryError, PhotoError) as error:
+            return error
+
+    def _input(self, part: Part, stored: Stored, pictures: _Pictures) -> str | int | Vectors:
+        if part.text is not None:
+            return part.text
+        if part.vector is not None:
+            return self._unit(part.vector)
+        if part.image_id is not None:
+            return self._stored_vector(stored, "images", part.image_id)
+        if part.caption_id is not None:
+            return self._stored_vector(stored, "captions", part.caption_id)
+        assert part.image is not None
+        try:
+            return pictures.add(part.image)
+        except PhotoError as error:
+            raise PhotoError(f"{part.image}: {error}" if isinstance(part.image, Path) else str(error)) from error
+
+    def _stored_vector(self, stored: Stored, kind: Kind, point_id: int) -> Vectors:
+        if point_id not in stored[kind]:
+            raise NotFound(f"no {kind.removesuffix('s')} {point_id} in {collection_name(self._dataset, kind)}")
+        return stored[kind][point_id]
+
+    def _unit(self, vector: Vectors) -> Vectors:
+        if vector.shape != (self.spec.dim,):
+            raise QueryError(f"the vector to search for has the shape {vector.shape}, not ({self.spec.dim},)")
+        return np.asarray(vector / np.linalg.norm(vector.astype(np.float64)), dtype=np.float32)
+
+
+def _vector(each: str | int | Vectors, text_vectors: Iterator[Vectors], picture_vectors: Sequence[Vectors]) -> Vectors:
+    if isinstance(each, str):
+        return next(text_vectors)
+    return picture_vectors[each] if isinstance(each, int) else each
+
+
+def _direction(parts: Sequence[Part], vectors: Sequence[Vectors]) -> Vectors | CocoSearchError:
+    """Return the weighted sum of a query's parts, float32 (dim,) of unit length, or the error of the query."""
+    unusable = [part for part, vector in zip(parts, vectors, strict=True) if np.isnan(vector).any()]
+    if unusable:
+        return QueryError(f"the model gives no usable vector for {brief(unusable[0])}")
+    try:
+        return combine(np.stack(vectors), [part.weight for part in parts])
+    except QueryError as error:
+        return error
+
+
+class _Pictures:
+    """Encodes pictures in groups: as many as together have `PIXELS_AT_ONCE`, or one."""
+
+    def __init__(self, queries: QueryEncoder) -> None:
+        self._queries = queries
+        self._waiting: list[Pixels | Image.Image] = []
+        self._vectors: list[Vectors] = []
+
+    def add(self, image: Path | Image.Image | Pixels) -> int:
+        """Return the number of the picture. Raises PhotoError if it cannot be opened."""
+        picture = image if isinstance(image, np.ndarray) else self._queries.prepare(image)
+        if sum(map(_area, self._waiting)) + _area(picture) > PIXELS_AT_ONCE:
+            self._encode()
+        self._waiting.append(picture)
+        return len(self._vectors) + len(self._waiting) - 1
+
+    def vectors(self) -> list[Vectors]:
+        """Return the vectors float32 (dim,) of all pictures."""
+        self._encode()
+        return self._vectors
+
+    def _encode(self) -> None:
+        arrays = [each for each in self._waiting if isinstance(each, np.ndarray)]
+        images = [each for each in self._waiting if isinstance(each, Image.Image)]
+        assert not (arrays and images)  # a model has a preparation, or not
+        if self._waiting:
+            self._vectors += list(self._queries.model.encode_images(np.stack(arrays) if arrays else images))
+        self._waiting.clear()
+
+
+def _area(picture: Pixels | Image.Image) -> int:
+    return picture.size // 3 if isinstance(picture, np.ndarray) else picture.width * picture.height

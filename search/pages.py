@@ -1,0 +1,125 @@
+"""Read one page of the ranking of a collection: as deep as filters, cut-off, groups and folds require."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from search import ranking
+from search.errors import CollectionMissing
+from search.index import ReadIndex, SearchParams, Where, collection_name
+from search.query import Options
+from search.records import Caption, Hit, Image, Kind, Vectors
+from search.words import Words
+
+CAPTIONS_PER_IMAGE = 10  # more than most images have
+SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
+
+
+class Pages:
+    """The pages of one data set."""
+
+    def __init__(self, index: ReadIndex, dataset: str) -> None:
+        self._index = index
+        self._dataset = dataset
+        self._means: dict[Kind, Vectors] = {}
+
+    def read(self, vector: Vectors, kind: Kind, options: Options, leave_out: tuple[int, ...]) -> list[Hit]:
+        """Return the page of `options` for a direction, float32 (dim,), without the images `leave_out`.
+
+        The ranking is read deeper until the page is full, so that pages continue each other.
+        """
+        where = options.where or Where()
+        if kind == "images" and leave_out:
+            where = replace(where, not_ids=(*(where.not_ids or ()), *leave_out))
+        grouped = kind == "captions" and options.group
+        end = options.offset + options.k
+        depth = end + SPARE
+        while True:
+            hits, whole = self._ranking(vector, kind, depth, where, exact=options.exact)
+            least = self._least_score(vector, kind, options, hits)
+            kept = [hit for hit in hits if hit.score >= least]
+            results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
+            if whole or len(results) >= end or len(kept) < len(hits):
+                break
+            depth *= 4
+        page = results[options.offset : end]
+        if kind == "images":
+            return self._with_nearest_caption(vector, page)
+        return self._with_captions(vector, page, where, least) if grouped and page else page
+
+    def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
+        """Return at most the first `depth` hits, in order of scores, ties in order of ids; and whether these are all.
+
+        Hits that tie with the last one are dropped if more of them may lie beyond it.
+        """
+        words = None if where.contains is None else Words.parse(where.contains)
+        if words is not None:
+            where = replace(where, contains=words.indexed or None)
+        params = SearchParams(exact=exact, where=where)
+        [hits] = self._index.query(self._collection(kind), vector[np.newaxis], depth, params)
+        whole = len(hits) < depth
+        if not whole:
+            hits = [hit for hit in hits if hit.score > hits[-1].score]
+        if words is not None:
+            hits = [hit for hit in hits if words.match(hit.record)]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
+
+    def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
+        if options.fold is None:
+            return results
+        if results and results[0].kind == "captions" and not options.group:
+            return ranking.fold_same_words(results)
+        return ranking.fold_photos(results, self._image_vectors, options.fold)
+
+    def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
+        batch = self._index.retrieve(self._collection("images"), ids, vectors=True)
+        rows = [] if batch.vectors is None else list(batch.vectors)
+        return {record.id: vector for record, vector in zip(batch.records, rows, strict=True)}
+
+    def _with_captions(self, vector: Vectors, page: list[Hit], where: Where, least: float) -> list[Hit]:
+        """Return results that stand for images, with all captions of these images that score at least `least`."""
+        images = tuple({each.image_id for hit in page for each in (hit, *hit.also)})
+        depth, whole = CAPTIONS_PER_IMAGE * len(images), False
+        while not whole:
+            of_images = replace(where, image_ids=images)
+            captions, whole = self._ranking(vector, "captions", depth, of_images, exact=True)
+            depth *= 4
+        return ranking.with_captions(page, [hit for hit in captions if hit.score >= least])
+
+    def _with_nearest_caption(self, vector: Vectors, page: list[Hit]) -> list[Hit]:
+        """Return images with the caption nearest to the query among all of their captions, whatever the filter."""
+        captions = {hit.id: hit.record.captions for hit in page if isinstance(hit.record, Image)}
+        several = tuple(image_id for image_id, texts in captions.items() if len(texts) > 1)
+        nearest = {image_id: texts[0] for image_id, texts in captions.items() if texts}
+        if several:
+            limit = sum(len(captions[image_id]) for image_id in several)
+            try:
+                params = SearchParams(exact=True, where=Where(image_ids=several))
+                [hits] = self._index.query(self._collection("captions"), vector[np.newaxis], limit, params)
+            except CollectionMissing:
+                hits = []
+            ranked = sorted(hits, key=lambda hit: (-hit.score, hit.id))
+            best = [hit.record for hit in ranking.best_of_images(ranked)]
+            nearest |= {record.image_id: record.text for record in best if isinstance(record, Caption)}
+        return [replace(hit, caption=nearest.get(hit.id)) for hit in page]
+
+    def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:
+        if not hits:
+            return -np.inf
+        typical = 0.0 if options.cutoff is None else self._typical(vector, kind)
+        return ranking.least_score(hits[0].score, typical, options.min_score, options.cutoff)
+
+    def _typical(self, vector: Vectors, kind: Kind) -> float:
+        """Return the mean score of a collection, estimated on its first thousand points."""
+        if kind not in self._means:
+            batch = next(self._index.scan(self._collection(kind), vectors=True), None)
+            if batch is None or batch.vectors is None:
+                return 0.0
+            self._means[kind] = batch.vectors.mean(axis=0)
+        return float(self._means[kind] @ vector)
+
+    def _collection(self, kind: Kind) -> str:
+        return collection_name(self._dataset, kind)

@@ -1,0 +1,91 @@
+"""Define the JSON form of a query, shared by `search batch` and the web API.
+
+The names are those of the command line and of the library: the fields of `Part`, `Options` and `Where`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Generic, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from search.index import MAX_ID
+from search.query import Options, Part
+from search.records import Wanted
+
+DIGITS = "^[0-9]{1,19}$"
+
+
+def _from_digits(value: object) -> object:
+    """Return the number that a string of digits stands for; leave other values to the checks that follow."""
+    if not isinstance(value, str):
+        return value
+    if not re.fullmatch(DIGITS, value):
+        raise ValueError("an id has digits only, at most 19 of them")
+    return int(value)
+
+
+IdString = Annotated[str, StringConstraints(pattern=DIGITS)]
+"""An id in an answer. JavaScript rounds integers above 2^53, so ids travel as strings."""
+
+Id = Annotated[
+    int,
+    BeforeValidator(_from_digits, json_schema_input_type=int | IdString),
+    Field(strict=True, ge=0, le=MAX_ID - 1),
+]
+"""An id in a request: a string of digits, or an integer."""
+
+
+class StrictModel(BaseModel):
+    """A model that converts no types and refuses unknown fields, so that a misspelt option is not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class PartRequest(StrictModel):
+    """One ingredient of a query: exactly one of the fields besides `weight`."""
+
+    text: str | None = None
+    image_id: Id | None = Field(default=None, description="The id of a stored image (in COCO: its COCO id)")
+    caption_id: Id | None = Field(default=None, description="The id of a stored caption (in COCO: its annotation id)")
+    weight: float = Field(default=1.0, allow_inf_nan=False, description="A negative weight subtracts")
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        names = [name for name in type(self).model_fields if name != "weight"]
+        if sum(getattr(self, name) is not None for name in names) != 1:
+            raise ValueError(f"give exactly one of {', '.join(names)}")
+        return self
+
+    def part(self) -> Part:
+        """Return the part as the library defines it. Raises QueryError."""
+        return Part(text=self.text, image_id=self.image_id, caption_id=self.caption_id, weight=self.weight)
+
+
+PartT = TypeVar("PartT", bound=PartRequest)
+
+
+class QueryRequest(StrictModel, Generic[PartT]):
+    """A query: the weighted sum of the parts, and the options of the answer. None leaves an option at its default."""
+
+    parts: list[PartT]
+    to: Wanted | None = None
+    k: int | None = Field(default=None, ge=1, description="How many results")
+    offset: int | None = Field(default=None, ge=0, description="How many results to skip before them")
+    splits: list[str] | None = None
+    image_ids: list[Id] | None = Field(default=None, description="Only these images, or their captions")
+    contains: str | None = Field(default=None, description="Only if a caption of the image contains all these words")
+    min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
+    cutoff: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"
+    )
+    group: bool | None = Field(default=None, description="One result for all captions of one image")
+    fold: float | None = Field(
+        default=None, ge=0, le=1, allow_inf_nan=False, description="One result for near-duplicates of such a cosine"
+    )
+    exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
+
+    def options(self, default: Options) -> Options:
+        """Return the options that are given, the others from `default`. Raises QueryError."""
+        return default.updated(self.model_dump(exclude={"parts"}))
