@@ -354,7 +354,7 @@ def test_a_child_killed_by_a_signal_is_one_line(
     index = EdgeIndex(tmp_path / "index")
     index.create(spec)
     fill(index, spec, 10)
-    monkeypatch.setattr("search.index.edge.index.BUILT_AT_ONCE", 0)
+    monkeypatch.setattr("search.index.edge.index.BUILT_IN_PROCESS", 0)
     ended = subprocess.CompletedProcess[str]([], -signal.SIGBUS, "", "")
     monkeypatch.setattr("search.index.edge.index.subprocess.run", lambda *_, **__: ended)
     with pytest.raises(IndexFailure, match=r"SIGBUS.*run the same command again"):
