@@ -40,7 +40,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @contextmanager
 def tls_server(certificate: tuple[Path, Path]) -> Iterator[int]:
-    """A REST server that speaks TLS."""
+    """Run a REST server with TLS."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with rest_server(tls=context) as port:
@@ -72,7 +72,7 @@ def test_certificates(certificate: tuple[Path, Path], monkeypatch: pytest.Monkey
         index.close()
 
 
-def test_tls_that_is_not_spoken() -> None:
+def test_a_scheme_that_does_not_match() -> None:
     with rest_server() as port:
         assert "does not use TLS: use http:// instead" in message(f"https://localhost:{port}")
 
@@ -81,7 +81,7 @@ def test_a_host_that_does_not_exist() -> None:
     assert "the host nowhere.invalid does not exist" in message("http://nowhere.invalid:6333")
 
 
-def test_a_name_server_that_is_away_is_waited_for(
+def test_name_resolution_is_retried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
@@ -97,7 +97,7 @@ def test_a_name_server_that_is_away_is_waited_for(
         index = connect(Settings(qdrant_url=f"http://localhost:{port}", qdrant_grpc_port=1))
         assert index.collections() == []
         index.close()
-    assert "localhost cannot be resolved at present (Temporary failure); retrying" in capsys.readouterr().err
+    assert "localhost cannot be resolved at the moment (Temporary failure); retrying" in capsys.readouterr().err
 
 
 def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path]) -> None:
@@ -121,7 +121,7 @@ def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path
     assert "gRPC)" in together.stdout
 
 
-def test_a_server_that_is_starting_is_waited_for(
+def test_a_starting_server_is_retried(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
