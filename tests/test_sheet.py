@@ -90,14 +90,14 @@ def test_the_command_writes_it(
     assert "absent/found.html" in err
 
 
-def test_the_readmes_library_example_runs(call: Call, photo_set: Path, clip_folder: Path) -> None:
+def test_the_library_example_of_the_documentation_runs(call: Call, photo_set: Path, clip_folder: Path) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Searcher" in block)
+    page = (Path(__file__).parents[1] / "docs/searching.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "Searcher" in block)
     shutil.copy(next((photo_set / "images/val2014").glob("*.jpg")), "holiday.jpg")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(example, "README.md", "exec"), {})
+        exec(compile(example, "searching.md", "exec"), {})
     lines = printed.getvalue().splitlines()
     assert len(lines) == 5 + 3
     assert all(".jpg Photo" in line for line in lines[:5])
