@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: test demo check slow clean
+.PHONY: test demo check slow docs clean
 
 test: .venv/installed check
 	$(BIN)/pytest --numprocesses auto --dist loadfile
@@ -18,6 +18,9 @@ check: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+docs: .venv/installed
+	$(BIN)/python tests/commands_page.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

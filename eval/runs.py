@@ -81,7 +81,7 @@ class AgreementMetrics(BaseModel):
 
 
 class RunMetrics(_Scored):
-    """The object of metrics.json, in the order of the file; what each key holds is in the README.
+    """The object of metrics.json, in the order of the file; docs/evaluation.md explains each key.
 
     `scores` are those of the ranker named `engine`. `oracle`, `loss` of each ranker, `intervals`, `pessimistic`,
     `proportion`, `agreement` and `extended` of each judge are by direction.

@@ -45,7 +45,8 @@ class QueryFlags:
         list[int] | None, typer.Option("--image-id", help="Only this image, or its captions; may be repeated")
     ] = None
     contains: Annotated[
-        str | None, typer.Option("--contains", help="Only if a caption of the image contains all of these words")
+        str | None,
+        typer.Option("--contains", help="Only captions, or images whose captions together, contain all of these words"),
     ] = None
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=-1, max=1, help="The lowest cosine similarity of a result")

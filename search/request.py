@@ -14,6 +14,7 @@ from search.index import MAX_ID
 from search.query import Options, Part
 from search.records import Wanted
 
+CONTAINS = "Only captions, or images whose captions together, contain all of these words"
 DIGITS = "^[0-9]{1,19}$"
 
 
@@ -75,7 +76,7 @@ class QueryRequest(StrictModel, Generic[PartT]):
     offset: int | None = Field(default=None, ge=0, description="How many results to skip before them")
     splits: list[str] | None = None
     image_ids: list[Id] | None = Field(default=None, description="Only these images, or their captions")
-    contains: str | None = Field(default=None, description="Only if a caption of the image contains all these words")
+    contains: str | None = Field(default=None, description=CONTAINS)
     min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     cutoff: float | None = Field(
         default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"

@@ -81,9 +81,7 @@ def test_a_host_that_does_not_exist() -> None:
     assert "the host nowhere.invalid does not exist" in message("http://nowhere.invalid:6333")
 
 
-def test_name_resolution_is_retried(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_name_resolution_is_retried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
     look_up, failures = socket.getaddrinfo, [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")]
 
@@ -121,9 +119,7 @@ def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path
     assert "gRPC)" in together.stdout
 
 
-def test_a_starting_server_is_retried(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_starting_server_is_retried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -90,15 +90,23 @@ def test_the_command_writes_it(
     assert "absent/found.html" in err
 
 
-def test_the_readmes_library_example_runs(call: Call, photo_set: Path, clip_folder: Path) -> None:
-    call("ingest", *ingest_options(photo_set, clip_folder, []))
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "Searcher" in block)
-    shutil.copy(next((photo_set / "images/val2014").glob("*.jpg")), "holiday.jpg")
+def printed_by_the_example_of(page: str) -> list[str]:
+    """Run the example with a Searcher in a page of the documentation, and return the lines that it prints."""
+    text = (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
+    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "Searcher" in block)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(example, "README.md", "exec"), {})
-    lines = printed.getvalue().splitlines()
+        exec(compile(example, page, "exec"), {})
+    return printed.getvalue().splitlines()
+
+
+def test_the_library_examples_of_the_documentation_run(call: Call, photo_set: Path, clip_folder: Path) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, []))
+    shutil.copy(next((photo_set / "images/val2014").glob("*.jpg")), "holiday.jpg")
+    lines = printed_by_the_example_of("docs/searching.md")
     assert len(lines) == 5 + 3
     assert all(".jpg Photo" in line for line in lines[:5])
     assert all(line.endswith(". 4") for line in lines[5:])
+    lines = printed_by_the_example_of("README.md")
+    assert len(lines) == 10
+    assert all(".jpg Photo" in line for line in lines)

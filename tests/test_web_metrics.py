@@ -19,7 +19,7 @@ from search.web.app import create_app
 from search.web.gallery import Gallery
 from search.web.metrics import Metrics, measured_index
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs/web.md").read_text()
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -100,8 +100,8 @@ def test_it_is_for_prometheus_and_protected(client: httpx.Client) -> None:
     assert client.get("/metrics", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
-def test_the_readme_lists_what_is_there(client: httpx.Client) -> None:
-    rows = re.findall(r"^\| `(coco_search_\w+)` \| (.*?) \|", README, re.M)
+def test_the_documentation_lists_what_is_there(client: httpx.Client) -> None:
+    rows = re.findall(r"^\| `(coco_search_\w+)` \| (.*?) \|", PAGE, re.M)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     client.post("/api/pictures", content=b"no picture", headers={"Content-Type": "image/jpeg"})
     text = client.get("/metrics").text

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from search.records import Kind
-from search.request import Id, IdString, PartRequest, QueryRequest
+from search.request import CONTAINS, Id, IdString, PartRequest, QueryRequest
 
 MAX_PARTS = 16
 MAX_K = 200
@@ -36,9 +36,7 @@ class WebQuery(QueryRequest[WebPart]):
     image_ids: list[Id] | None = Field(
         default=None, max_length=MAX_IMAGE_IDS, description="Only these images, or their captions"
     )
-    contains: str | None = Field(
-        default=None, max_length=200, description="Only if a caption of the image contains all these words"
-    )
+    contains: str | None = Field(default=None, max_length=200, description=CONTAINS)
 
     @model_validator(mode="after")
     def _folding_has_an_end(self) -> Self:
