@@ -25,9 +25,9 @@ from search.encoder.images import (
     PixelPath,
     Pixels,
     Preparation,
-    each,
-    enough_memory,
+    encode_readable,
     find_pixel_path,
+    memory_errors,
     unit,
 )
 from search.errors import EncoderError, TextError
@@ -123,7 +123,7 @@ class ClipEncoder:
         """
         if self._pixels is not None and isinstance(photos, np.ndarray):
             return self._pixels.start(photos, self.batch_size)
-        return PendingVectors([each(self._embed_images, list(photos), self.dim)])
+        return PendingVectors([encode_readable(self._embed_images, list(photos), self.dim)])
 
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
         """Return vectors of RGB images, or of results of `preparation`; NaN for one without a usable vector.
@@ -143,7 +143,7 @@ class ClipEncoder:
         once = [text for text in dict.fromkeys(wrapped) if _is_text(text)]
         row = {text: number for number, text in enumerate(once)}
         vectors = self._with_retry(
-            lambda some: PendingVectors([each(self._embed_texts, some, self.dim)]).vectors(), once
+            lambda some: PendingVectors([encode_readable(self._embed_texts, some, self.dim)]).vectors(), once
         )
         unusable = np.full((1, self.dim), np.nan, dtype=np.float32)
         return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
@@ -207,7 +207,7 @@ class ClipEncoder:
         if not texts:
             return torch.empty(0, self.dim)
         full: dict[str, Any] = {"processing_kwargs": {"text": {"padding": "max_length"}}}
-        with enough_memory():
+        with memory_errors():
             vectors = self._model.encode(
                 as_texts(texts),
                 batch_size=self.texts_at_once,
@@ -224,7 +224,7 @@ class ClipEncoder:
         if not images:
             return torch.empty(0, self.dim)
         size, parts = batch_size or self.batch_size, []
-        with enough_memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             for start in range(0, len(images), size):
                 features = self._model.preprocess(images[start : start + size])
                 # sentence-transformers leaves inputs in float32 even if the weights are in half precision.

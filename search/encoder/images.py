@@ -82,7 +82,7 @@ class PendingVectors:
         """
         import torch
 
-        with enough_memory():
+        with memory_errors():
             return np.ascontiguousarray(torch.cat(self.parts).cpu().numpy())
 
 
@@ -95,7 +95,7 @@ def unit(vectors: torch.Tensor) -> torch.Tensor:
     return torch.where(usable, vectors / lengths, torch.nan)
 
 
-def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -> torch.Tensor:
+def encode_readable(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -> torch.Tensor:
     """Encode all inputs at once or, if the model cannot read one of them, one by one.
 
     Returns:
@@ -108,11 +108,11 @@ def each(encode: Callable[[list[T]], torch.Tensor], inputs: list[T], dim: int) -
     except UNREADABLE:
         if len(inputs) == 1:
             return torch.full((1, dim), torch.nan)
-        return torch.cat([each(encode, [one], dim).cpu() for one in inputs])
+        return torch.cat([encode_readable(encode, [one], dim).cpu() for one in inputs])
 
 
 @contextmanager
-def enough_memory() -> Iterator[None]:
+def memory_errors() -> Iterator[None]:
     """Convert torch's out-of-memory error to an EncoderError."""
     import torch
 
@@ -148,7 +148,7 @@ class PixelPath:
         import torch
 
         parts = []
-        with enough_memory(), torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             for start in range(0, len(pixels), batch_size):
                 numbers = self.numbers(pixels[start : start + batch_size]).to(self.model.dtype)
                 out = self.model({**self.template, "pixel_values": numbers})
