@@ -17,6 +17,7 @@ from search.text import to_json
 
 T = TypeVar("T")
 
+NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 ADVICE = {

@@ -63,7 +63,8 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
 
 def pipeline(job: Job) -> float:
     """Photos a second through `python -m ingest run`'s own pipeline into an embedded index, the HNSW build left out."""
-    from ingest.pipeline import Plan, collection_specs, ingest
+    from ingest.pipeline import Plan, ingest
+    from ingest.specs import collection_specs
     from ingest.summary import Summary
     from search.index.edge.index import EdgeIndex
     from search.records import Image

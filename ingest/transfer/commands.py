@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.options import NewCollections
 from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
 from search.errors import SettingsError
 from search.settings import Settings, load_settings, settings_of
@@ -15,46 +16,18 @@ from search.settings import Settings, load_settings, settings_of
 if TYPE_CHECKING:
     from ingest.transfer.backup import Saved
     from ingest.transfer.copy import Copied
-    from search.index import Tuning
-    from search.index.tuning import Quantization
 
 
-QuantizationOption = Annotated[
-    Literal["none", "int8", "binary"] | None,
-    typer.Option(help="New collections: search smaller copies of the vectors, kept in memory"),
-]
-OnDiskOption = Annotated[
-    bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
-]
-ShardsOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many parts the server divides each into")
-]
-ReplicasOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many copies of each part a cluster keeps")
-]
 DatasetsOption = Annotated[
     list[str] | None, typer.Option("--dataset", help="Only this data set; may be repeated (default: all)")
 ]
 
 
-def asked_tuning(
-    quantization: Quantization | None, on_disk: bool, shards: int | None, replicas: int | None
-) -> Tuning | None:
-    """What the options say of new collections; None where they say nothing."""
-    from search.index import Tuning
-
-    asked = quantization or on_disk or shards or replicas
-    return Tuning(quantization or "none", on_disk, shards, replicas) if asked else None
-
-
 def copy(
     source: Annotated[str, typer.Option("--from", help="Folder of an embedded index, or URL of a server")],
     target: Annotated[str, typer.Option("--to", help="Folder of an embedded index, or URL of a server")],
+    new: NewCollections,
     dataset: DatasetsOption = None,
-    quantization: QuantizationOption = None,
-    on_disk: OnDiskOption = False,
-    shards: ShardsOption = None,
-    replicas: ReplicasOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Copy collections to another index without embedding again, and verify them. Running it again goes on."""
@@ -64,12 +37,11 @@ def copy(
     ends = settings_of(source, "FROM"), settings_of(target, "TO")
     if _place(ends[0]) == _place(ends[1]):
         raise SettingsError(f"--from and --to are the same index, {_place(ends[0])}")
-    tuning = asked_tuning(quantization, on_disk, shards, replicas)
     done: list[Copied] = []
     try:
         with closing(open_index(ends[0])) as mine, closing(open_for_writing(ends[1])) as theirs:
             names = chosen_collections(mine, dataset or [])
-            for warning in prepare(mine, theirs, names, tuning):
+            for warning in prepare(mine, theirs, names, new.tuning()):
                 note(f"warning: {warning}")
             done += (copy_collection(mine, theirs, name) for name in names)
     except KeyboardInterrupt:

@@ -1,0 +1,46 @@
+"""Check the photo folder of a run, and explain why not one of its photos can be used."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingest.summary import NO_VECTOR, Failure
+from search.errors import AnnotationError, PhotoError
+from search.photos import LINK_LEADS_OUT, NO_FILE, find_photo
+from search.records import Image
+
+
+def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: bool) -> list[Failure]:
+    """Return a failure for every photo if none of them is in the folder, and an empty list as soon as one is.
+
+    Raises:
+        AnnotationError: the folder does not exist.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+        raise AnnotationError(f"no photo folder {folder}: check --images")
+    failures = []
+    for image in images:
+        try:
+            find_photo(folder, image.file, follow_links=follow_links)
+            return []
+        except PhotoError as error:
+            failures.append(Failure(image.file, image.id, "open", str(error)))
+    return failures
+
+
+def all_refused(folder: Path, reasons: Sequence[str]) -> str:
+    """Return the message for a run of which every photo was refused, with the way out."""
+    counts = Counter(reasons).most_common()
+    why = counts[0][0] if len(counts) == 1 else "; ".join(f"{count:,} times {reason}" for reason, count in counts[:3])
+    way_out = {
+        LINK_LEADS_OUT: "give --follow-links if these links are to be followed",
+        NO_VECTOR: "use another --dtype or --model",
+    }
+    is_what = "is there" if why == NO_FILE else "can be used"
+    return (
+        f"none of the {len(reasons):,} photos {is_what} (looked in {folder}: {why}): "
+        f"{way_out.get(counts[0][0], 'check --images')}"
+    )
