@@ -61,7 +61,7 @@ def run(
         with closing(open_for_writing(settings)) as index:
             _ingest(index, dataset, read, images, selection, embedding, new, summary)
             infos = [index.info(collection) for collection in collections]
-    finally:  # the list is about this run, however it ends
+    finally:  # however the run ends, the file lists its failures
         listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
     _report(summary, infos, listed, output.json)
     if summary.failures:
@@ -81,7 +81,7 @@ def _ingest(
     new: NewCollections,
     summary: Summary,
 ) -> None:
-    """Embed the selected entries into an open index; `summary` tells what was done, even if this is interrupted."""
+    """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
     from ingest.folder import all_refused, unreachable_photos
     from ingest.pipeline import ingest
     from ingest.selection import part_of
@@ -122,12 +122,12 @@ def demo(
     start = time.perf_counter()
     place = ["--path", str(path)] if path else ["--url", url] if url else []
     annotations = tour.draw(out, images)
-    tour.make_room(load_settings(path, url), annotations)
+    tour.drop_old_collections(load_settings(path, url), annotations)
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
-    tour.say("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
+    tour.print_command("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     output = Output(path=path, url=url, dataset=tour.DATASET)
     run(annotations, out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output)
-    tour.look(load_settings(path, url), place, out)
+    tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(
         f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {pages}\n"
@@ -180,8 +180,8 @@ def download(
 
 
 def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> None:
-    there = done.photos - len(done.failures)
-    typer.echo(f"{there:,} of {done.photos:,} photos are in {done.images}: {done.fetched:,} of them are new")
+    complete = done.photos - len(done.failures)
+    typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}: {done.fetched:,} of them are new")
     if done.failures:
         typer.echo(f"{len(done.failures):,} photos did not come; they are listed in {listed.resolve()}")
         for failure in done.failures[:5]:
@@ -233,7 +233,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         typer.echo(f"{summary.truncated:,} captions were longer than the model reads and were cut")
     typer.echo(summary.timings())
     if summary.failures:
-        typer.echo(f"{summary.failed()} could not be read or embedded; they are listed in {failures.resolve()}")
+        typer.echo(f"{summary.count_failures()} could not be read or embedded; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:
             note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
 

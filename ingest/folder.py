@@ -32,15 +32,15 @@ def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: b
 
 
 def all_refused(folder: Path, reasons: Sequence[str]) -> str:
-    """Return the message for a run of which every photo was refused, with the way out."""
+    """Return the message for a run all of whose photos failed, with what to do."""
     counts = Counter(reasons).most_common()
-    why = counts[0][0] if len(counts) == 1 else "; ".join(f"{count:,} times {reason}" for reason, count in counts[:3])
-    way_out = {
+    cause = counts[0][0] if len(counts) == 1 else "; ".join(f"{count:,} times {reason}" for reason, count in counts[:3])
+    remedies = {
         LINK_LEADS_OUT: "give --follow-links if these links are to be followed",
         NO_VECTOR: "use another --dtype or --model",
     }
-    is_what = "is there" if why == NO_FILE else "can be used"
+    verdict = "is there" if cause == NO_FILE else "can be used"
     return (
-        f"none of the {len(reasons):,} photos {is_what} (looked in {folder}: {why}): "
-        f"{way_out.get(counts[0][0], 'check --images')}"
+        f"none of the {len(reasons):,} photos {verdict} (looked in {folder}: {cause}): "
+        f"{remedies.get(counts[0][0], 'check --images')}"
     )

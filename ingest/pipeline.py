@@ -258,9 +258,12 @@ def _encode_ahead(run: _Run, batches: Sequence[list[Caption]]) -> Generator[tupl
 
 
 def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple[list[Caption], Vectors]:
-    """Encode captions, those without a usable vector once more, each alone and in float32."""
+    """Encode captions; encode each one without a usable vector again, alone and in float32."""
     texts = [caption.text for caption in captions]
-    marked = [replace(caption, truncated=cut) for caption, cut in zip(captions, encoder.too_long(texts), strict=True)]
+    marked = [
+        replace(caption, truncated=too_long)
+        for caption, too_long in zip(captions, encoder.too_long(texts), strict=True)
+    ]
     vectors = encoder.encode_texts(texts)
     for row in _unusable(vectors):
         with encoder.in_float32():
@@ -269,10 +272,13 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
 
 
 def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
-    """Batches of what is to be embedded. Their borders do not depend on what is there already, so a run that was killed
-    and taken up again encodes the same batches as an undisturbed one, to the same bits."""
-    batches = (records[start : start + size] for start in range(0, len(records), size))
-    return [missing for batch in batches if (missing := [record for record in batch if record.id not in current])]
+    """Return batches of the records that are not current.
+
+    Their borders do not depend on which are current, so a run that was killed and resumed encodes the same batches as
+    an undisturbed one, to the same bits.
+    """
+    all_batches = (records[start : start + size] for start in range(0, len(records), size))
+    return [missing for batch in all_batches if (missing := [record for record in batch if record.id not in current])]
 
 
 def _unusable(vectors: Vectors) -> list[int]:

@@ -14,26 +14,26 @@ Chosen = tuple[Sequence[Image], Sequence[Caption]]
 
 
 def part_of(chosen: Chosen, shard: str) -> Chosen:
-    """The images, and their captions, that fall to one of several machines: "2/8" is the second of eight.
+    """Return the images of one of several machines, and their captions: "2/8" is the second of eight.
 
     Raises:
         SettingsError: `shard` is not of that form.
     """
-    which, machines = _shard(shard)
-    images = [image for image in chosen[0] if image.order % machines == which - 1]
-    mine = {image.id for image in images}
-    return images, [caption for caption in chosen[1] if caption.image_id in mine]
+    number, machines = _parse_shard(shard)
+    images = [image for image in chosen[0] if image.order % machines == number - 1]
+    image_ids = {image.id for image in images}
+    return images, [caption for caption in chosen[1] if caption.image_id in image_ids]
 
 
 def skipped_of(unusable: Sequence[Unusable], shard: str) -> list[Unusable]:
-    """Return the entries that one of several machines reports as skipped; see `part_of`."""
-    which, machines = _shard(shard)
-    return [each for each in unusable if each.order % machines == which - 1]
+    """Return the skipped entries that one of several machines reports; see `part_of`."""
+    number, machines = _parse_shard(shard)
+    return [entry for entry in unusable if entry.order % machines == number - 1]
 
 
-def _shard(shard: str) -> tuple[int, int]:
+def _parse_shard(shard: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
-    which, machines = map(int, match.groups()) if match else (1, 0)
-    if which > machines:
+    number, machines = map(int, match.groups()) if match else (1, 0)
+    if number > machines:
         raise SettingsError(f"--shard {shard!r}: say which of how many machines this is, such as 2/8")
-    return which, machines
+    return number, machines

@@ -1,4 +1,4 @@
-"""Describe the two collections of a run, check that stored ones fit, and check what they hold in the end."""
+"""Specify the two collections of a run, create them, and check what they hold in the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def collection_specs(
     *,
     follow_links: bool = False,
 ) -> tuple[CollectionSpec, CollectionSpec]:
-    """Return how the image and the caption collection of this run are made."""
+    """Return the specifications of the image and the caption collection of this run."""
     in_file = annotations.splits()
     in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
     images = Counter(image.split for image in chosen[0])
@@ -94,13 +94,13 @@ def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | S
     ids: dict[str, list[int]] = {}
     for record in written:
         ids.setdefault(record.split, []).append(record.id)
-    for split, wanted in ids.items():
-        parts = (tuple(wanted[start : start + IDS_PER_COUNT]) for start in range(0, len(wanted), IDS_PER_COUNT))
+    for split, split_ids in ids.items():
+        parts = (tuple(split_ids[start : start + IDS_PER_COUNT]) for start in range(0, len(split_ids), IDS_PER_COUNT))
         stored = sum(index.count(collection, where=Where(splits=(split,), ids=part)) for part in parts)
-        if stored != len(wanted):
+        if stored != len(split_ids):
             raise IndexFailure(
-                f"{collection} at {index.place} holds {stored:,} of the {len(wanted):,} points of split {split} that "
-                "were written: does something else change it? Give the same command again to add what is missing"
+                f"{collection} at {index.place} holds {stored:,} of the {len(split_ids):,} points of split {split} "
+                "that were written: does something else change it? Give the same command again to add what is missing"
             )
 
 

@@ -1,4 +1,4 @@
-"""The command `status`: what the index holds."""
+"""The command `status`, which lists the collections of the index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def status(
         heading = "\n".join([f"{index.place} ({index.engine})", *(f"does not answer: {node}" for node in silent)])
         if as_json:
             warn_of_silent_nodes(index)
-        elif silent:  # at once: without these nodes, what follows may fail
+        elif silent:  # before the rest, which may fail without these nodes
             typer.echo(heading)
         names = index.collections()
         if dataset is not None:

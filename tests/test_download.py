@@ -223,7 +223,7 @@ def test_an_archive_cannot_write_elsewhere(
 def test_a_server_that_is_away_is_not_asked_for_every_photo(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download.coco, "PATIENCE", 3)
+    monkeypatch.setattr(ingest.download.coco, "MAX_FAILURES_IN_A_ROW", 3)
     site.always = {path: Answer(status=503) for path in site.files if path.startswith("/val2014/")}
     with pytest.raises(DownloadError, match="3 photos in a row did not come: HTTP 503"):
         download_coco(
@@ -240,8 +240,8 @@ def test_a_server_that_is_away_is_not_asked_for_every_photo(
 def test_nothing_is_fetched_beyond_what_was_said(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download.coco, "PHOTO_ROOM", 4096)
-    monkeypatch.setattr(ingest.download.coco, "PHOTOS_SLACK", 0)
+    monkeypatch.setattr(ingest.download.coco, "PHOTO_SPACE", 4096)
+    monkeypatch.setattr(ingest.download.coco, "PHOTOS_MARGIN", 0)
     own = photo_set / "dataset_coco.json"
     with pytest.raises(OutOfRoom):
         download_coco(tmp_path / "coco", splits=["test"], annotations=own, sources=sources(site), retry=HURRIED)

@@ -35,23 +35,23 @@ def copy(
     from search.index import open_for_writing, open_index
 
     ends = settings_of(source, "FROM"), settings_of(target, "TO")
-    if _place(ends[0]) == _place(ends[1]):
-        raise SettingsError(f"--from and --to are the same index, {_place(ends[0])}")
+    if _address(ends[0]) == _address(ends[1]):
+        raise SettingsError(f"--from and --to are the same index, {_address(ends[0])}")
     done: list[Copied] = []
     try:
-        with closing(open_index(ends[0])) as mine, closing(open_for_writing(ends[1])) as theirs:
-            names = chosen_collections(mine, dataset or [])
-            for warning in prepare(mine, theirs, names, new.tuning()):
+        with closing(open_index(ends[0])) as source_index, closing(open_for_writing(ends[1])) as target_index:
+            names = chosen_collections(source_index, dataset or [])
+            for warning in prepare(source_index, target_index, names, new.tuning()):
                 note(f"warning: {warning}")
-            done += (copy_collection(mine, theirs, name) for name in names)
+            done += (copy_collection(source_index, target_index, name) for name in names)
     except KeyboardInterrupt:
         note("\ninterrupted: what was copied is safe; give the same command to go on")
         raise typer.Exit(Exit.INTERRUPTED) from None
     if as_json:
-        print_json([each.as_json() for each in done], indent=1)
+        print_json([copied.as_json() for copied in done], indent=1)
         return
-    for each in done:
-        typer.echo(_describe(each))
+    for copied in done:
+        typer.echo(_describe(copied))
 
 
 def backup(
@@ -82,35 +82,35 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Put the collections of an archive into the index, after all of it was checked."""
-    from ingest.transfer.backup import restore as put_back
+    from ingest.transfer.backup import restore as restore_backup
 
     try:
-        saved = put_back(load_settings(path, url), file, dataset or [], force=force)
+        saved = restore_backup(load_settings(path, url), file, dataset or [], force=force)
     except KeyboardInterrupt:
         note("\ninterrupted: give the same command again")
         raise typer.Exit(Exit.INTERRUPTED) from None
     _report(saved, f"restored into {saved.place}", as_json)
 
 
-def _place(settings: Settings) -> str:
+def _address(settings: Settings) -> str:
     return settings.qdrant_url.rstrip("/") if settings.qdrant_url else str(settings.index_path.resolve())
 
 
 def _describe(copied: Copied) -> str:
-    found = copied.found
+    comparison = copied.comparison
     lines = [
-        f"{copied.collection}: {found.source:,} points ({copied.written:,} copied now, "
+        f"{copied.collection}: {comparison.points:,} points ({copied.written:,} copied now, "
         f"{copied.already_there:,} were there already), {copied.indexed_vectors:,} vectors indexed"
     ]
-    if found.inexact:
+    if comparison.inexact:
         lines.append(
-            f"  verified: {found.inexact:,} vectors differ in their last bits, by at most "
-            f"{found.largest_difference:.1e}: the target scaled them to unit length again"
+            f"  verified: {comparison.inexact:,} vectors differ in their last bits, by at most "
+            f"{comparison.largest_difference:.1e}: the target scaled them to unit length again"
         )
     else:
-        lines.append(f"  verified to the last bit: checksum {found.source_checksum:032x} on both sides")
-    if found.extra:
-        lines.append(f"  {found.extra:,} further points of the target are not in the source; they stay")
+        lines.append(f"  verified to the last bit: checksum {comparison.source_checksum:032x} on both sides")
+    if comparison.extra:
+        lines.append(f"  {comparison.extra:,} further points of the target are not in the source; they stay")
     return "\n".join(lines)
 
 
@@ -118,8 +118,9 @@ def _report(saved: Saved, what: str, as_json: bool) -> None:
     for warning in saved.warnings:
         note(f"warning: {warning}")
     if as_json:
-        found = {"file": str(saved.file), "place": saved.place, "bytes": saved.bytes, "points": saved.points}
-        print_json(found, indent=1)
+        print_json(
+            {"file": str(saved.file), "place": saved.place, "bytes": saved.bytes, "points": saved.points}, indent=1
+        )
         return
     for name, points in saved.points.items():
         typer.echo(f"{name}: {points:,} points {what}")
