@@ -38,14 +38,14 @@ app = command.application("Embed captioned photos into the two collections of th
 
 
 def run(
-    annotations: Annotated[Path, typer.Option(help="dataset_coco.json, or its Flickr8k / Flickr30k sibling")],
-    images: Annotated[Path, typer.Option(help="The photo folder, the one that holds val2014 and train2014")],
+    annotations: Annotated[Path, typer.Option(help="dataset_coco.json, or its Flickr8k or Flickr30k counterpart")],
+    images: Annotated[Path, typer.Option(help="The photo folder, which contains val2014 and train2014")],
     selection: Selection,
     embedding: Embedding,
     new: NewCollections,
     output: Output,
 ) -> None:
-    """Embed images and captions and upsert them. Running it again embeds only what is missing or has changed."""
+    """Embed images and captions and upsert them. A second run embeds only what is missing or has changed."""
     from ingest.karpathy import read_annotations
     from ingest.summary import Summary, write_failures
     from search.index import collection_name, open_for_writing
@@ -105,18 +105,18 @@ def _ingest(
         ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
-        note(f"\ninterrupted: {done} of this run are safe in the index; give the same command to go on")
+        note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
 @app.command()
 def demo(
-    images: Annotated[int, typer.Option(min=20, help="Size of the test split")] = 300,
-    out: Annotated[Path, typer.Option(help="Where the pictures and the page go")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=20, help="Number of images in the test split")] = 300,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the page")] = Path("demo"),
     path: PathOption = None,
     url: UrlOption = None,
 ) -> None:
-    """Show the whole thing, without a network: draw a data set, ingest it with a tiny CLIP, search it, evaluate it."""
+    """Demonstrate everything offline: draw a data set, ingest it with a tiny CLIP, search it and evaluate it."""
     from ingest.demo import tour
 
     start = time.perf_counter()
@@ -130,30 +130,34 @@ def demo(
     tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(
-        f"\ndone in {time.perf_counter() - start:.0f} seconds; look at what was found: {pages}\n"
+        f"\ndone in {time.perf_counter() - start:.0f} seconds; see the results in {pages}\n"
         'next: python -m search text "an umbrella on a city street" --html found.html, or real COCO: see README.md'
     )
 
 
 @app.command()
 def download(
-    out: Annotated[Path, typer.Option(help="Where the annotations and the photos go")] = Path("coco"),
+    out: Annotated[Path, typer.Option(help="Folder for the annotations and the photos")] = Path("coco"),
     split: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only these photos, one by one: test, val, train, restval or all; may be repeated. "
-            "Without it: everything, as the two whole archives"
+            help="Download only these photos, one by one: test, val, train, restval or all; may be repeated "
+            "(default: everything, as two archives)"
         ),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="A dataset_coco.json that is here already, instead of fetching it")
+        Path | None, typer.Option(help="An existing dataset_coco.json, which is then not downloaded")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="Photos at the same time, with --split")] = 16,
-    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Do not delete what is unpacked")] = False,
-    verify: Annotated[bool, typer.Option(help="Compare the archives with their known size and MD5")] = True,
-    failures: Annotated[Path, typer.Option(help="Where photos that did not come are listed")] = Path("failures.jsonl"),
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="Number of parallel downloads, with --split")] = 16,
+    keep_archives: Annotated[
+        bool, typer.Option("--keep-archives", help="Keep the archives after unpacking them")
+    ] = False,
+    verify: Annotated[bool, typer.Option(help="Verify the size and MD5 of the archives")] = True,
+    failures: Annotated[Path, typer.Option(help="File that lists photos that could not be downloaded")] = Path(
+        "failures.jsonl"
+    ),
 ) -> None:
-    """Fetch Karpathy's annotations and COCO's photos. Running it again goes on where it stopped."""
+    """Download Karpathy's annotations and COCO's photos. A second run resumes where the first one stopped."""
     from ingest.download.coco import OFFICIAL, Failure, download_coco
     from ingest.summary import write_failures
 
@@ -170,7 +174,7 @@ def download(
             failures=failed,
         )
     except KeyboardInterrupt:
-        note("\nstopped: what is there is kept, the same command goes on from here")
+        note("\ninterrupted: downloaded files are kept; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         listed = write_failures(failures, [failure.as_json() for failure in failed])
@@ -181,9 +185,9 @@ def download(
 
 def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> None:
     complete = done.photos - len(done.failures)
-    typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}: {done.fetched:,} of them are new")
+    typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}, {done.fetched:,} of them new")
     if done.failures:
-        typer.echo(f"{len(done.failures):,} photos did not come; they are listed in {listed.resolve()}")
+        typer.echo(f"{len(done.failures):,} photos could not be downloaded; they are listed in {listed.resolve()}")
         for failure in done.failures[:5]:
             note(f"  {failure.file}: {failure.reason}")
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
@@ -193,12 +197,12 @@ def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> N
 
 @app.command()
 def drop(
-    dataset: Annotated[str, typer.Option(help="The data set whose two collections are deleted")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    dataset: Annotated[str, typer.Option(help="The data set whose two collections to delete")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking for confirmation")] = False,
     path: PathOption = None,
     url: UrlOption = None,
 ) -> None:
-    """Delete the two collections of a data set from the index; photos and annotations stay."""
+    """Delete the two collections of a data set from the index; photos and annotations are kept."""
     from search.index import collection_name, open_for_writing
 
     with closing(open_for_writing(load_settings(path, url))) as index:
@@ -230,7 +234,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
             f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already)"
         )
     if summary.truncated:
-        typer.echo(f"{summary.truncated:,} captions were longer than the model reads and were cut")
+        typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")
     typer.echo(summary.timings())
     if summary.failures:
         typer.echo(f"{summary.count_failures()} could not be read or embedded; they are listed in {failures.resolve()}")

@@ -20,7 +20,7 @@ def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: b
         AnnotationError: the folder does not exist.
     """
     if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
-        raise AnnotationError(f"no photo folder {folder}: check --images")
+        raise AnnotationError(f"there is no photo folder {folder}: check --images")
     failures = []
     for image in images:
         try:
@@ -34,12 +34,14 @@ def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: b
 def all_refused(folder: Path, reasons: Sequence[str]) -> str:
     """Return the message for a run all of whose photos failed, with what to do."""
     counts = Counter(reasons).most_common()
-    cause = counts[0][0] if len(counts) == 1 else "; ".join(f"{count:,} times {reason}" for reason, count in counts[:3])
+    cause = (
+        counts[0][0] if len(counts) == 1 else "; ".join(f"{reason} ({count:,} times)" for reason, count in counts[:3])
+    )
     remedies = {
-        LINK_LEADS_OUT: "give --follow-links if these links are to be followed",
+        LINK_LEADS_OUT: "add --follow-links to follow these links",
         NO_VECTOR: "use another --dtype or --model",
     }
-    verdict = "is there" if cause == NO_FILE else "can be used"
+    verdict = "exists" if cause == NO_FILE else "can be used"
     return (
         f"none of the {len(reasons):,} photos {verdict} (looked in {folder}: {cause}): "
         f"{remedies.get(counts[0][0], 'check --images')}"

@@ -147,7 +147,7 @@ def read_annotations(file: Path) -> Annotations:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise AnnotationError(f"cannot read the annotations {file}: {error.strerror}") from error
+        raise AnnotationError(f"cannot read the annotation file {file}: {error.strerror}") from error
     dataset, photos, unusable = _parse(file, content.removeprefix(codecs.BOM_UTF8))
     _refuse_duplicates(file, "images[{}]." + ("cocoid" if photos[0][1].cocoid is not None else "imgid"), _ids(photos))
     sentences = [sentence for _, photo in photos for sentence in photo.sentences]
@@ -194,7 +194,7 @@ def _parse(file: Path, content: bytes) -> tuple[str, _Photos, list[Unusable]]:
             unusable.append(_of_entry(order, photo.model_dump(), f"images[{order}].{id_field}: {reason}"))
     photos = [(order, photo) for order, photo in photos if getattr(photo, id_field) is not None]
     if not photos:
-        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
+        raise AnnotationError(f"{file}: it has no usable image: {unusable[0].reason}")
     return parsed.dataset, photos, sorted(unusable, key=lambda entry: entry.order)
 
 
@@ -219,7 +219,7 @@ def _parse_without_faults(
         broken = _remove_faults(file, raw, still_wrong, unusable)
     left = [order for order in range(len(raw["images"])) if order not in broken]
     if not left:
-        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
+        raise AnnotationError(f"{file}: it has no usable image: {unusable[0].reason}")
     parsed = _File.model_validate({**raw, "images": [raw["images"][order] for order in left]})
     return parsed, list(zip(left, parsed.images, strict=True))
 
@@ -279,7 +279,7 @@ def _refuse_duplicates(file: Path, field: str, ids: Iterable[tuple[int, int]]) -
     for number, value in ids:
         if value in seen:
             raise AnnotationError(
-                f"{file}: {field.format(number)}: {value} occurs twice (first at {seen[value]}, counting from 0)"
+                f"{file}: {field.format(number)}: {value} occurs twice (first at {seen[value]}, counted from 0)"
             )
         seen[value] = number
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def _check_prompt(prompt: str | None) -> str | None:
     if prompt is not None and prompt.count("{}") != 1:
-        raise typer.BadParameter(f"{prompt!r} needs exactly one {{}}, the place of the caption")
+        raise typer.BadParameter(f"{prompt!r} must contain {{}} exactly once, in place of the caption")
     return prompt
 
 
@@ -36,7 +36,7 @@ class Selection:
     ] = None
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images")] = None
     shard: Annotated[
-        str, typer.Option("--shard", help="This machine's part of the work where several fill one server, such as 2/8")
+        str, typer.Option("--shard", help="This machine's part of the work if several fill one server, such as 2/8")
     ] = "1/1"
 
     def choose(self, annotations: Annotations) -> Chosen:
@@ -71,31 +71,32 @@ class Embedding:
         str | None,
         typer.Option(
             "--model",
-            help="A sentence-transformers model, name or folder (default: the remembered, or clip-ViT-B-32)",
+            help="A sentence-transformers model, by name or folder (default: the stored one, or clip-ViT-B-32)",
         ),
     ] = None
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", help='Wraps every caption, such as "a photo of {}"', callback=_check_prompt),
+        typer.Option("--prompt", help='Text around every caption, such as "a photo of {}"', callback=_check_prompt),
     ] = None
-    force: Annotated[bool, typer.Option("--force", help="Encode everything again")] = False
+    force: Annotated[bool, typer.Option("--force", help="Encode everything again, even what has not changed")] = False
     devices: Annotated[str, typer.Option("--devices", "--device", help="auto, cpu or cuda:0,cuda:1")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "float16", "bfloat16"],
-        typer.Option("--dtype", help="Of weights and inputs; auto: float16 on CUDA"),
+        typer.Option("--dtype", help="Number type of weights and inputs; auto: float16 on CUDA, otherwise float32"),
     ] = "auto"
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Photos per forward pass")] = None
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Readers of photos (default: one per processor)")
+        int | None, typer.Option("--workers", min=1, help="Number of photo readers (default: one per processor)")
     ] = None
     decode: Annotated[
-        Literal["full", "scaled"], typer.Option("--decode", help="scaled: faster, a little less exact")
+        Literal["full", "scaled"],
+        typer.Option("--decode", help="scaled: scale JPEG while decoding; faster, slightly less exact"),
     ] = "full"
     follow_links: Annotated[
         bool | None,
         typer.Option(
             "--follow-links/--no-follow-links",
-            help="Whether links may lead out of the photo folder (default: as remembered, or not)",
+            help="Whether links may lead out of the photo folder (default: as before, or no)",
             show_default=False,
         ),
     ] = None
@@ -140,11 +141,11 @@ class NewCollections:
     ] = False
     shards: Annotated[
         int | None,
-        typer.Option("--shards", min=1, help="New collections: how many parts the server divides each into"),
+        typer.Option("--shards", min=1, help="New collections: number of parts that the server divides each into"),
     ] = None
     replicas: Annotated[
         int | None,
-        typer.Option("--replicas", min=1, help="New collections: how many copies of each part a cluster keeps"),
+        typer.Option("--replicas", min=1, help="New collections: number of copies of each part in a cluster"),
     ] = None
 
     def tuning(self) -> Tuning | None:
@@ -161,7 +162,7 @@ class Output:
     """Where points and failures are written, and what is reported."""
 
     failures: Annotated[
-        Path, typer.Option("--failures", help="Where photos and captions that cannot be read or embedded are listed")
+        Path, typer.Option("--failures", help="File that lists photos and captions that could not be read or embedded")
     ] = Path("failures.jsonl")
     path: PathOption = None
     url: UrlOption = None

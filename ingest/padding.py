@@ -34,8 +34,8 @@ def wrongly_padded(
         encoded_again = sum(index.count(stored.collection, where=Where(ids=part)) for part in parts)
         if others := index.count(stored.collection) - encoded_again:
             raise SpecMismatch(
-                f"{stored.collection} holds {others:,} captions whose vectors are wrong and which this run does "
-                "not encode again: choose all splits, without --limit, or delete it with "
+                f"{stored.collection} holds {others:,} captions with wrong vectors that this run would "
+                "not encode again: select all splits, without --limit, or delete it with "
                 f"`python -m ingest drop --dataset {stored.dataset}`"
             )
     return wrong
@@ -52,8 +52,8 @@ def correct_padding(index: Index, wrong: Sequence[CollectionSpec], padding: Padd
     for stored in _of_captions(wrong):
         if left := index.count(stored.collection) - summary.captions.embedded:
             summary.warnings.append(
-                f"{left:,} captions of {stored.collection} were not encoded again, so it stays refused: "
-                "give the same command again"
+                f"{left:,} captions of {stored.collection} were not encoded again, so it remains unusable: "
+                "run the same command again"
             )
             return
     for stored in wrong:

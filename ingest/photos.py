@@ -165,7 +165,7 @@ class PhotoReader:
                 reads = [read for job in jobs for read in job.result()]
             except BrokenProcessPool:
                 raise WorkerDied(
-                    "a decoding process was killed (was there enough memory?): what is embedded so far is safe, "
+                    "a decoding process was killed (out of memory?): everything embedded so far is stored; "
                     "run the same command again, perhaps with fewer --workers"
                 ) from None
             seconds: dict[str, float] = {}

@@ -35,5 +35,5 @@ def _parse_shard(shard: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", shard)
     number, machines = map(int, match.groups()) if match else (1, 0)
     if number > machines:
-        raise SettingsError(f"--shard {shard!r}: say which of how many machines this is, such as 2/8")
+        raise SettingsError(f"--shard {shard!r}: give the number of this machine and of all machines, such as 2/8")
     return number, machines

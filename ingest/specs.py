@@ -100,7 +100,7 @@ def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | S
         if stored != len(split_ids):
             raise IndexFailure(
                 f"{collection} at {index.place} holds {stored:,} of the {len(split_ids):,} points of split {split} "
-                "that were written: does something else change it? Give the same command again to add what is missing"
+                "that were written: is another process changing it? Run the same command again to add the missing ones"
             )
 
 

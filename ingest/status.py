@@ -42,7 +42,7 @@ def status(
     for info in infos:
         typer.echo(_describe(info))
     if not infos:
-        typer.echo("no collections yet: fill them with `python -m ingest run`")
+        typer.echo("no collections yet: create them with `python -m ingest run`")
 
 
 def _as_json(index: ReadIndex, info: CollectionInfo) -> dict[str, Any]:

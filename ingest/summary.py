@@ -21,9 +21,9 @@ NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 ADVICE = {
-    "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (a little less exact)",
+    "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (slightly less exact)",
     "encoder": "the model is the bottleneck: a GPU, a smaller --dtype, or several GPUs with --devices",
-    "writer": "writing to the index is the bottleneck: a faster disk, or a server that is nearer",
+    "writer": "writing to the index is the bottleneck: a faster disk, or a closer server",
 }
 """What to change, by what the main loop waited for longest."""
 

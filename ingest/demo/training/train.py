@@ -201,12 +201,12 @@ class Trainer:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where the trained model goes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.")],
     steps: Annotated[int, typer.Option(min=1)] = Settings.steps,
-    scenes: Annotated[int, typer.Option(min=1, help="How many training scenes to draw.")] = Settings.scenes,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of training scenes to draw.")] = Settings.scenes,
     seed: int = Settings.seed,
-    work: Annotated[Path, typer.Option(help="Keeps the scenes drawn and the checkpoint.")] = Path("training"),
-    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder for the drawn scenes and the checkpoint.")] = Path("training"),
+    resume: Annotated[bool, typer.Option(help="Resume from the checkpoint.")] = False,
 ) -> None:
     """Train the demo's CLIP, save it, and measure it on 1,000 unseen test scenes."""
     settings = Settings(steps=steps, scenes=scenes, seed=seed)
