@@ -123,7 +123,7 @@ def test_the_server_may_ask_for_time(server: Server, photo: Remote) -> None:
     assert waits[2] < 1
     photo.file.unlink()
     server.script["/a.jpg"] = [Answer(status=503, headers={"Retry-After": str(LONGEST_WAIT + 1)})]
-    with pytest.raises(Unreachable, match="it asks to come back in 601 seconds"):
+    with pytest.raises(Unreachable, match="the server asks to retry in 601 seconds"):
         fetch(photo, retry=HURRIED)
 
 

@@ -38,14 +38,14 @@ def test_a_damaged_archive_says_what_to_do(tmp_path: Path, damage: str) -> None:
     content = zipped(("a", b"x" * 1000))
     broken = {"contents": content.replace(b"xxx", b"xyx", 1), "cut": content[:-30], "text": b"<html>"}[damage]
     (tmp_path / "a.zip").write_bytes(broken)
-    with pytest.raises(DownloadError, match=r"a\.zip is damaged .*: delete it and run this again"):
+    with pytest.raises(DownloadError, match=r"a\.zip is damaged .*: delete it and run the command again"):
         unpack(tmp_path / "a.zip", lambda name: tmp_path / name, space=4096)
     assert not (tmp_path / "a").exists()
 
 
 def test_an_archive_larger_than_planned_is_not_unpacked(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped(("a", b"x" * 5000)))
-    with pytest.raises(DownloadError, match="unpacks to 8,192 bytes, more than the 8,000 that were planned"):
+    with pytest.raises(DownloadError, match="unpacks to 8,192 bytes, more than the expected 8,000"):
         unpack(tmp_path / "a.zip", lambda name: tmp_path / name, space=8000)
-    with pytest.raises(DownloadError, match="does not hold what it should"):
+    with pytest.raises(DownloadError, match="lacks the expected files"):
         unpack(tmp_path / "a.zip", lambda _: None, space=8000)

@@ -114,14 +114,14 @@ def download_coco(
         missing = [photo for photo in photos if not _exists(out / photo.file)]
         result = Downloaded(file, out, len(photos), failures=[] if failures is None else failures)
         if not missing:
-            note(f"photos: all {len(photos):,} are there, nothing to fetch")
+            note(f"photos: all {len(photos):,} exist, nothing to download")
         elif splits:
             fetcher.one_by_one(missing, sources.photos, jobs, result.failures)
         else:
             result.failures += fetcher.whole(missing, sources)
     except OSError as error:  # from the disk: network errors have become a DownloadError
         place = error.filename or out
-        raise DownloadError(f"cannot write {place}: {error.strerror}: mend that and run this again to go on") from error
+        raise DownloadError(f"cannot write {place}: {error.strerror}: fix this, then run the command again") from error
     result.fetched = len(missing) - len(result.failures)
     return result
 
@@ -166,7 +166,9 @@ class _Fetcher:
         for file, error in tqdm(work, total=len(remotes), unit=" photos", desc="photos", dynamic_ncols=True):
             in_a_row = in_a_row + 1 if isinstance(error, Unreachable) else 0
             if in_a_row >= max(MAX_FAILURES_IN_A_ROW, 2 * jobs):
-                raise DownloadError(f"{in_a_row} photos in a row did not come: {error}: run this again later to go on")
+                raise DownloadError(
+                    f"{in_a_row} photos in a row could not be downloaded: {error}: run the command again later"
+                )
             if error is not None:
                 failures.append(Failure(file, remotes[file].url, str(error)))
 
@@ -192,11 +194,11 @@ class _Fetcher:
 
     def _announce(self, what: str, files: int, size: str, needed: int) -> None:
         free = shutil.disk_usage(self.out).free
-        note(
-            f"{what}: {files:,} to fetch, {size}; it needs at most {_amount(needed)} of disk, {_amount(free)} are free"
-        )
+        note(f"{what}: {files:,} to download, {size}; needs at most {_amount(needed)} on disk, {_amount(free)} free")
         if free < needed:
-            raise DownloadError(f"the disk of {self.out} has no room: {_amount(needed)} needed, {_amount(free)} free")
+            raise DownloadError(
+                f"not enough space on the disk of {self.out}: {_amount(needed)} needed, {_amount(free)} free"
+            )
 
     def _unpack(self, archive: Archive, place: Callable[[str], Path | None]) -> None:
         """Download an archive, unpack it, and delete it unless archives are kept."""
@@ -213,14 +215,14 @@ class _Fetcher:
             ) as bar:
 
                 def pause(seconds: float) -> None:
-                    bar.set_postfix_str(f"trying again in {seconds:.0f} s")
+                    bar.set_postfix_str(f"retrying in {seconds:.0f} s")
                     self.retry.sleep(seconds)
                     bar.set_postfix_str("")
 
                 def show(done: int, total: int) -> None:
                     bar.update(done - bar.n)
                     if done == total and archive.md5:
-                        bar.set_postfix_str("comparing the MD5")
+                        bar.set_postfix_str("verifying the MD5")
 
                 try:
                     fetch(remote, retry=replace(self.retry, sleep=pause), progress=show)
@@ -242,7 +244,7 @@ class _Space:
         with self._lock:
             self.left -= on_disk(size) + BLOCK  # the file, and its .part.json until it is complete
             if self.left < 0:
-                raise OutOfRoom("the photos are larger than was said: run this again to go on with the rest")
+                raise OutOfRoom("the photos are larger than announced: run the command again for the rest")
 
 
 def _in_parallel(
@@ -290,7 +292,9 @@ def _official_photos(read: Annotations, splits: Sequence[str]) -> list[Image]:
     photos, _ = read.select(splits or ["all"])
     for photo in photos:
         if photo.url is None:
-            raise DownloadError(f"{read.file}: {photo.file} has no official address: only COCO's photos can be fetched")
+            raise DownloadError(
+                f"{read.file}: {photo.file} has no official address: only COCO's photos can be downloaded"
+            )
     return photos
 
 

@@ -176,7 +176,7 @@ def _attempt(url: str, part: _Part, announced: Callable[[int], None], progress: 
     with _open(url, part.headers()) as response:
         if response.status == 206:
             if _range(response.headers) != (size, part.total):
-                raise _Transient("the server sent another range than the one asked for", restart=True)
+                raise _Transient("the server sent another range than the requested one", restart=True)
             announced(part.total)
         else:  # the whole file: the server does not support ranges, or the file has changed
             total = _length(response.headers)
@@ -199,7 +199,7 @@ def _with_retries(attempt: Callable[[], T], retry: Retry, part: _Part | None = N
             if failed >= retry.attempts:
                 raise Unreachable(f"{error} (tried {failed} times)") from error
             if error.after > LONGEST_WAIT:
-                raise Unreachable(f"{error}; it asks to come back in {error.after:.0f} seconds") from error
+                raise Unreachable(f"{error}; the server asks to retry in {error.after:.0f} seconds") from error
             retry.pause(failed, error.after)
 
 
@@ -213,7 +213,7 @@ def _finish(remote: Remote, part: _Part) -> None:
     if remote.md5 and (digest := _md5(part.file)) != remote.md5:
         raise DownloadError(
             f"{remote.file.name} has MD5 {digest}, not the known {remote.md5}: "
-            f"delete {part.file} to fetch it again, or take it as it is with --no-verify"
+            f"delete {part.file} to download it again, or accept it with --no-verify"
         )
     part.file.replace(remote.file)
     part.state.unlink(missing_ok=True)
@@ -293,7 +293,7 @@ def _retry_after(headers: Message) -> float:
 def _length(headers: Message) -> int:
     value = (headers.get("Content-Length") or "").strip()
     if not value.isdecimal():
-        raise DownloadError("the server does not say how long the file is")
+        raise DownloadError("the server does not send the length of the file")
     return int(value)
 
 
@@ -301,7 +301,7 @@ def _check_length(remote: Remote, total: int) -> None:
     if remote.size is not None and total != remote.size:
         raise DownloadError(
             f"{remote.file.name} has {total:,} bytes on the server, not the known {remote.size:,}: "
-            "if it has changed there, take it as it is with --no-verify"
+            "if it was replaced there, accept it with --no-verify"
         )
 
 

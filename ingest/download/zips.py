@@ -73,16 +73,16 @@ def unpack(archive: Path, place: Callable[[str], Path | None], space: int) -> No
         with zipfile.ZipFile(archive) as opened:
             members = [(member, file) for member in opened.infolist() if (file := place(member.filename))]
             if not members:
-                raise DownloadError(f"{archive} does not hold what it should")
+                raise DownloadError(f"{archive} lacks the expected files: delete it and run the command again")
             if (size := sum(on_disk(member.file_size) for member, _ in members)) > space:
-                raise DownloadError(f"{archive} unpacks to {size:,} bytes, more than the {space:,} that were planned")
+                raise DownloadError(f"{archive} unpacks to {size:,} bytes, more than the expected {space:,}")
             for member, file in tqdm(members, unit=" files", desc=f"unpacking {archive.name}", dynamic_ncols=True):
                 if not file.is_file() or file.stat().st_size != member.file_size:
                     _unpack_one(opened, member, file)
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:  # RuntimeError: encrypted
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: an offset outside of the file
             raise
-        raise DownloadError(f"{archive} is damaged ({error}): delete it and run this again to fetch it anew") from error
+        raise DownloadError(f"{archive} is damaged ({error}): delete it and run the command again") from error
 
 
 def _unpack_one(opened: zipfile.ZipFile, member: zipfile.ZipInfo, file: Path) -> None:
