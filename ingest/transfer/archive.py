@@ -57,7 +57,7 @@ class Manifest(BaseModel):
         for name in points:  # they become folder names
             dataset, _, kind = name.rpartition("_")
             if kind not in ("images", "captions") or not _is_dataset(dataset):
-                raise ValueError(f"{name!r} is no name of a collection")
+                raise ValueError(f"{name!r} is not the name of a collection")
         return points
 
 
@@ -91,10 +91,12 @@ class Bundle:
             self._tar.addfile(member, cast("BinaryIO", reader))
         except OSError as error:
             if error.errno is None and reader.count < size:  # tarfile's error for a short file
-                raise IndexFailure(f"{name} ended after {reader.count:,} of {size:,} bytes: try again") from None
+                raise IndexFailure(
+                    f"{name} ended after {reader.count:,} of {size:,} bytes: run the command again"
+                ) from None
             raise
         if source.read(1):
-            raise IndexFailure(f"{name} is longer than the {size:,} bytes that it should have: try again")
+            raise IndexFailure(f"{name} is longer than the {size:,} bytes expected: run the command again")
         self._sums.append(f"{reader.sum.hexdigest()}  {name}\n")
         return reader.sum.hexdigest()
 
@@ -111,12 +113,12 @@ def read_manifest(file: Path) -> Manifest:
     with _reading(file) as tar:
         member = tar.next()
         if member is None or member.name != MANIFEST:
-            raise IndexFailure(f"{file} is no backup of this software: it does not begin with {MANIFEST}")
+            raise IndexFailure(f"{file} is not a backup of this software: it does not begin with {MANIFEST}")
         try:
             return Manifest.model_validate_json(_text_of(tar, member))
         except ValidationError as error:
             place = first_problem(error).place or "everything"
-            raise IndexFailure(f"{file}: its {MANIFEST} is wrong ({place}), or of a newer version") from None
+            raise IndexFailure(f"{file}: its {MANIFEST} is not valid ({place}), or from a newer version") from None
 
 
 def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: Progress) -> Mapping[str, str]:
@@ -133,7 +135,7 @@ def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: P
         for member in tar:
             name = _checked_name(file, member)
             if name in digests or sums_text is not None:
-                raise IndexFailure(f"{file} is damaged: {name} is in it twice, or after {SUMS}")
+                raise IndexFailure(f"{file} is damaged: it contains {name} twice, or after {SUMS}")
             if name in (MANIFEST, SUMS):
                 text = _text_of(tar, member)
                 digests[name] = hashlib.sha256(text).hexdigest()
@@ -149,11 +151,13 @@ def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: P
             digests[name] = source.sum.hexdigest()
     digests.pop(SUMS, None)
     if sums_text is None:
-        raise IndexFailure(f"{file} is damaged: it is cut off before {SUMS}")
+        raise IndexFailure(f"{file} is damaged: it ends before {SUMS}")
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in sums_text.splitlines())}
     wrong = sorted(name for name in sums.keys() | digests.keys() if sums.get(name) != digests.get(name))
     if wrong:
-        raise IndexFailure(f"{file} is damaged: {len(wrong)} files have another SHA-256 or are missing: {wrong[0]}")
+        raise IndexFailure(
+            f"{file} is damaged: {len(wrong)} files are missing or have another SHA-256, first {wrong[0]}"
+        )
     return digests
 
 
@@ -163,7 +167,7 @@ def _reading(file: Path) -> Iterator[tarfile.TarFile]:
         with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
             yield tar
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise IndexFailure(f"{file} is damaged or no backup: {error}") from error
+        raise IndexFailure(f"{file} is damaged or not a backup: {error}") from error
 
 
 def _is_dataset(name: str) -> bool:
@@ -176,14 +180,14 @@ def _is_dataset(name: str) -> bool:
 def _checked_name(file: Path, member: tarfile.TarInfo) -> str:
     path = PurePosixPath(member.name)
     if not member.isreg() or path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise IndexFailure(f"{file} holds {member.name!r}, which no backup does: not unpacked")
+        raise IndexFailure(f"{file} contains {member.name!r}, which no backup does: not unpacked")
     return path.as_posix()
 
 
 def _text_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
     if stream is None or member.size > LONGEST_TEXT:
-        raise IndexFailure(f"{member.name} in the backup is no text of a sensible size")
+        raise IndexFailure(f"{member.name} in the backup is not a text of a plausible size")
     return stream.read()
 
 

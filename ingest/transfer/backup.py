@@ -51,7 +51,7 @@ def back_up(settings: Settings, file: Path, datasets: Sequence[str], *, force: b
         OSError: `file` cannot be written.
     """
     if file.exists() and not force:
-        raise IndexFailure(f"{file} exists: choose another name, or --force")
+        raise IndexFailure(f"{file} exists: choose another name, or replace it with --force")
     if settings.qdrant_url:
         return _back_up_server(settings, file, datasets)
     return _back_up_folder(settings.index_path, file, datasets, settings)
@@ -73,8 +73,8 @@ def restore(settings: Settings, file: Path, datasets: Sequence[str], *, force: b
     if manifest.kind != kind:
         held = {"folders": "an embedded index (--path)", "snapshots": "a Qdrant server (--url)"}
         raise IndexFailure(
-            f"{file} is a backup of {held[manifest.kind]} and cannot go into {held[kind]}: restore it into the "
-            "kind that it came from, then use `python -m ingest copy --from ... --to ...`"
+            f"{file} is a backup of {held[manifest.kind]} and cannot go into {held[kind]}: restore it into "
+            "an index of its own kind, then use `python -m ingest copy --from ... --to ...`"
         )
     names = _chosen_names(file, manifest, datasets)
     if settings.qdrant_url:
@@ -123,12 +123,12 @@ def _back_up_server(settings: Settings, file: Path, datasets: Sequence[str]) -> 
         names = chosen_collections(index, datasets)
         points = {name: index.count(name) for name in names}
         snapshots = []
-        for name in tqdm(names, desc="the server makes snapshots", unit=" collections", file=sys.stderr):
+        for name in tqdm(names, desc="creating snapshots", unit=" collections", file=sys.stderr):
             snapshot = server.create(name)
             snapshots.append(snapshot)
             clean.callback(_delete, server, snapshot, warnings)
             if index.count(name) != points[name]:
-                raise IndexFailure(f"{name} at {index.place} is being written to: wait for that, then try again")
+                raise IndexFailure(f"{name} at {index.place} is being written to: run the command again after that")
         size = sum(snapshot.size for snapshot in snapshots)
         manifest = _manifest("snapshots", index.engine, points, size, size)
         with _bar(f"writing {file.name}", size) as bar, Bundle.writing(file, manifest, bar.update) as bundle:
@@ -136,7 +136,9 @@ def _back_up_server(settings: Settings, file: Path, datasets: Sequence[str]) -> 
                 with server.reading(snapshot) as stream:
                     digest = bundle.add(f"{snapshot.collection}.snapshot", stream, snapshot.size)
                 if snapshot.sha256 not in (None, digest):
-                    raise IndexFailure(f"the snapshot of {snapshot.collection} was damaged on its way: try again")
+                    raise IndexFailure(
+                        f"the snapshot of {snapshot.collection} was damaged in transfer: run the command again"
+                    )
     return Saved(file, server.url, points, file.stat().st_size, warnings)
 
 
@@ -214,7 +216,7 @@ def _restore_server(settings: Settings, file: Path, manifest: Manifest, names: S
             wanted = {f"{name}.snapshot" for name in names}
             with _bar(f"unpacking {file.name}", manifest.bytes) as bar:
                 sums = unpack(file, Path(folder), wanted.__contains__, bar.update)
-            for name in tqdm(names, desc="the server recovers", unit=" collections", file=sys.stderr):
+            for name in tqdm(names, desc="recovering snapshots", unit=" collections", file=sys.stderr):
                 server.recover(name, Path(folder) / f"{name}.snapshot", sums[f"{name}.snapshot"])
                 index.optimize(name)
         _check_points(index, manifest, names, file)
@@ -234,7 +236,7 @@ def _chosen_names(file: Path, manifest: Manifest, datasets: Sequence[str]) -> li
     names = list(manifest.points)
     for dataset in datasets:
         if not {collection_name(dataset, "images"), collection_name(dataset, "captions")} & manifest.points.keys():
-            raise CollectionMissing(f"{file} holds nothing of data set {dataset}, but {', '.join(names)}")
+            raise CollectionMissing(f"{file} holds no data set {dataset}, only {', '.join(names)}")
     return [name for name in names if not datasets or name.rpartition("_")[0] in datasets]
 
 
@@ -243,27 +245,27 @@ def _refuse_overwriting(index: ReadIndex, names: Sequence[str], file: Path) -> N
     for name in names:
         if name in existing and (points := index.count(name)):
             raise IndexFailure(
-                f"{name} in {index.place} holds {points:,} points: --force replaces it by what {file} holds"
+                f"{name} in {index.place} holds {points:,} points: --force replaces it with that of {file}"
             )
 
 
 def _check_points(index: ReadIndex, manifest: Manifest, names: Sequence[str], file: Path) -> None:
     for name in names:
         if (points := index.count(name)) != manifest.points[name]:
-            raise IndexFailure(f"{name} of {file} has {points:,} points where {manifest.points[name]:,} were backed up")
+            raise IndexFailure(f"{name} of {file} has {points:,} points, but {manifest.points[name]:,} were backed up")
 
 
 def _check_space(folder: Path, manifest: Manifest) -> None:
     if shutil.disk_usage(folder).free < manifest.room + SPARE_SPACE:
         raise IndexFailure(
-            f"{manifest.room / 2**20:,.0f} MiB are needed on the disk of {folder}, and there is less room"
+            f"{manifest.room / 2**20:,.0f} MiB are needed on the disk of {folder}, which has less free space"
         )
 
 
 def _version_warnings(file: Path, manifest: Manifest, engine: str) -> list[str]:
     """Warn of another version: Qdrant restores snapshots of its own and of the previous minor version only."""
     then, now = manifest.engine.partition(",")[0], engine.partition(",")[0]
-    return [f"{file} was made by {then}, this is {now}: that may not fit"] if then != now else []
+    return [f"{file} was made by {then}, this is {now}: they may not be compatible"] if then != now else []
 
 
 def _bar(doing: str, size: int) -> tqdm[Never]:

@@ -30,7 +30,7 @@ def copy(
     dataset: DatasetsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy collections to another index without embedding again, and verify them. Running it again goes on."""
+    """Copy collections to another index without embedding again, and verify them. A second run resumes."""
     from ingest.transfer.copy import chosen_collections, copy_collection, prepare
     from search.index import open_for_writing, open_index
 
@@ -45,7 +45,7 @@ def copy(
                 note(f"warning: {warning}")
             done += (copy_collection(source_index, target_index, name) for name in names)
     except KeyboardInterrupt:
-        note("\ninterrupted: what was copied is safe; give the same command to go on")
+        note("\ninterrupted: copied points are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
     if as_json:
         print_json([copied.as_json() for copied in done], indent=1)
@@ -62,7 +62,7 @@ def backup(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the collections into one archive, with checksums."""
+    """Back up the collections into one archive, with checksums."""
     from ingest.transfer.backup import back_up
 
     try:
@@ -81,13 +81,13 @@ def restore(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the collections of an archive into the index, after all of it was checked."""
+    """Restore the collections of an archive into the index, after verifying all of it."""
     from ingest.transfer.backup import restore as restore_backup
 
     try:
         saved = restore_backup(load_settings(path, url), file, dataset or [], force=force)
     except KeyboardInterrupt:
-        note("\ninterrupted: give the same command again")
+        note("\ninterrupted: run the same command again")
         raise typer.Exit(Exit.INTERRUPTED) from None
     _report(saved, f"restored into {saved.place}", as_json)
 
@@ -105,12 +105,12 @@ def _describe(copied: Copied) -> str:
     if comparison.inexact:
         lines.append(
             f"  verified: {comparison.inexact:,} vectors differ in their last bits, by at most "
-            f"{comparison.largest_difference:.1e}: the target scaled them to unit length again"
+            f"{comparison.largest_difference:.1e}: the target normalised them again"
         )
     else:
         lines.append(f"  verified to the last bit: checksum {comparison.source_checksum:032x} on both sides")
     if comparison.extra:
-        lines.append(f"  {comparison.extra:,} further points of the target are not in the source; they stay")
+        lines.append(f"  {comparison.extra:,} points of the target are not in the source; they are kept")
     return "\n".join(lines)
 
 

@@ -188,9 +188,9 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
     info = target.info(collection)
     if after.missing or after.different or info.points != after.points + after.extra:
         raise IndexFailure(
-            f"{collection} in {target.place} is not what {source.place} holds: {after.missing:,} points are missing, "
-            f"{after.different:,} differ, {info.points:,} are counted: is something else writing there? "
-            "Give the same command again"
+            f"{collection} in {target.place} differs from {source.place}: {after.missing:,} points are missing, "
+            f"{after.different:,} differ, {info.points:,} are counted: is another process writing there? "
+            "Run the same command again"
         )
     return Copied(collection, written, before.same, info.indexed_vectors, after)
 
