@@ -1,4 +1,4 @@
-"""Fills the index: annotations and photos in, two collections of vectors out."""
+"""Fill the index: annotations and photos in, two collections of vectors out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read `dataset_coco.json` and its siblings for Flickr8k and Flickr30k, the Karpathy splits, and validate them.
+"""Read and validate annotation files of the Karpathy splits: `dataset_coco.json`, and those for Flickr8k and Flickr30k.
 
 Source: Karpathy and Fei-Fei, Deep Visual-Semantic Alignments for Generating Image Descriptions, CVPR 2015.
 """
@@ -25,29 +25,29 @@ from search.validation import Problem, first_problem, problem_of
 OFFICIAL_FOLDERS = ("train2014", "val2014")
 
 
-def _relative(path: str) -> str:
+def _check_path(path: str) -> str:
     if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{path!r} leads out of the photo folder")
-    return _readable(path)
+    return _check_unicode(path)
 
 
-def _readable(text: str) -> str:
+def _check_unicode(text: str) -> str:
     try:
         return check_text(text)
     except TextError as error:
         raise ValueError(str(error)) from None
 
 
-def _text(value: object) -> object:
+def _check_caption(value: object) -> object:
     if isinstance(value, str):
         if not value.strip():
             raise ValueError("the caption is empty")
-        _readable(value)
+        _check_unicode(value)
     return value
 
 
 _Id = Annotated[int, Field(ge=0, lt=2**63)]
-_Path = Annotated[str, BeforeValidator(lambda value: _relative(value) if isinstance(value, str) else value)]
+_Path = Annotated[str, BeforeValidator(lambda value: _check_path(value) if isinstance(value, str) else value)]
 
 
 class _Entry(BaseModel):
@@ -55,7 +55,7 @@ class _Entry(BaseModel):
 
 
 class _Sentence(_Entry):
-    raw: Annotated[str, BeforeValidator(_text)]
+    raw: Annotated[str, BeforeValidator(_check_caption)]
     sentid: _Id
 
 
@@ -79,8 +79,10 @@ class _File(_Entry):
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An entry or a caption of an annotation file that is skipped; `image_id`, `split` and `caption_id` as far as they
-    can be read. `order` is the 0-based place of its entry in the file."""
+    """An entry or a caption of an annotation file that is skipped.
+
+    `image_id`, `split` and `caption_id` are None if they cannot be read; `order` is the entry's 0-based place.
+    """
 
     order: int
     kind: Kind
@@ -93,8 +95,8 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """A whole annotation file: its data set's name, its SHA-256, its images and captions in the order of the file, and
-    what is skipped because it is broken."""
+    """An annotation file: the name of its data set, its SHA-256, its images and captions in the order of the file, and
+    the broken entries and captions that are skipped."""
 
     file: Path
     dataset: str
@@ -104,30 +106,30 @@ class Annotations:
     unusable: tuple[Unusable, ...] = ()
 
     def splits(self) -> Counter[str]:
-        """Return how many images each split has, without those that are skipped."""
+        """Return the number of images of each split, without those that are skipped."""
         return Counter(image.split for image in self.images)
 
     def skipped(self, splits: Sequence[str], limit: int | None = None) -> list[Unusable]:
-        """Return what is skipped among the entries that `select` looks at, and those whose split cannot be read."""
+        """Return what is skipped among the entries that `select` examines, and those whose split cannot be read."""
         chosen, _ = self.select(splits, limit)
         last = chosen[-1].order if chosen and len(chosen) == limit else sys.maxsize
         known = set(self.splits()) if "all" in splits else set(splits)
         return [
-            each
-            for each in self.unusable
-            if each.order <= last and ("all" in splits or each.split is None or each.split in known)
+            entry
+            for entry in self.unusable
+            if entry.order <= last and ("all" in splits or entry.split is None or entry.split in known)
         ]
 
     def select(self, splits: Sequence[str], limit: int | None = None) -> tuple[list[Image], list[Caption]]:
-        """The images of some splits ("all" means every one), at most `limit`, and their captions.
+        """Return the first `limit` images of some splits ("all" means every split), and their captions.
 
         Raises:
             AnnotationError: a split that is not in the file.
         """
         known = self.splits()
         if missing := [split for split in splits if split not in known and split != "all"]:
-            there = ", ".join(f"{name} ({count:,} images)" for name, count in known.items())
-            raise AnnotationError(f"{self.file}: no split {missing[0]!r}; it has {there}")
+            existing = ", ".join(f"{name} ({count:,} images)" for name, count in known.items())
+            raise AnnotationError(f"{self.file}: no split {missing[0]!r}; it has {existing}")
         images = [image for image in self.images if "all" in splits or image.split in splits][:limit]
         chosen = {image.id for image in images}
         return images, [caption for caption in self.captions if caption.image_id in chosen]
@@ -136,21 +138,20 @@ class Annotations:
 def read_annotations(file: Path) -> Annotations:
     """Read and validate an annotation file.
 
-    A broken caption, or a broken entry of an image with all of its captions, is skipped and listed in `unusable`.
-    Positions count the captions that are left.
+    A broken caption, or a broken entry with all of its captions, is skipped and listed in `unusable`. Positions count
+    the captions that are left.
 
     Raises:
-        AnnotationError: the file cannot be read, is not an annotation file, has two entries with one id, or nothing
-            that can be used.
+        AnnotationError: the file cannot be read, is not an annotation file, uses an id twice, or has no usable image.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise AnnotationError(f"cannot read the annotations {file}: {error.strerror}") from error
+        raise AnnotationError(f"cannot read the annotation file {file}: {error.strerror}") from error
     dataset, photos, unusable = _parse(file, content.removeprefix(codecs.BOM_UTF8))
-    _refuse_twins(file, "images[{}]." + ("cocoid" if photos[0][1].cocoid is not None else "imgid"), _ids(photos))
+    _refuse_duplicates(file, "images[{}]." + ("cocoid" if photos[0][1].cocoid is not None else "imgid"), _ids(photos))
     sentences = [sentence for _, photo in photos for sentence in photo.sentences]
-    _refuse_twins(file, "the sentid of caption {}", enumerate(sentence.sentid for sentence in sentences))
+    _refuse_duplicates(file, "the sentid of caption {}", enumerate(sentence.sentid for sentence in sentences))
 
     images, captions = [], []
     for order, photo in photos:
@@ -171,34 +172,40 @@ def read_annotations(file: Path) -> Annotations:
 
 
 _Photos = list[tuple[int, _Photo]]
-"""Entries with their places in the file."""
+"""Entries, each with its 0-based place in the file."""
 
 
 def _parse(file: Path, content: bytes) -> tuple[str, _Photos, list[Unusable]]:
-    """Return the data set's name, the entries that can be used, and what is skipped.
+    """Return the data set's name, the usable entries, and what is skipped.
 
-    A sound file is read in one pass; a second one, only for a file with faults, takes them out.
+    A valid file is parsed once; only a file with faults is parsed again, to remove them.
     """
     unusable: list[Unusable] = []
     try:
         parsed = _File.model_validate_json(content)
         photos = list(enumerate(parsed.images))
     except ValidationError as error:
-        parsed, photos = _repaired(file, content, error, unusable)
+        parsed, photos = _parse_without_faults(file, content, error, unusable)
     with_cocoid = [photo.cocoid is not None for _, photo in photos]
-    ours = "cocoid" if any(with_cocoid) else "imgid"
+    id_field = "cocoid" if any(with_cocoid) else "imgid"
     for order, photo in photos:
-        if getattr(photo, ours) is None:
-            reason = "missing, while other images have one" if ours == "cocoid" else "missing"
-            unusable.append(_of_entry(order, photo.model_dump(), f"images[{order}].{ours}: {reason}"))
-    photos = [(order, photo) for order, photo in photos if getattr(photo, ours) is not None]
+        if getattr(photo, id_field) is None:
+            reason = "missing, while other images have one" if id_field == "cocoid" else "missing"
+            unusable.append(_of_entry(order, photo.model_dump(), f"images[{order}].{id_field}: {reason}"))
+    photos = [(order, photo) for order, photo in photos if getattr(photo, id_field) is not None]
     if not photos:
-        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
-    return parsed.dataset, photos, sorted(unusable, key=lambda each: each.order)
+        raise AnnotationError(f"{file}: it has no usable image: {unusable[0].reason}")
+    return parsed.dataset, photos, sorted(unusable, key=lambda entry: entry.order)
 
 
-def _repaired(file: Path, content: bytes, error: ValidationError, unusable: list[Unusable]) -> tuple[_File, _Photos]:
-    """Take out of the file what `error` complains of, if that is in single entries, and say so in `unusable`."""
+def _parse_without_faults(
+    file: Path, content: bytes, error: ValidationError, unusable: list[Unusable]
+) -> tuple[_File, _Photos]:
+    """Parse the file without the broken entries and captions, which are added to `unusable`.
+
+    Raises:
+        AnnotationError: `error` is about something other than single entries, or none is left.
+    """
     try:
         # Python's parser, unlike pydantic's, reads lone surrogates, so that their captions can be named.
         raw = json.loads(decode_text(content))
@@ -208,8 +215,17 @@ def _repaired(file: Path, content: bytes, error: ValidationError, unusable: list
     try:
         parsed = _File.model_validate(raw)
         return parsed, list(enumerate(parsed.images))
-    except ValidationError as again:
-        error = again
+    except ValidationError as still_wrong:
+        broken = _remove_faults(file, raw, still_wrong, unusable)
+    left = [order for order in range(len(raw["images"])) if order not in broken]
+    if not left:
+        raise AnnotationError(f"{file}: it has no usable image: {unusable[0].reason}")
+    parsed = _File.model_validate({**raw, "images": [raw["images"][order] for order in left]})
+    return parsed, list(zip(left, parsed.images, strict=True))
+
+
+def _remove_faults(file: Path, raw: dict[str, Any], error: ValidationError, unusable: list[Unusable]) -> set[int]:
+    """Remove broken captions from `raw`, add what is broken to `unusable`, and return the places of broken entries."""
     broken_entries: set[int] = set()
     broken_sentences: dict[int, set[int]] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
@@ -219,42 +235,38 @@ def _repaired(file: Path, content: bytes, error: ValidationError, unusable: list
                 numbers = broken_sentences.setdefault(order, set())
                 if number not in numbers:
                     numbers.add(number)
-                    unusable.append(_of_sentence(order, raw["images"][order], number, _words(problem)))
+                    unusable.append(_of_sentence(order, raw["images"][order], number, _describe(problem)))
             case ("images", int(order), "sentences"):  # the photo may still be good
                 raw["images"][order]["sentences"] = []
-                unusable.append(replace(_of_entry(order, raw["images"][order], _words(problem)), kind="captions"))
+                unusable.append(replace(_of_entry(order, raw["images"][order], _describe(problem)), kind="captions"))
             case ("images", int(order), *_):
                 if order not in broken_entries:
                     broken_entries.add(order)
-                    unusable.append(_of_entry(order, raw["images"][order], _words(problem)))
+                    unusable.append(_of_entry(order, raw["images"][order], _describe(problem)))
             case _:
                 raise AnnotationError(f"{file}: {_explain(error)}")
-    unusable[:] = [each for each in unusable if each.kind == "images" or each.order not in broken_entries]
+    unusable[:] = [entry for entry in unusable if entry.kind == "images" or entry.order not in broken_entries]
     for order, numbers in broken_sentences.items():
-        entry = raw["images"][order]
-        entry["sentences"] = [each for number, each in enumerate(entry["sentences"]) if number not in numbers]
-    left = [order for order in range(len(raw["images"])) if order not in broken_entries]
-    if not left:
-        raise AnnotationError(f"{file}: none of its images can be used: {unusable[0].reason}")
-    parsed = _File.model_validate({**raw, "images": [raw["images"][order] for order in left]})
-    return parsed, list(zip(left, parsed.images, strict=True))
+        sentences = raw["images"][order]["sentences"]
+        raw["images"][order]["sentences"] = [each for number, each in enumerate(sentences) if number not in numbers]
+    return broken_entries
 
 
 def _of_entry(order: int, entry: object, reason: str) -> Unusable:
     fields = entry if isinstance(entry, dict) else {}
     names = [name for name in (fields.get("filepath"), fields.get("filename")) if isinstance(name, str) and name]
-    image_id = _if_id(fields.get("imgid") if fields.get("cocoid") is None else fields["cocoid"])
+    image_id = _id_or_none(fields.get("imgid") if fields.get("cocoid") is None else fields["cocoid"])
     split = fields.get("split")
     return Unusable(order, "images", "/".join(names), image_id, split if isinstance(split, str) else None, None, reason)
 
 
 def _of_sentence(order: int, entry: dict[str, Any], number: int, reason: str) -> Unusable:
     sentence = entry["sentences"][number]
-    caption_id = _if_id(sentence.get("sentid")) if isinstance(sentence, dict) else None
+    caption_id = _id_or_none(sentence.get("sentid")) if isinstance(sentence, dict) else None
     return replace(_of_entry(order, entry, reason), kind="captions", caption_id=caption_id)
 
 
-def _if_id(value: object) -> int | None:
+def _id_or_none(value: object) -> int | None:
     return value if type(value) is int and 0 <= value < 2**63 else None
 
 
@@ -262,25 +274,25 @@ def _ids(photos: _Photos) -> Iterator[tuple[int, int]]:
     return ((order, photo.id) for order, photo in photos if photo.id is not None)
 
 
-def _refuse_twins(file: Path, field: str, ids: Iterable[tuple[int, int]]) -> None:
+def _refuse_duplicates(file: Path, field: str, ids: Iterable[tuple[int, int]]) -> None:
     seen: dict[int, int] = {}
     for number, value in ids:
         if value in seen:
             raise AnnotationError(
-                f"{file}: {field.format(number)}: {value} occurs twice (first at {seen[value]}, counting from 0)"
+                f"{file}: {field.format(number)}: {value} occurs twice (first at {seen[value]}, counted from 0)"
             )
         seen[value] = number
 
 
 def _explain(error: ValidationError) -> str:
-    """Return the first complaint as "images[3].sentences[0].raw: the caption is empty", and how many more there are."""
+    """Return the first problem as "images[3].sentences[0].raw: the caption is empty", and the number of others."""
     problem = first_problem(error)
     more = f" (and {error.error_count() - 1:,} more)" if error.error_count() > 1 else ""
     if not problem.steps:  # not JSON, or not an object
         return f"not an annotation file such as dataset_coco.json ({problem.message})"
-    return f"{_words(problem)}{more}"
+    return f"{_describe(problem)}{more}"
 
 
-def _words(problem: Problem) -> str:
+def _describe(problem: Problem) -> str:
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.steps).lstrip(".")
     return f"{place}: {problem.message}"

@@ -1,7 +1,7 @@
-"""Correct a collection whose texts were padded otherwise than its model needs it, as older versions did.
+"""Correct a collection whose texts were padded differently than its model needs, as older versions did.
 
-Its captions are encoded again by `ingest run --force`. It keeps its old specification until all of them are, so that a
-run that is killed leaves a collection that is refused, not one with vectors of both kinds.
+`ingest run --force` encodes its captions again. The collection keeps its old specification until all of them are done,
+so that a run that is killed leaves a collection that is refused, not one with vectors of both kinds.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ IDS_PER_COUNT = 5000
 def wrongly_padded(
     index: ReadIndex, specs: Sequence[CollectionSpec], captions: Sequence[Caption]
 ) -> list[CollectionSpec]:
-    """Return the stored specifications of collections of the same model whose texts were padded otherwise.
+    """Return the stored specifications of collections of the same model whose texts were padded differently.
 
     Raises:
         SpecMismatch: some of their captions are not among `captions`, which are encoded again.
     """
-    there = index.collections()
-    pairs = [(index.spec(spec.collection), spec) for spec in specs if spec.collection in there]
+    existing = index.collections()
+    pairs = [(index.spec(spec.collection), spec) for spec in specs if spec.collection in existing]
     wrong = [stored for stored, spec in pairs if stored.weights == spec.weights and not stored.is_padded(spec.padding)]
     ids = [caption.id for caption in captions]
     for stored in _of_captions(wrong):
         parts = [tuple(ids[start : start + IDS_PER_COUNT]) for start in range(0, len(ids), IDS_PER_COUNT)]
-        again = sum(index.count(stored.collection, where=Where(ids=part)) for part in parts)
-        if others := index.count(stored.collection) - again:
+        encoded_again = sum(index.count(stored.collection, where=Where(ids=part)) for part in parts)
+        if others := index.count(stored.collection) - encoded_again:
             raise SpecMismatch(
-                f"{stored.collection} holds {others:,} captions whose vectors are wrong and which this run does "
-                "not encode again: choose all splits, without --limit, or delete it with "
+                f"{stored.collection} holds {others:,} captions with wrong vectors that this run would "
+                "not encode again: select all splits, without --limit, or delete it with "
                 f"`python -m ingest drop --dataset {stored.dataset}`"
             )
     return wrong
 
 
 def with_padding_of(stored: Sequence[CollectionSpec], spec: CollectionSpec) -> CollectionSpec:
-    """Return `spec` with the padding of the same collection among `stored`, if it is there."""
+    """Return `spec` with the padding of the same collection among `stored`, if that holds it."""
     padding = {other.collection: other.padding for other in stored}.get(spec.collection, spec.padding)
     return spec.model_copy(update={"padding": padding})
 
 
 def correct_padding(index: Index, wrong: Sequence[CollectionSpec], padding: Padding, summary: Summary) -> None:
-    """Remember the padding of this run with the collections that had another, if all of it was encoded again."""
+    """Store this run's padding with the collections that had another, if all of their captions were encoded again."""
     for stored in _of_captions(wrong):
         if left := index.count(stored.collection) - summary.captions.embedded:
             summary.warnings.append(
-                f"{left:,} captions of {stored.collection} were not encoded again, so it stays refused: "
-                "give the same command again"
+                f"{left:,} captions of {stored.collection} were not encoded again, so it remains unusable: "
+                "run the same command again"
             )
             return
     for stored in wrong:
-        now = index.spec(stored.collection)
-        index.create(now.model_copy(update={"padding": padding}), replace=True)
+        current = index.spec(stored.collection)
+        index.create(current.model_copy(update={"padding": padding}), replace=True)
 
 
 def _of_captions(specs: Sequence[CollectionSpec]) -> list[CollectionSpec]:
-    return [spec for spec in specs if spec.kind == "captions"]  # photos have nothing to pad
+    return [spec for spec in specs if spec.kind == "captions"]  # photos are not padded

@@ -1,4 +1,4 @@
-"""What a run did: counts, failures, and where the time went."""
+"""The summary of a run: counts, failures, and where the time went."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from search.text import to_json
 
 T = TypeVar("T")
 
+NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 ADVICE = {
-    "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (a little less exact)",
+    "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (slightly less exact)",
     "encoder": "the model is the bottleneck: a GPU, a smaller --dtype, or several GPUs with --devices",
-    "writer": "writing to the index is the bottleneck: a faster disk, or a server that is nearer",
+    "writer": "writing to the index is the bottleneck: a faster disk, or a closer server",
 }
-"""What to change where the main loop waited longest."""
+"""What to change, by what the main loop waited for longest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One input that could not be read or embedded: a photo, or, for the kind "captions", a caption.
+    """One input that could not be read or embedded: a photo or, if `kind` is "captions", a caption.
 
     `stage`: "annotations", "open" or "encode". Ids are None if the annotations do not give a valid one.
     """
@@ -48,10 +49,9 @@ class Failure:
 
 @dataclass(slots=True)
 class Tally:
-    """What happened to the records of one collection.
+    """Counts of the records of one collection; `embedded` and `updated` are acknowledged by the index.
 
-    `embedded` and `updated` are acknowledged by the index; of the updated ones the vector was current, and the payload
-    alone was written.
+    The vector of an updated record was current, so only its payload was written.
     """
 
     embedded: int = 0
@@ -63,8 +63,8 @@ class Tally:
 class Summary:
     """Counts, failures and seconds of a run.
 
-    `busy`: seconds that each stage worked, added up over its workers; stages overlap. `waits`: seconds that the main
-    loop stood still for photos, the encoder or the writer.
+    `busy`: seconds that each stage worked, summed over its workers; stages overlap. `waits`: seconds that the main loop
+    waited for photos, the encoder or the writer.
     """
 
     images: Tally = field(default_factory=Tally)
@@ -77,7 +77,7 @@ class Summary:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time within to the busy seconds of a stage."""
+        """Add the time within the block to the busy seconds of a stage."""
         start = time.perf_counter()
         try:
             yield
@@ -86,7 +86,7 @@ class Summary:
 
     @contextmanager
     def waiting(self, what: str, stage: str | None = None) -> Iterator[None]:
-        """Adds the time within to the waits, and to the busy seconds of a stage that works only while waited for."""
+        """Add the time within the block to the waits, and to the busy seconds of a stage that works only then."""
         start = time.perf_counter()
         try:
             yield
@@ -97,7 +97,7 @@ class Summary:
                 _add(self.busy, {stage: spent})
 
     def waited(self, what: str, items: Iterable[T]) -> Iterator[T]:
-        """Passes items on; the time that each took to come is a wait."""
+        """Yield the items; the time until each arrives is added to the waits."""
         iterator = iter(items)
         while True:
             with self.waiting(what):
@@ -107,12 +107,12 @@ class Summary:
             yield item
 
     def worked(self, seconds: Mapping[str, float]) -> None:
-        """Adds seconds that workers measured."""
+        """Add the seconds per stage that workers measured to the busy ones."""
         _add(self.busy, seconds)
 
     @property
     def bottleneck(self) -> str | None:
-        """What the main loop waited for longest: "photos", "encoder" or "writer"; None where nothing was embedded."""
+        """What the main loop waited for longest: "photos", "encoder" or "writer"; None if nothing was embedded."""
         return (
             max(self.waits, key=lambda what: self.waits[what])
             if self.images.embedded + self.captions.embedded
@@ -120,7 +120,7 @@ class Summary:
         )
 
     def timings(self) -> str:
-        """Seconds per stage, what the run waited for, and what would make it faster, in one or two lines."""
+        """Return the seconds per stage, the waits, and what would make the run faster, in one or two lines."""
         lines = ["seconds busy: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.busy.items())]
         if self.bottleneck is not None:
             waits = ", ".join(f"{what} {seconds:.1f}" for what, seconds in self.waits.items())
@@ -131,7 +131,7 @@ class Summary:
         failures = [failure.as_json() for failure in self.failures]
         return {**asdict(self), "failures": failures, "bottleneck": self.bottleneck}
 
-    def failed(self) -> str:
+    def count_failures(self) -> str:
         """Return how many inputs failed, such as "3 photos and 1 caption"."""
         counts = Counter("photo" if failure.kind == "images" else "caption" for failure in self.failures)
         kinds = [kind for kind in ("photo", "caption") if counts[kind]]
@@ -139,7 +139,7 @@ class Summary:
 
 
 def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
-    """Make `file` list the failures of this run, one JSON object a line, and return where they are listed.
+    """Write the failures of this run to `file`, one JSON object a line, and return the file that lists them.
 
     Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
     overwritten: the failures then go into a file beside it.

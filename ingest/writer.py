@@ -1,4 +1,4 @@
-"""Write into one collection: new points, points of which the vector changes, and payloads alone."""
+"""Write into one collection: new points, new vectors of existing points, and payloads alone."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from search.index import CollectionSpec, Index, Points
 from search.records import Caption, Image
 
 POINTS_PER_LOOK_UP = 1000
-WRITES_UNDER_WAY = 4
+WRITES_IN_FLIGHT = 4
 
 R = TypeVar("R", Image, Caption)
 
 
 class Writer:
-    """Writes in threads of its own, a few batches behind; a context manager that waits for the last of them."""
+    """A context manager that writes points in threads of its own, and waits for the last of them on exit."""
 
     def __init__(self, index: Index, spec: CollectionSpec, tally: Tally, summary: Summary) -> None:
         self._index, self._collection, self._tally, self._summary = index, spec.collection, tally, summary
         self._pool = ThreadPoolExecutor(index.streams, thread_name_prefix="upsert")
         self._counting = Lock()
-        self._under_way: deque[Future[None]] = deque()
+        self._in_flight: deque[Future[None]] = deque()
         self._replaced: set[int] = set()  # ids of points that exist and will get another vector
 
     def look_up(
         self, records: Sequence[R], if_current: Callable[[R, Image | Caption], R | None], *, force: bool
     ) -> set[int]:
-        """Return the ids of the records whose stored vector stays, after writing the payloads of those that changed.
+        """Return the ids of the records whose stored vector is current, after updating the payloads that changed.
 
-        `if_current` gives the record as it is to be stored beside its vector, or None if that is of other content.
-        With `force` no vector stays.
+        `if_current` takes a record and the stored one; it returns the record to store beside the vector, or None if the
+        vector was made from other content. With `force`, no vector is current.
         """
         current: set[int] = set()
         updated = 0
         with self._summary.timed("look up"):
             for start in range(0, len(records), POINTS_PER_LOOK_UP):
-                some = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
+                by_id = {record.id: record for record in records[start : start + POINTS_PER_LOOK_UP]}
                 changed: list[R] = []
-                for stored in self._index.retrieve(self._collection, list(some)).records:
-                    kept = None if force or stored.stale else if_current(some[stored.id], stored)
+                for stored in self._index.retrieve(self._collection, list(by_id)).records:
+                    kept = None if force or stored.stale else if_current(by_id[stored.id], stored)
                     if kept is None:
                         self._replaced.add(stored.id)
                         continue
                     current.add(stored.id)
-                    if kept.fields() != stored.fields():  # also another time of the same photo: it is read only once
+                    if kept.fields() != stored.fields():  # with a file's new time, a photo is read only once more
                         changed.append(kept)
                     updated += kept != stored
                 if changed:
@@ -61,12 +61,12 @@ class Writer:
         return current
 
     def put(self, points: Points) -> None:
-        """Queue points, or wait while too many are queued. Raises what an earlier write raised."""
+        """Queue points, after waiting if too many are queued. Raises the error of an earlier write."""
         with self._summary.waiting("writer"):
-            while len(self._under_way) >= WRITES_UNDER_WAY:
-                self._under_way.popleft().result()
+            while len(self._in_flight) >= WRITES_IN_FLIGHT:
+                self._in_flight.popleft().result()
         if len(points):
-            self._under_way.append(self._pool.submit(self._write, points))
+            self._in_flight.append(self._pool.submit(self._write, points))
 
     def _write(self, points: Points) -> None:
         start = time.perf_counter()
@@ -82,10 +82,10 @@ class Writer:
             self._summary.worked({"upsert": time.perf_counter() - start})
 
     def _replace(self, points: Points) -> None:
-        """Write points that exist without touching the fields that users added, even while this runs.
+        """Replace the vectors of existing points, and keep the fields that users add, even while this runs.
 
-        That takes three writes. The new payload comes first, marked as stale; whoever is killed before the mark is
-        removed embeds the point again. So no vector is ever taken for that of another photo or text.
+        That takes three writes. The new payload comes first, marked as stale, and the mark goes last: if a run is
+        killed in between, the next one embeds the point again, so a vector never passes for that of another input.
         """
         self._index.set_payload(self._collection, [replace(record, stale=True) for record in points.records])
         self._index.set_vectors(self._collection, points)
@@ -99,5 +99,5 @@ class Writer:
     ) -> None:
         self._pool.shutdown(wait=True)
         if error is None:
-            for write in self._under_way:
+            for write in self._in_flight:
                 write.result()

@@ -72,12 +72,21 @@ def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
 def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
     """Return an index of the photo set; one of its captions tries to be a script, and the last photo has `LARGE_ID`."""
     from ingest.__main__ import run
+    from ingest.options import Embedding, NewCollections, Output, Selection
 
     annotations = json.loads((photo_set / "dataset_coco.json").read_text())
     annotations["images"][1]["sentences"][0]["raw"] = HOSTILE
     annotations["images"][-1]["cocoid"] = LARGE_ID
     (photo_set / "dataset_coco.json").write_text(json.dumps(annotations))
-    run(photo_set / "dataset_coco.json", photo_set / "images", model=str(model), path=folder / "index")
+    output = Output(path=folder / "index")
+    run(
+        photo_set / "dataset_coco.json",
+        photo_set / "images",
+        Selection(),
+        Embedding(model=str(model)),
+        NewCollections(),
+        output,
+    )
     return folder / "index"
 
 

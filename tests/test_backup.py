@@ -140,7 +140,7 @@ def test_some_data_sets(call: Call, filled: EdgeIndex, dataset: str) -> None:
     space = sum(file.stat().st_blocks * 512 for file in Path("new").rglob("*"))
     assert space <= 1.5 * sum(file.stat().st_blocks * 512 for file in filled.path.rglob("*"))  # holes again
     error = one_line_error(call("ingest", "restore", "all.tgz", "--dataset", "absent", "--path", "new"))
-    assert "all.tgz holds nothing of data set absent" in error
+    assert "all.tgz holds no data set absent" in error
     assert "absent" in one_line_error(call("ingest", "backup", "x.tgz", "--dataset", "absent", *where))
     assert "no collections in nothing" in one_line_error(call("ingest", "backup", "x.tgz", "--path", "nothing"))
     assert not Path("nothing").exists()
@@ -247,7 +247,7 @@ def test_damaged_archives_change_nothing(
     for options in (["--path", small.path, "--force"], ["--path", "new"]):
         error = one_line_error(call("ingest", "restore", file, *options))
         assert "all.tgz" in error
-        assert "damaged" in error or "no backup" in error
+        assert "damaged" in error or "not a backup" in error
     assert contents(small.path) == before
     assert not Path("new").exists()
 
@@ -269,12 +269,12 @@ def test_members_that_lead_elsewhere_are_refused(call: Call, name: str) -> None:
 def test_names_of_collections_lead_nowhere(call: Call, name: str) -> None:
     file = archive({"bytes": 0, "room": 0, "points": {name: 1}})
     error = one_line_error(call("ingest", "restore", file, "--path", "new"))
-    assert "its manifest.json is wrong (points)" in error
+    assert "its manifest.json is not valid (points)" in error
 
 
 def test_no_room(call: Call) -> None:
     file = archive({"bytes": 0, "room": 2**60, "points": {"t_images": 1}})
-    assert "there is less room" in one_line_error(call("ingest", "restore", file, "--path", "new"))
+    assert "has less free space" in one_line_error(call("ingest", "restore", file, "--path", "new"))
     assert not Path("new").exists()
 
 
@@ -289,7 +289,7 @@ def test_a_wrong_count_is_found_before_anything_is_replaced(call: Call, small: E
 
     file = repacked(Path("all.tgz"), recounted)
     error = one_line_error(call("ingest", "restore", file, "--force", "--path", small.path))
-    assert "has 40 points where 41 were backed up" in error
+    assert "has 40 points, but 41 were backed up" in error
     assert contents(small.path) == before
 
 
@@ -397,7 +397,7 @@ def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
-    assert "was damaged on its way: try again" in one_line_error(call(*command))
+    assert "was damaged in transfer: run the command again" in one_line_error(call(*command))
     server.damage = b"a dog", b"a wolf"
     assert "is longer than the" in one_line_error(call(*command))
     server.damage, server.sent, server.knows_ranges = None, 1000, False
@@ -443,7 +443,7 @@ def test_a_server_that_recovers_something_else(call: Call, server: SnapshotServe
     assert call("ingest", "backup", "server.tgz", "--url", server.url)[0] == 0
     server.loses_points = True
     error = one_line_error(call("ingest", "restore", "server.tgz", "--force", "--url", server.url))
-    assert "has 39 points where 40 were backed up" in error
+    assert "has 39 points, but 40 were backed up" in error
 
 
 def test_kinds_and_versions(

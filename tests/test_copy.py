@@ -56,15 +56,15 @@ def test_there_and_back(index: Index, embedded: EdgeIndex, make_spec: MakeSpec, 
     fill(embedded, spec, 2300)
     assert prepare(embedded, index, [spec.collection], None) == []
     there = copy_collection(embedded, index, spec.collection)
-    assert (there.written, there.already_there, there.found.same) == (2300, 0, 2300)
+    assert (there.written, there.already_there, there.comparison.same) == (2300, 0, 2300)
     assert index.spec(spec.collection) == spec
 
     back = EdgeIndex(tmp_path / "back")
     prepare(index, back, [spec.collection], None)
     copied = copy_collection(index, back, spec.collection)
     # The embedded engine keeps unit vectors as they are; Qdrant's local mode, which the stand-ins are, does not.
-    assert copied.found.inexact == 0
-    assert copied.found.source_checksum == copied.found.target_checksum
+    assert copied.comparison.inexact == 0
+    assert copied.comparison.source_checksum == copied.comparison.target_checksum
     expected, found = stored(embedded, spec.collection), stored(back, spec.collection)
     back.close()
     assert found.keys() == expected.keys()
@@ -83,7 +83,7 @@ def test_between_folders_every_bit_is_kept(embedded: EdgeIndex, make_spec: MakeS
     other = EdgeIndex(tmp_path / "other")
     prepare(embedded, other, [spec.collection], None)
     copied = copy_collection(embedded, other, spec.collection)
-    assert copied.found.source_checksum == copied.found.target_checksum
+    assert copied.comparison.source_checksum == copied.comparison.target_checksum
     expected, found = stored(embedded, spec.collection), stored(other, spec.collection)
     assert {number: (record, vector.tobytes()) for number, (record, vector) in found.items()} == {
         number: (record, vector.tobytes()) for number, (record, vector) in expected.items()
@@ -113,12 +113,12 @@ def test_only_what_is_missing_or_different_is_written(
     monkeypatch.setattr(index, "upsert", counting)
     copied = copy_collection(embedded, index, spec.collection)
     assert sorted(writes) == sorted({*range(0, 1200, 3), 4, 7})
-    assert (copied.written, copied.already_there, copied.found.extra) == (402, 798, 2)
+    assert (copied.written, copied.already_there, copied.comparison.extra) == (402, 798, 2)
     assert index.count(spec.collection) == 1202
 
     writes.clear()
     again = copy_collection(embedded, index, spec.collection)
-    assert (again.written, again.already_there, again.found.extra) == (0, 1200, 2)
+    assert (again.written, again.already_there, again.comparison.extra) == (0, 1200, 2)
     assert not writes
 
 
@@ -135,7 +135,7 @@ def test_what_users_added_is_copied_and_stays(index: Index, embedded: EdgeIndex,
     copied = copy_collection(embedded, index, spec.collection)
 
     assert (copied.written, copied.already_there) == (2, 2)
-    assert copied.found.source_checksum == copied.found.target_checksum or copied.found.inexact
+    assert copied.comparison.source_checksum == copied.comparison.target_checksum or copied.comparison.inexact
     records = index.retrieve(spec.collection, [0, 1, 2, 3]).records
     assert [record.extra for record in records] == [None, {**note, "target": 1}, note, {"target": 1}]
     packed = PackedBatch.of(Batch(records)).model_dump_json()

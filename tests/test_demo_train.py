@@ -49,7 +49,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(few: Corpus, tmp_path: Path) -
     first = Trainer(SETTINGS, few, few, tmp_path / "parts.pt")
     for _ in range(3):
         first.step()
-    first.keep()
+    first.save_checkpoint()
     second = Trainer(SETTINGS, few, few, tmp_path / "parts.pt")
     second.resume()
     second.run()
@@ -64,6 +64,6 @@ def test_the_loss_falls(few: Corpus, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_other_settings_is_refused(few: Corpus, tmp_path: Path) -> None:
-    Trainer(SETTINGS, few, few, tmp_path / "checkpoint.pt").keep()
+    Trainer(SETTINGS, few, few, tmp_path / "checkpoint.pt").save_checkpoint()
     with pytest.raises(ValueError, match="other settings"):
         Trainer(Settings(steps=7), few, few, tmp_path / "checkpoint.pt").resume()

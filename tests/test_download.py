@@ -84,17 +84,17 @@ def test_everything_comes_as_archives_and_only_once(call: Call, site: Server, ph
     assert same_photos(photo_set, Path("coco")) == 12
     assert Path("coco/dataset_coco.json").read_bytes() == (photo_set / "dataset_coco.json").read_bytes()
     assert {file.name for file in Path("coco").iterdir()} == {"dataset_coco.json", "val2014"}
-    assert "12 of 12 photos are in coco: 12 of them are new" in out
+    assert "12 of 12 photos are in coco, 12 of them new" in out
     assert (
         "next: python -m ingest run --annotations coco/dataset_coco.json --images coco --split test" in out.splitlines()
     )
-    assert re.search(r"photos: 1 to fetch, \d+ kB; it needs at most \d+ kB of disk, .* are free", err)
+    assert re.search(r"photos: 1 to download, \d+ kB; needs at most \d+ kB on disk, .* free", err)
 
     before = len(site.requests)
     code, out, err = call("ingest", "download")
     assert code == 0
-    assert "0 of them are new" in out
-    assert "nothing to fetch" in err
+    assert "0 of them new" in out
+    assert "nothing to download" in err
     assert len(site.requests) == before == 2
 
 
@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - 1000, 1000))
     given = ["--annotations", str(photo_set / "dataset_coco.json")] if options else []
     error = one_line_error(call("ingest", "download", *options, *given))
-    assert re.search(r"the disk of coco has no room: [\d.]+ [kM]B needed, 1 kB free", error)
+    assert re.search(r"not enough space on the disk of coco: [\d.]+ [kM]B needed, 1 kB free", error)
     assert site.requests == []
 
 
@@ -223,9 +223,9 @@ def test_an_archive_cannot_write_elsewhere(
 def test_a_server_that_is_away_is_not_asked_for_every_photo(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download.coco, "PATIENCE", 3)
+    monkeypatch.setattr(ingest.download.coco, "MAX_FAILURES_IN_A_ROW", 3)
     site.always = {path: Answer(status=503) for path in site.files if path.startswith("/val2014/")}
-    with pytest.raises(DownloadError, match="3 photos in a row did not come: HTTP 503"):
+    with pytest.raises(DownloadError, match="3 photos in a row could not be downloaded: HTTP 503"):
         download_coco(
             tmp_path / "coco",
             splits=["all"],
@@ -240,8 +240,8 @@ def test_a_server_that_is_away_is_not_asked_for_every_photo(
 def test_nothing_is_fetched_beyond_what_was_said(
     site: Server, tmp_path: Path, photo_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest.download.coco, "PHOTO_ROOM", 4096)
-    monkeypatch.setattr(ingest.download.coco, "PHOTOS_SLACK", 0)
+    monkeypatch.setattr(ingest.download.coco, "PHOTO_SPACE", 4096)
+    monkeypatch.setattr(ingest.download.coco, "PHOTOS_MARGIN", 0)
     own = photo_set / "dataset_coco.json"
     with pytest.raises(OutOfSpace):
         download_coco(tmp_path / "coco", splits=["test"], annotations=own, sources=sources(site), retry=HURRIED)
@@ -326,7 +326,7 @@ def test_ctrl_c_does_not_wait_for_the_network(
     out, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
     assert out == ""
-    assert "the same command goes on from here" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert {part.stat().st_size for part in Path("coco").glob("val2014/*.part")} == {500}
 

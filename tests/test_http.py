@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from web_server import DATE, Answer, Server
 
-from ingest.download.http import LONGEST_WAIT, NEW_GROUND, Remote, Retry, announced_size, fetch
+from ingest.download.http import LONGEST_WAIT, RESET_AFTER, Remote, Retry, announced_size, fetch
 from search.errors import DownloadError, Unreachable
 
 HURRIED = Retry(attempts=4, first_wait=0.001)
@@ -123,13 +123,13 @@ def test_the_server_may_ask_for_time(server: Server, photo: Remote) -> None:
     assert waits[2] < 1
     photo.file.unlink()
     server.script["/a.jpg"] = [Answer(status=503, headers={"Retry-After": str(LONGEST_WAIT + 1)})]
-    with pytest.raises(Unreachable, match="it asks to come back in 601 seconds"):
+    with pytest.raises(Unreachable, match="the server asks to retry in 601 seconds"):
         fetch(photo, retry=HURRIED)
 
 
 def test_a_long_file_may_be_dropped_often(server: Server, photo: Remote) -> None:
-    server.files["/a.jpg"] = JPEG + random.Random(0).randbytes(6 * NEW_GROUND)
-    server.always["/a.jpg"] = Answer(sent=NEW_GROUND)
+    server.files["/a.jpg"] = JPEG + random.Random(0).randbytes(6 * RESET_AFTER)
+    server.always["/a.jpg"] = Answer(sent=RESET_AFTER)
     fetch(photo, retry=replace(HURRIED, attempts=2))
     assert arrived(server, photo)
 

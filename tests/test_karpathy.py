@@ -209,7 +209,7 @@ def test_entries_keep_their_places_beside_broken_ones(tmp_path: Path) -> None:
     assert [each.order for each in read.skipped(["test"], limit=9)] == [0, 3]
     for entry in entries:
         entry["imgid"] = None
-    with pytest.raises(AnnotationError, match=r"none of its images can be used: images\[0\]"):
+    with pytest.raises(AnnotationError, match=r"it has no usable image: images\[0\]"):
         read_annotations(written(tmp_path, {"dataset": "mine", "images": entries}))
 
 

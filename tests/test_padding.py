@@ -161,7 +161,7 @@ def test_old_collections_of_a_model_that_needs_full_padding(
         assert "`python -m ingest run --force`" in message
     assert call("search", "image", "103", *place)[0] == 0  # needs no model
     assert "--force" in one_line_error(call("ingest", *options))
-    assert "choose all splits" in one_line_error(call("ingest", *options, "--force", "--split", "test"))
+    assert "select all splits" in one_line_error(call("ingest", *options, "--force", "--split", "test"))
     with monkeypatch.context() as stopping:
         stopping.setattr("ingest.pipeline._encode_captions", Mock(side_effect=KeyboardInterrupt))
         assert call("ingest", *options, "--force")[0] == 130

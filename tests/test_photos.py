@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.photos import PhotoReader, Recipe
-from ingest.pipeline import part_of
+from ingest.selection import part_of
 from search.encoder.images import Preparation
 from search.errors import IndexFailure, PhotoError, SettingsError, WorkerDied
 from search.photos import current_mark, find_photo, open_photo, read_photo

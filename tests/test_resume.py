@@ -173,7 +173,7 @@ def test_control_c_stops_soon_and_says_how_to_go_on(photos: Path, clip_folder: P
         process.wait(timeout=10)
     assert process.returncode == 130
     assert "interrupted: " in said
-    assert "give the same command to go on" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
 
 

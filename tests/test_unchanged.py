@@ -17,7 +17,8 @@ import qdrant_edge
 from conftest import write_photo_set
 
 from ingest.karpathy import read_annotations
-from ingest.pipeline import Plan, collection_specs, ingest
+from ingest.pipeline import Plan, ingest
+from ingest.specs import collection_specs
 from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors

@@ -165,7 +165,7 @@ def _encode(job: tuple[str, Sequence[str]]) -> float:
 def _make_index(job: tuple[str, str]) -> str:
     """Fill the folder with an index, and return the model's name for sentence-transformers."""
     from eval.bench.ingest import empty_annotations
-    from ingest.pipeline import collection_specs
+    from ingest.specs import collection_specs
     from search.encoder.clip import ClipEncoder
     from search.encoder.hub import locate
     from search.index import Points

@@ -1,4 +1,4 @@
-"""A captioned data set that draws itself, and a tiny CLIP trained on it: the whole system without a download."""
+"""A generated, captioned data set and a tiny CLIP trained on it: the whole system without a download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guided tour behind `python -m ingest demo`: render, ingest, search, evaluate, and a page to look at."""
+"""The guided tour of `python -m ingest demo`: render, ingest, search, evaluate, and write a page to look at."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet
 
-QUESTIONS = (
+QUERIES = (
     "a snowman under a full moon",
     "a whale and a lighthouse at sunset",
     "a rocket and a flying saucer in space",
 )
 HITS = 5
 
-__all__ = ["DATASET", "MODEL", "draw", "look", "make_room", "say"]
+__all__ = ["DATASET", "MODEL", "draw", "drop_old_collections", "print_command", "search_and_evaluate"]
 
 
 def draw(folder: Path, images: int) -> Path:
-    """Draws the data set into `folder`, with a progress bar; returns its annotation file.
+    """Draw the data set into `folder`, with a progress bar, and return its annotation file.
 
     Raises:
         CocoSearchError: the folder cannot be written.
@@ -50,8 +50,8 @@ def draw(folder: Path, images: int) -> Path:
             raise CocoSearchError(f"cannot draw into {folder}: {error.strerror}: choose another --out") from error
 
 
-def make_room(settings: Settings, annotations: Path) -> None:
-    """Deletes what an earlier demo with another number of images left in the index."""
+def drop_old_collections(settings: Settings, annotations: Path) -> None:
+    """Drop the collections of an earlier demo with another number of images."""
     sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
     with closing(open_for_writing(settings)) as index:
         for collection in (collection_name(DATASET, "images"), collection_name(DATASET, "captions")):
@@ -59,15 +59,15 @@ def make_room(settings: Settings, annotations: Path) -> None:
                 index.drop(collection)
 
 
-def look(settings: Settings, place: Sequence[str], out: Path) -> None:
-    """Asks and evaluates the demo's data set in the index, and writes `out`/index.html and `out`/report/report.html.
+def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> None:
+    """Search and evaluate the demo's data set, and write `out`/index.html and `out`/report/report.html.
 
     Raises:
         CocoSearchError: the evaluation failed, or the page cannot be written.
     """
     with Searcher.open(settings, DATASET) as searcher:
-        sections = _ask(searcher, place)
-    table = _evaluate(place, out / "report")  # another process, which opens the index for itself
+        sections = _search(searcher, place)
+    table = _evaluate(place, out / "report")  # another process, which opens the index itself
     with Searcher.open(settings, DATASET) as searcher:
         sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, foot=table)
     page = out / "index.html"
@@ -77,30 +77,30 @@ def look(settings: Settings, place: Sequence[str], out: Path) -> None:
         raise CocoSearchError(f"cannot write {page}: {error.strerror}") from error
 
 
-def say(package: str, *arguments: str) -> None:
-    """Prints the command whose output follows."""
+def print_command(package: str, *arguments: str) -> None:
+    """Print the command whose output follows."""
     print(f"\n$ python -m {package} {shlex.join(arguments)}", flush=True)
 
 
-def _ask(searcher: Searcher, place: Sequence[str]) -> list[Section]:
-    """Three searches by text and one by picture, from images to captions; prints each."""
+def _search(searcher: Searcher, place: Sequence[str]) -> list[Section]:
+    """Search three times by text and once by picture, from images to captions; print the results."""
     sections = []
-    for question in QUESTIONS:
-        say("search", "text", question, "-k", str(HITS), *place)
-        sections.append(Section(question, searcher.text(question, HITS)))
+    for query in QUERIES:
+        print_command("search", "text", query, "-k", str(HITS), *place)
+        sections.append(Section(query, searcher.text(query, HITS)))
         print(show.table(sections[-1].hits))
     first = sections[0].hits[0].id
-    say("search", "image", str(first), "-k", str(HITS), *place)
+    print_command("search", "image", str(first), "-k", str(HITS), *place)
     sections.append(Section(f"image {first}", searcher.image_id(first, HITS, to="captions"), picture=first))
     print(show.table(sections[-1].hits))
     return sections
 
 
 def _evaluate(place: Sequence[str], out: Path) -> str:
-    say("eval", "run", "--out", os.path.relpath(out), *place)
+    print_command("eval", "run", "--out", os.path.relpath(out), *place)
     command = [sys.executable, "-m", "eval", "run", "--out", str(out), *place, "--dataset", DATASET]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    print(done.stdout, end="", flush=True)
-    if done.returncode:
-        raise CocoSearchError(f"the evaluation ended with exit code {done.returncode}: see above")
-    return done.stdout
+    completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    print(completed.stdout, end="", flush=True)
+    if completed.returncode:
+        raise CocoSearchError(f"the evaluation ended with exit code {completed.returncode}: see above")
+    return completed.stdout

@@ -1,7 +1,7 @@
-"""One file over HTTP: resumed where it stopped, tried again where that can help, whole when it bears its name.
+"""Download one file over HTTP: resume a partial download, retry temporary errors, and rename the file once complete.
 
-A file grows as `<name>.part`. Beside it, `<name>.part.json` remembers the length that the server announced and which
-version of the file it was, so that a later attempt, or a later process, never glues two versions together.
+A file grows as `<name>.part`. Beside it, `<name>.part.json` holds the length that the server announced and the version
+of the file, so that a later attempt, or a later process, never joins parts of two versions.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ from search.errors import DownloadError, Unreachable
 
 CHUNK = 256 * 1024  # bytes
 TIMEOUT = 30  # seconds without a single byte
-LONGEST_WAIT = 600  # seconds; a server that asks for more is not waited for
-NEW_GROUND = 1024 * 1024  # bytes after which a dropped connection counts as the first one again
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses that another attempt may mend
+LONGEST_WAIT = 600  # seconds; a longer Retry-After is an error
+RESET_AFTER = 1024 * 1024  # bytes received after which failures are counted from zero
+TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses worth a retry
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes on disk, bytes in all
 
 
-class _Again(DownloadError):
-    """An attempt failed, another may not; `after` is what the server asks for, in seconds."""
+class _Transient(DownloadError):
+    """A failure that a retry may overcome.
+
+    `after` is the wait that the server asks for, in seconds; `restart` discards what was received.
+    """
 
     def __init__(self, reason: str, *, after: float = 0, restart: bool = False) -> None:
         super().__init__(reason)
@@ -49,7 +52,7 @@ class _Again(DownloadError):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file on a server and where it goes: its first bytes, and its size in bytes and MD5 where they are known."""
+    """A file on a server, its target, its first bytes, and its size in bytes and MD5 if they are known."""
 
     url: str
     file: Path
@@ -60,31 +63,33 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How many attempts in a row, and the wait before the second one (seconds, doubled before each further one)."""
+    """The number of attempts in a row, and the wait before the second in seconds, doubled for each further one."""
 
     attempts: int = 6
     first_wait: float = 1.0
     sleep: Callable[[float], object] = time.sleep
 
     def pause(self, failed: int, at_least: float) -> None:
-        wait = self.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # so that threads do not march in step
+        wait = self.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # so that threads do not retry at once
         self.sleep(max(wait, at_least))
 
 
-PATIENT = Retry()
+DEFAULT_RETRY = Retry()
 
 
 def fetch(
     remote: Remote,
     *,
-    retry: Retry = PATIENT,
+    retry: Retry = DEFAULT_RETRY,
     claim: Callable[[int], None] | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Fetches one file, going on from its `.part` if there is one; `claim` hears of the bytes before they are written.
+    """Download one file, resuming from its `.part` if there is one.
+
+    `claim` is called with a number of bytes before they are written; it may raise to stop the download.
 
     Raises:
-        DownloadError: the address is not http or https, the server refuses, or what it sends is not what was expected.
+        DownloadError: the address is not http or https, the server refuses, or the file is not the expected one.
         Unreachable: `retry.attempts` attempts in a row failed.
         OSError: the disk is full or the folder cannot be written.
     """
@@ -93,43 +98,43 @@ def fetch(
     def announced(total: int) -> None:
         nonlocal claimed
         _check_length(remote, total)
-        if claim is not None and total > claimed:  # an attempt that starts anew reuses its room
+        if claim is not None and total > claimed:  # an attempt that restarts reuses its space
             claim(total - claimed)
             claimed = total
 
-    _persist(lambda: _attempt(remote.url, part, announced, progress), retry, part)
+    _with_retries(lambda: _attempt(remote.url, part, announced, progress), retry, part)
     _finish(remote, part)
 
 
-def announced_size(url: str, retry: Retry = PATIENT) -> int:
-    """The length of a file in bytes, as its server announces it.
+def announced_size(url: str, retry: Retry = DEFAULT_RETRY) -> int:
+    """Return the length of a file in bytes, as its server announces it.
 
     Raises:
-        DownloadError: the address is not http or https, or the server refuses or does not say.
+        DownloadError: the address is not http or https, or the server refuses or does not give a length.
         Unreachable: it did not answer.
     """
 
-    def ask() -> int:
+    def request_length() -> int:
         with _open(url, {}, "HEAD") as response:
             return _length(response.headers)
 
-    return _persist(ask, retry)
+    return _with_retries(request_length, retry)
 
 
 class _Part:
-    """The unfinished file, and what is remembered of the answer that it comes from."""
+    """The partial file, and the length and version of the file that it is part of."""
 
     def __init__(self, file: Path) -> None:
         self.file = file.with_name(file.name + ".part")
-        self.memory = file.with_name(file.name + ".part.json")
+        self.state = file.with_name(file.name + ".part.json")
         self.total, self.version = 0, ""
-        # without a memory, or with one that was cut off in the middle, there is nothing to go on from
+        # Without a state file, or with one that was cut off, there is nothing to resume.
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
-            saved = json.loads(self.memory.read_text(encoding="utf-8"))
+            saved = json.loads(self.state.read_text(encoding="utf-8"))
             self.total, self.version = int(saved["total"]), str(saved["version"])
 
     def size(self) -> int:
-        """Bytes that need not be fetched again."""
+        """Return the number of bytes that need not be downloaded again."""
         return self.file.stat().st_size if self.total and self.file.is_file() else 0
 
     def headers(self) -> dict[str, str]:
@@ -138,80 +143,80 @@ class _Part:
         return {"Range": f"bytes={self.size()}-", **({"If-Range": self.version} if self.version else {})}
 
     def begin(self, total: int, version: str) -> None:
-        self.file.write_bytes(b"")  # before the memory: bytes of an older version must never pass for a newer one's
+        self.file.write_bytes(b"")  # before the state: bytes of an older version must never pass for a newer one's
         self.total, self.version = total, version
-        self.memory.write_text(json.dumps({"total": total, "version": version}), encoding="utf-8")
+        self.state.write_text(json.dumps({"total": total, "version": version}), encoding="utf-8")
 
     def grow(self, response: http.client.HTTPResponse, progress: Progress | None) -> None:
         done = self.size()
         with self.file.open("r+b") as target:
-            target.seek(done)  # not appended: two processes at the same file would then write the same
+            target.seek(done)  # not append mode: two processes on one file then write the same bytes
             while done < self.total:
                 with _network():
                     chunk = response.read1(min(CHUNK, self.total - done))
                 if not chunk:
-                    raise _Again(f"the connection ended after {done:,} of {self.total:,} bytes")
+                    raise _Transient(f"the connection ended after {done:,} of {self.total:,} bytes")
                 target.write(chunk)
-                target.flush()  # a thread that Ctrl-C leaves behind loses nothing
+                target.flush()  # so that a thread that Ctrl-C abandons loses nothing
                 done += len(chunk)
                 if progress is not None:
                     progress(done, self.total)
 
     def discard(self) -> None:
         self.file.unlink(missing_ok=True)
-        self.memory.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
         self.total, self.version = 0, ""
 
 
 def _attempt(url: str, part: _Part, announced: Callable[[int], None], progress: Progress | None) -> None:
-    have = part.size()
-    if have and have == part.total:  # stopped between its last byte and its final name
+    size = part.size()
+    if size and size == part.total:  # stopped between the last byte and the renaming
         announced(part.total)
         return
     with _open(url, part.headers()) as response:
         if response.status == 206:
-            if _range(response.headers) != (have, part.total):
-                raise _Again("the server sent another range than the one asked for", restart=True)
+            if _range(response.headers) != (size, part.total):
+                raise _Transient("the server sent another range than the requested one", restart=True)
             announced(part.total)
-        else:  # the whole file: the server does not serve ranges, or the file has changed
+        else:  # the whole file: the server does not support ranges, or the file has changed
             total = _length(response.headers)
             announced(total)
             part.begin(total, _version(response.headers))
         part.grow(response, progress)
 
 
-def _persist(attempt: Callable[[], T], retry: Retry, part: _Part | None = None) -> T:
-    failed, ground = 0, part.size() if part else 0
+def _with_retries(attempt: Callable[[], T], retry: Retry, part: _Part | None = None) -> T:
+    failed, last_size = 0, part.size() if part else 0
     while True:
         try:
             return attempt()
-        except _Again as error:
+        except _Transient as error:
             if part and error.restart:
                 part.discard()
-            if part and part.size() >= ground + NEW_GROUND:  # a long file may be dropped many times on its way
-                failed, ground = 0, part.size()
+            if part and part.size() >= last_size + RESET_AFTER:  # a long download may be cut off many times
+                failed, last_size = 0, part.size()
             failed += 1
             if failed >= retry.attempts:
                 raise Unreachable(f"{error} (tried {failed} times)") from error
             if error.after > LONGEST_WAIT:
-                raise Unreachable(f"{error}; it asks to come back in {error.after:.0f} seconds") from error
+                raise Unreachable(f"{error}; the server asks to retry in {error.after:.0f} seconds") from error
             retry.pause(failed, error.after)
 
 
 def _finish(remote: Remote, part: _Part) -> None:
-    """Gives a complete file its name, if it is what it should be."""
+    """Give a complete file its name if its first bytes and its MD5 are right."""
     with part.file.open("rb") as file:
         start = file.read(64)
     if not start.startswith(remote.magic):
         part.discard()
         raise DownloadError(f"not the expected kind of file: it starts with {start[:16]!r}")
-    if remote.md5 and (found := _md5(part.file)) != remote.md5:
+    if remote.md5 and (digest := _md5(part.file)) != remote.md5:
         raise DownloadError(
-            f"{remote.file.name} has MD5 {found}, not the known {remote.md5}: "
-            f"delete {part.file} to fetch it again, or take it as it is with --no-verify"
+            f"{remote.file.name} has MD5 {digest}, not the known {remote.md5}: "
+            f"delete {part.file} to download it again, or accept it with --no-verify"
         )
     part.file.replace(remote.file)
-    part.memory.unlink(missing_ok=True)
+    part.state.unlink(missing_ok=True)
 
 
 def _md5(file: Path) -> str:
@@ -224,7 +229,7 @@ def _md5(file: Path) -> str:
 
 @cache
 def _opener() -> urllib.request.OpenerDirector:
-    """Knows http and https alone, so that no redirection leads to ftp: or file:."""
+    """Return an opener for http and https alone, so that no redirection leads to ftp: or file:."""
     opener = urllib.request.OpenerDirector()
     opener.addheaders = [("User-Agent", "coco-search")]
     for handler in (
@@ -254,27 +259,27 @@ def _open(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[ht
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Turns what goes wrong on the network into our errors: an OSError that is left comes from the disk."""
+    """Turn network errors into our own, so that any other OSError comes from the disk."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"HTTP {error.code} {error.reason}"
-        if error.code == 416:  # the part is longer than the file
-            raise _Again(reason, restart=True) from None
-        if error.code in PASSING:
-            raise _Again(reason, after=_retry_after(error.headers)) from None
+        if error.code == 416:  # the partial file is longer than the whole one
+            raise _Transient(reason, restart=True) from None
+        if error.code in TRANSIENT:
+            raise _Transient(reason, after=_retry_after(error.headers)) from None
         raise DownloadError(reason) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, str | ssl.SSLCertVerificationError):
             raise DownloadError(str(error.reason)) from error
-        raise _Again(str(error.reason)) from error
+        raise _Transient(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Again(str(error) or type(error).__name__) from error
+        raise _Transient(str(error) or type(error).__name__) from error
 
 
 def _retry_after(headers: Message) -> float:
-    """Seconds, from a number of seconds or a date."""
+    """Return the seconds of a Retry-After header, which holds seconds or a date, or 0."""
     value = (headers.get("Retry-After") or "").strip()
     if value.isdecimal():
         return float(value)
@@ -288,7 +293,7 @@ def _retry_after(headers: Message) -> float:
 def _length(headers: Message) -> int:
     value = (headers.get("Content-Length") or "").strip()
     if not value.isdecimal():
-        raise DownloadError("the server does not say how long the file is")
+        raise DownloadError("the server does not send the length of the file")
     return int(value)
 
 
@@ -296,17 +301,17 @@ def _check_length(remote: Remote, total: int) -> None:
     if remote.size is not None and total != remote.size:
         raise DownloadError(
             f"{remote.file.name} has {total:,} bytes on the server, not the known {remote.size:,}: "
-            "if it has changed there, take it as it is with --no-verify"
+            "if it was replaced there, accept it with --no-verify"
         )
 
 
 def _range(headers: Message) -> tuple[int, int] | None:
-    """Where a part of a file starts and how long the whole file is, in bytes."""
+    """Return the first byte of a partial response and the length of the whole file, or None if they are missing."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", (headers.get("Content-Range") or "").strip())
     return (int(match[1]), int(match[2])) if match else None
 
 
 def _version(headers: Message) -> str:
-    """What tells one version of a file from another: a strong ETag, else the date, else nothing."""
+    """Return what identifies a version of a file: a strong ETag, or the date, or an empty string."""
     etag = (headers.get("ETag") or "").strip()
     return etag if etag.startswith('"') else (headers.get("Last-Modified") or "").strip()

@@ -1,7 +1,8 @@
-"""The file of a backup: a gzipped tar with `manifest.json` first and `SHA256SUMS` last.
+"""Write and read the file of a backup: a gzipped tar with `manifest.json` first and `SHA256SUMS` last.
 
-Without this software: `tar xzf FILE && sha256sum -c SHA256SUMS`. Storage files are mostly holes (half a gigabyte for
-eight megabytes of data), so it is compressed, quickly, and holes are made again when it is unpacked.
+Without this software, `tar xzf FILE && sha256sum -c SHA256SUMS` unpacks and verifies it. Storage files are mostly holes
+(half a gigabyte for eight megabytes of data), so the file is compressed at the fastest level, and unpacking restores
+the holes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from search.index.spec import collection_name
 from search.validation import first_problem
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
-LEVEL = 1  # vectors hardly shrink, holes vanish at any level
+LEVEL = 1  # vectors hardly compress, and holes vanish at any level
 CHUNK = 1024 * 1024
 HOLE = 4096  # bytes; a block of zeros is not written
 LONGEST_TEXT = 64 * 1024 * 1024  # bytes of manifest.json or SHA256SUMS
@@ -33,10 +34,10 @@ Progress = Callable[[int], object]
 
 
 class Manifest(BaseModel):
-    """What a backup holds: `points` by collection; `made` by `engine` with this software's `version`.
+    """The contents of a backup: `points` by collection, `made` by `engine` with this software's `version`.
 
     `kind`: folders of the embedded index, or snapshots of a server. `bytes`: the size of all files together; `room`:
-    what they take on the disk, which is less where they have holes.
+    the disk space that they take, which is less if they have holes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -53,15 +54,15 @@ class Manifest(BaseModel):
     @field_validator("points")
     @classmethod
     def _names_are_collections(cls, points: dict[str, int]) -> dict[str, int]:
-        for name in points:  # they become names of folders
+        for name in points:  # they become folder names
             dataset, _, kind = name.rpartition("_")
             if kind not in ("images", "captions") or not _is_dataset(dataset):
-                raise ValueError(f"{name!r} is no name of a collection")
+                raise ValueError(f"{name!r} is not the name of a collection")
         return points
 
 
 class Bundle:
-    """A backup's file while it is written; `writing` makes one."""
+    """The file of a backup while it is written; create it with `writing`."""
 
     def __init__(self, tar: tarfile.TarFile, progress: Progress) -> None:
         self._tar, self._progress = tar, progress
@@ -70,7 +71,7 @@ class Bundle:
     @classmethod
     @contextmanager
     def writing(cls, file: Path, manifest: Manifest, progress: Progress) -> Iterator[Bundle]:
-        """Write a backup; `file` appears once it is complete, and an error leaves nothing behind."""
+        """Open a bundle for writing; `file` appears once it is complete, and an error leaves nothing behind."""
         with replacing(file) as partial, tarfile.open(partial, mode="w:gz", compresslevel=LEVEL) as tar:
             bundle = cls(tar, progress)
             bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
@@ -78,10 +79,10 @@ class Bundle:
             bundle._text(SUMS, "".join(bundle._sums))
 
     def add(self, name: str, source: BinaryIO, size: int) -> str:
-        """Stores `size` bytes of `source`; gives their SHA-256.
+        """Store `size` bytes of `source`, and return their SHA-256.
 
         Raises:
-            IndexFailure: there are fewer or more.
+            IndexFailure: `source` has fewer or more bytes.
         """
         member = tarfile.TarInfo(name)
         member.size, member.mode = size, 0o644
@@ -89,11 +90,13 @@ class Bundle:
         try:
             self._tar.addfile(member, cast("BinaryIO", reader))
         except OSError as error:
-            if error.errno is None and reader.count < size:  # tarfile's word for it
-                raise IndexFailure(f"{name} ended after {reader.count:,} of {size:,} bytes: try again") from None
+            if error.errno is None and reader.count < size:  # tarfile's error for a short file
+                raise IndexFailure(
+                    f"{name} ended after {reader.count:,} of {size:,} bytes: run the command again"
+                ) from None
             raise
         if source.read(1):
-            raise IndexFailure(f"{name} is longer than the {size:,} bytes that it should have: try again")
+            raise IndexFailure(f"{name} is longer than the {size:,} bytes expected: run the command again")
         self._sums.append(f"{reader.sum.hexdigest()}  {name}\n")
         return reader.sum.hexdigest()
 
@@ -102,58 +105,60 @@ class Bundle:
 
 
 def read_manifest(file: Path) -> Manifest:
-    """What a backup says of itself.
+    """Return the manifest of a backup.
 
     Raises:
-        IndexFailure: it is no backup, or a damaged one.
+        IndexFailure: the file is not a backup, or is damaged.
     """
     with _reading(file) as tar:
         member = tar.next()
         if member is None or member.name != MANIFEST:
-            raise IndexFailure(f"{file} is no backup of this software: it does not begin with {MANIFEST}")
+            raise IndexFailure(f"{file} is not a backup of this software: it does not begin with {MANIFEST}")
         try:
             return Manifest.model_validate_json(_text_of(tar, member))
         except ValidationError as error:
-            what = first_problem(error).place or "everything"
-            raise IndexFailure(f"{file}: its {MANIFEST} is wrong ({what}), or of a newer version") from None
+            place = first_problem(error).place or "everything"
+            raise IndexFailure(f"{file}: its {MANIFEST} is not valid ({place}), or from a newer version") from None
 
 
-def unpack(file: Path, folder: Path, wanted: Callable[[str], bool], progress: Progress) -> Mapping[str, str]:
-    """Unpacks the members whose names are `wanted` below `folder`, which must be empty; gives all SHA-256 by name.
+def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: Progress) -> Mapping[str, str]:
+    """Unpack the members that `selects` into `folder`, which must be empty; return the SHA-256 of all members by name.
 
-    Plain files alone are written, with names that lead nowhere else; no links, modes or owners are taken over.
+    Only plain files are written, inside `folder`; links, modes and owners are not restored.
 
     Raises:
-        IndexFailure: the file is damaged, cut off, or holds anything else; what was unpacked is not to be used.
+        IndexFailure: the file is damaged, cut off, or holds anything else; do not use what was unpacked.
     """
-    found: dict[str, str] = {}
-    listed: str | None = None
+    digests: dict[str, str] = {}
+    sums_text: str | None = None
     with _reading(file) as tar:
         for member in tar:
-            name = _safe(file, member)
-            if name in found or listed is not None:
-                raise IndexFailure(f"{file} is damaged: {name} is in it twice, or after {SUMS}")
+            name = _checked_name(file, member)
+            if name in digests or sums_text is not None:
+                raise IndexFailure(f"{file} is damaged: it contains {name} twice, or after {SUMS}")
             if name in (MANIFEST, SUMS):
                 text = _text_of(tar, member)
-                found[name] = hashlib.sha256(text).hexdigest()
-                listed = text.decode(errors="replace") if name == SUMS else None
+                digests[name] = hashlib.sha256(text).hexdigest()
+                sums_text = text.decode(errors="replace") if name == SUMS else None
                 continue
             source = _Hashing(cast("BinaryIO", tar.extractfile(member)), progress)
-            if wanted(name):
+            if selects(name):
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _write_with_holes(source, target)
             while source.read(CHUNK):
                 pass
-            found[name] = source.sum.hexdigest()
-    found.pop(SUMS, None)
-    if listed is None:
-        raise IndexFailure(f"{file} is damaged: it is cut off before {SUMS}")
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in listed.splitlines())}
-    wrong = sorted(name for name in sums.keys() | found.keys() if sums.get(name) != found.get(name))
+            digests[name] = source.sum.hexdigest()
+    digests.pop(SUMS, None)
+    if sums_text is None:
+        raise IndexFailure(f"{file} is damaged: it ends before {SUMS}")
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in sums_text.splitlines())}
+    wrong = sorted(name for name in sums.keys() | digests.keys() if sums.get(name) != digests.get(name))
     if wrong:
-        raise IndexFailure(f"{file} is damaged: {len(wrong)} files have another SHA-256 or are missing: {wrong[0]}")
-    return found
+        raise IndexFailure(
+            f"{file} is damaged: {len(wrong)} files are missing or have another SHA-256, first {wrong[0]}"
+        )
+    return digests
 
 
 @contextmanager
@@ -162,7 +167,7 @@ def _reading(file: Path) -> Iterator[tarfile.TarFile]:
         with file.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|gz") as tar:
             yield tar
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise IndexFailure(f"{file} is damaged or no backup: {error}") from error
+        raise IndexFailure(f"{file} is damaged or not a backup: {error}") from error
 
 
 def _is_dataset(name: str) -> bool:
@@ -172,17 +177,17 @@ def _is_dataset(name: str) -> bool:
         return False
 
 
-def _safe(file: Path, member: tarfile.TarInfo) -> str:
+def _checked_name(file: Path, member: tarfile.TarInfo) -> str:
     path = PurePosixPath(member.name)
     if not member.isreg() or path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise IndexFailure(f"{file} holds {member.name!r}, which no backup does: not unpacked")
+        raise IndexFailure(f"{file} contains {member.name!r}, which no backup does: not unpacked")
     return path.as_posix()
 
 
 def _text_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     stream = tar.extractfile(member)
     if stream is None or member.size > LONGEST_TEXT:
-        raise IndexFailure(f"{member.name} in the backup is no text of a sensible size")
+        raise IndexFailure(f"{member.name} in the backup is not a text of a plausible size")
     return stream.read()
 
 
@@ -204,7 +209,7 @@ def _write_with_holes(source: _Hashing, target: Path) -> None:
 
 
 class _Hashing:
-    """Reads on, counts and hashes."""
+    """A reader that counts and hashes what it reads."""
 
     def __init__(self, source: BinaryIO, progress: Progress) -> None:
         self._source, self._progress = source, progress

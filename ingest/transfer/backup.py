@@ -1,6 +1,6 @@
-"""Backing an index up into one file, and restoring it: folders of the embedded index, or snapshots of a server.
+"""Back up an index into one file, and restore it: folders of the embedded index, or snapshots of a server.
 
-What is in the file can be restored into an index of the kind that it came from; `copy` crosses over.
+A backup can only be restored into an index of the kind that it came from; `copy` converts between the kinds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from search.index import ReadIndex, collection_name, open_for_writing, open_inde
 from search.index.server.snapshots import Snapshot, Snapshots
 from search.settings import Settings
 
-ROOM_TO_SPARE = 128 * 2**20  # bytes
-STAGE = ".restore"  # inside the index folder, so that putting in place is renaming
+SPARE_SPACE = 128 * 2**20  # bytes
+STAGE = ".restore"  # inside the index folder, so that a rename moves it into place
 TEMPORARY = "temp_segments"
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What was backed up or restored: points by collection, and bytes of the file; warnings for a person."""
+    """The result of a backup or restoration: points by collection, bytes of the file, and warnings."""
 
     file: Path
     place: str
@@ -42,7 +42,7 @@ class Saved:
 
 
 def back_up(settings: Settings, file: Path, datasets: Sequence[str], *, force: bool = False) -> Saved:
-    """Writes the collections of these data sets, or all, into `file`.
+    """Write the collections of these data sets, or all, into `file`.
 
     Raises:
         IndexBusy: another process has the embedded index open.
@@ -51,32 +51,32 @@ def back_up(settings: Settings, file: Path, datasets: Sequence[str], *, force: b
         OSError: `file` cannot be written.
     """
     if file.exists() and not force:
-        raise IndexFailure(f"{file} exists: choose another name, or --force")
+        raise IndexFailure(f"{file} exists: choose another name, or replace it with --force")
     if settings.qdrant_url:
         return _back_up_server(settings, file, datasets)
     return _back_up_folder(settings.index_path, file, datasets, settings)
 
 
 def restore(settings: Settings, file: Path, datasets: Sequence[str], *, force: bool = False) -> Saved:
-    """Puts the collections of these data sets, or all that `file` holds, into the index.
+    """Restore the collections of these data sets, or all that `file` holds, into the index.
 
-    Everything is unpacked and checked before any collection is touched.
+    Everything is unpacked and verified before any collection changes.
 
     Raises:
         IndexBusy: another process has the embedded index open.
-        IndexFailure: `file` is damaged or of another kind, a collection is there already and holds points (`force`
-            replaces it), or what was restored has another number of points than was backed up.
-        OSError: `file` cannot be read, or there is no room.
+        IndexFailure: `file` is damaged or of another kind, a collection exists and holds points (`force` replaces it),
+            or the number of restored points is not the number that was backed up.
+        OSError: `file` cannot be read, or the disk is too small.
     """
     manifest = read_manifest(file)
     kind = "snapshots" if settings.qdrant_url else "folders"
     if manifest.kind != kind:
         held = {"folders": "an embedded index (--path)", "snapshots": "a Qdrant server (--url)"}
         raise IndexFailure(
-            f"{file} is a backup of {held[manifest.kind]} and cannot go into {held[kind]}: restore it into the "
-            "kind that it came from, then use `python -m ingest copy --from ... --to ...`"
+            f"{file} is a backup of {held[manifest.kind]} and cannot go into {held[kind]}: restore it into "
+            "an index of its own kind, then use `python -m ingest copy --from ... --to ...`"
         )
-    names = _chosen(file, manifest, datasets)
+    names = _chosen_names(file, manifest, datasets)
     if settings.qdrant_url:
         warnings = _restore_server(settings, file, manifest, names, force)
         place = settings.qdrant_url
@@ -109,9 +109,9 @@ def _back_up_folder(path: Path, file: Path, datasets: Sequence[str], settings: S
 
 
 def _shard_files(path: Path, collection: str) -> Iterator[Path]:
-    for found in sorted((path / collection).rglob("*")):
-        member = found.relative_to(path)
-        if found.is_file() and member.parts[1] != TEMPORARY:
+    for file in sorted((path / collection).rglob("*")):
+        member = file.relative_to(path)
+        if file.is_file() and member.parts[1] != TEMPORARY:
             yield member
 
 
@@ -123,27 +123,29 @@ def _back_up_server(settings: Settings, file: Path, datasets: Sequence[str]) -> 
         names = chosen_collections(index, datasets)
         points = {name: index.count(name) for name in names}
         snapshots = []
-        for name in tqdm(names, desc="the server makes snapshots", unit=" collections", file=sys.stderr):
+        for name in tqdm(names, desc="creating snapshots", unit=" collections", file=sys.stderr):
             snapshot = server.create(name)
             snapshots.append(snapshot)
             clean.callback(_delete, server, snapshot, warnings)
             if index.count(name) != points[name]:
-                raise IndexFailure(f"{name} at {index.place} is being written to: wait for that, then try again")
+                raise IndexFailure(f"{name} at {index.place} is being written to: run the command again after that")
         size = sum(snapshot.size for snapshot in snapshots)
         manifest = _manifest("snapshots", index.engine, points, size, size)
         with _bar(f"writing {file.name}", size) as bar, Bundle.writing(file, manifest, bar.update) as bundle:
             for snapshot in snapshots:
                 with server.reading(snapshot) as stream:
-                    found = bundle.add(f"{snapshot.collection}.snapshot", stream, snapshot.size)
-                if snapshot.sha256 not in (None, found):
-                    raise IndexFailure(f"the snapshot of {snapshot.collection} was damaged on its way: try again")
+                    digest = bundle.add(f"{snapshot.collection}.snapshot", stream, snapshot.size)
+                if snapshot.sha256 not in (None, digest):
+                    raise IndexFailure(
+                        f"the snapshot of {snapshot.collection} was damaged in transfer: run the command again"
+                    )
     return Saved(file, server.url, points, file.stat().st_size, warnings)
 
 
 def _delete(server: Snapshots, snapshot: Snapshot, warnings: list[str]) -> None:
     try:
         server.delete(snapshot)
-    except IndexFailure as error:  # the backup is good all the same
+    except IndexFailure as error:  # the backup itself is complete
         warnings.append(f"the snapshot {snapshot.name} stays on the server: {error}")
 
 
@@ -156,7 +158,7 @@ def _restore_folder(path: Path, file: Path, manifest: Manifest, names: Sequence[
             _refuse_overwriting(index, names, file)
         warnings = _version_warnings(file, manifest, index.engine)
     with _stage(path) as new:
-        _check_room(path, manifest)
+        _check_space(path, manifest)
         wanted = {*names, *(f"{name}.json" for name in names)}
         with _bar(f"unpacking {file.name}", manifest.bytes) as bar:
             unpack(file, new, lambda member: Path(member).parts[0] in wanted, bar.update)
@@ -170,15 +172,15 @@ def _restore_folder(path: Path, file: Path, manifest: Manifest, names: Sequence[
 
 @contextmanager
 def _stage(path: Path) -> Iterator[Path]:
-    """A new folder inside the index folder; it goes away again, and so does an index folder that stays empty."""
+    """Yield a new folder inside the index folder; delete it afterwards, and the index folder if that is empty."""
     from search.index.edge.locks import lock_folder
 
     stage = path / STAGE
     stage.mkdir(parents=True, exist_ok=True)
     with lock_folder(stage):
         try:
-            for left in stage.iterdir():  # by a restore that was killed
-                shutil.rmtree(left)
+            for leftover in stage.iterdir():  # of a restore that was killed
+                shutil.rmtree(leftover)
             new = stage / "new"
             new.mkdir()
             yield new
@@ -189,7 +191,10 @@ def _stage(path: Path) -> Iterator[Path]:
 
 
 def _put_in_place(new: Path, path: Path, name: str) -> None:
-    """Two renames. Whoever is killed between them finds no collection of that name, and what was there set aside."""
+    """Move a collection into place by two renames.
+
+    A process killed between them leaves no collection of that name, and the old one set aside.
+    """
     aside = path / f".{name}.replaced"
     if (path / name).exists():
         shutil.rmtree(aside, ignore_errors=True)
@@ -207,11 +212,11 @@ def _restore_server(settings: Settings, file: Path, manifest: Manifest, names: S
             _refuse_overwriting(index, names, file)
         warnings = _version_warnings(file, manifest, index.engine)
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.absolute().parent) as folder:
-            _check_room(Path(folder), manifest)
+            _check_space(Path(folder), manifest)
             wanted = {f"{name}.snapshot" for name in names}
             with _bar(f"unpacking {file.name}", manifest.bytes) as bar:
                 sums = unpack(file, Path(folder), wanted.__contains__, bar.update)
-            for name in tqdm(names, desc="the server recovers", unit=" collections", file=sys.stderr):
+            for name in tqdm(names, desc="recovering snapshots", unit=" collections", file=sys.stderr):
                 server.recover(name, Path(folder) / f"{name}.snapshot", sums[f"{name}.snapshot"])
                 index.optimize(name)
         _check_points(index, manifest, names, file)
@@ -227,40 +232,40 @@ def _manifest(
     )
 
 
-def _chosen(file: Path, manifest: Manifest, datasets: Sequence[str]) -> list[str]:
+def _chosen_names(file: Path, manifest: Manifest, datasets: Sequence[str]) -> list[str]:
     names = list(manifest.points)
     for dataset in datasets:
         if not {collection_name(dataset, "images"), collection_name(dataset, "captions")} & manifest.points.keys():
-            raise CollectionMissing(f"{file} holds nothing of data set {dataset}, but {', '.join(names)}")
+            raise CollectionMissing(f"{file} holds no data set {dataset}, only {', '.join(names)}")
     return [name for name in names if not datasets or name.rpartition("_")[0] in datasets]
 
 
 def _refuse_overwriting(index: ReadIndex, names: Sequence[str], file: Path) -> None:
-    there = index.collections()
+    existing = index.collections()
     for name in names:
-        if name in there and (points := index.count(name)):
+        if name in existing and (points := index.count(name)):
             raise IndexFailure(
-                f"{name} in {index.place} holds {points:,} points: --force replaces it by what {file} holds"
+                f"{name} in {index.place} holds {points:,} points: --force replaces it with that of {file}"
             )
 
 
 def _check_points(index: ReadIndex, manifest: Manifest, names: Sequence[str], file: Path) -> None:
     for name in names:
-        if (found := index.count(name)) != manifest.points[name]:
-            raise IndexFailure(f"{name} of {file} has {found:,} points where {manifest.points[name]:,} were backed up")
+        if (points := index.count(name)) != manifest.points[name]:
+            raise IndexFailure(f"{name} of {file} has {points:,} points, but {manifest.points[name]:,} were backed up")
 
 
-def _check_room(folder: Path, manifest: Manifest) -> None:
-    if shutil.disk_usage(folder).free < manifest.room + ROOM_TO_SPARE:
+def _check_space(folder: Path, manifest: Manifest) -> None:
+    if shutil.disk_usage(folder).free < manifest.room + SPARE_SPACE:
         raise IndexFailure(
-            f"{manifest.room / 2**20:,.0f} MiB are needed on the disk of {folder}, and there is less room"
+            f"{manifest.room / 2**20:,.0f} MiB are needed on the disk of {folder}, which has less free space"
         )
 
 
 def _version_warnings(file: Path, manifest: Manifest, engine: str) -> list[str]:
-    """Qdrant restores snapshots of its own and of the previous minor version."""
+    """Warn of another version: Qdrant restores snapshots of its own and of the previous minor version only."""
     then, now = manifest.engine.partition(",")[0], engine.partition(",")[0]
-    return [f"{file} was made by {then}, this is {now}: that may not fit"] if then != now else []
+    return [f"{file} was made by {then}, this is {now}: they may not be compatible"] if then != now else []
 
 
 def _bar(doing: str, size: int) -> tqdm[Never]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest.options import NewCollections
 from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
 from search.errors import SettingsError
 from search.settings import Settings, load_settings, settings_of
@@ -15,71 +16,42 @@ from search.settings import Settings, load_settings, settings_of
 if TYPE_CHECKING:
     from ingest.transfer.backup import Saved
     from ingest.transfer.copy import Copied
-    from search.index import Tuning
-    from search.index.tuning import Quantization
 
 
-QuantizationOption = Annotated[
-    Literal["none", "int8", "binary"] | None,
-    typer.Option(help="New collections: search smaller copies of the vectors, kept in memory"),
-]
-OnDiskOption = Annotated[
-    bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
-]
-ShardsOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many parts the server divides each into")
-]
-ReplicasOption = Annotated[
-    int | None, typer.Option(min=1, help="New collections: how many copies of each part a cluster keeps")
-]
 DatasetsOption = Annotated[
     list[str] | None, typer.Option("--dataset", help="Only this data set; may be repeated (default: all)")
 ]
 
 
-def asked_tuning(
-    quantization: Quantization | None, on_disk: bool, shards: int | None, replicas: int | None
-) -> Tuning | None:
-    """What the options say of new collections; None where they say nothing."""
-    from search.index import Tuning
-
-    asked = quantization or on_disk or shards or replicas
-    return Tuning(quantization or "none", on_disk, shards, replicas) if asked else None
-
-
 def copy(
     source: Annotated[str, typer.Option("--from", help="Folder of an embedded index, or URL of a server")],
     target: Annotated[str, typer.Option("--to", help="Folder of an embedded index, or URL of a server")],
+    new: NewCollections,
     dataset: DatasetsOption = None,
-    quantization: QuantizationOption = None,
-    on_disk: OnDiskOption = False,
-    shards: ShardsOption = None,
-    replicas: ReplicasOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy collections to another index without embedding again, and verify them. Running it again goes on."""
+    """Copy collections to another index without embedding again, and verify them. A second run resumes."""
     from ingest.transfer.copy import chosen_collections, copy_collection, prepare
     from search.index import open_for_writing, open_index
 
     ends = settings_of(source, "FROM"), settings_of(target, "TO")
-    if _place(ends[0]) == _place(ends[1]):
-        raise SettingsError(f"--from and --to are the same index, {_place(ends[0])}")
-    tuning = asked_tuning(quantization, on_disk, shards, replicas)
+    if _address(ends[0]) == _address(ends[1]):
+        raise SettingsError(f"--from and --to are the same index, {_address(ends[0])}")
     done: list[Copied] = []
     try:
-        with closing(open_index(ends[0])) as mine, closing(open_for_writing(ends[1])) as theirs:
-            names = chosen_collections(mine, dataset or [])
-            for warning in prepare(mine, theirs, names, tuning):
+        with closing(open_index(ends[0])) as source_index, closing(open_for_writing(ends[1])) as target_index:
+            names = chosen_collections(source_index, dataset or [])
+            for warning in prepare(source_index, target_index, names, new.tuning()):
                 note(f"warning: {warning}")
-            done += (copy_collection(mine, theirs, name) for name in names)
+            done += (copy_collection(source_index, target_index, name) for name in names)
     except KeyboardInterrupt:
-        note("\ninterrupted: what was copied is safe; give the same command to go on")
+        note("\ninterrupted: copied points are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
     if as_json:
-        print_json([each.as_json() for each in done], indent=1)
+        print_json([copied.as_json() for copied in done], indent=1)
         return
-    for each in done:
-        typer.echo(_describe(each))
+    for copied in done:
+        typer.echo(_describe(copied))
 
 
 def backup(
@@ -90,7 +62,7 @@ def backup(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the collections into one archive, with checksums."""
+    """Back up the collections into one archive, with checksums."""
     from ingest.transfer.backup import back_up
 
     try:
@@ -109,36 +81,36 @@ def restore(
     url: UrlOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the collections of an archive into the index, after all of it was checked."""
-    from ingest.transfer.backup import restore as put_back
+    """Restore the collections of an archive into the index, after verifying all of it."""
+    from ingest.transfer.backup import restore as restore_backup
 
     try:
-        saved = put_back(load_settings(path, url), file, dataset or [], force=force)
+        saved = restore_backup(load_settings(path, url), file, dataset or [], force=force)
     except KeyboardInterrupt:
-        note("\ninterrupted: give the same command again")
+        note("\ninterrupted: run the same command again")
         raise typer.Exit(Exit.INTERRUPTED) from None
     _report(saved, f"restored into {saved.place}", as_json)
 
 
-def _place(settings: Settings) -> str:
+def _address(settings: Settings) -> str:
     return settings.qdrant_url.rstrip("/") if settings.qdrant_url else str(settings.index_path.resolve())
 
 
 def _describe(copied: Copied) -> str:
-    found = copied.found
+    comparison = copied.comparison
     lines = [
-        f"{copied.collection}: {found.source:,} points ({copied.written:,} copied now, "
+        f"{copied.collection}: {comparison.points:,} points ({copied.written:,} copied now, "
         f"{copied.already_there:,} were there already), {copied.indexed_vectors:,} vectors indexed"
     ]
-    if found.inexact:
+    if comparison.inexact:
         lines.append(
-            f"  verified: {found.inexact:,} vectors differ in their last bits, by at most "
-            f"{found.largest_difference:.1e}: the target scaled them to unit length again"
+            f"  verified: {comparison.inexact:,} vectors differ in their last bits, by at most "
+            f"{comparison.largest_difference:.1e}: the target normalised them again"
         )
     else:
-        lines.append(f"  verified to the last bit: checksum {found.source_checksum:032x} on both sides")
-    if found.extra:
-        lines.append(f"  {found.extra:,} further points of the target are not in the source; they stay")
+        lines.append(f"  verified to the last bit: checksum {comparison.source_checksum:032x} on both sides")
+    if comparison.extra:
+        lines.append(f"  {comparison.extra:,} points of the target are not in the source; they are kept")
     return "\n".join(lines)
 
 
@@ -146,8 +118,9 @@ def _report(saved: Saved, what: str, as_json: bool) -> None:
     for warning in saved.warnings:
         note(f"warning: {warning}")
     if as_json:
-        found = {"file": str(saved.file), "place": saved.place, "bytes": saved.bytes, "points": saved.points}
-        print_json(found, indent=1)
+        print_json(
+            {"file": str(saved.file), "place": saved.place, "bytes": saved.bytes, "points": saved.points}, indent=1
+        )
         return
     for name, points in saved.points.items():
         typer.echo(f"{name}: {points:,} points {what}")

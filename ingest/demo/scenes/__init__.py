@@ -1,1 +1,1 @@
-"""The demo's data set: captioned scenes, drawn by code."""
+"""Generate the demo's data set: captioned scenes, drawn by code."""

@@ -1,4 +1,4 @@
-"""What is behind the things: sky and weather, ground, sea, walls, space."""
+"""Draw the backdrops: sky and weather, ground, sea, walls, space."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class View:
 
     @property
     def horizon(self) -> float:
-        """Where the ground begins, in pixels from the top."""
+        """The top of the ground, in pixels from the top of the picture."""
         return SETTINGS[self.scene.setting].horizon * self.height
 
     @property
@@ -58,12 +58,12 @@ class View:
         return self.scene.mood.endswith("moon")
 
     def pen(self, x: float, y: float, unit: float, flipped: bool = False) -> Pen:
-        """A pen at a place given in fractions of the canvas; `unit` is a fraction of its shorter side."""
+        """Return a pen at (x, y), as fractions of the canvas; `unit` is a fraction of its shorter side."""
         side = min(self.width, self.height)
         return Pen(self.canvas, x * self.width, y * self.height, unit * side, flipped)
 
     def lit(self, colour: RGB) -> RGB:
-        """A colour of the ground as it looks in this weather."""
+        """Return a colour of the ground in this weather."""
         shade, share = DUSK.get(self.scene.mood, (colour, 0.0))
         return mix(colour, shade, share)
 
@@ -76,7 +76,7 @@ class View:
         self.canvas.paste(rows.resize((self.width, last - first), Image.Resampling.NEAREST), (0, first))
 
     def hills(self, colour: RGB, top: float, swell: float, count: int, end: float = 1.0) -> None:
-        """Overlapping round hills whose tops are near `top`, filled down to `end` (fractions of the height)."""
+        """Draw overlapping round hills whose tops are near `top`, filled down to `end` (fractions of the height)."""
         draw = ImageDraw.Draw(self.canvas)
         for place in range(count + 1):
             middle = (place + self.dice.between(-0.2, 0.2)) / count * self.width
@@ -118,7 +118,7 @@ def _moon(view: View, x: float) -> None:
 
 
 def sky(view: View) -> None:
-    """The sky down to the horizon, with what the weather puts in it."""
+    """Draw the sky down to the horizon, with the sun, moon, clouds or rainbow of the weather."""
     mood, dice = view.scene.mood, view.dice
     top, bottom = SKIES[mood]
     view.gradient(top, bottom, 0.0, SETTINGS[view.scene.setting].horizon + 0.06)
@@ -152,7 +152,7 @@ def sky(view: View) -> None:
 
 
 def rain(view: View) -> None:
-    """Streaks of rain over the whole picture."""
+    """Draw streaks of rain over the whole picture."""
     draw = ImageDraw.Draw(view.canvas)
     length, width = 0.05 * view.height, max(1, round(0.004 * min(view.width, view.height)))
     for _ in range(110):
@@ -161,7 +161,7 @@ def rain(view: View) -> None:
 
 
 def meadow(view: View) -> None:
-    """Green hills and short grass with specks of flowers."""
+    """Draw green hills and short grass with specks of flowers."""
     view.hills(view.lit((120, 186, 96)), 0.52, 0.08, 3)
     view.gradient(view.lit((110, 190, 82)), view.lit((72, 150, 62)), 0.62, 1.0)
     for _ in range(46):
@@ -174,7 +174,7 @@ def meadow(view: View) -> None:
 
 
 def beach(view: View) -> None:
-    """A strip of sea, foam, and sand."""
+    """Draw a strip of sea, foam, and sand."""
     view.gradient(view.lit((40, 130, 190)), view.lit((90, 196, 214)), 0.48, 0.66)
     view.hills(view.lit((244, 250, 250)), 0.632, 0.012, 5)
     view.hills(view.lit((246, 222, 166)), 0.645, 0.012, 5)
@@ -185,7 +185,7 @@ def beach(view: View) -> None:
 
 
 def desert(view: View) -> None:
-    """Dunes one behind the other."""
+    """Draw dunes, one behind the other."""
     view.hills(view.lit((226, 150, 84)), 0.5, 0.1, 2)
     view.hills(view.lit((236, 172, 96)), 0.58, 0.08, 3)
     view.gradient(view.lit((240, 186, 108)), view.lit((214, 146, 76)), 0.66, 1.0)
@@ -197,7 +197,7 @@ def desert(view: View) -> None:
 
 
 def snow(view: View) -> None:
-    """White hills, fir trees far off, flakes."""
+    """Draw white hills, distant fir trees and snowflakes."""
     view.hills(view.lit((206, 222, 240)), 0.5, 0.07, 3)
     for _ in range(9):
         pen = view.pen(view.dice.between(0, 1), view.dice.between(0.58, 0.62), view.dice.between(0.09, 0.14))
@@ -212,7 +212,7 @@ def snow(view: View) -> None:
 
 
 def city(view: View) -> None:
-    """A row of office blocks, a pavement, a street."""
+    """Draw a row of office blocks, a pavement and a street."""
     walls: tuple[RGB, ...] = ((142, 150, 168), (170, 160, 156), (120, 132, 150), (186, 172, 160), (150, 140, 150))
     left, draw = -0.02, ImageDraw.Draw(view.canvas)
     while left < 1.0:
@@ -236,7 +236,7 @@ def city(view: View) -> None:
 
 
 def mountains(view: View) -> None:
-    """Snowy peaks behind a green valley."""
+    """Draw snowy peaks behind a green valley."""
     for place in range(5):
         x, tall = place * 0.25 + view.dice.between(-0.06, 0.06), view.dice.between(0.3, 0.44)
         pen = Pen(view.canvas, x * view.width, 0.64 * view.height, tall * view.height)
@@ -253,7 +253,7 @@ def mountains(view: View) -> None:
 
 
 def sea(view: View) -> None:
-    """Open water with rows of waves."""
+    """Draw open water with rows of waves."""
     view.gradient(view.lit((70, 150, 206)), view.lit((24, 84, 150)), 0.5, 1.0)
     draw, line = ImageDraw.Draw(view.canvas), view.lit((168, 214, 236))
     for row in range(7):
@@ -266,7 +266,7 @@ def sea(view: View) -> None:
 
 
 def underwater(view: View) -> None:
-    """Blue depths with bubbles over a sandy floor that bears corals, seaweed or a treasure chest."""
+    """Draw blue depths with bubbles, and a sandy floor with corals, seaweed or a treasure chest."""
     view.gradient((70, 176, 214), (14, 70, 132), 0.0, 0.9)
     view.hills((222, 200, 150), 0.86, 0.04, 3)
     for _ in range(24):
@@ -295,7 +295,7 @@ def underwater(view: View) -> None:
 
 
 def _bricks(view: View, end: float) -> None:
-    """Rows of bricks from the top down to `end`, a fraction of the height."""
+    """Draw rows of bricks from the top down to `end`, a fraction of the height."""
     draw, side = ImageDraw.Draw(view.canvas), min(view.width, view.height)
     draw.rectangle((0, 0, view.width, end * view.height), fill=(206, 186, 174))
     wide, tall, gap = 0.14 * side, 0.055 * side, max(1, round(0.006 * side))
@@ -307,7 +307,7 @@ def _bricks(view: View, end: float) -> None:
 
 
 def room(view: View) -> None:
-    """A wall and a table."""
+    """Draw a wall and a table."""
     tint = {"pink wall": "pink", "blue wall": "blue", "green wall": "green", "yellow wall": "yellow"}
     name = tint.get(view.scene.mood)
     wall = mix(PAINT[name], (255, 255, 255), 0.45) if name else (232, 224, 212)
@@ -328,7 +328,7 @@ def room(view: View) -> None:
 
 
 def space(view: View) -> None:
-    """A black sky full of stars, with a glowing cloud or the Earth's edge."""
+    """Draw a black sky full of stars, with a glowing cloud or the Earth's edge."""
     view.gradient((10, 8, 30), (28, 18, 58), 0.0, 1.0)
     if view.scene.mood == "nebula":
         for _ in range(26):

@@ -1,4 +1,4 @@
-"""Scenes in words: five captions that stress different parts of a scene, as five people would write them."""
+"""Describe scenes in words: five captions that stress different parts, as five people would write them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOUNS: dict[str, tuple[str, ...]] = {
     "planet": ("planet", "ringed planet"),
     "saucer": ("flying saucer", "ufo"),
 }
-# Kinds whose colour is that of a part: {0} stands for the colour, {1} for the colour with its article.
+# Kinds of which only a part has the colour: {0} is the colour, {1} the colour with its article.
 PARTS: dict[str, tuple[str, ...]] = {
     "snowman": ("snowman with {1} scarf", "snowman wearing {1} scarf"),
     "windmill": ("windmill with {0} sails",),
@@ -115,7 +115,7 @@ MOODS: dict[str, tuple[str, ...]] = {
 
 
 def article(phrase: str) -> str:
-    """The phrase with "a" or "an" before it."""
+    """Return the phrase with "a" or "an" before it."""
     vowel = phrase[0] in "aeiou" and not phrase.startswith(("ufo", "uni", "one"))
     return f"{'an' if vowel else 'a'} {phrase}"
 
@@ -137,17 +137,17 @@ class Writer:
         return phrase
 
     def one(self, thing: Thing) -> str:
-        """The thing with its article: "a small red car"."""
+        """Return the thing with its article: "a small red car"."""
         return article(self._noun(thing))
 
     def kind(self, thing: Thing, plural: bool = False) -> str:
-        """What the thing is, and no more: "car", "cars"."""
+        """Return only the kind of the thing: "car", "cars"."""
         if plural:
             return PLURALS.get(thing.kind, thing.kind + "s")
         return self._dice.pick(NOUNS.get(thing.kind, (thing.kind,)))
 
     def list(self, things: Sequence[Thing], articles: bool = True) -> str:
-        """The things joined by commas and "and"; two of a kind become "a red and a blue car"."""
+        """Return the things joined by commas and "and"; two of a kind become "a red and a blue car"."""
         if len(things) == 2 and things[0].kind == things[1].kind and things[0].kind not in PARTS:
             first, second = things[0].colour, things[1].colour
             if articles:
@@ -157,27 +157,27 @@ class Writer:
         return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
     def verb(self, thing: Thing) -> str:
-        """A participle that fits the thing."""
+        """Return a participle that fits the thing."""
         return self._dice.pick(VERBS.get(thing.kind, ("standing", "standing", "seen")))
 
     def place(self) -> str:
-        """Where it is: "on the beach"."""
+        """Return the place of the scene: "on the beach"."""
         return self._dice.pick(PLACES[self._scene.setting])
 
     def view(self) -> str:
-        """The setting as a subject: "a sandy beach"."""
+        """Return the setting as a subject: "a sandy beach"."""
         return self._dice.pick(VIEWS[self._scene.setting])
 
     def mood(self) -> str:
-        """The weather or the furnishing: "under a rainbow"."""
+        """Return the weather or the furnishing: "under a rainbow"."""
         return self._dice.pick(MOODS[self._scene.mood])
 
     def maybe(self, phrase: str, probability: float) -> str:
-        """The phrase after a space, or nothing."""
+        """Return the phrase after a space, or an empty string."""
         return f" {phrase}" if self._dice.chance(probability) else ""
 
     def relation(self, first: int, second: int) -> str:
-        """How one thing lies to another, by their indices in the scene."""
+        """Return the position of one thing relative to another, by their indices in the scene."""
         a, b = self._scene.things[first], self._scene.things[second]
         if a.front_of == second:
             return "in front of"
@@ -240,16 +240,16 @@ FORMS: tuple[Callable[[Writer, Scene, Dice], str], ...] = (_overview, _relation,
 
 
 def captions(scene: Scene, count: int = 5) -> list[str]:
-    """Different captions of a scene, the same ones every time.
+    """Return `count` different captions of a scene, the same ones every time.
 
-    Each form of sentence comes up before any is repeated. Some end in a full stop and some do not, as in COCO.
+    Every form of sentence is used before any is repeated. Some end in a full stop and some do not, as in COCO.
     """
     dice = Dice("captions", scene.seed, scene.number)
     write = Writer(scene, dice)
     written: list[str] = []
     while len(written) < count:
         for form in dice.sample(FORMS, min(len(FORMS), count - len(written))):
-            text = form(write, scene, dice).replace("in a room in a room", "in a room")  # place and wall may agree
+            text = form(write, scene, dice).replace("in a room in a room", "in a room")  # from place and mood
             text = text[0].upper() + text[1:] + ("." if dice.chance(0.7) else "")
             if all(words(text) != words(other) for other in written):
                 written.append(text)
@@ -257,7 +257,7 @@ def captions(scene: Scene, count: int = 5) -> list[str]:
 
 
 def glimpse(scene: Scene) -> str:
-    """A few words that fit a scene, and other scenes too, as people type them: "a red car", "boats at night".
+    """Return a few words that fit a scene, and others too, as people type them: "a red car", "boats at night".
 
     Only the training uses these: the tiny CLIP must understand more than whole captions.
     """
@@ -281,5 +281,5 @@ def glimpse(scene: Scene) -> str:
 
 
 def words(caption: str) -> list[str]:
-    """The lower-case words of a caption without punctuation: Karpathy's `tokens`."""
+    """Return the lower-case words of a caption without punctuation: Karpathy's `tokens`."""
     return re.findall(r"[a-z0-9]+", caption.lower())

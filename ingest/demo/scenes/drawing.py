@@ -1,4 +1,4 @@
-"""Scenes as pictures."""
+"""Draw scenes as pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOATING_ON_WATER = ("boat", "duck", "whale", "submarine")
 
 
 def paint(scene: Scene, supersample: int = 2) -> Image.Image:
-    """The picture of a scene: RGB, `scene.width` by `scene.height` pixels.
+    """Return the picture of a scene: RGB, `scene.width` by `scene.height` pixels.
 
     It is drawn `supersample` times as large and scaled down, which smooths the edges.
     """
@@ -43,17 +43,17 @@ def _place(view: View, thing: Thing) -> None:
 
 
 def _shadow(view: View, thing: Thing, height: float) -> None:
-    """A soft patch below a thing, so that it stands rather than hovers."""
+    """Draw a shadow below a thing, so that it seems to stand rather than hover."""
     half = 0.5 * KINDS[thing.kind].width / KINDS[thing.kind].height
     x, y = round(thing.x * view.width), round(thing.y * view.height)
     ground = view.canvas.getpixel((min(view.width - 1, max(0, x)), min(view.height - 1, y + 2)))
-    assert isinstance(ground, tuple)  # an RGB canvas has no other kind of pixel
+    assert isinstance(ground, tuple)  # every pixel of an RGB canvas is a tuple
     colour = mix((ground[0], ground[1], ground[2]), (20, 20, 40), 0.3)
     view.pen(thing.x, thing.y, height).oval(-half, -0.05, half, 0.06, colour)
 
 
 def _ripple(view: View, thing: Thing, height: float) -> None:
-    """A wave that hides the keel of what swims."""
+    """Draw a wave that hides the bottom of a floating thing."""
     half = 0.55 * KINDS[thing.kind].width / KINDS[thing.kind].height
     pen = view.pen(thing.x, thing.y, height)
     pen.oval(-half, -0.06, half, 0.06, view.lit((96, 166, 214)))

@@ -1,4 +1,4 @@
-"""How the things found on water, under it, indoors and in space are drawn, in the manner of `outdoors`."""
+"""Draw the things on water, under water, indoors and in space, as `outdoors` does."""
 
 from __future__ import annotations
 

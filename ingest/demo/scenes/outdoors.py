@@ -1,4 +1,4 @@
-"""How the things found on land and in the air are drawn; each function fills a box of height 1 around x = 0."""
+"""Draw the things on land and in the air; each function fills a box of height 1 around x = 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing in a thing's own coordinates: x from -w/2 to w/2, y from 0 at the foot up to 1 at the top."""
+"""Draw in a thing's own coordinates: x from -w/2 to w/2, y from 0 at the foot up to 1 at the top."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ LEAF: RGB = (60, 140, 66)
 
 
 def mix(first: RGB, second: RGB, share: float) -> RGB:
-    """The colour that holds `share` (0 to 1) of the second and the rest of the first."""
+    """Return the mix of `share` (0 to 1) of the second colour and the rest of the first."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def dark(colour: RGB) -> RGB:
-    """The same colour in the shade."""
+    """Return the colour in the shade."""
     return mix(colour, (20, 16, 30), 0.28)
 
 
 def light(colour: RGB) -> RGB:
-    """The same colour in the light; white turns light grey, so that it still shows."""
+    """Return the colour in the light; white turns light grey, so that it remains visible."""
     return mix(colour, (176, 182, 196), 0.6) if min(colour) > 200 else mix(colour, (255, 255, 255), 0.45)
 
 
 class Pen:
-    """Draws one thing on a canvas: its foot at pixel (x, y), `unit` pixels high, mirrored if `flipped`."""
+    """A pen that draws one thing on a canvas: its foot at pixel (x, y), `unit` pixels high, mirrored if `flipped`."""
 
     def __init__(self, canvas: Image.Image, x: float, y: float, unit: float, flipped: bool = False) -> None:
         self._draw = ImageDraw.Draw(canvas)
@@ -62,11 +62,11 @@ class Pen:
         return min(x0, x1), y0, max(x0, x1), y1
 
     def polygon(self, points: Iterable[Point], fill: RGB) -> None:
-        """A filled polygon."""
+        """Draw a filled polygon."""
         self._draw.polygon([self._at(point) for point in points], fill=fill)
 
     def box(self, left: float, low: float, right: float, high: float, fill: RGB, round_by: float = 0.0) -> None:
-        """A filled rectangle; `round_by` is the radius of its corners."""
+        """Draw a filled rectangle; `round_by` is the radius of its corners."""
         frame = self._frame(left, low, right, high)
         if round_by:
             self._draw.rounded_rectangle(frame, round_by * self._unit, fill=fill)
@@ -74,31 +74,31 @@ class Pen:
             self._draw.rectangle(frame, fill=fill)
 
     def oval(self, left: float, low: float, right: float, high: float, fill: RGB) -> None:
-        """A filled ellipse inside a rectangle."""
+        """Draw a filled ellipse inside a rectangle."""
         self._draw.ellipse(self._frame(left, low, right, high), fill=fill)
 
     def disc(self, x: float, y: float, radius: float, fill: RGB) -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         self.oval(x - radius, y - radius, x + radius, y + radius, fill)
 
     def dome(self, left: float, low: float, right: float, high: float, fill: RGB) -> None:
-        """The upper half of an ellipse: flat at `low`, round at `high`."""
+        """Draw the upper half of an ellipse: flat at `low`, round at `high`."""
         self._draw.pieslice(self._frame(left, 2 * low - high, right, high), 180, 360, fill=fill)
 
     def bowl(self, left: float, low: float, right: float, high: float, fill: RGB) -> None:
-        """The lower half of an ellipse: flat at `high`, round at `low`."""
+        """Draw the lower half of an ellipse: flat at `high`, round at `low`."""
         self._draw.pieslice(self._frame(left, low, right, 2 * high - low), 0, 180, fill=fill)
 
     def line(self, points: Iterable[Point], fill: RGB, width: float = 0.03) -> None:
-        """A line through the points, `width` in units of the thing's height."""
+        """Draw a line through the points, `width` in units of the thing's height."""
         self._draw.line([self._at(point) for point in points], fill=fill, width=self._pixels(width), joint="curve")
 
     def ring(self, left: float, low: float, right: float, high: float, fill: RGB, width: float = 0.03) -> None:
-        """The outline of an ellipse."""
+        """Draw the outline of an ellipse."""
         self._draw.ellipse(self._frame(left, low, right, high), outline=fill, width=self._pixels(width))
 
     def star(self, x: float, y: float, radius: float, fill: RGB, inner: float = 0.42) -> None:
-        """A five-pointed star, one point up; `inner` is the share of the radius where its arms meet."""
+        """Draw a five-pointed star, one point up; `inner` is the share of the radius where its arms meet."""
         turn = math.pi / 5
         points = []
         for corner in range(10):

@@ -1,4 +1,4 @@
-"""Renders the demo's data set: captioned scenes in the very layout of MS COCO with Karpathy's `dataset_coco.json`."""
+"""Render the demo's data set: captioned scenes in the layout of MS COCO with Karpathy's `dataset_coco.json`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from search.files import replace_file, replacing
 ANNOTATIONS = "dataset_coco.json"
 DATASET = "scenes"
 OTHERS = 30
-VERSION = 1  # counts up when the same scene comes to look different, so that old pictures are drawn again
+VERSION = 1  # increment it if a change makes a scene look different, so that old pictures are drawn again
 FOLDERS: dict[Split, str] = {"train": "train2014", "restval": "val2014", "val": "val2014", "test": "val2014"}
-AT_ONCE = 16
+PICTURES_PER_JOB = 16
 
 
 def render(
@@ -36,12 +36,19 @@ def render(
 ) -> Path:
     """Draw a test split of `images` scenes, and `others` of each of the other splits, with five captions each.
 
-    Returns the path of the annotation file in `directory`; the pictures lie in its `images/val2014` and
-    `images/train2014`. The same arguments give the same annotations to the byte on every machine. Pictures that are
-    already there are kept, so a render that was killed is completed by running it again; the annotation file is written
-    last. `workers` is the number of processes (default: one per processor, at most 8); `progress` is told the number of
-    pictures done and their total. Raises ValueError for a negative number of scenes, OSError when a file cannot be
-    written.
+    The same arguments give the same annotations to the byte on every machine. Existing pictures are kept, so a second
+    call completes a render that was killed; the annotation file is written last.
+
+    Args:
+        workers: the number of processes (default: one per processor, at most 8).
+        progress: called with the number of pictures drawn and their total.
+
+    Returns:
+        The path of the annotation file in `directory`; the pictures are in its `images/val2014` and `images/train2014`.
+
+    Raises:
+        ValueError: a number of scenes is negative.
+        OSError: a file cannot be written.
     """
     scenes = list(stream(seed, {"test": images, "val": others, "restval": others, "train": others}))
     folder = directory / "images"
@@ -55,28 +62,28 @@ def render(
         if progress is not None:
             progress(done, len(scenes))
     annotations = directory / ANNOTATIONS
-    described = {"images": [_describe(scene, place) for place, scene in enumerate(scenes)], "dataset": DATASET}
-    replace_file(annotations, json.dumps(described))
+    content = {"images": [_entry(scene, order) for order, scene in enumerate(scenes)], "dataset": DATASET}
+    replace_file(annotations, json.dumps(content))
     return annotations
 
 
 def picture(scene: Scene) -> Path:
-    """Where the picture of a scene lies in the folder of images: `val2014/COCO_val2014_000000000042.jpg`."""
+    """Return the path of a scene's picture in the folder of images: `val2014/COCO_val2014_000000000042.jpg`."""
     folder = FOLDERS[scene.split]
     return Path(folder) / f"COCO_{folder}_{scene.number:012d}.jpg"
 
 
-def _describe(scene: Scene, place: int) -> dict[str, Any]:
-    """One entry of the annotation file, with Karpathy's keys."""
+def _entry(scene: Scene, order: int) -> dict[str, Any]:
+    """Return one entry of the annotation file, with Karpathy's keys."""
     sentences = [
-        {"tokens": words(text), "raw": text, "imgid": place, "sentid": scene.number * 10 + position}
+        {"tokens": words(text), "raw": text, "imgid": order, "sentid": scene.number * 10 + position}
         for position, text in enumerate(captions(scene))
     ]
     return {
         "filepath": FOLDERS[scene.split],
         "sentids": [sentence["sentid"] for sentence in sentences],
         "filename": picture(scene).name,
-        "imgid": place,
+        "imgid": order,
         "split": scene.split,
         "sentences": sentences,
         "cocoid": scene.number,
@@ -84,7 +91,7 @@ def _describe(scene: Scene, place: int) -> dict[str, Any]:
 
 
 def _mark(scene: Scene) -> bytes:
-    """What a picture's JPEG comment says: which scene it shows, so that a picture of another one is not kept."""
+    """Return the JPEG comment that identifies the scene of a picture, so that a picture of another one is not kept."""
     return hashlib.blake2b(f"{VERSION} {scene!r}".encode(), digest_size=16).hexdigest().encode()
 
 
@@ -97,12 +104,12 @@ def _is_drawn(path: Path, scene: Scene) -> bool:
 
 
 def _draw_all(jobs: list[tuple[Scene, Path]], workers: int) -> Iterable[int]:
-    """Draw in parallel where that pays; yields how many pictures have been added each time."""
-    groups = [jobs[at : at + AT_ONCE] for at in range(0, len(jobs), AT_ONCE)]
+    """Draw in parallel if that is faster; yield the number of pictures drawn each time."""
+    groups = [jobs[at : at + PICTURES_PER_JOB] for at in range(0, len(jobs), PICTURES_PER_JOB)]
     if workers < 2 or len(jobs) < 100:  # starting a process takes longer than drawing a few pictures
         yield from map(_draw, groups)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # a fork would carry the caller's threads along
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # a fork would copy locks that threads hold
         yield from pool.imap_unordered(_draw, groups)
 
 

@@ -1,8 +1,8 @@
-"""What a scene can hold, and how one is composed: settings, things, colours, places.
+"""Compose scenes of settings, things, colours and places.
 
-A scene is a plain description; `drawing` paints it and `captions` puts it into words. Everything random comes from
-`Dice`, which uses nothing but `random.Random.random()`: Python guarantees that sequence for a given seed, so a scene is
-the same on every machine and every version of Python.
+A scene is a plain description; `drawing` paints it, and `captions` describes it in words. All randomness comes from
+`Dice`, which only uses `random.Random.random()`: Python guarantees its sequence for a given seed, so a scene is the
+same on every machine and in every version of Python.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 ALL_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white", "black")
 BRIGHT = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
-SIZES = {"small": 0.8, "": 1.08, "big": 1.35}  # how much of a kind's height a thing has
+SIZES = {"small": 0.8, "": 1.08, "big": 1.35}  # a thing's height as a multiple of its kind's
 LANDSCAPE = ((640, 480), (640, 427), (500, 375), (640, 426), (500, 333))
 PORTRAIT = ((480, 640), (427, 640), (375, 500))
 
@@ -28,7 +28,7 @@ PORTRAIT = ((480, 640), (427, 640), (375, 500))
 class Kind:
     """One kind of thing.
 
-    `height` and `width` are in units of the picture's shorter side; `colours` are the colours it comes in.
+    `height` and `width` are in units of the picture's shorter side; `colours` are those that it can have.
     """
 
     height: float
@@ -38,11 +38,11 @@ class Kind:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a scene takes place.
+    """The setting of a scene.
 
-    `layout` says how things are placed: "ground" stands them below the horizon (and hangs the `above` kinds over it),
-    "floating" spreads them over the whole picture. `horizon` is a fraction of the height, from the top. `moods` are the
-    kinds of weather or furnishing, `clashes` the colours that would not show on this backdrop.
+    `layout`: "ground" stands things below the horizon, and hangs the `above` kinds over it; "floating" spreads them
+    over the whole picture. `horizon` is a fraction of the height, from the top. `moods` are the kinds of weather or
+    furnishing, `clashes` the colours that are hard to see on this backdrop.
     """
 
     layout: Literal["ground", "floating"]
@@ -57,7 +57,7 @@ class Setting:
 class Thing:
     """One thing in a scene: `x` is its middle and `y` its foot, as fractions of width and height from the top left.
 
-    `front_of` is the index of the thing that it stands in front of; `above` marks what hangs or flies over the ground.
+    `front_of` is the index of the thing that it stands in front of; `above` is true if it hangs or flies.
     """
 
     kind: str
@@ -84,13 +84,13 @@ class Scene:
 
     @property
     def content(self) -> str:
-        """What can be seen, without positions and sizes: scenes of equal content count as the same scene."""
+        """What the picture shows, without positions and sizes: scenes of equal content count as the same scene."""
         things = sorted(f"{thing.colour} {thing.kind}" for thing in self.things)
         return "; ".join([self.setting, self.mood, *things])
 
     @property
     def split(self) -> Split:
-        """The split, decided by the content alone: whatever the seed, no scene is in two splits."""
+        """The split, which depends on the content alone, so no scene is in two splits, not even with another seed."""
         bucket = hashlib.blake2b(self.content.encode(), digest_size=8).digest()[0]  # 0 to 255, uniform
         if bucket < 52:
             return "test"
@@ -106,19 +106,19 @@ class Dice:
         self._random = random.Random("/".join(map(str, seed))).random
 
     def between(self, low: float, high: float) -> float:
-        """A float from [low, high)."""
+        """Return a float from [low, high)."""
         return low + (high - low) * self._random()
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
+        """Return True with the given probability."""
         return self._random() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items."""
+        """Return one of the items."""
         return items[int(self._random() * len(items))]
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
-        """Some different items, in random order; raises ValueError when there are fewer than `count`."""
+        """Return `count` different items in random order; raise ValueError if there are fewer."""
         if count > len(items):
             raise ValueError(f"cannot take {count} of {len(items)} items")
         rest = list(items)
@@ -234,12 +234,12 @@ def _size(dice: Dice) -> Literal["small", "", "big"]:
 
 
 def _stations(dice: Dice, count: int) -> list[float]:
-    """Middles of `count` columns, left to right, a little out of line."""
+    """Return the middles of `count` columns, left to right, each shifted a little at random."""
     return [(place + 0.5) / count + dice.between(-0.04, 0.04) for place in range(count)]
 
 
 def _distinct(dice: Dice, kinds: Sequence[str], setting: Setting, count: int) -> list[tuple[str, str]]:
-    """Kinds and colours without a repeated pair; now and then two of a kind in different colours."""
+    """Return kinds and colours without a repeated pair; sometimes two of a kind in different colours."""
     chosen = [(kind, _colour(dice, kind, setting)) for kind in dice.sample(kinds, count)]
     if count > 1 and dice.chance(0.15):
         kind, colour = chosen[0]
@@ -286,7 +286,7 @@ def _floating(dice: Dice, setting: Setting) -> list[Thing]:
 
 
 def _moved_inside(thing: Thing, width: int, height: int) -> Thing:
-    """The thing, moved so that the picture (of this size in pixels) does not cut it off."""
+    """Return the thing, moved so that it lies inside the picture of this size in pixels."""
     unit = min(width, height) * SIZES[thing.size]
     half, tall = KINDS[thing.kind].width * unit / width / 2, KINDS[thing.kind].height * unit / height
     x = min(max(thing.x, half + 0.01), 0.99 - half)
@@ -294,19 +294,19 @@ def _moved_inside(thing: Thing, width: int, height: int) -> Thing:
 
 
 def _box(thing: Thing, width: int, height: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a thing in a picture of this size, in pixels."""
+    """Return left, top, right and bottom of a thing in a picture of this size, in pixels."""
     unit, kind = min(width, height) * SIZES[thing.size], KINDS[thing.kind]
     half, foot = kind.width * unit / 2, thing.y * height
     return thing.x * width - half, foot - kind.height * unit, thing.x * width + half, foot
 
 
 def _repeated(things: Sequence[Thing]) -> bool:
-    """Whether two things are of one kind and colour: no caption could tell them apart."""
+    """Return whether two things are of one kind and colour, so that no caption can tell them apart."""
     return len({(thing.kind, thing.colour) for thing in things}) < len(things)
 
 
 def _crowded(things: Sequence[Thing], width: int, height: int) -> bool:
-    """Whether one thing hides too much of another."""
+    """Return whether one thing hides too much of another."""
     boxes = [_box(thing, width, height) for thing in things]
     for place, (left, top, right, bottom) in enumerate(boxes):
         for other in boxes[place + 1 :]:
@@ -318,7 +318,7 @@ def _crowded(things: Sequence[Thing], width: int, height: int) -> bool:
 
 
 def _arrange(dice: Dice, name: str, size: tuple[int, int]) -> tuple[Thing, ...]:
-    """Things in their places for one setting and picture size; tried again until each can be seen."""
+    """Place things for one setting and picture size; retry until each is visible."""
     setting, (width, height) = SETTINGS[name], size
     while True:
         floating = setting.layout == "floating"
@@ -330,7 +330,7 @@ def _arrange(dice: Dice, name: str, size: tuple[int, int]) -> tuple[Thing, ...]:
 
 
 def compose(seed: int, number: int) -> Scene:
-    """The scene at one place of the endless stream that a seed names."""
+    """Return the scene at one place of the endless stream of a seed."""
     dice = Dice("scene", seed, number)
     name = dice.pick(tuple(SETTINGS))
     mood = dice.pick(SETTINGS[name].moods)
@@ -339,9 +339,10 @@ def compose(seed: int, number: int) -> Scene:
 
 
 def stream(seed: int, counts: dict[Split, int]) -> Iterator[Scene]:
-    """Scenes in the order of their numbers until every split has its count; no two of equal content.
+    """Yield scenes in the order of their numbers until every split has its count; no two have equal content.
 
-    Raises ValueError for a negative count.
+    Raises:
+        ValueError: a count is negative.
     """
     if any(count < 0 for count in counts.values()):
         raise ValueError("a split cannot have fewer than 0 scenes")
@@ -349,7 +350,7 @@ def stream(seed: int, counts: dict[Split, int]) -> Iterator[Scene]:
     seen: set[str] = set()
     number = 0
     while any(left.values()):
-        number += 1  # numbers double as image ids, and those of COCO start above 0
+        number += 1  # numbers are also image ids, and those of COCO start above 0
         scene = compose(seed, number)
         if left[scene.split] == 0 or scene.content in seen:
             continue

@@ -1,4 +1,4 @@
-"""What the tiny CLIP sees while it learns: scenes at its own small size and their captions as token ids."""
+"""The training data of the tiny CLIP: scenes at its own small size, and their captions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHUNK = 500
 class Corpus:
     """Pictures and words of n scenes.
 
-    `pixels` is (n, side, side, 3) uint8; `texts` holds the five captions of each scene, `glimpses` a few words that fit
-    it, `settings` the name of its setting.
+    `pixels`: uint8 (n, side, side, 3); `texts`: the five captions of each scene; `glimpses`: a few words that fit it;
+    `settings`: the name of its setting.
     """
 
     pixels: NDArray[np.uint8]
@@ -33,18 +33,18 @@ class Corpus:
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
-    """The picture as the tiny CLIP's processor scales it: squeezed into a square, nothing cut off."""
+    """Return the picture as the tiny CLIP's processor scales it: squeezed into a square, without cropping."""
     return image.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _draw(job: tuple[list[Scene], int]) -> NDArray[np.uint8]:
     scenes, side = job
-    # Scaled down this far, a picture looks the same without the smoothing of its edges, which takes most of the time.
+    # At this small size, smooth edges make no difference, and they take most of the time.
     return np.stack([np.asarray(shrink(paint(scene, supersample=1), side)) for scene in scenes])
 
 
 def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers: int) -> Corpus:
-    """The first scenes of a split; their pictures are drawn by `workers` processes and kept in `folder`."""
+    """Return the first scenes of a split; `workers` processes draw their pictures, which are cached in `folder`."""
     scenes = list(stream(seed, {split: count}))
     file = folder / f"{split}-{count}-{side}-{seed}.npy"
     if not file.exists():
@@ -59,7 +59,7 @@ def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers
 
 
 def describe(scenes: list[Scene], pixels: NDArray[np.uint8]) -> Corpus:
-    """The scenes' words beside their pictures."""
+    """Return the corpus of scenes whose pictures are `pixels`."""
     return Corpus(
         pixels,
         [captions(scene) for scene in scenes],

@@ -1,4 +1,4 @@
-"""How well the tiny CLIP finds scenes: recall in both directions, of a model in training or of one that was saved."""
+"""Measure the recall of the tiny CLIP in both directions, during training or from a saved model."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 def recalls(
     images: NDArray[np.float32], texts: NDArray[np.float32], cutoffs: tuple[int, ...] = (1, 5, 10)
 ) -> dict[str, float]:
-    """Recall in percent, both directions: `images` is (n, d), `texts` (n, c, d) with the c captions of each image.
+    """Return recall in percent in both directions; `images` is (n, d), `texts` (n, c, d) with c captions an image.
 
-    A query counts as found at k when any of its positives is among the first k.
+    A query is a hit at k if any of its positives is among the first k.
     """
     count, each, width = texts.shape
     scores = images @ texts.reshape(count * each, width).T
     own = scores.reshape(count, count, each)[np.arange(count), np.arange(count)]  # (n, c): the positives
     image_ranks = 1 + (scores > own.max(axis=1)[:, None]).sum(axis=1)
     text_ranks = 1 + (scores > own.reshape(-1)[None, :]).sum(axis=0)
-    found = {}
+    recall = {}
     for name, ranks in (("image-to-text", image_ranks), ("text-to-image", text_ranks)):
         for cutoff in cutoffs:
-            found[f"{name} recall@{cutoff}"] = round(float((ranks <= cutoff).mean()) * 100, 2)
-    return found
+            recall[f"{name} recall@{cutoff}"] = round(float((ranks <= cutoff).mean()) * 100, 2)
+    return recall
 
 
 def measure(model: CLIPModel, pixels: NDArray[np.uint8], ids: NDArray[np.int16]) -> dict[str, float]:
-    """Recalls of the model as it is, in float32."""
+    """Return the recalls of a model in training, computed in float32."""
     import torch
 
     model.train(False)
@@ -50,7 +50,7 @@ def measure(model: CLIPModel, pixels: NDArray[np.uint8], ids: NDArray[np.int16])
 
 
 def measure_saved(folder: Path, annotations: Path) -> dict[str, float]:
-    """Recalls of a saved model on the test split of a rendered data set, read from its JPEG files."""
+    """Return the recalls of a saved model on the test split of a rendered data set, read from its JPEG files."""
     import torch
 
     model, processor, engine = load(folder)

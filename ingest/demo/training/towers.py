@@ -1,4 +1,4 @@
-"""The tiny CLIP itself: its shape, its tokenizer, its processor, and the folder it is saved in."""
+"""The tiny CLIP: its architecture, its tokenizer, its processor, and the folder that it is saved in."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MODULE = "0_CLIPModel"  # as in sentence-transformers/clip-ViT-B-32
 
 
 def vocabulary(texts: Iterable[str]) -> list[str]:
-    """Every word of the texts in alphabetical order, after the marks; a plural is its singular and "##s"."""
+    """Return the marks, then every word of the texts in alphabetical order; a plural is its singular and "##s"."""
     known = {word for text in texts for word in words(text)}
     singular = {word for word in known if not (word.endswith("s") and word[:-1] in known)}
     return [*MARKS, "##s", *sorted(singular)]
 
 
 def tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words, lower case, that knows no others: any other word becomes one unknown token."""
+    """Return a tokenizer of whole words in lower case; a word outside the vocabulary becomes one unknown token."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -55,7 +55,7 @@ def tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
         special_tokens=[(MARKS[START], START), (MARKS[END], END)],
     )
     make: Any = PreTrainedTokenizerFast  # its constructor has no type hints
-    made: PreTrainedTokenizerFast = make(
+    fast: PreTrainedTokenizerFast = make(
         tokenizer_object=engine,
         pad_token=MARKS[PAD],
         unk_token=MARKS[UNKNOWN],
@@ -63,11 +63,11 @@ def tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
         eos_token=MARKS[END],
         model_max_length=TOKENS,
     )
-    return made
+    return fast
 
 
 def towers(words_known: int) -> CLIPModel:
-    """An untrained `CLIPModel` of 1.4 million parameters."""
+    """Return an untrained `CLIPModel` of 1.4 million parameters."""
     from transformers import CLIPConfig, CLIPModel
 
     shape = {"hidden_act": "gelu", "projection_dim": 128, "num_attention_heads": 4}
@@ -94,21 +94,21 @@ def towers(words_known: int) -> CLIPModel:
 
 
 def token_ids(texts: list[list[str]], words_known: list[str]) -> NDArray[np.int16]:
-    """Captions as (n, c, TOKENS) token ids, padded."""
+    """Return the captions as padded token ids (n, c, TOKENS)."""
     engine = tokenizer(words_known)
     rows = [engine(list(each), padding="max_length", truncation=True, max_length=TOKENS)["input_ids"] for each in texts]
     return np.asarray(rows, dtype=np.int16)
 
 
 def as_input(pixels: NDArray[np.uint8]) -> Tensor:
-    """(n, side, side, 3) bytes as the (n, 3, side, side) float32 that the processor gives, from -1 to 1."""
+    """Return uint8 (n, side, side, 3) as the float32 (n, 3, side, side) that the processor returns, from -1 to 1."""
     import torch
 
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def embed(model: CLIPModel, pixels: Tensor | None, ids: Tensor | None) -> Tensor:
-    """Vectors of unit length: of the images if pixels are given, else of the texts."""
+    """Return unit vectors: of the images if `pixels` is not None, otherwise of the texts."""
     from torch.nn.functional import normalize
 
     if pixels is not None:
@@ -121,7 +121,7 @@ def embed(model: CLIPModel, pixels: Tensor | None, ids: Tensor | None) -> Tensor
 
 
 def load(folder: Path) -> tuple[CLIPModel, CLIPImageProcessorPil, PreTrainedTokenizerFast]:
-    """A saved model with its image processor and its tokenizer."""
+    """Return a saved model with its image processor and its tokenizer."""
     from transformers import CLIPModel, PreTrainedTokenizerFast
     from transformers.models.clip import CLIPImageProcessorPil
 
@@ -133,8 +133,8 @@ def load(folder: Path) -> tuple[CLIPModel, CLIPImageProcessorPil, PreTrainedToke
 def save(model: CLIPModel, vocabulary: list[str], folder: Path, report: dict[str, object] | None = None) -> None:
     """Write the model in the layout of the published CLIP models of sentence-transformers.
 
-    `report` goes beside it as `training.json`. `folder` is replaced once everything is written: it never holds half a
-    model.
+    `report` is saved with it as `training.json`. `folder` is replaced once everything is written, so it never holds
+    half a model.
     """
     from transformers.models.clip import CLIPImageProcessorPil
 
@@ -145,7 +145,7 @@ def save(model: CLIPModel, vocabulary: list[str], folder: Path, report: dict[str
     tokenizer(vocabulary).save_pretrained(inner)
     CLIPImageProcessorPil(
         size={"height": SIDE, "width": SIDE},
-        do_center_crop=False,  # nothing that a caption mentions may be cut off
+        do_center_crop=False,  # a crop could remove what a caption mentions
         image_mean=list(MEAN),
         image_std=list(STD),
     ).save_pretrained(inner)
@@ -153,7 +153,7 @@ def save(model: CLIPModel, vocabulary: list[str], folder: Path, report: dict[str
     (fresh / "modules.json").write_text(json.dumps([module], indent=2) + "\n")
     if report is not None:
         (fresh / "training.json").write_text(json.dumps(report, indent=2) + "\n")
-    (inner / "model.safetensors").chmod(0o644)  # safetensors makes it private
+    (inner / "model.safetensors").chmod(0o644)  # safetensors makes it readable by its owner only
     if folder.exists():
         shutil.rmtree(folder)
     fresh.rename(folder)

@@ -1,6 +1,6 @@
-"""Trains the tiny CLIP of the demo from scratch: `python -m ingest.demo.training.train --out model`.
+"""Train the tiny CLIP of the demo from scratch: `python -m ingest.demo.training.train --out model`.
 
-The model never sees a scene of another split than `train`: a scene's content decides its split (`world.Scene.split`).
+The model only sees scenes of the split `train`: a scene's content decides its split (`world.Scene.split`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the outcome; a checkpoint continues only under the same settings."""
+    """Everything that determines the outcome; a checkpoint resumes only under the same settings."""
 
     steps: int = 2000
     seed: int = 0
@@ -50,14 +50,14 @@ class Settings:
     rate: float = 1.5e-3
     warmup: int = 150
     decay: float = 0.05
-    kindred: float = 0.5  # share of a batch that is of one setting, hard to tell apart, in the second half of the run
-    forget: float = 0.05  # share of the words made unknown, so that unknown words do little harm
+    kindred: float = 0.5  # share of a batch from one setting, which is harder, in the second half of the run
+    forget: float = 0.05  # share of words replaced by the unknown token, so that unknown words do little harm
     every: int = 250  # steps between measurements on the validation split
 
 
 @dataclass
 class Progress:
-    """What is reported beside the weights."""
+    """The progress of a run, reported with the weights."""
 
     step: int = 0
     seconds: float = 0.0
@@ -65,7 +65,7 @@ class Progress:
 
 
 class Trainer:
-    """One training run that can be stopped and continued."""
+    """One training run, which can be stopped and resumed."""
 
     def __init__(self, settings: Settings, train: Corpus, val: Corpus, checkpoint: Path) -> None:
         import torch
@@ -79,7 +79,7 @@ class Trainer:
         self.of_setting = [np.flatnonzero(names == name) for name in np.unique(names)]
         self.val = val.pixels, token_ids(val.texts, self.words)
         self.model = towers(len(self.words))
-        self.model.set_attn_implementation("eager")  # the fused one trains three times slower in bfloat16 on a CPU
+        self.model.set_attn_implementation("eager")  # fused attention trains three times slower in bfloat16 on a CPU
         plain = [p for p in self.model.parameters() if p.ndim < 2]
         decayed = [p for p in self.model.parameters() if p.ndim >= 2]
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
@@ -87,7 +87,7 @@ class Trainer:
         self.progress = Progress()
 
     def resume(self) -> None:
-        """Continue from the checkpoint; raises ValueError when it was made under other settings."""
+        """Resume from the checkpoint; raise ValueError if it was made under other settings."""
         import torch
 
         saved = torch.load(self.checkpoint, weights_only=True)
@@ -97,8 +97,8 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.progress = Progress(**saved["progress"])
 
-    def keep(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def save_checkpoint(self) -> None:
+        """Write the checkpoint atomically."""
         import torch
 
         state = {
@@ -111,16 +111,16 @@ class Trainer:
             torch.save(state, partial)
 
     def batch(self, step: int) -> tuple[Tensor, list[Tensor]]:
-        """The pixels of one step and, for each caption taken of them, its token ids.
+        """Return the pixels of one step, and the token ids of each caption that is used of them.
 
-        The second half of the run is harder: much of a batch is of one setting, and one text of each image a glimpse.
+        The second half of the run is harder: much of a batch is of one setting, and one text an image is a glimpse.
         """
         import torch
 
         settings = self.settings
         dice = np.random.default_rng((settings.seed, step))
         alike = self.of_setting[int(dice.integers(len(self.of_setting)))]
-        harder = step >= settings.steps // 2  # from the start it would slow the learning
+        harder = step >= settings.steps // 2  # from the start, this would slow down the training
         share = settings.kindred if harder else 0.0
         similar = dice.choice(alike, min(len(alike), round(settings.batch * share)), replace=False)
         mixed = dice.choice(len(self.pixels), settings.batch, replace=False)
@@ -128,7 +128,7 @@ class Trainer:
         chosen = np.concatenate([similar, rest])
         which = np.argsort(dice.random((len(chosen), self.ids.shape[1])), axis=1)[:, : settings.captions]
         if harder:
-            which[:, -1] = self.ids.shape[1] - 1  # the glimpse: few words are harder than a caption
+            which[:, -1] = self.ids.shape[1] - 1  # the glimpse: a few words are harder than a caption
         ids = self.ids[chosen[:, None], which].astype(np.int64)
         word = ~np.isin(ids, (PAD, START, END))
         ids[word & (dice.random(ids.shape) < settings.forget)] = UNKNOWN
@@ -136,7 +136,7 @@ class Trainer:
         return as_input(self.pixels[chosen]), [texts[:, place] for place in range(settings.captions)]
 
     def rate(self, step: int) -> float:
-        """The learning rate: a linear warm-up, then half a cosine down to nothing."""
+        """Return the learning rate: a linear warm-up, then half a cosine down to zero."""
         settings = self.settings
         if step < settings.warmup:
             return settings.rate * (step + 1) / settings.warmup
@@ -144,7 +144,7 @@ class Trainer:
         return settings.rate * 0.5 * (1 + math.cos(math.pi * share))
 
     def step(self) -> float:
-        """One step of the optimizer; returns the loss in nats."""
+        """Run one step of the optimizer and return the loss in nats."""
         import torch
         from torch.nn.functional import cross_entropy
 
@@ -171,7 +171,7 @@ class Trainer:
         return loss.item()
 
     def report(self) -> dict[str, object]:
-        """What is worth telling about the run: size, time and the curve on 1,000 validation scenes."""
+        """Return the report of the run: the model's size, and the curve on 1,000 validation scenes."""
         import torch
 
         return {
@@ -183,11 +183,11 @@ class Trainer:
         }
 
     def run(self) -> None:
-        """Train to the last step, measuring and keeping a checkpoint on the way."""
-        start, before, recent = time.monotonic(), self.progress.seconds, []
+        """Train to the last step, with regular measurements and checkpoints."""
+        start, earlier_seconds, recent = time.monotonic(), self.progress.seconds, []
         while self.progress.step < self.settings.steps:
             recent.append(self.step())
-            self.progress.seconds = round(before + time.monotonic() - start, 1)
+            self.progress.seconds = round(earlier_seconds + time.monotonic() - start, 1)
             step = self.progress.step
             if step % 50 == 0:
                 typer.echo(f"step {step} loss {np.mean(recent[-50:]):.3f} {self.progress.seconds:.0f} s")
@@ -197,16 +197,16 @@ class Trainer:
                 self.progress.curve.append(point)
                 typer.echo(json.dumps(point))
                 recent = []
-                self.keep()
+                self.save_checkpoint()
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Where the trained model goes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.")],
     steps: Annotated[int, typer.Option(min=1)] = Settings.steps,
-    scenes: Annotated[int, typer.Option(min=1, help="How many training scenes to draw.")] = Settings.scenes,
+    scenes: Annotated[int, typer.Option(min=1, help="Number of training scenes to draw.")] = Settings.scenes,
     seed: int = Settings.seed,
-    work: Annotated[Path, typer.Option(help="Keeps the scenes drawn and the checkpoint.")] = Path("training"),
-    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder for the drawn scenes and the checkpoint.")] = Path("training"),
+    resume: Annotated[bool, typer.Option(help="Resume from the checkpoint.")] = False,
 ) -> None:
     """Train the demo's CLIP, save it, and measure it on 1,000 unseen test scenes."""
     settings = Settings(steps=steps, scenes=scenes, seed=seed)

@@ -1,0 +1,48 @@
+"""Check the photo folder of a run, and explain why not one of its photos can be used."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ingest.summary import NO_VECTOR, Failure
+from search.errors import AnnotationError, PhotoError
+from search.photos import LINK_LEADS_OUT, NO_FILE, find_photo
+from search.records import Image
+
+
+def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: bool) -> list[Failure]:
+    """Return a failure for every photo if none of them is in the folder, and an empty list as soon as one is.
+
+    Raises:
+        AnnotationError: the folder does not exist.
+    """
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+        raise AnnotationError(f"there is no photo folder {folder}: check --images")
+    failures = []
+    for image in images:
+        try:
+            find_photo(folder, image.file, follow_links=follow_links)
+            return []
+        except PhotoError as error:
+            failures.append(Failure(image.file, image.id, "open", str(error)))
+    return failures
+
+
+def all_refused(folder: Path, reasons: Sequence[str]) -> str:
+    """Return the message for a run all of whose photos failed, with what to do."""
+    counts = Counter(reasons).most_common()
+    cause = (
+        counts[0][0] if len(counts) == 1 else "; ".join(f"{reason} ({count:,} times)" for reason, count in counts[:3])
+    )
+    remedies = {
+        LINK_LEADS_OUT: "add --follow-links to follow these links",
+        NO_VECTOR: "use another --dtype or --model",
+    }
+    verdict = "exists" if cause == NO_FILE else "can be used"
+    return (
+        f"none of the {len(reasons):,} photos {verdict} (looked in {folder}: {cause}): "
+        f"{remedies.get(counts[0][0], 'check --images')}"
+    )

@@ -1,0 +1,116 @@
+"""Specify the two collections of a run, create them, and check what they hold in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ingest.karpathy import Annotations
+from ingest.selection import Chosen
+from search.encoder.clip import ClipEncoder
+from search.errors import IndexFailure, SpecMismatch
+from search.index import CollectionSpec, Index, ReadIndex, SplitSize, Tuning, Where
+from search.records import Caption, Image
+from search.text import spell_path
+
+IDS_PER_COUNT = 5000
+FULL_DECODE = "full"
+
+
+def collection_specs(
+    annotations: Annotations,
+    chosen: Chosen,
+    photos: Path,
+    encoder: ClipEncoder,
+    dataset: str,
+    decode: str = FULL_DECODE,
+    *,
+    follow_links: bool = False,
+) -> tuple[CollectionSpec, CollectionSpec]:
+    """Return the specifications of the image and the caption collection of this run."""
+    in_file = annotations.splits()
+    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
+    images = Counter(image.split for image in chosen[0])
+    captions = Counter(caption.split for caption in chosen[1])
+    of_images = CollectionSpec(
+        dataset=dataset,
+        kind="images",
+        dim=encoder.dim,
+        model=encoder.name,
+        revision=encoder.revision,
+        weights=encoder.weights,
+        dtype=encoder.dtype,
+        prompt=encoder.prompt,
+        padding=encoder.padding,
+        decode=decode,
+        annotations=annotations.sha256,
+        photos=spell_path(photos.resolve()),
+        follow_links=follow_links,
+        splits={
+            split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
+            for split, count in sorted(images.items())
+        },
+        version=version("coco-search"),
+    )
+    return of_images, of_images.model_copy(update={"kind": "captions"})
+
+
+def create_collections(index: Index, specs: Sequence[CollectionSpec], tuning: Tuning | None) -> list[str]:
+    """Create the collections that do not exist, accept those that do, and return warnings.
+
+    A stored collection that does not fit is dropped if it is empty: no vector binds it to a model.
+
+    Raises:
+        SpecMismatch: a stored collection does not fit; no collection has been changed then.
+    """
+    for name in _empty_misfits(index, specs):
+        index.drop(name)
+    return [warning for spec in specs for warning in index.create(spec, tuning)]
+
+
+def _empty_misfits(index: ReadIndex, specs: Sequence[CollectionSpec]) -> list[str]:
+    """Return the names of empty stored collections that do not fit; raise SpecMismatch for one that holds points."""
+    empty, stored = [], index.collections()
+    for spec in specs:
+        if spec.collection in stored:
+            try:
+                index.spec(spec.collection).merged(spec)
+            except SpecMismatch:
+                if index.count(spec.collection):
+                    raise
+                empty.append(spec.collection)
+    return empty
+
+
+def has_same_folder(index: ReadIndex, spec: CollectionSpec) -> bool:
+    """Return whether the stored collection was made from the photo folder of `spec`."""
+    return spec.collection in index.collections() and index.spec(spec.collection).photo_folder == spec.photo_folder
+
+
+def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | Sequence[Caption]) -> None:
+    """Raise IndexFailure unless the index holds every one of these records, in its split."""
+    ids: dict[str, list[int]] = {}
+    for record in written:
+        ids.setdefault(record.split, []).append(record.id)
+    for split, split_ids in ids.items():
+        parts = (tuple(split_ids[start : start + IDS_PER_COUNT]) for start in range(0, len(split_ids), IDS_PER_COUNT))
+        stored = sum(index.count(collection, where=Where(splits=(split,), ids=part)) for part in parts)
+        if stored != len(split_ids):
+            raise IndexFailure(
+                f"{collection} at {index.place} holds {stored:,} of the {len(split_ids):,} points of split {split} "
+                "that were written: is another process changing it? Run the same command again to add the missing ones"
+            )
+
+
+def forget_empty_splits(index: Index, spec: CollectionSpec) -> None:
+    """Remove splits without points from the stored specification, such as one that was renamed since an earlier run."""
+    stored = index.spec(spec.collection)
+    splits = {
+        name: size
+        for name, size in stored.splits.items()
+        if name in spec.splits or index.count(spec.collection, where=Where(splits=(name,)))
+    }
+    if splits != stored.splits:
+        index.set_spec(stored.model_copy(update={"splits": splits}))
