@@ -21,6 +21,7 @@ from PIL import Image
 from search.encoder import Encoder
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import Pixels
+from search.encoder.lazy import LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
@@ -173,17 +174,26 @@ class Searcher:
         self.close()
 
 
-def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> ClipEncoder:
-    """Return the encoder that made a collection, or `model`, refused unless its weights are the same.
+def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> Encoder:
+    """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
+
+    The remembered model is loaded only when it is needed: see `search.encoder.lazy`.
 
     Raises:
-        EncoderError: it cannot be loaded.
+        EncoderError: the model cannot be loaded.
         SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
     """
-    encoder = ClipEncoder(model or spec.model, device=device, prompt=spec.prompt, dim=spec.dim, padding=spec.padding)
-    spec.check_weights(encoder.name, encoder.weights)
-    spec.check_padding(encoder.padding)
-    return encoder
+
+    def load(device: str) -> ClipEncoder:
+        name = model or spec.model
+        encoder = ClipEncoder(name, device=device, prompt=spec.prompt, dim=spec.dim, padding=spec.padding)
+        spec.check_weights(encoder.name, encoder.weights)
+        spec.check_padding(encoder.padding)
+        return encoder
+
+    if device in ("auto", "cpu") and model in (None, spec.model):
+        return LazyEncoder(spec, load, device)
+    return load(device)
 
 
 def only_dataset(index: ReadIndex) -> str:

@@ -85,7 +85,7 @@ def test_an_overflow_in_half_precision_is_retried_in_float32(clip_folder: Path) 
     half = ClipEncoder(str(clip_folder), device="cpu", dtype="float16")
     whole = ClipEncoder(str(clip_folder), device="cpu", dtype="float32")
     for encoder in (half, whole):  # the largest weights that float16 has, so that their products overflow
-        for name, weight in encoder._model.named_parameters():
+        for name, weight in encoder.model.named_parameters():
             if name.endswith("_projection.weight"):
                 weight.data = (weight.float() * (60_000 / weight.abs().max().float())).to(weight.dtype)
     assert np.isnan(half.start(pictures()).vectors()).any()
@@ -99,7 +99,7 @@ def test_an_overflow_in_half_precision_is_retried_in_float32(clip_folder: Path) 
     ):
         assert cosines(ours[:5], theirs[:5]).min() > 0.99
     assert np.isnan(half.encode_texts(["\0"])).all()
-    assert half._model.dtype == torch.float16
+    assert half.model.dtype == torch.float16
 
 
 def test_prepared_pixels_give_the_vectors_of_the_photos(clip_folder: Path) -> None:

@@ -42,7 +42,7 @@ class WatchedEncoder(ClipEncoder):
 
     @property
     def _is_odd_now(self) -> bool:
-        return self.odd_in_float32 or not str(self._model.dtype).endswith("float32")
+        return self.odd_in_float32 or not str(self.model.dtype).endswith("float32")
 
     def start(self, photos: Any) -> PendingVectors:
         import torch
@@ -283,7 +283,7 @@ def test_what_only_half_precision_has_no_vector_for_is_embedded(tmp_path: Path, 
     job = Job(tmp_path, WatchedEncoder(clip_folder, "bfloat16", odd_in_float32=False))
     make_odd(job)
     assert job.run() == (6, 30, 0, 0)
-    assert job.encoder.dtype == str(job.encoder._model.dtype).removeprefix("torch.") == "bfloat16"
+    assert job.encoder.dtype == str(job.encoder.model.dtype).removeprefix("torch.") == "bfloat16"
     [vector] = [v for record, v in zip(*job.stored("coco_captions"), strict=True) if record.id == 12]
     expected = ClipEncoder(str(clip_folder), device="cpu").encode_texts([ODD_TEXT])[0]
     assert vector @ expected > 0.99

@@ -30,6 +30,7 @@ from search.encoder.images import (
     memory_errors,
     unit,
 )
+from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import EncoderError, TextError
 from search.index.spec import Padding
 from search.records import Vectors
@@ -85,25 +86,25 @@ class ClipEncoder:
         self.name = source.name
         self.revision = source.revision
         self.prompt = prompt
-        self._model = _load(source, choose_device(device))
-        self.weights = weights_hash(self._model)
-        self._limit = text_limit(self._model)
-        if self._limit and self._limit != self._model.max_seq_length:
-            self._model.max_seq_length = self._limit
-        self.batch_size = batch_size or (16 if self._model.device.type == "cpu" else 128)
-        final_dtype = choose_dtype(dtype, self._model.device)
+        self.model = _load(source, choose_device(device))
+        self.weights = weights_hash(self.model)
+        self.limit = text_limit(self.model)
+        if self.limit and self.limit != self.model.max_seq_length:
+            self.model.max_seq_length = self.limit
+        self.batch_size = batch_size or (16 if self.model.device.type == "cpu" else 128)
+        final_dtype = choose_dtype(dtype, self.model.device)
         self.padding: Padding = padding or "longest"
         self.dim = dim or 0
         if dim is None or padding is None:
-            self._model.float()  # half precision is too coarse for a comparison
+            self.model.float()  # half precision is too coarse for a comparison
             self._probe()
-        self._model.to(final_dtype)
-        self.dtype = str(self._model.dtype).removeprefix("torch.")
-        self.device = str(self._model.device)
+        self.model.to(final_dtype)
+        self.dtype = str(self.model.dtype).removeprefix("torch.")
+        self.device = str(self.model.device)
 
     @cached_property
     def _pixels(self) -> PixelPath | None:
-        return find_pixel_path(self._model)
+        return find_pixel_path(self.model)
 
     @property
     def texts_at_once(self) -> int:
@@ -139,23 +140,21 @@ class ClipEncoder:
         Equal texts have equal vectors. Texts that are too long are truncated: see `too_long`.
         In half precision, a text without a usable vector is retried in float32.
         """
-        wrapped = self._wrap(texts)
-        once = [text for text in dict.fromkeys(wrapped) if _is_text(text)]
-        row = {text: number for number, text in enumerate(once)}
-        vectors = self._with_retry(
-            lambda some: PendingVectors([encode_readable(self._embed_texts, some, self.dim)]).vectors(), once
+        return encode_each(wrap(texts, self.prompt), self._encode_once, self.dim)
+
+    def _encode_once(self, texts: list[str]) -> Vectors:
+        return self._with_retry(
+            lambda some: PendingVectors([encode_readable(self._embed_texts, some, self.dim)]).vectors(), texts
         )
-        unusable = np.full((1, self.dim), np.nan, dtype=np.float32)
-        return np.concatenate([vectors, unusable])[[row.get(text, len(once)) for text in wrapped]]
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether it is, within the prompt, longer than the model reads."""
-        limit, wrapped = self._limit, self._wrap(texts)
+        limit, wrapped = self.limit, wrap(texts, self.prompt)
         if limit is None:
             return [False] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
         suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
-        readable = list(filter(_is_text, suspects))
+        readable = list(filter(is_valid, suspects))
         too_long = {
             text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
         }
@@ -176,18 +175,18 @@ class ClipEncoder:
         """Compute in float32 within this block."""
         import torch
 
-        dtype = self._model.dtype
-        self._model.to(torch.float32)
+        dtype = self.model.dtype
+        self.model.to(torch.float32)
         try:
             yield
         finally:
-            self._model.to(dtype)
+            self.model.to(dtype)
 
     def _lengths(self, texts: list[str], most: int) -> list[int]:
         """Return the number of tokens of each text, at most `most`; 0 for one that the tokenizer cannot read."""
         if not texts:
             return []
-        model = self._model
+        model = self.model
         unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
         try:
             tokens = model.preprocess(
@@ -197,9 +196,6 @@ class ClipEncoder:
             return [0] if len(texts) == 1 else [self._lengths([text], most)[0] for text in texts]
         return [len(ids) for ids in tokens["input_ids"]]
 
-    def _wrap(self, texts: Sequence[str]) -> list[str]:
-        return [self.prompt.replace("{}", text) if self.prompt else text for text in texts]
-
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         """Return float32 (n, dim) of unit length or NaN, on the model's device. Raises what the model raises."""
         import torch
@@ -208,7 +204,7 @@ class ClipEncoder:
             return torch.empty(0, self.dim)
         full: dict[str, Any] = {"processing_kwargs": {"text": {"padding": "max_length"}}}
         with memory_errors():
-            vectors = self._model.encode(
+            vectors = self.model.encode(
                 as_texts(texts),
                 batch_size=self.texts_at_once,
                 show_progress_bar=False,
@@ -226,13 +222,13 @@ class ClipEncoder:
         size, parts = batch_size or self.batch_size, []
         with memory_errors(), torch.inference_mode():
             for start in range(0, len(images), size):
-                features = self._model.preprocess(images[start : start + size])
+                features = self.model.preprocess(images[start : start + size])
                 # sentence-transformers leaves inputs in float32 even if the weights are in half precision.
                 for name, value in features.items():
                     if isinstance(value, torch.Tensor):
-                        to_float = self._model.dtype if value.is_floating_point() else value.dtype
-                        features[name] = value.to(self._model.device, to_float)
-                parts.append(self._model(features)["sentence_embedding"].float())
+                        to_float = self.model.dtype if value.is_floating_point() else value.dtype
+                        features[name] = value.to(self.model.device, to_float)
+                parts.append(self.model(features)["sentence_embedding"].float())
         return unit(torch.cat(parts))
 
     def _probe(self) -> None:
@@ -270,7 +266,7 @@ class ClipEncoder:
             raise EncoderError(f"{self.name} embeds a photo differently in a batch: use another model")
         if not self._same_in_a_batch(text):
             self.padding = "max_length"
-            if self._limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
+            if self.limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
                 raise EncoderError(
                     f"{self.name} embeds a text differently in a batch with a longer one, even with all "
                     "texts padded to full length: use another model"
@@ -302,14 +298,6 @@ def text_limit(model: SentenceTransformer) -> int | None:
 
 def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
     return float((left - right).norm()) <= SAME
-
-
-def _is_text(text: str) -> bool:
-    try:
-        check_text(text)
-    except TextError:
-        return False
-    return True
 
 
 def _check_prompt(prompt: str) -> None:

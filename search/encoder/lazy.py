@@ -1,0 +1,122 @@
+"""Encode queries, loading the whole model only for what its prepared text tower cannot do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.encoder.text_tower import TextTower, write
+from search.encoder.texts import encode_each, is_valid, wrap
+from search.errors import EncoderError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.images import Pixels, Preparation
+    from search.index import CollectionSpec
+    from search.records import Vectors
+
+SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
+PROBES = [
+    *(
+        "a dog",
+        "a photo of a dog on a beach, seen from above",
+        "",
+        " ",
+        "\n",
+        "A RED BUS",
+        "déjà vu",
+        "猫",
+        "🐶",
+        "1 2 3",
+    ),
+    *("<|endoftext|> and more", "don't", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20),
+]
+
+_log = logging.getLogger(__name__)
+
+
+class LazyEncoder:
+    """The encoder of the queries of a collection: an `Encoder`.
+
+    Args:
+        spec: the specification of the collection.
+        load: loads the whole model on a device; not called if only texts are encoded and the model's text tower has
+            been prepared.
+        device: the device of the whole model, such as "auto" or "cpu". The text tower uses the CPU.
+    """
+
+    def __init__(self, spec: CollectionSpec, load: Callable[[str], ClipEncoder], device: str) -> None:
+        self.name = spec.model
+        self.dim = spec.dim
+        self._prompt = spec.prompt
+        self._load, self._device = load, device
+        self._loading = Lock()
+        self._tower = TextTower.open(spec.weights)
+        self._tried = False
+
+    @cached_property
+    def _model(self) -> ClipEncoder:
+        return self._load(self._device)
+
+    @property
+    def model(self) -> ClipEncoder:
+        """The whole model, loaded at the first use."""
+        with self._loading:
+            return self._model
+
+    @property
+    def preparation(self) -> Preparation | None:
+        return self.model.preparation
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
+        return self.model.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        tower = self._ready_tower()
+        if tower is None:
+            return self.model.encode_texts(texts)
+        return encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether it is, within the prompt, longer than the model reads."""
+        tower = self._ready_tower()
+        if tower is None:
+            return self.model.too_long(texts)
+        return [is_valid(text) and tower.too_long([text])[0] for text in wrap(texts, self._prompt)]
+
+    def _ready_tower(self) -> TextTower | None:
+        if self._tower is None and not self._tried:
+            self._tried = True
+            exact = self.model if self.model.dtype == "float32" else self._load("cpu")
+            self._tower = prepare(exact)
+        return self._tower
+
+
+def prepare(encoder: ClipEncoder) -> TextTower | None:
+    """Write the text tower of a model into the user's cache, so that the next query need not load the model.
+
+    Return None if the layout of the model is not CLIP's, if it is in half precision, which rounds the weights, or,
+    after a warning, if the tower cannot be written or differs from the model.
+    """
+    if encoder.dtype != "float32":
+        return None
+
+    def verify(tower: TextTower) -> None:
+        wrapped = wrap(PROBES, encoder.prompt)
+        cosines = np.sum(encoder.encode_texts(PROBES) * tower.encode(wrapped), axis=1)
+        if not (cosines >= SAME).all() or tower.too_long(wrapped) != encoder.too_long(PROBES):
+            raise EncoderError(f"the vectors of the text tower differ (lowest cosine {cosines.min():.6f})")
+
+    try:
+        written = write(encoder.model, encoder.weights, encoder.limit, verify)
+    except (EncoderError, OSError) as error:
+        _log.warning("warning: every query has to load %s, since its text tower is not cached: %s", encoder.name, error)
+        return None
+    return TextTower.open(encoder.weights) if written else None

@@ -1,0 +1,270 @@
+"""Encode texts with CLIP's text tower in NumPy, from a memory-mapped file of weights.
+
+Importing sentence-transformers takes seconds, too long for one sentence. So the text tower and the tokenizer of a model
+are written into the user's cache the first time that it is loaded for a text, compared with the model itself, and used
+from then on. Only models of transformers' CLIP layout have such a file; its name and its header hold the hash of the
+model's weights, which identifies the model in the specification of a collection.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from search.records import Vectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from tokenizers import Tokenizer
+
+FORMAT = "coco-search text tower 1"
+SUFFIX = ".safetensors"
+AT_ONCE = 64  # texts in one forward pass
+STALE_SECONDS = 3600  # after which a file that is being written is taken for that of a killed process
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The settings of a text tower; stored, as strings, in the metadata of its safetensors file.
+
+    `eos`: the id of the token whose state is the text's; 2 is the legacy value, which means the highest id in the text.
+    `limit`: the number of tokens that the model reads. `prefix`: precedes every text, before the tokenizer.
+    """
+
+    weights: str
+    heads: int
+    layers: int
+    epsilon: float
+    activation: str
+    eos: int
+    limit: int
+    prefix: str
+    tokenizer: str
+
+
+class TextTower:
+    """A text tower that was written by `write`. Raises OSError or ValueError if the file is not one."""
+
+    def __init__(self, file: Path, weights: str) -> None:
+        from tokenizers import Tokenizer
+
+        self._tensors, metadata = _map(file)
+        if metadata.get("format") != FORMAT or metadata.get("weights") != weights:
+            raise ValueError(f"{file} is not the text tower of these weights")
+        values = json.loads(metadata["header"])
+        self.header = Header(**values)
+        self._tokenizer: Tokenizer = Tokenizer.from_str(self.header.tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.header.limit)
+        self._activation = ACTIVATIONS[self.header.activation]
+
+    @classmethod
+    def open(cls, weights: str) -> Self | None:
+        """Return the tower of the model with these weights from the user's cache; None if there is no valid file."""
+        try:
+            return cls(tower_file(weights), weights)
+        except (OSError, ValueError, KeyError, TypeError):  # missing, truncated or foreign: it is written again
+            return None
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of valid Unicode texts, float32 (n, dim) of unit length."""
+        parts = [self._forward(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
+        vectors = np.concatenate(parts) if parts else np.empty((0, len(self._tensors["projection"])), np.float32)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    def too_long(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether it has more tokens than the model reads."""
+        return [bool(each.overflowing) for each in self._tokens(texts)]
+
+    def _tokens(self, texts: Sequence[str]) -> list[Any]:
+        return self._tokenizer.encode_batch([self.header.prefix + text for text in texts])
+
+    def _forward(self, texts: Sequence[str]) -> Vectors:
+        """Return the projected states of the end tokens, float32 (n, dim).
+
+        Attention is causal, so that the padding after an end token does not change the token's state.
+        """
+        ids = _padded([each.ids for each in self._tokens(texts)])
+        ends = (ids if self.header.eos == 2 else ids == self.header.eos).argmax(axis=1)
+        ids = ids[:, : ends.max() + 1]
+        states = self._tensors["tokens"][ids] + self._tensors["positions"][: ids.shape[1]]
+        for layer in range(self.header.layers):
+            states = self._layer(states, f"{layer}.")
+        states = self._norm(states[np.arange(len(ids)), ends], "norm")
+        return np.asarray(states @ self._tensors["projection"].T)
+
+    def _layer(self, states: Vectors, name: str) -> Vectors:
+        states = states + self._attention(self._norm(states, name + "norm1"), name)
+        hidden = self._activation(self._linear(self._norm(states, name + "norm2"), name + "fc1"))
+        return np.asarray(states + self._linear(hidden, name + "fc2"))
+
+    def _attention(self, states: Vectors, name: str) -> Vectors:
+        count, length, width = states.shape
+        joint = self._linear(states, name + "qkv").reshape(count, length, 3, self.header.heads, -1)
+        queries, keys, values = joint.transpose(2, 0, 3, 1, 4)  # each (count, heads, length, width / heads)
+        scores = queries @ keys.swapaxes(-1, -2) * np.float32(queries.shape[-1] ** -0.5)
+        scores += np.triu(np.full((length, length), -np.inf, dtype=np.float32), k=1)
+        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return self._linear((shares @ values).swapaxes(1, 2).reshape(count, length, width), name + "out")
+
+    def _linear(self, states: Vectors, name: str) -> Vectors:
+        return np.asarray(states @ self._tensors[name + ".weight"].T + self._tensors[name + ".bias"])
+
+    def _norm(self, states: Vectors, name: str) -> Vectors:
+        centred = states - states.mean(axis=-1, keepdims=True)
+        variance = (centred * centred).mean(axis=-1, keepdims=True)
+        scaled = centred / np.sqrt(variance + np.float32(self.header.epsilon))
+        return np.asarray(scaled * self._tensors[name + ".weight"] + self._tensors[name + ".bias"])
+
+
+def _quick_gelu(values: Vectors) -> Vectors:
+    with np.errstate(over="ignore"):  # exp of a large number: the quotient is zero, as it should be
+        return np.asarray(values / (1 + np.exp(np.float32(-1.702) * values)))
+
+
+def _gelu(values: Vectors) -> Vectors:
+    """Return GELU, with the error function by formula 7.1.26 of Abramowitz and Stegun (error below 1.5e-7)."""
+    size = np.abs(values) * np.float32(1 / math.sqrt(2))
+    factor = 1 / (1 + np.float32(0.3275911) * size)
+    series = np.float32(1.061405429) * factor
+    for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(coefficient)) * factor
+    error = np.copysign(1 - series * np.exp(-size * size), values)
+    return np.asarray(values * (1 + error) * np.float32(0.5))
+
+
+ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": _gelu}
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return rows of ids as one array, filled up with zeros, which are lower than any end token."""
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+    return ids
+
+
+def _map(file: Path) -> tuple[dict[str, Vectors], dict[str, str]]:
+    """Return the float32 tensors of a safetensors file, memory-mapped, and its metadata.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, KeyError: it is truncated or not a safetensors file.
+    """
+    content = np.memmap(file, dtype=np.uint8, mode="r")
+    start = 8 + int.from_bytes(content[:8].tobytes(), "little")
+    header: dict[str, Any] = json.loads(content[8:start].tobytes())
+    metadata = header.pop("__metadata__")
+    tensors = {}
+    for name, each in header.items():
+        first, end = each["data_offsets"]
+        tensors[name] = content[start + first : start + end].view(np.float32).reshape(each["shape"])
+    return tensors, metadata
+
+
+# ---- writing
+
+
+def cache_folder() -> Path:
+    """Return the folder for prepared text towers; deleting it is safe."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "coco-search"
+
+
+def tower_file(weights: str) -> Path:
+    """Return the place of the text tower of the model with these weights."""
+    return cache_folder() / f"text-tower-{weights}{SUFFIX}"
+
+
+def write(model: SentenceTransformer, weights: str, limit: int | None, verify: Callable[[TextTower], None]) -> bool:
+    """Write the text tower of a model, and keep it unless `verify` raises; return False if its layout is not CLIP's.
+
+    Two processes that write at the same time do not disturb each other: each writes a file of its own, and the last one
+    replaces the other's.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    described = _describe(model, weights, limit)
+    if described is None:
+        return False
+    from safetensors.numpy import save_file
+
+    header, tensors = described
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    _delete_stale(folder)
+    with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as partial:
+        file = Path(partial) / "tower"
+        metadata = {"format": FORMAT, "weights": weights, "header": json.dumps(asdict(header))}
+        save_file(dict(tensors), file, metadata)
+        verify(TextTower(file, weights))
+        file.replace(tower_file(weights))
+    return True
+
+
+def _delete_stale(folder: Path) -> None:
+    """Delete what killed processes left."""
+    for partial in folder.glob("partial-*"):
+        if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _describe(
+    model: SentenceTransformer, weights: str, limit: int | None
+) -> tuple[Header, Mapping[str, Vectors]] | None:
+    """Return the header and the tensors of a model's text tower; None if it has another layout than CLIP's."""
+    import torch
+    from transformers import CLIPModel
+
+    clip: Any = getattr(model[0], "model", None)
+    tokenizer: Any = getattr(model.tokenizer, "backend_tokenizer", None)
+    if not isinstance(clip, CLIPModel) or tokenizer is None or limit is None:
+        return None
+    config: Any = clip.config.text_config
+    if config.hidden_act not in ACTIVATIONS or any(type(module).__name__ != "Normalize" for module in list(model)[1:]):
+        return None
+    header = Header(
+        weights=weights,
+        heads=config.num_attention_heads,
+        layers=config.num_hidden_layers,
+        epsilon=config.layer_norm_eps,
+        activation=config.hidden_act,
+        eos=config.eos_token_id,
+        limit=limit,
+        prefix=model.prompts.get(model.default_prompt_name or "") or "",
+        tokenizer=tokenizer.to_str(),
+    )
+
+    def array(tensor: torch.Tensor) -> Vectors:
+        return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
+
+    tower: Any = clip.text_model
+    tensors = {
+        "tokens": array(tower.embeddings.token_embedding.weight),
+        "positions": array(tower.embeddings.position_embedding.weight),
+        "projection": array(clip.text_projection.weight),
+        "norm.weight": array(tower.final_layer_norm.weight),
+        "norm.bias": array(tower.final_layer_norm.bias),
+    }
+    for number, layer in enumerate(tower.encoder.layers):
+        attention = layer.self_attn
+        joint = [attention.q_proj, attention.k_proj, attention.v_proj]
+        tensors[f"{number}.qkv.weight"] = array(torch.cat([each.weight for each in joint]))
+        tensors[f"{number}.qkv.bias"] = array(torch.cat([each.bias for each in joint]))
+        parts = {"out": attention.out_proj, "fc1": layer.mlp.fc1, "fc2": layer.mlp.fc2}
+        parts |= {"norm1": layer.layer_norm1, "norm2": layer.layer_norm2}
+        for name, part in parts.items():
+            tensors[f"{number}.{name}.weight"] = array(part.weight)
+            tensors[f"{number}.{name}.bias"] = array(part.bias)
+    return header, tensors
