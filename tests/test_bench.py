@@ -143,7 +143,7 @@ def test_the_overhead_table_by_hand() -> None:
     said = overhead.table("some-model", around)
     assert "command / this 1.50" in said
     assert "15.0 ms" in said
-    assert "encoding is 33%" in said
+    assert "encoding takes 33%" in said
 
 
 def test_the_latency_table_names_the_method() -> None:
@@ -157,7 +157,7 @@ def test_the_latency_table_names_the_method() -> None:
     assert "HNSW;" in head
     assert ours.split() == ["embedded", "2.00", "3.00", "1.50", "1.0", "95.0%", "10.0", "20.0", "99"]
     assert theirs.split()[4] == "25.0"
-    assert "75% is the search" in last
+    assert "the search takes 75%" in last
     assert "a scan" in search.table(job, measured(0))
     assert "exact;" in search.table(replace(job, exact=True), measured(0))
 
