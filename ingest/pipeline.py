@@ -85,8 +85,8 @@ def ingest(
     the run.
 
     Raises:
-        SpecMismatch: the collections were made with another model or prompt, or with texts padded otherwise and not
-            all captions are encoded again.
+        SpecMismatch: the collections were made with another model or prompt, or with texts padded differently and
+            not all captions are encoded again.
         AnnotationError: not one photo can be read or embedded; no caption has been embedded then.
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.

@@ -231,7 +231,7 @@ def test_a_wrong_photo_folder_is_noticed_before_anything_else(
 ) -> None:
     options = ingest_options(photo_set, clip_folder, [])
     options[options.index("--images") + 1] = str(photo_set / "images/val2014")
-    assert "none of the 12 photos is there" in one_line_error(call("ingest", *options))
+    assert "none of the 12 photos exists" in one_line_error(call("ingest", *options))
     assert not (tmp_path / "index").exists()
 
 

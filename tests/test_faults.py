@@ -156,7 +156,7 @@ def test_another_client_deletes_points_during_a_run(server: StandIn, run: Callab
     server.faults.waiting = [delete]
     line = one_line_error(run())
     assert "holds 6 of the 8 points of split test" in line
-    assert "Give the same command again" in line
+    assert "Run the same command again" in line
     exit_code, out, _ = run()
     assert exit_code == 0
     assert "coco_images: 12 points (2 embedded now, 10 were there already)" in out
