@@ -13,12 +13,13 @@ from itertools import chain
 
 import numpy as np
 
-from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, PositiveRanks, Ranking, scores
+from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, Ranking, pessimistic_scores, scores
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.oracle import oracle_ranks
 
 MoreScores = dict[str, dict[str, dict[str, float | None]]]
-"""Judge ("cxc", "eccv") -> direction -> metric, in percent."""
+"""Judge -> direction -> metric, in percent; the judges are "cxc" and "eccv", and, for directions in which ties make a
+difference, "cxc_pessimistic" and "eccv_pessimistic", with every tie lost."""
 
 ECCV = (MAP_AT_R, R_PRECISION, RECALLS[0])
 
@@ -28,6 +29,7 @@ Positives = Mapping[int, Sequence[int]]
 def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     """Return CxC's recall@1, @5, @10 and ECCV's map_at_r, r_precision and recall@1, as `eccv-caption` defines them.
 
+    Its own figures depend on the order in which it is given tied items: they are between ours and the pessimistic ones.
     None if the package is not installed, or the images and captions are not those of COCO's 5K test split.
     """
     try:
@@ -39,10 +41,13 @@ def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     judges = Metrics()
     if not _is_coco_test(evaluation, judges.coco_gts):
         return None
-    more: MoreScores = {"cxc": {}, "eccv": {}}
-    for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
-        more["cxc"][task.name] = scores(_ranking(task, judges.cxc_gts[short]), RECALLS)
-        more["eccv"][task.name] = scores(_ranking(task, judges.eccv_gts[short]), ECCV)
+    more: MoreScores = {}
+    for judge, positives, metrics in (("cxc", judges.cxc_gts, RECALLS), ("eccv", judges.eccv_gts, ECCV)):
+        for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
+            ranking = _ranking(task, positives[short])
+            more.setdefault(judge, {})[task.name] = scores(ranking, metrics)
+            if worst := pessimistic_scores(ranking, metrics):
+                more.setdefault(f"{judge}_pessimistic", {})[task.name] = worst
     return more
 
 
@@ -68,5 +73,4 @@ def _ranking(task: Task, positives: Positives) -> Ranking:
         starts=np.cumsum([0, *map(len, rows)]).astype(np.int64),
     )
     totals = np.array([len(positives[query]) for query in queries], dtype=np.int64)
-    found = oracle_ranks(judged)
-    return Ranking(found.ranks, positives=PositiveRanks(found.positive_ranks, judged.starts, totals))
+    return oracle_ranks(judged).ranking_of(totals)

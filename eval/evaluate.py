@@ -15,6 +15,7 @@ A new metric is a record in eval/metrics.py; nothing else changes.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -83,16 +84,14 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
     rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
-    headline = next((ranker for ranker in rankers if ranker.name == EXACT), rankers[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
         evaluation=evaluation,
         oracle=oracle,
         rankers=rankers,
-        headline=headline,
         intervals={
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
-            for name, ranking in headline.rankings.items()
+            for name, ranking in rankers[0].rankings.items()
         },
         folds=folds,
         more=judged_by_more(evaluation),
@@ -126,20 +125,34 @@ def _qdrant_rankers(
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
-    """Return the mean of each score over equal parts of the images, by the oracle, or None if there are no parts."""
+    """Return the mean of each score over equal parts of the images, by the oracle, or None if there are no parts.
+
+    The folds are scored by the ranks of the best positives.
+    """
     if count is None:
         count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
     if not count:
         return None
-    of_folds: dict[str, list[dict[str, float | None]]] = {task.name: [] for task in evaluation.tasks}
+    rankings: dict[str, list[Ranking]] = {task.name: [] for task in evaluation.tasks}
     for tasks in evaluation.folds(count):
         for task in tasks:
-            of_folds[task.name].append(scores(Ranking(oracle_ranks(task).ranks)))
-    averages: dict[str, Scores] = {
-        way: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
-        for way, folds in of_folds.items()
-    }
-    return FoldMetrics(count=count, images=evaluation.images // count, scores=averages)
+            found = oracle_ranks(task)
+            rankings[task.name].append(Ranking(found.ranks, pessimistic=Ranking(found.pessimistic)))
+    return FoldMetrics(
+        count=count,
+        images=evaluation.images // count,
+        scores={way: _average(folds) for way, folds in rankings.items()},
+        pessimistic={
+            way: _average([fold.pessimistic or fold for fold in folds])
+            for way, folds in rankings.items()
+            if any(fold.tied for fold in folds)
+        },
+    )
+
+
+def _average(folds: Sequence[Ranking]) -> Scores:
+    of_folds = [scores(fold) for fold in folds]
+    return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
 
 
 def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:

@@ -19,7 +19,7 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-TIE_RULE = "1 + items that score strictly higher; pessimistic: 1 + other items that score at least as high"
+TIE_RULE = "1 + items that score strictly higher, in exact arithmetic; pessimistic: 1 + negatives at least as high"
 
 
 def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:

@@ -56,11 +56,12 @@ class PositiveRanks:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What is known of the ranks of n queries, from which metrics are computed.
+    """The known ranks of n queries, from which metrics are computed.
 
-    `ranks` int64 (n,): the rank of each query's best positive. `depth`: how many hits of each query were fetched, None
-    if every rank is known. `positives`: the ranks of all positives, if known. `recorded`: values of metrics that a
-    finished run keeps because its file does not hold what they were computed from, each float64 (n,), by
+    `ranks` int64 (n,): the rank of each query's best positive, before any negative that ties with it. `depth`: how many
+    hits of each query were fetched, None if every rank is known. `positives`: the ranks of all positives, if known.
+    `pessimistic`: the same ranking with the negatives first in every tie, if known. `recorded`: values of metrics that
+    a finished run stores because its file does not hold what they were computed from, each float64 (n,), by
     `Metric.recorded`.
 
     Raises:
@@ -70,6 +71,7 @@ class Ranking:
     ranks: Ranks
     depth: int | None = None
     positives: PositiveRanks | None = None
+    pessimistic: Ranking | None = None
     recorded: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,17 @@ class Ranking:
         for name, values in self.recorded.items():
             if len(values) != len(self.ranks):
                 raise ValueError(f"{len(self.ranks)} ranks, but {len(values)} values of {name}")
+
+    @property
+    def tied(self) -> int:
+        """The number of queries with a rank that depends on the order of equal scores."""
+        worst = self.pessimistic
+        if worst is None:
+            return 0
+        differ = self.ranks != worst.ranks
+        if self.positives is not None and worst.positives is not None:
+            differ |= self.positives.sums(self.positives.ranks != worst.positives.ranks) > 0
+        return int(np.count_nonzero(differ))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +243,11 @@ def scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, f
     """Return the score of each metric that the ranking can tell, by name; None if too few hits were fetched for it."""
     found = ((metric, metric.values(ranking)) for metric in metrics)
     return {metric.name: metric.score(values) for metric, values in found if values is not None}
+
+
+def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
+    """Return the scores if every tie is lost; empty if ties make no difference, or are not known."""
+    return scores(ranking.pessimistic, metrics) if ranking.pessimistic is not None and ranking.tied else {}
 
 
 def label(name: str) -> str:

@@ -270,6 +270,67 @@ def test_two_runs_are_compared(call: Call, place: list[str], tmp_path: Path) -> 
     assert "holds no run" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "nowhere"))
 
 
+def test_float32_ties_do_not_flatter(call: Call, tmp_path: Path) -> None:
+    """Photos an ulp apart: Qdrant scores them alike, exact arithmetic ranks each caption's photo among them."""
+    images, captions = related(40, 5, 32, noise=2.0)
+    steps = np.random.default_rng(1).integers(0, 2, images.shape)
+    images = np.where(steps, np.nextafter(images[:1], np.float32(2)), images[:1])
+    index = EdgeIndex(tmp_path / "index")
+    store(index, plain_spec, images, captions)
+    index.close()
+    options = ["--folds", 2, "--resamples", 100, "--out", tmp_path / "run"]
+    code, table, err = call("eval", "run", "--path", tmp_path / "index", *options)
+    assert code == 0, err
+    run = read_run(tmp_path / "run")
+    found = run.metrics
+    oracle, exact, _ = found.columns
+    way = "text-to-image"
+    assert found.engine == "oracle"
+    assert found.scores == oracle.scores
+    best, worst = exact.scores[way], exact.pessimistic[way]
+    mine, at_worst = found.scores[way]["recall@1"], found.pessimistic.get(way, found.scores[way])["recall@1"]
+    assert best["recall@1"] is not None
+    assert worst["recall@1"] is not None
+    assert mine is not None
+    assert worst["recall@1"] <= mine < best["recall@1"] - 20
+    assert at_worst is not None
+    assert worst["recall@1"] < at_worst
+    results = [result for result in run.results if result.direction == way]
+    for scores, ranks in ((best, "exact_rank"), (worst, "exact_pessimistic_rank")):
+        of_queries = np.array([getattr(result, ranks) for result in results])
+        assert scores["recall@1"] == pytest.approx(100 * np.mean(of_queries == 1))
+        assert scores["mean_average_precision"] == pytest.approx(100 * np.mean(1 / of_queries))
+    assert mine == pytest.approx(100 * np.mean([result.rank == 1 for result in results]))
+    assert all(result.top[0].positive == (result.rank == 1) for result in run.results)
+    assert "mean_average_precision" not in exact.scores["image-to-text"]  # ranks of the other captions are not fetched
+    lines = table.splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith(f"{way:<15}qdrant-exact"))
+    assert lines[row + 1].split()[:4] == ["all", "ties", "lost", f"{worst['recall@1']:.2f}"]
+    assert "all ties lost" in (tmp_path / "run/report.html").read_text()
+
+
+def test_the_same_photo_many_times(call: Call, tmp_path: Path) -> None:
+    """Ties are reported beside every figure that they touch; those between an image's own sentences touch none."""
+    images, captions = related(40, 5, 32, noise=2.0)
+    captions = np.repeat(captions[::5], 5, axis=0)  # five times the same sentence for each image
+    index = EdgeIndex(tmp_path / "index")
+    store(index, plain_spec, np.repeat(images[:1], 40, axis=0), captions)
+    index.close()
+    code, printed, err = call("eval", "run", "--path", tmp_path / "index", "--folds", 2, "--resamples", 100, "--json")
+    assert code == 0, err
+    found = json.loads(printed)
+    assert set(found["pessimistic"]) == {"text-to-image"}
+    assert found["text-to-image"]["recall@1"] == 100
+    worst = found["pessimistic"]["text-to-image"]
+    assert (worst["queries"], worst["recall@1"], worst["recall@10"], worst["mean_rank"]) == (100, 0, 0, 20)
+    assert worst["mean_average_precision"] == pytest.approx(5)
+    assert worst["proportion@10"] == 0
+    assert found["columns"][1]["pessimistic"]["text-to-image"]["mean_rank"] == 20
+    assert found["folds"]["text-to-image"]["recall@10"] == 100
+    assert found["folds"]["pessimistic"]["text-to-image"]["recall@10"] == 100
+    assert found["folds"]["pessimistic"]["text-to-image"]["mean_rank"] == 10
+
+
 def test_copies_of_a_killed_run_are_nobodys_data_set(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     store(index, make_spec, *related(10, 5, 8, noise=0.5))
     left = make_spec(dim=8, dataset=f"{dataset}.trial-hnsw-0a1b2c3d")

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import numpy as np
 
-from eval.ranks.oracle import ROUNDING
+from eval.ranks.oracle import rounding
 from search.index import ReadIndex, SearchParams, Where
 from search.records import Vectors
 
@@ -34,8 +34,9 @@ def used(index: ReadIndex, collection: str, queries: Vectors, where: Where | Non
     probes = np.concatenate([_some(queries), _directions(queries.shape[1])])
     quick = index.query(collection, probes, 1, SearchParams(ef=1, quantized=False, payload=False, where=where))
     exact = index.query(collection, probes, 1, SearchParams(exact=True, payload=False, where=where))
+    margin = rounding(queries.shape[1])
     for found, best in zip(quick, exact, strict=True):
-        if best and (not found or best[0].score - found[0].score > ROUNDING):
+        if best and (not found or best[0].score - found[0].score > margin):
             return "hnsw"
     return "indistinguishable from a scan"
 

@@ -50,17 +50,17 @@ class Ranker:
 
 
 def oracle_ranker(oracle: Mapping[str, OracleRanks]) -> Ranker:
-    return Ranker(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
+    return Ranker(ORACLE, "exact arithmetic on the stored vectors", {n: found.ranking for n, found in oracle.items()})
 
 
 def exact_ranker(index: ReadIndex, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
-    """Rank by Qdrant's full scan; the oracle says how many hits to fetch, and ranks the other positives."""
+    """Rank by Qdrant's full scan; the oracle's ranks tell which hits to fetch."""
     replays = {
         name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
         for name, found in oracle.items()
     }
     dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
-    rankings = {name: found.ranking(oracle[name].ranking.positives) for name, found in replays.items()}
+    rankings = {name: found.exact_ranking(oracle[name].task) for name, found in replays.items()}
     return Ranker(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from eval.metrics import METRICS, Metric, label
@@ -79,8 +79,19 @@ def scores(metrics: RunMetrics) -> Table:
             cells.append(Cell((ranker.used or {}).get(way, ABSENT), kind="words"))
         return Row(ranker.name, tuple(cells), strong=ranker.name == metrics.engine)
 
+    def worst(ranker: RankerMetrics, way: str) -> Row:
+        values = ranker.pessimistic[way]
+        cells = [Cell(number(_float(values.get(metric.name)), metric.digits)) for metric in shown]
+        return Row("all ties lost", (*cells, *(Cell(ABSENT),) * (len(head) - len(cells))), ranker.name)
+
+    def rows(way: str) -> Iterator[Row]:
+        for ranker in rankers:
+            yield row(ranker, way)
+            if ranker.pessimistic.get(way):
+                yield worst(ranker, way)
+
     head = [*(metric.label for metric in shown), *(COSTS[cost] for cost in costs), *(["answered by"] if used else [])]
-    groups = ((_title(metrics, way), tuple(row(ranker, way) for ranker in rankers)) for way in DIRECTIONS)
+    groups = ((_title(metrics, way), tuple(rows(way))) for way in DIRECTIONS)
     return Table("Recall@k and mAP in percent; ranks count from 1", tuple(head), tuple(groups))
 
 
@@ -115,11 +126,17 @@ def published(metrics: RunMetrics) -> Table | None:
 def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
     """Return other ways to score the same ranks, each with a sentence about it."""
     folds, extended = metrics.folds, metrics.extended or {}
+    folds_title = f"Mean of {folds.count} folds of {number(folds.images)} images" if folds else ""
     tables = [
         (
-            f"Mean of {folds.count} folds of {number(folds.images)} images" if folds else "",
+            folds_title,
             folds.scores if folds else {},
             "Smaller galleries are easier: these figures compare only with other figures on such folds.",
+        ),
+        (
+            f"{folds_title}, all ties lost",
+            folds.pessimistic if folds else {},
+            "The same with every tie counted against the run.",
         ),
         (
             "CxC",
@@ -130,6 +147,15 @@ def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
             "ECCV Caption",
             extended.get("eccv", {}),
             "Positives extended by machine and human verification (ECCV Caption).",
+        ),
+        *(
+            (
+                f"{title}, all ties lost",
+                extended.get(f"{judge}_pessimistic", {}),
+                "The package eccv-caption scores tied items in the order in which it is given them, so its figures lie "
+                "between these and those above.",
+            )
+            for judge, title in (("cxc", "CxC"), ("eccv", "ECCV Caption"))
         ),
         (
             "Share of all positives found, in percent",
@@ -176,6 +202,10 @@ def _score(metrics: RunMetrics, ranker: RankerMetrics, way: str, metric: Metric)
         return Cell(text, interval(metrics, way, metric.name))
     loss = metrics.loss.get(ranker.name, {}).get(way, {}).get(metric.name)
     return Cell(text, "" if loss is None else signed(loss))
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def interval(metrics: RunMetrics, way: str, metric: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from eval.metrics import METRICS, PROPORTIONS, Metric
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import RankerMetrics, RunMetrics
+from eval.runs import RankerMetrics, RunMetrics, Scores
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
@@ -46,6 +46,10 @@ def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str) -> Iterator[str]
     if ranker.queries_per_second and ranker.latency_ms:
         row += f"{ranker.queries_per_second[way]:>10,.0f}{ranker.latency_ms[way]:>7.2f}{ranker.bytes_per_vector:>7,.0f}"
     yield f"{way:<15}{ranker.name:<15}{row}"
+    if worst := ranker.pessimistic.get(way):
+        yield f"{'':<15}{'  all ties lost':<15}" + "".join(
+            f"{number(worst[metric.name], metric.digits):>12}" for metric in _in_table()
+        )
     if ranker.name == metrics.engine:
         ends = (metrics.intervals[way][metric.name] for metric in _in_table())
         yield f"{'':<15}{'  95% interval':<15}" + "".join(f"{f'{low:.1f}-{high:.1f}':>12}" for low, high in ends)
@@ -59,17 +63,29 @@ def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str) -> Iterator[str]
 def _below(metrics: RunMetrics) -> Iterator[str]:
     cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
     for way, scores in metrics.scores.items():
-        others = (metric for metric in METRICS if metric.recorded is not None and metric.name in scores)
-        parts = [f"{metric.title} {number(scores[metric.name], metric.digits)}" for metric in others]
-        shares = " / ".join(number(metrics.proportion[way][metric.name], 2) for metric in PROPORTIONS)
-        yield f"{way}: {'; '.join([*parts, f'share of all positives among the first {cutoffs}: {shares}'])}"
+        shares = f"share of all positives among the first {cutoffs}: {_listed(metrics.proportion[way], PROPORTIONS)}"
+        yield f"{way}: {'; '.join([*_of_all_positives(scores), shares])}"
     for way, scores in metrics.pessimistic.items():
-        lost = " / ".join(number(scores[metric.name], 2) for metric in _in_table())
+        parts = list(_of_all_positives(scores))
+        lost = "; ".join([_listed(scores, _in_table()), *parts, f"shares {_listed(scores, PROPORTIONS)}"])
         yield f"{way}: ties touch {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
-            averages = " / ".join(number(scores[metric.name], 2) for metric in _in_table())
-            yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}"
+            worst = folds.pessimistic.get(way)
+            lost = f"; if every tie were lost: {_listed(worst, _in_table())}" if worst else ""
+            averages = _listed(scores, _in_table())
+            yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}{lost}"
     for judge, by_direction in (metrics.extended or {}).items():
+        name = judge.replace("_pessimistic", " if every tie were lost")
         for way, scores in by_direction.items():
-            yield f"{way}: {judge}: " + ", ".join(f"{name} {number(value, 2)}" for name, value in scores.items())
+            yield f"{way}: {name}: " + ", ".join(f"{key} {number(value, 2)}" for key, value in scores.items())
+
+
+def _of_all_positives(scores: Scores) -> Iterator[str]:
+    for metric in METRICS:
+        if metric.recorded is not None and metric.name in scores:
+            yield f"{metric.title} {number(scores[metric.name], metric.digits)}"
+
+
+def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
+    return " / ".join(number(scores[metric.name], 2) for metric in metrics)
