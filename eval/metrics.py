@@ -111,6 +111,8 @@ class Metric:
         query, with which `eval compare` computes it.
     short: its name on the page, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
+    table: the table that shows it: the five figures that the field reports, or those below them.
+    most: the largest value of one query, for a metric in percent.
     """
 
     name: str
@@ -123,6 +125,8 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
+    table: Literal["main", "more"] = "main"
+    most: int = 1
 
     @property
     def title(self) -> str:
@@ -193,7 +197,10 @@ def average_precision(positives: PositiveRanks) -> Floats:
 
 
 def r_precision(positives: PositiveRanks) -> Floats:
-    """Return the share of a query's R positives that are among its first R hits: float64 (n,), from 0 to 1."""
+    """Return the share of a query's R positives among its first R hits (Manning, Raghavan and Schütze 2008, ch. 8.4).
+
+    float64 (n,), from 0 to 1.
+    """
     return positives.sums(positives.among_first_r) / positives.totals
 
 
@@ -203,6 +210,33 @@ def map_at_r(positives: PositiveRanks) -> Floats:
     float64 (n,), from 0 to 1.
     """
     return positives.sums(np.where(positives.among_first_r, positives.precision, 0)) / positives.totals
+
+
+def ndcg(k: int) -> Metric:
+    """Return nDCG@k with gain 1 for every positive (Järvelin and Kekäläinen, ACM TOIS 20, 2002).
+
+    As in trec_eval, a positive at rank r counts 1 / log2(r + 1), and the sum is divided by that of a ranking with all
+    positives first.
+    """
+
+    def of(positives: PositiveRanks) -> Floats:
+        gains = np.where(positives.ranks <= k, 1 / np.log2(positives.ranks + 1.0), 0)
+        ideal = np.cumsum(1 / np.log2(np.arange(2.0, k + 2)))
+        return np.asarray(positives.sums(gains) / ideal[np.minimum(positives.totals, k) - 1])
+
+    return Metric(
+        name=f"ndcg@{k}", of=over_positives(of), depth=k, recorded=f"ndcg@{k}", short=f"nDCG@{k}", table="more"
+    )
+
+
+def rsum(scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
+    """Return the sum of recall@1, @5 and @10 over both directions, at most 600; None if one is not known.
+
+    Papers on image-text retrieval report it since VSE++ (Faghri et al., BMVC 2018), whose code selects models by it.
+    `RECALL_SUM` is the part of one direction.
+    """
+    recalls = [of_direction.get(metric.name) for of_direction in scores.values() for metric in RECALLS]
+    return None if not recalls or None in recalls else sum(filter(None, recalls))
 
 
 RECALLS = tuple(map(recall, CUTOFFS))
@@ -229,14 +263,42 @@ MEAN_AVERAGE_PRECISION = Metric(
     depth=None,
     recorded="average_precision",
     short="mAP",
+    table="more",
+)
+# Of the best positive (Voorhees, TREC-8, 1999).
+MEAN_RECIPROCAL_RANK = Metric(name="mrr", of=lambda ranking: 1 / ranking.ranks, depth=None, short="MRR", table="more")
+NDCG_AT_10 = ndcg(10)
+R_PRECISION = Metric(
+    name="r_precision",
+    of=over_positives(r_precision),
+    depth=None,
+    recorded="r_precision",
+    short="R-precision",
+    table="more",
+)
+RECALL_SUM = Metric(
+    name="recall_sum",
+    of=lambda ranking: np.sum([ranking.ranks <= k for k in CUTOFFS], axis=0).astype(np.float64),
+    depth=max(CUTOFFS),
+    short="recall sum",
+    table="more",
+    most=len(CUTOFFS),
 )
 
-METRICS: list[Metric] = [*RECALLS, MEDIAN_RANK, MEAN_RANK, MEAN_AVERAGE_PRECISION]
+METRICS: list[Metric] = [
+    *RECALLS,
+    MEDIAN_RANK,
+    MEAN_RANK,
+    MEAN_AVERAGE_PRECISION,
+    NDCG_AT_10,
+    MEAN_RECIPROCAL_RANK,
+    R_PRECISION,
+    RECALL_SUM,
+]
 """The scores of a run, in the order in which they are shown."""
 
 PROPORTIONS = tuple(map(proportion, CUTOFFS))
 MAP_AT_R = Metric(name="map_at_r", of=over_positives(map_at_r), depth=None, short="mAP@R")
-R_PRECISION = Metric(name="r_precision", of=over_positives(r_precision), depth=None, short="R-precision")
 
 
 def scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
@@ -252,5 +314,5 @@ def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) ->
 
 def label(name: str) -> str:
     """Return the title of a metric for the page, whether it is in a table of ours or only in a run's file."""
-    known = (*METRICS, *PROPORTIONS, MAP_AT_R, R_PRECISION)
+    known = (*METRICS, *PROPORTIONS, MAP_AT_R)
     return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

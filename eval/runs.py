@@ -91,13 +91,15 @@ class RunMetrics(_Scored):
     """The object of metrics.json, in the order of the file; what each key holds is in the README.
 
     `scores`, `intervals` and `pessimistic` are those of the ranker named `engine`: the oracle, in runs of older
-    versions Qdrant's exact search if it was measured. `oracle`, `loss` of each ranker, `intervals`, `pessimistic`,
-    `proportion`, `agreement` and `extended` of each judge are by direction.
+    versions Qdrant's exact search if it was measured. `rsum` is the sum of recall@1, @5 and @10 of both directions.
+    `oracle`, `loss` of each ranker, `intervals`, `pessimistic`, `proportion`, `agreement` and `extended` of each judge
+    are by direction.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset()
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum"})
 
     scores: dict[str, Scores] = {}
+    rsum: float | None = None
     engine: str = ""
     engine_version: str = ""
     oracle: dict[str, Scores] = {}

@@ -75,7 +75,8 @@ def intervals(
     found = {}
     for column, metric in enumerate(means):
         if metric.unit == "percent" and is_unanimous(totals[:, column], sizes):
-            found[metric.name] = unanimous_interval(float(values[:, column].mean()), len(sizes), level)
+            highest = float(metric.scale * metric.most)
+            found[metric.name] = unanimous_interval(float(values[:, column].mean()), len(sizes), level, highest)
         else:
             found[metric.name] = bca_interval(drawn.means[:, column], totals[:, column], sizes, level)
     for column, (metric, of_queries) in enumerate(medians.items()):
@@ -202,14 +203,14 @@ def is_unanimous(totals: Floats, sizes: Floats) -> bool:
     return bool(np.ptp(averages) <= NO_SPREAD * max(1.0, float(np.abs(averages).max())))
 
 
-def unanimous_interval(estimate: float, images: int, level: float = LEVEL) -> Interval:
+def unanimous_interval(estimate: float, images: int, level: float = LEVEL, highest: float = 100) -> Interval:
     """Return an interval in percent if every image has the same score, which a bootstrap would call certain.
 
     Of n images none is unlike the others; so (Clopper and Pearson, Biometrika 26, 1934) the share of such images is at
-    most q = 1 - (alpha / 2)^(1/n), and their scores lie between 0 and 100: 0 of 100 images give 0 to 3.6 %.
+    most q = 1 - (alpha / 2)^(1/n), and their scores are between 0 and `highest`: 0 of 100 images give 0 to 3.6 %.
     """
     unlike = 1 - math.pow((1 - level) / 2, 1 / images)
-    return estimate * (1 - unlike), estimate * (1 - unlike) + 100 * unlike
+    return estimate * (1 - unlike), estimate * (1 - unlike) + highest * unlike
 
 
 def swap_p_values(

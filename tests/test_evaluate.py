@@ -14,7 +14,7 @@ from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
 from eval.ground_truth import read_ground_truth
-from eval.metrics import METRICS, R_PRECISION, Metric, recall
+from eval.metrics import MAP_AT_R, METRICS, Metric, recall
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
 from eval.report.published import compare_with_published, published
@@ -88,7 +88,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
 @pytest.fixture
 def more_metrics() -> Iterator[tuple[Metric, Metric]]:
     """One that needs the rank of the best positive, and one that needs those of all."""
-    more = recall(20), replace(R_PRECISION, recorded="r_precision")
+    more = recall(20), replace(MAP_AT_R, recorded="map_at_r", table="more")
     METRICS.extend(more)
     yield more
     del METRICS[-2:]
@@ -108,17 +108,18 @@ def test_a_new_metric_is_one_record(
     for way in ("image-to-text", "text-to-image"):
         mine = [line for line in lines if line["direction"] == way]
         assert found[way]["recall@20"] == pytest.approx(100 * np.mean([line["rank"] <= 20 for line in mine]))
-        assert found[way]["r_precision"] == pytest.approx(100 * np.mean([line["r_precision"] for line in mine]))
+        assert found[way]["map_at_r"] == pytest.approx(100 * np.mean([line["map_at_r"] for line in mine]))
         assert served[way]["recall@20"] is found["loss"]["qdrant-served"][way]["recall@20"] is None
-        assert "r_precision" not in served[way]
+        assert "map_at_r" not in served[way]
         for metric in more_metrics:
             assert metric.name in found["intervals"][way]
             assert compared[way][metric.name]["a"] == pytest.approx(found[way][metric.name], abs=1e-3)
         assert found["folds"][way]["recall@20"] > found[way]["recall@20"]
-        assert f"r precision {found[way]['r_precision']:.2f}" in table
+        _, row = [line for line in table.splitlines() if line.startswith(f"{way:<15}oracle")]
+        assert row.split()[-1] == f"{found[way]['map_at_r']:.2f}"
     assert "qdrant-served: recall@20 cannot be known from the first 10 hits" in table
     assert "recall@20" in table.splitlines()[3]
-    assert "R-precision</th>" in (out / "report.html").read_text()
+    assert "mAP@R</th>" in (out / "report.html").read_text()
 
 
 def test_quantised_copies(call: Call, place: list[str]) -> None:

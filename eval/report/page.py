@@ -68,6 +68,7 @@ def report_page(
         rankers=tables.rankers_of(metrics),
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
+        more_scores=tables.more_scores(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.eccv import MoreScores
-from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, pessimistic_scores, scores
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
 from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Ranker
@@ -69,6 +69,7 @@ class Report:
         evaluation, headline = self.evaluation, self.scores(self.headline)
         return RunMetrics(
             scores=headline,
+            rsum=rsum(headline),
             engine=self.headline.name,
             engine_version=self.fingerprint["engine"],
             oracle=self.scores(self.rankers[0]),

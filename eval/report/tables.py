@@ -67,10 +67,27 @@ def signed(value: float) -> str:
 
 def scores(metrics: RunMetrics) -> Table:
     """Return every ranker as a row, by direction: below the headline's scores their interval, below others the loss."""
+    return _rankers_table(metrics, "main", "Recall@k in percent; ranks count from 1")
+
+
+def more_scores(metrics: RunMetrics) -> Table | None:
+    """Return the other scores likewise, of the rankers that have any; None if none has."""
+    table = _rankers_table(metrics, "more", "In percent; the recall sum is that of recall@1, @5 and @10")
+    return table if table.head else None
+
+
+def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
     rankers = rankers_of(metrics)
-    shown = [metric for metric in METRICS if any(_has(ranker.scores, metric.name) for ranker in rankers)]
-    costs = [cost for cost in COSTS if any(getattr(ranker, cost) is not None for ranker in rankers)]
-    used = any(ranker.used for ranker in rankers)
+    shown = [
+        metric
+        for metric in METRICS
+        if metric.table == name and any(_has(ranker.scores, metric.name) for ranker in rankers)
+    ]
+    if name != "main":
+        rankers = [ranker for ranker in rankers if any(_has(ranker.scores, metric.name) for metric in shown)]
+    main = name == "main"
+    costs = [cost for cost in COSTS if main and any(getattr(ranker, cost) is not None for ranker in rankers)]
+    used = main and any(ranker.used for ranker in rankers)
 
     def row(ranker: RankerMetrics, way: str) -> Row:
         cells = [_score(metrics, ranker, way, metric) for metric in shown]
@@ -81,7 +98,7 @@ def scores(metrics: RunMetrics) -> Table:
 
     def worst(ranker: RankerMetrics, way: str) -> Row:
         values = ranker.pessimistic[way]
-        cells = [Cell(number(_float(values.get(metric.name)), metric.digits)) for metric in shown]
+        cells = [Cell(number(values.get(metric.name), metric.digits)) for metric in shown]
         return Row("all ties lost", (*cells, *(Cell(ABSENT),) * (len(head) - len(cells))), ranker.name)
 
     def rows(way: str) -> Iterator[Row]:
@@ -92,7 +109,7 @@ def scores(metrics: RunMetrics) -> Table:
 
     head = [*(metric.label for metric in shown), *(COSTS[cost] for cost in costs), *(["answered by"] if used else [])]
     groups = ((_title(metrics, way), tuple(rows(way))) for way in DIRECTIONS)
-    return Table("Recall@k and mAP in percent; ranks count from 1", tuple(head), tuple(groups))
+    return Table(caption, tuple(head), tuple(groups))
 
 
 def rankers_of(metrics: RunMetrics) -> list[RankerMetrics]:
@@ -202,10 +219,6 @@ def _score(metrics: RunMetrics, ranker: RankerMetrics, way: str, metric: Metric)
         return Cell(text, interval(metrics, way, metric.name))
     loss = metrics.loss.get(ranker.name, {}).get(way, {}).get(metric.name)
     return Cell(text, "" if loss is None else signed(loss))
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def interval(metrics: RunMetrics, way: str, metric: str) -> str:
