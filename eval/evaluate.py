@@ -25,6 +25,7 @@ from tqdm import tqdm
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
 from eval.metrics import Ranking, scores
+from eval.mteb import as_mteb_counts
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
@@ -95,6 +96,7 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         },
         folds=folds,
         more=judged_by_more(evaluation),
+        mteb=as_mteb_counts(evaluation),
         fingerprint=fingerprint(evaluation, index),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -298,6 +298,11 @@ METRICS: list[Metric] = [
 """The scores of a run, in the order in which they are shown."""
 
 PROPORTIONS = tuple(map(proportion, CUTOFFS))
+MTEB = (
+    replace(NDCG_AT_10, name="ndcg_at_10"),
+    *(replace(share, name=f"recall_at_{share.depth}", short=f"recall@{share.depth}") for share in PROPORTIONS),
+)
+"""The scores of MTEB's retrieval tasks, by its names for them; its recall is the share of a query's positives."""
 MAP_AT_R = Metric(name="map_at_r", of=over_positives(map_at_r), depth=None, short="mAP@R")
 
 
@@ -314,5 +319,5 @@ def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) ->
 
 def label(name: str) -> str:
     """Return the title of a metric for the page, whether it is in a table of ours or only in a run's file."""
-    known = (*METRICS, *PROPORTIONS, MAP_AT_R)
+    known = (*METRICS, *PROPORTIONS, *MTEB, MAP_AT_R)
     return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

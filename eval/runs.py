@@ -16,6 +16,10 @@ from search.validation import first_problem
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
+MTEB_DIFFERS = (
+    "Captions that are the same sentence are merged, and recall is the share of a query's positives that are found, "
+    "while papers keep every caption and count the queries with any positive found."
+)
 
 
 Scores = dict[str, int | float | None]
@@ -69,6 +73,15 @@ class FoldMetrics(_Scored):
     pessimistic: dict[str, Scores] = {}
 
 
+class MtebMetrics(_Scored):
+    """The scores of MTEB's tasks: captions merged to `sentences`, which make `pairs` with the images."""
+
+    sentences: int
+    pairs: int
+    scores: dict[str, Scores] = {}
+    pessimistic: dict[str, Scores] = {}
+
+
 class PublishedMetrics(_Scored):
     """A published row; if it is of the same model, the verdict has a line for each figure."""
 
@@ -96,7 +109,7 @@ class RunMetrics(_Scored):
     are by direction.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum"})
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "mteb"})
 
     scores: dict[str, Scores] = {}
     rsum: float | None = None
@@ -110,6 +123,7 @@ class RunMetrics(_Scored):
     proportion: dict[str, Scores] = {}
     folds: FoldMetrics | None = None
     extended: dict[str, dict[str, Scores]] | None = None
+    mteb: MtebMetrics | None = None
     published: list[PublishedMetrics] = []
     agreement: dict[str, AgreementMetrics] = {}
     images: int | None = None

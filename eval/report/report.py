@@ -16,7 +16,7 @@ from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
-from eval.runs import TOP, FoldMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
+from eval.runs import TOP, FoldMetrics, MtebMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
 from eval.stats import Interval
 
 DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
@@ -32,6 +32,7 @@ class Report:
     intervals: dict[str, dict[str, Interval]]
     folds: FoldMetrics | None
     more: MoreScores | None
+    mteb: MtebMetrics | None
     fingerprint: dict[str, Any]
 
     @property
@@ -80,6 +81,7 @@ class Report:
             proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
             folds=self.folds,
             extended=self.more,
+            mteb=self.mteb,
             published=compare_with_published(evaluation, headline, self.intervals),
             agreement={way: found.counts() for way, found in self.agreements().items()},
             images=evaluation.images,

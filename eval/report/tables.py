@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from eval.metrics import METRICS, Metric, label
 from eval.protocol import DIRECTIONS
-from eval.runs import RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
 
 ByDirection = Mapping[str, Scores]
 
@@ -142,51 +142,34 @@ def published(metrics: RunMetrics) -> Table | None:
 
 def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
     """Return other ways to score the same ranks, each with a sentence about it."""
-    folds, extended = metrics.folds, metrics.extended or {}
-    folds_title = f"Mean of {folds.count} folds of {number(folds.images)} images" if folds else ""
-    tables = [
-        (
-            folds_title,
-            folds.scores if folds else {},
-            "Smaller galleries are easier: these figures compare only with other figures on such folds.",
-        ),
-        (
-            f"{folds_title}, all ties lost",
-            folds.pessimistic if folds else {},
-            "The same with every tie counted against the run.",
-        ),
-        (
-            "CxC",
-            extended.get("cxc", {}),
-            "Positives extended by human judgements of similarity (Crisscrossed Captions).",
-        ),
-        (
-            "ECCV Caption",
-            extended.get("eccv", {}),
-            "Positives extended by machine and human verification (ECCV Caption).",
-        ),
-        *(
-            (
-                f"{title}, all ties lost",
-                extended.get(f"{judge}_pessimistic", {}),
-                "The package eccv-caption scores tied items in the order in which it is given them, so its figures lie "
-                "between these and those above.",
-            )
-            for judge, title in (("cxc", "CxC"), ("eccv", "ECCV Caption"))
-        ),
-        (
-            "Share of all positives found, in percent",
-            metrics.proportion,
-            "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1.",
-        ),
-        (
-            "Ties counted against the run",
-            metrics.pessimistic,
-            "Elsewhere an item that scores the same does not push the positive down; here it does. "
-            "Only directions where it makes a difference.",
-        ),
-    ]
-    return [(table, about) for caption, block, about in tables if (table := _by_direction(caption, block))]
+    tables: list[tuple[str, ByDirection, ByDirection, str]] = []
+    if folds := metrics.folds:
+        title = f"Mean of {folds.count} folds of {number(folds.images)} images"
+        about = "Smaller galleries are easier: these figures compare only with other figures on such folds."
+        tables.append((title, folds.scores, folds.pessimistic, about))
+    judgements: Mapping[str, ByDirection] = metrics.extended or {}
+    for judge, title, how in (
+        ("cxc", "CxC", "human judgements of similarity (Crisscrossed Captions)"),
+        ("eccv", "ECCV Caption", "machine and human verification (ECCV Caption)"),
+    ):
+        best, worst = judgements.get(judge, {}), judgements.get(f"{judge}_pessimistic", {})
+        tables.append((title, best, worst, f"Positives extended by {how}."))
+    if mteb := metrics.mteb:
+        title = f"As MTEB counts: {number(mteb.sentences)} sentences, {number(mteb.pairs)} pairs"
+        tables.append((title, mteb.scores, mteb.pessimistic, MTEB_DIFFERS))
+    about = "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1."
+    tables.append(("Share of all positives found, in percent", metrics.proportion, {}, about))
+    about = (
+        "Elsewhere an item that scores the same does not push the positive down; here it does. "
+        "Only directions where it makes a difference."
+    )
+    tables.append(("Ties counted against the run", metrics.pessimistic, {}, about))
+    shown = []
+    for title, best, worst, about in tables:
+        for caption, block in ((title, best), (f"{title}, all ties lost", worst)):
+            if table := _by_direction(caption, block):
+                shown.append((table, about))
+    return shown
 
 
 def _by_direction(caption: str, block: ByDirection) -> Table | None:

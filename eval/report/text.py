@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
 
 MAIN, MORE = "main", "more"  # tables of metrics
 
@@ -98,7 +98,17 @@ def _below(metrics: RunMetrics) -> Iterator[str]:
     for judge, by_direction in (metrics.extended or {}).items():
         name = judge.replace("_pessimistic", " if every tie were lost")
         for way, scores in by_direction.items():
-            yield f"{way}: {name}: " + ", ".join(f"{key} {number(value, 2)}" for key, value in scores.items())
+            yield f"{way}: {name}: {_named(scores)}"
+    if mteb := metrics.mteb:
+        yield ""
+        yield f"As MTEB counts: {mteb.sentences:,} sentences, {mteb.pairs:,} pairs. {MTEB_DIFFERS}"
+        for way, scores in mteb.scores.items():
+            worst = mteb.pessimistic.get(way)
+            yield f"{way}: {_named(scores)}" + (f"; if every tie were lost: {_named(worst)}" if worst else "")
+
+
+def _named(scores: Scores) -> str:
+    return ", ".join(f"{name} {number(value, 2)}" for name, value in scores.items())
 
 
 def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
