@@ -9,7 +9,8 @@ From `python -m eval run` to a printed row:
     eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
-A new metric is a record in eval/metrics.py; nothing else changes.
+A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
+module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
+from eval.lengths import by_caption_length
 from eval.metrics import Ranking, scores
 from eval.mteb import as_mteb_counts
 from eval.protocol import Evaluation
@@ -97,6 +99,7 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         folds=folds,
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
+        lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )
 

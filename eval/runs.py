@@ -82,6 +82,17 @@ class MtebMetrics(_Scored):
     pessimistic: dict[str, Scores] = {}
 
 
+class LengthMetrics(BaseModel):
+    """text-to-image recall of captions of `shortest` to `longest` words: `queries`, of so many `images`."""
+
+    shortest: int
+    longest: int
+    queries: int
+    images: int
+    scores: Scores = {}
+    intervals: dict[str, tuple[float, float]] = {}
+
+
 class PublishedMetrics(_Scored):
     """A published row; if it is of the same model, the verdict has a line for each figure."""
 
@@ -109,7 +120,7 @@ class RunMetrics(_Scored):
     are by direction.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "mteb"})
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "mteb", "caption_lengths"})
 
     scores: dict[str, Scores] = {}
     rsum: float | None = None
@@ -124,6 +135,7 @@ class RunMetrics(_Scored):
     folds: FoldMetrics | None = None
     extended: dict[str, dict[str, Scores]] | None = None
     mteb: MtebMetrics | None = None
+    caption_lengths: list[LengthMetrics] = []
     published: list[PublishedMetrics] = []
     agreement: dict[str, AgreementMetrics] = {}
     images: int | None = None

@@ -55,8 +55,9 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Interval]:
-    """Return the confidence interval of every score of the ranking, by the metric's name.
+    """Return the confidence interval of every score of the ranking, of those in `metrics`, by the metric's name.
 
     `image_of` int64 (n,) is the image that each query is or belongs to, by any number. Every interval contains the
     score itself. If all images have the same score in percent (such as 0 or 100 %, or if there is one image),
@@ -67,7 +68,7 @@ def intervals(
     Raises:
         ValueError: there is not one image for each query.
     """
-    means, medians = per_query(ranking, "mean"), per_query(ranking, "median")
+    means, medians = per_query(ranking, "mean", metrics), per_query(ranking, "median", metrics)
     image_of = image_numbers(image_of, len(ranking.ranks))
     values = columns(means.values(), len(image_of))
     drawn = resample(values, list(medians.values()), image_of, resamples=resamples, seed=seed)
@@ -85,9 +86,9 @@ def intervals(
     return found
 
 
-def per_query(ranking: Ranking, average: Average) -> dict[Metric, Floats]:
+def per_query(ranking: Ranking, average: Average, metrics: Sequence[Metric] = METRICS) -> dict[Metric, Floats]:
     """Return the metrics that are such an average and the value of each query, float64 (n,), in the metric's unit."""
-    of_queries = {metric: metric.values(ranking) for metric in METRICS if metric.average == average}
+    of_queries = {metric: metric.values(ranking) for metric in metrics if metric.average == average}
     return {metric: metric.scale * values for metric, values in of_queries.items() if values is not None}
 
 

@@ -49,6 +49,11 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     assert names == ["oracle", "qdrant-exact", "qdrant-served", "hnsw ef=12", "hnsw ef=64"]
     assert (found["images"], found["captions"], found["captions_per_image"]) == (100, 500, 5)
     assert found["folds"]["images"] == 25
+    (length,) = found["caption_lengths"]  # every caption has two words
+    assert (length["shortest"], length["longest"], length["queries"], length["images"]) == (2, 2, 500, 100)
+    for name, value in length["scores"].items():
+        assert value == found["text-to-image"][name]
+        assert length["intervals"][name] == found["intervals"]["text-to-image"][name]
     for direction, queries in (("image-to-text", 100), ("text-to-image", 500)):
         mine = [result for result in run.results if result.direction == direction]
         assert len(mine) == queries

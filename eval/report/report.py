@@ -16,7 +16,17 @@ from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
-from eval.runs import TOP, FoldMetrics, MtebMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
+from eval.runs import (
+    TOP,
+    FoldMetrics,
+    LengthMetrics,
+    MtebMetrics,
+    QueryResult,
+    RankerMetrics,
+    RunMetrics,
+    Scores,
+    TopHit,
+)
 from eval.stats import Interval
 
 DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
@@ -33,6 +43,7 @@ class Report:
     folds: FoldMetrics | None
     more: MoreScores | None
     mteb: MtebMetrics | None
+    lengths: list[LengthMetrics]
     fingerprint: dict[str, Any]
 
     @property
@@ -82,6 +93,7 @@ class Report:
             folds=self.folds,
             extended=self.more,
             mteb=self.mteb,
+            caption_lengths=self.lengths,
             published=compare_with_published(evaluation, headline, self.intervals),
             agreement={way: found.counts() for way, found in self.agreements().items()},
             images=evaluation.images,
