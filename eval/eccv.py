@@ -1,7 +1,8 @@
 """COCO's test split judged by more positives than its own captions: CxC and ECCV Caption.
 
 Many "misses" on COCO are right answers that were never annotated. Crisscrossed Captions (Parekh et al., EACL 2021) and
-ECCV Caption (Chun et al., ECCV 2022) had people look. Both come with the package `eccv-caption` (the extra `eccv`).
+ECCV Caption (Chun et al., ECCV 2022) had people judge more pairs. Both are in the package `eccv-caption` (the extra
+`eccv`).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a faster JSON reader could be installed
+            warnings.simplefilter("ignore", UserWarning)  # it recommends a faster JSON reader
             from eccv_caption import Metrics
     except ImportError:
         return None
@@ -58,7 +59,7 @@ def _is_coco_test(evaluation: Evaluation, original: Mapping[str, Positives]) -> 
 
 
 def _ranking(task: Task, positives: Positives) -> Ranking:
-    """Return the oracle's ranks of a judge's positives, a few of which are sixth captions that the gallery may lack."""
+    """Return the oracle's ranks of a judge's positives; a few are sixth captions, which the gallery may lack."""
     row_of = {int(item): row for row, item in enumerate(task.gallery.ids)}
     query_row = {int(query): row for row, query in enumerate(task.queries.ids)}
     queries = sorted(positives)

@@ -55,9 +55,13 @@ FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the a
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure beside the oracle: the `engines` "qdrant-exact" and "qdrant-served"; HNSW with beams of `efs`;
-    quantised copies. `folds`: into how many parts the images are divided, 0 for none, None for five if there are 5,000
-    of them. `resamples` of the intervals."""
+    """What to measure besides the oracle.
+
+    engines: "qdrant-exact", "qdrant-served", both or neither.
+    efs: widths of HNSW beams. quantizations: each is measured on a copy of the galleries.
+    folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
+    resamples: of the bootstrap for the intervals.
+    """
 
     engines: tuple[str, ...] = (EXACT, SERVED)
     efs: tuple[int, ...] = ()
@@ -69,13 +73,13 @@ class Plan:
 def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
     """Rank all queries by every ranker of the plan.
 
-    `copies_in` is the same index, opened for writing: quantised galleries are copies, and so are those of `plan.efs`
-    that HNSW does not serve.
+    `copies_in` is the same index, opened for writing. Quantised galleries are copies, and so are those for `plan.efs`
+    if HNSW does not serve the collections themselves.
 
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
-        EvaluationError: the plan needs copies, and `copies_in` is None; the images do not divide into the folds; or
-            Qdrant does not find a positive at all.
+        EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds; or
+            Qdrant returns no positive of a query in its whole answer.
     """
     answered = answered_by(index, evaluation) if plan.efs else None
     if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
@@ -130,9 +134,9 @@ def _qdrant_rankers(
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
-    """Return the mean of each score over equal parts of the images, by the oracle, or None if there are no parts.
+    """Return the mean of each score over equal parts of the images, by the oracle; None if there are no parts.
 
-    The folds are scored by the ranks of the best positives.
+    Only scores that need no other ranks than those of the best positives are computed.
     """
     if count is None:
         count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
@@ -141,8 +145,8 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
     rankings: dict[str, list[Ranking]] = {task.name: [] for task in evaluation.tasks}
     for tasks in evaluation.folds(count):
         for task in tasks:
-            found = oracle_ranks(task)
-            rankings[task.name].append(Ranking(found.ranks, pessimistic=Ranking(found.pessimistic)))
+            ranked = oracle_ranks(task)
+            rankings[task.name].append(Ranking(ranked.ranks, pessimistic=Ranking(ranked.pessimistic)))
     return FoldMetrics(
         count=count,
         images=evaluation.images // count,

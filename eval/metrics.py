@@ -1,9 +1,9 @@
 """Retrieval metrics.
 
-A metric is one `Metric` record. To add one, write its record here and put it into `METRICS`: the table, metrics.json,
-the intervals, `eval compare` and the page read everything they show from the records.
+A metric is one `Metric` record. To add one, write its record here and add it to `METRICS`: the tables, metrics.json,
+the intervals, `eval compare` and the page take everything they show from the records.
 
-Ranks count from 1. A rank that is not known, because only the first hits were fetched, is `NOT_FOUND`.
+Ranks count from 1. A rank is `NOT_FOUND` if it is unknown because only the first hits were fetched.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ Average = Literal["mean", "median"]
 class PositiveRanks:
     """The ranks of all positives of n queries.
 
-    `ranks` int64 (pairs,): those of query i are `ranks[starts[i]:starts[i + 1]]`, ascending, at least one, none
-    twice.
-    `totals` int64 (n,): how many positives each query has. It may count positives that the gallery does not hold.
+    `ranks` int64 (pairs,): those of query i are `ranks[starts[i]:starts[i + 1]]`, ascending, at least one, without
+    duplicates. `totals` int64 (n,): the number of positives of each query, including those that the gallery lacks.
     """
 
     ranks: Ranks
@@ -44,7 +43,7 @@ class PositiveRanks:
 
     @property
     def precision(self) -> Floats:
-        """The precision at each positive, float64 (pairs,): the number of positives up to it, divided by its rank."""
+        """The precision at each positive, float64 (pairs,): the number of positives down to it, divided by its rank."""
         number = np.arange(len(self.ranks)) - np.repeat(self.starts[:-1], np.diff(self.starts)) + 1
         return np.asarray(number / self.ranks, dtype=np.float64)
 
@@ -99,17 +98,17 @@ class Ranking:
 class Metric:
     """One way to score a ranking.
 
-    name: its key in metrics.json.
-    of: its value for each query, float64 or bool (n,), or None if the ranking does not hold what it needs. A metric in
-        percent gives shares from 0 to 1.
-    depth: how many of the first hits it needs to know, None for all. If fewer were fetched, a query whose positive is
-        not among them has no value, and the score is None rather than false. Nothing is filled in.
-    unit, digits: of the score, and how many decimals the tables show.
+    name: the key in metrics.json.
+    of: returns the value of each query, float64 or bool (n,), or None if the ranking lacks what the metric needs. A
+        metric in percent returns shares from 0 to 1.
+    depth: how many of the first hits the metric needs, None for all. If fewer were fetched, a query whose positive is
+        not among them has no value, and the score is None if it depends on that query.
+    unit, digits: the unit of the score, and the decimals that the tables show.
     better: whether a high or a low score is good.
     average: how the values of the queries become one score.
-    recorded: for a metric that needs the ranks of all positives: the field of ranks.jsonl that keeps its value for each
-        query, with which `eval compare` computes it.
-    short: its name on the page, if not `name` without underscores.
+    recorded: for a metric that needs the ranks of all positives, the field of ranks.jsonl that stores the value of each
+        query, from which `eval compare` computes the score.
+    short: the name on the page, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
     table: the table that shows it: the five figures that the field reports, or those below them.
     most: the largest value of one query, for a metric in percent.
@@ -141,19 +140,19 @@ class Metric:
         return 100 if self.unit == "percent" else 1
 
     def exceeds(self, depth: int | None) -> bool:
-        """Return whether `depth` hits are too few to compute it for a query whose positive is not among them."""
+        """Return whether `depth` hits are too few to compute the value of a query whose positive is not among them."""
         return depth is not None and (self.depth is None or self.depth > depth)
 
     def values(self, ranking: Ranking) -> Floats | None:
-        """Return the value of each query, float64 (n,), before scaling; None if the ranking cannot tell.
+        """Return the value of each query, float64 (n,), before scaling; None if the ranking lacks what it needs.
 
-        A query whose positive was not among too few hits gets the worst value there is, minus or plus infinity.
+        The value of a query is minus or plus infinity, whichever is worse, if too few hits were fetched to know it.
         """
-        kept = ranking.recorded.get(self.recorded) if self.recorded else None
-        found = self.of(ranking) if kept is None else kept
-        if found is None:
+        recorded = ranking.recorded.get(self.recorded) if self.recorded else None
+        of_queries = self.of(ranking) if recorded is None else recorded
+        if of_queries is None:
             return None
-        values = found.astype(np.float64)
+        values = of_queries.astype(np.float64)
         if self.exceeds(ranking.depth):
             values[ranking.ranks == NOT_FOUND] = math.inf if self.better == "lower" else -math.inf
         return values
@@ -172,8 +171,8 @@ def over_positives(of: Callable[[PositiveRanks], Floats]) -> Callable[[Ranking],
 def recall(k: int) -> Metric:
     """Return Recall@k as the image-text retrieval literature reports it (Karpathy and Fei-Fei, CVPR 2015): a hit rate.
 
-    It is the share of queries with a positive among the first k. Elsewhere recall is the share of all positives found,
-    which with five captions cannot exceed 20% at k = 1: see `proportion`.
+    It is the share of queries with a positive among the first k. In information retrieval, recall is the share of a
+    query's positives that are found, which cannot exceed 20% at k = 1 with five captions: see `proportion`.
     """
     return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=k in CUTOFFS)
 
@@ -307,9 +306,12 @@ MAP_AT_R = Metric(name="map_at_r", of=over_positives(map_at_r), depth=None, shor
 
 
 def scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
-    """Return the score of each metric that the ranking can tell, by name; None if too few hits were fetched for it."""
-    found = ((metric, metric.values(ranking)) for metric in metrics)
-    return {metric.name: metric.score(values) for metric, values in found if values is not None}
+    """Return the scores by the metric's name, without metrics for which the ranking lacks what they need.
+
+    A score is None if too few hits were fetched to know it.
+    """
+    of_queries = ((metric, metric.values(ranking)) for metric in metrics)
+    return {metric.name: metric.score(values) for metric, values in of_queries if values is not None}
 
 
 def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
@@ -318,6 +320,6 @@ def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) ->
 
 
 def label(name: str) -> str:
-    """Return the title of a metric for the page, whether it is in a table of ours or only in a run's file."""
+    """Return the title of a metric for the page; a name without a record is returned without underscores."""
     known = (*METRICS, *PROPORTIONS, *MTEB, MAP_AT_R)
     return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

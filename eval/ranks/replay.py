@@ -1,4 +1,4 @@
-"""Replaying a split against Qdrant: exactly, until every rank is known, or as it is served, for the first hits."""
+"""Replay a split against Qdrant: exactly, until every rank is known, or as it is served, for the first hits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from search.index import ReadIndex, SearchParams
 from search.records import Hit
 
 HITS_PER_CALL = 25_600  # held in memory at once
-SHALLOW = 80  # down to this rank it is cheaper to fetch from the first hit on
-STRETCH, MARGIN = 1.125, 8  # an answer's stretches grow with their place in it, and overlap by a little
+SHALLOW = 80  # down to this rank it is cheaper to fetch all hits from the first
+STRETCH, MARGIN = 1.125, 8  # stretches of an answer grow with their distance from its beginning, and overlap a little
 TIMED = 256  # queries whose speed is measured
 
 Progress = Callable[[int], object]
-Bounds = tuple[Ranks, Ranks]  # the lowest and the highest rank that each query's best positive can have
+Bounds = tuple[Ranks, Ranks]  # the lowest and the highest possible rank of each query's best positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def replay(
             at_once = max(1, HITS_PER_CALL // limit)
             for start in range(0, len(rows), at_once):
                 some = rows[start : start + at_once]
-                for row, hits in zip(some, _ask(index, task, some, limit, params, offset), strict=True):
+                for row, hits in zip(some, _query(index, task, some, limit, params, offset), strict=True):
                     if not offset:
                         top = hits[:TOP]
                         top_ids[row, : len(top)] = [hit.id for hit in top]
@@ -135,9 +135,9 @@ def replay(
 
 
 def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tuple[Ids, Ids]]:
-    """Yield which part of each query's answer to fetch, as offsets and limits (n,), one attempt after another.
+    """Yield the part of each query's answer to fetch, as offsets and limits (n,), one attempt after another.
 
-    There are few different ones, so that many queries share a call, and they are no longer than they need to be: every
+    There are few different parts, so that many queries share a call, and each is as short as it can be, because every
     hit costs time.
     """
     start = np.zeros(count, dtype=np.int64)
@@ -154,7 +154,9 @@ def _stretches(count: int, gallery: int, expected: Bounds | None) -> Iterator[tu
     yield start, np.full(count, gallery)
 
 
-def _ask(index: ReadIndex, task: Task, rows: Ids, limit: int, params: SearchParams, offset: int = 0) -> list[list[Hit]]:
+def _query(
+    index: ReadIndex, task: Task, rows: Ids, limit: int, params: SearchParams, offset: int = 0
+) -> list[list[Hit]]:
     params = replace(params, where=task.gallery.where, payload=False, offset=offset)
     return index.query(task.gallery.collection, task.queries.vectors[rows], limit, params)
 
@@ -189,17 +191,19 @@ def _rank(hits: list[Hit], positives: set[int], best: set[int], offset: int, to_
 
 
 def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, float]:
-    """Return queries a second, asked in one call, and milliseconds, the median of single queries, for the first ten
-    hits of queries spread over the split."""
+    """Return queries per second in one call, and the median milliseconds of single queries.
+
+    Measured for the first ten hits of `TIMED` queries spread over the split.
+    """
     rows = np.unique(np.linspace(0, len(task.queries.ids) - 1, TIMED).astype(np.int64))
     limit = min(TOP, len(task.gallery.ids))
     started = time.perf_counter()
-    _ask(index, task, rows, limit, params)
+    _query(index, task, rows, limit, params)
     rate = len(rows) / (time.perf_counter() - started)
     seconds = []
     for row in range(len(rows)):
         started = time.perf_counter()
-        _ask(index, task, rows[row : row + 1], limit, params)
+        _query(index, task, rows[row : row + 1], limit, params)
         seconds.append(time.perf_counter() - started)
     return rate, float(1000 * np.median(seconds))
 
