@@ -1,7 +1,8 @@
 """COCO's test split judged by more positives than its own captions: CxC and ECCV Caption.
 
 Many "misses" on COCO are right answers that were never annotated. Crisscrossed Captions (Parekh et al., EACL 2021) and
-ECCV Caption (Chun et al., ECCV 2022) had people look. Both come with the package `eccv-caption` (the extra `eccv`).
+ECCV Caption (Chun et al., ECCV 2022) had people judge more pairs. Both are in the package `eccv-caption` (the extra
+`eccv`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from itertools import chain
 
 import numpy as np
 
-from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, PositiveRanks, Ranking, scores
+from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, Ranking, pessimistic_scores, scores
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.oracle import oracle_ranks
 
 MoreScores = dict[str, dict[str, dict[str, float | None]]]
-"""Judge ("cxc", "eccv") -> direction -> metric, in percent."""
+"""Judge -> direction -> metric, in percent; the judges are "cxc" and "eccv", and, for directions in which ties make a
+difference, "cxc_pessimistic" and "eccv_pessimistic", with every tie lost."""
 
 ECCV = (MAP_AT_R, R_PRECISION, RECALLS[0])
 
@@ -28,21 +30,25 @@ Positives = Mapping[int, Sequence[int]]
 def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     """Return CxC's recall@1, @5, @10 and ECCV's map_at_r, r_precision and recall@1, as `eccv-caption` defines them.
 
+    Its own figures depend on the order in which it is given tied items: they are between ours and the pessimistic ones.
     None if the package is not installed, or the images and captions are not those of COCO's 5K test split.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a faster JSON reader could be installed
+            warnings.simplefilter("ignore", UserWarning)  # it recommends a faster JSON reader
             from eccv_caption import Metrics
     except ImportError:
         return None
     judges = Metrics()
     if not _is_coco_test(evaluation, judges.coco_gts):
         return None
-    more: MoreScores = {"cxc": {}, "eccv": {}}
-    for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
-        more["cxc"][task.name] = scores(_ranking(task, judges.cxc_gts[short]), RECALLS)
-        more["eccv"][task.name] = scores(_ranking(task, judges.eccv_gts[short]), ECCV)
+    more: MoreScores = {}
+    for judge, positives, metrics in (("cxc", judges.cxc_gts, RECALLS), ("eccv", judges.eccv_gts, ECCV)):
+        for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
+            ranking = _ranking(task, positives[short])
+            more.setdefault(judge, {})[task.name] = scores(ranking, metrics)
+            if worst := pessimistic_scores(ranking, metrics):
+                more.setdefault(f"{judge}_pessimistic", {})[task.name] = worst
     return more
 
 
@@ -53,7 +59,7 @@ def _is_coco_test(evaluation: Evaluation, original: Mapping[str, Positives]) -> 
 
 
 def _ranking(task: Task, positives: Positives) -> Ranking:
-    """Return the oracle's ranks of a judge's positives, a few of which are sixth captions that the gallery may lack."""
+    """Return the oracle's ranks of a judge's positives; a few are sixth captions, which the gallery may lack."""
     row_of = {int(item): row for row, item in enumerate(task.gallery.ids)}
     query_row = {int(query): row for row, query in enumerate(task.queries.ids)}
     queries = sorted(positives)
@@ -68,5 +74,4 @@ def _ranking(task: Task, positives: Positives) -> Ranking:
         starts=np.cumsum([0, *map(len, rows)]).astype(np.int64),
     )
     totals = np.array([len(positives[query]) for query in queries], dtype=np.int64)
-    found = oracle_ranks(judged)
-    return Ranking(found.ranks, positives=PositiveRanks(found.positive_ranks, judged.starts, totals))
+    return oracle_ranks(judged).ranking_of(totals)

@@ -9,12 +9,14 @@ From `python -m eval run` to a printed row:
     eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
-A new metric is a record in eval/metrics.py; nothing else changes.
+A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
+module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -23,7 +25,9 @@ from tqdm import tqdm
 
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
+from eval.lengths import by_caption_length
 from eval.metrics import Ranking, scores
+from eval.mteb import as_mteb_counts
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
@@ -51,9 +55,13 @@ FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the a
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure beside the oracle: the `engines` "qdrant-exact" and "qdrant-served"; HNSW with beams of `efs`;
-    quantised copies. `folds`: into how many parts the images are divided, 0 for none, None for five if there are 5,000
-    of them. `resamples` of the intervals."""
+    """What to measure besides the oracle.
+
+    engines: "qdrant-exact", "qdrant-served", both or neither.
+    efs: widths of HNSW beams. quantizations: each is measured on a copy of the galleries.
+    folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
+    resamples: of the bootstrap for the intervals.
+    """
 
     engines: tuple[str, ...] = (EXACT, SERVED)
     efs: tuple[int, ...] = ()
@@ -65,13 +73,13 @@ class Plan:
 def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
     """Rank all queries by every ranker of the plan.
 
-    `copies_in` is the same index, opened for writing: quantised galleries are copies, and so are those of `plan.efs`
-    that HNSW does not serve.
+    `copies_in` is the same index, opened for writing. Quantised galleries are copies, and so are those for `plan.efs`
+    if HNSW does not serve the collections themselves.
 
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
-        EvaluationError: the plan needs copies, and `copies_in` is None; the images do not divide into the folds; or
-            Qdrant does not find a positive at all.
+        EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds; or
+            Qdrant returns no positive of a query in its whole answer.
     """
     answered = answered_by(index, evaluation) if plan.efs else None
     if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
@@ -83,19 +91,19 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
     rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
-    headline = next((ranker for ranker in rankers if ranker.name == EXACT), rankers[0])
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
         evaluation=evaluation,
         oracle=oracle,
         rankers=rankers,
-        headline=headline,
         intervals={
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
-            for name, ranking in headline.rankings.items()
+            for name, ranking in rankers[0].rankings.items()
         },
         folds=folds,
         more=judged_by_more(evaluation),
+        mteb=as_mteb_counts(evaluation),
+        lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )
 
@@ -126,20 +134,34 @@ def _qdrant_rankers(
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
-    """Return the mean of each score over equal parts of the images, by the oracle, or None if there are no parts."""
+    """Return the mean of each score over equal parts of the images, by the oracle; None if there are no parts.
+
+    Only scores that need no other ranks than those of the best positives are computed.
+    """
     if count is None:
         count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
     if not count:
         return None
-    of_folds: dict[str, list[dict[str, float | None]]] = {task.name: [] for task in evaluation.tasks}
+    rankings: dict[str, list[Ranking]] = {task.name: [] for task in evaluation.tasks}
     for tasks in evaluation.folds(count):
         for task in tasks:
-            of_folds[task.name].append(scores(Ranking(oracle_ranks(task).ranks)))
-    averages: dict[str, Scores] = {
-        way: {name: float(np.mean([float(fold[name] or 0) for fold in folds])) for name in folds[0]}
-        for way, folds in of_folds.items()
-    }
-    return FoldMetrics(count=count, images=evaluation.images // count, scores=averages)
+            ranked = oracle_ranks(task)
+            rankings[task.name].append(Ranking(ranked.ranks, pessimistic=Ranking(ranked.pessimistic)))
+    return FoldMetrics(
+        count=count,
+        images=evaluation.images // count,
+        scores={way: _average(folds) for way, folds in rankings.items()},
+        pessimistic={
+            way: _average([fold.pessimistic or fold for fold in folds])
+            for way, folds in rankings.items()
+            if any(fold.tied for fold in folds)
+        },
+    )
+
+
+def _average(folds: Sequence[Ranking]) -> Scores:
+    of_folds = [scores(fold) for fold in folds]
+    return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
 
 
 def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:

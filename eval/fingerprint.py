@@ -1,4 +1,4 @@
-"""Everything that a score depends on, so that two runs can be told apart."""
+"""Everything on which a score depends, so that two runs can be told apart."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PACKAGES = (
     "torch",
     "transformers",
 )
-TIE_RULE = "1 + items that score strictly higher; pessimistic: 1 + other items that score at least as high"
+TIE_RULE = "1 + items that score strictly higher, in exact arithmetic; pessimistic: 1 + negatives at least as high"
 
 
 def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:
-    """Return what made the vectors, what was evaluated, by which engine, and the versions of the software here."""
+    """Return how the vectors were made, what was evaluated, the engine and its settings, and software versions."""
     spec = evaluation.spec
     return {
         "model": spec.model,
@@ -52,10 +52,10 @@ def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    return found
+            versions[package] = None
+    return versions

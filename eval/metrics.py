@@ -1,16 +1,16 @@
 """Retrieval metrics.
 
-A metric is one `Metric` record. To add one, write its record here and put it into `METRICS`: the table, metrics.json,
-the intervals, `eval compare` and the page read everything they show from the records.
+A metric is one `Metric` record. To add one, write its record here and add it to `METRICS`: the tables, metrics.json,
+the intervals, `eval compare` and the page take everything they show from the records.
 
-Ranks count from 1. A rank that is not known, because only the first hits were fetched, is `NOT_FOUND`.
+Ranks count from 1. A rank is `NOT_FOUND` if it is unknown because only the first hits were fetched.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -29,9 +29,8 @@ Average = Literal["mean", "median"]
 class PositiveRanks:
     """The ranks of all positives of n queries.
 
-    `ranks` int64 (pairs,): those of query i are `ranks[starts[i]:starts[i + 1]]`, ascending, at least one, none
-    twice.
-    `totals` int64 (n,): how many positives each query has. It may count positives that the gallery does not hold.
+    `ranks` int64 (pairs,): those of query i are `ranks[starts[i]:starts[i + 1]]`, ascending, at least one, without
+    duplicates. `totals` int64 (n,): the number of positives of each query, including those that the gallery lacks.
     """
 
     ranks: Ranks
@@ -44,7 +43,7 @@ class PositiveRanks:
 
     @property
     def precision(self) -> Floats:
-        """The precision at each positive, float64 (pairs,): the number of positives up to it, divided by its rank."""
+        """The precision at each positive, float64 (pairs,): the number of positives down to it, divided by its rank."""
         number = np.arange(len(self.ranks)) - np.repeat(self.starts[:-1], np.diff(self.starts)) + 1
         return np.asarray(number / self.ranks, dtype=np.float64)
 
@@ -56,11 +55,12 @@ class PositiveRanks:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What is known of the ranks of n queries, from which metrics are computed.
+    """The known ranks of n queries, from which metrics are computed.
 
-    `ranks` int64 (n,): the rank of each query's best positive. `depth`: how many hits of each query were fetched, None
-    if every rank is known. `positives`: the ranks of all positives, if known. `recorded`: values of metrics that a
-    finished run keeps because its file does not hold what they were computed from, each float64 (n,), by
+    `ranks` int64 (n,): the rank of each query's best positive, before any negative that ties with it. `depth`: how many
+    hits of each query were fetched, None if every rank is known. `positives`: the ranks of all positives, if known.
+    `pessimistic`: the same ranking with the negatives first in every tie, if known. `recorded`: values of metrics that
+    a finished run stores because its file does not hold what they were computed from, each float64 (n,), by
     `Metric.recorded`.
 
     Raises:
@@ -70,6 +70,7 @@ class Ranking:
     ranks: Ranks
     depth: int | None = None
     positives: PositiveRanks | None = None
+    pessimistic: Ranking | None = None
     recorded: Mapping[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,23 +82,36 @@ class Ranking:
             if len(values) != len(self.ranks):
                 raise ValueError(f"{len(self.ranks)} ranks, but {len(values)} values of {name}")
 
+    @property
+    def tied(self) -> int:
+        """The number of queries with a rank that depends on the order of equal scores."""
+        worst = self.pessimistic
+        if worst is None:
+            return 0
+        differ = self.ranks != worst.ranks
+        if self.positives is not None and worst.positives is not None:
+            differ |= self.positives.sums(self.positives.ranks != worst.positives.ranks) > 0
+        return int(np.count_nonzero(differ))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One way to score a ranking.
 
-    name: its key in metrics.json.
-    of: its value for each query, float64 or bool (n,), or None if the ranking does not hold what it needs. A metric in
-        percent gives shares from 0 to 1.
-    depth: how many of the first hits it needs to know, None for all. If fewer were fetched, a query whose positive is
-        not among them has no value, and the score is None rather than false. Nothing is filled in.
-    unit, digits: of the score, and how many decimals the tables show.
+    name: the key in metrics.json.
+    of: returns the value of each query, float64 or bool (n,), or None if the ranking lacks what the metric needs. A
+        metric in percent returns shares from 0 to 1.
+    depth: how many of the first hits the metric needs, None for all. If fewer were fetched, a query whose positive is
+        not among them has no value, and the score is None if it depends on that query.
+    unit, digits: the unit of the score, and the decimals that the tables show.
     better: whether a high or a low score is good.
     average: how the values of the queries become one score.
-    recorded: for a metric that needs the ranks of all positives: the field of ranks.jsonl that keeps its value for each
-        query, with which `eval compare` computes it.
-    short: its name on the page, if not `name` without underscores.
+    recorded: for a metric that needs the ranks of all positives, the field of ranks.jsonl that stores the value of each
+        query, from which `eval compare` computes the score.
+    short: the name on the page, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
+    table: the table that shows it: the five figures that the field reports, or those below them.
+    most: the largest value of one query, for a metric in percent.
     """
 
     name: str
@@ -110,6 +124,8 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
+    table: Literal["main", "more"] = "main"
+    most: int = 1
 
     @property
     def title(self) -> str:
@@ -124,19 +140,19 @@ class Metric:
         return 100 if self.unit == "percent" else 1
 
     def exceeds(self, depth: int | None) -> bool:
-        """Return whether `depth` hits are too few to compute it for a query whose positive is not among them."""
+        """Return whether `depth` hits are too few to compute the value of a query whose positive is not among them."""
         return depth is not None and (self.depth is None or self.depth > depth)
 
     def values(self, ranking: Ranking) -> Floats | None:
-        """Return the value of each query, float64 (n,), before scaling; None if the ranking cannot tell.
+        """Return the value of each query, float64 (n,), before scaling; None if the ranking lacks what it needs.
 
-        A query whose positive was not among too few hits gets the worst value there is, minus or plus infinity.
+        The value of a query is minus or plus infinity, whichever is worse, if too few hits were fetched to know it.
         """
-        kept = ranking.recorded.get(self.recorded) if self.recorded else None
-        found = self.of(ranking) if kept is None else kept
-        if found is None:
+        recorded = ranking.recorded.get(self.recorded) if self.recorded else None
+        of_queries = self.of(ranking) if recorded is None else recorded
+        if of_queries is None:
             return None
-        values = found.astype(np.float64)
+        values = of_queries.astype(np.float64)
         if self.exceeds(ranking.depth):
             values[ranking.ranks == NOT_FOUND] = math.inf if self.better == "lower" else -math.inf
         return values
@@ -155,8 +171,8 @@ def over_positives(of: Callable[[PositiveRanks], Floats]) -> Callable[[Ranking],
 def recall(k: int) -> Metric:
     """Return Recall@k as the image-text retrieval literature reports it (Karpathy and Fei-Fei, CVPR 2015): a hit rate.
 
-    It is the share of queries with a positive among the first k. Elsewhere recall is the share of all positives found,
-    which with five captions cannot exceed 20% at k = 1: see `proportion`.
+    It is the share of queries with a positive among the first k. In information retrieval, recall is the share of a
+    query's positives that are found, which cannot exceed 20% at k = 1 with five captions: see `proportion`.
     """
     return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=k in CUTOFFS)
 
@@ -180,7 +196,10 @@ def average_precision(positives: PositiveRanks) -> Floats:
 
 
 def r_precision(positives: PositiveRanks) -> Floats:
-    """Return the share of a query's R positives that are among its first R hits: float64 (n,), from 0 to 1."""
+    """Return the share of a query's R positives among its first R hits (Manning, Raghavan and Schütze 2008, ch. 8.4).
+
+    float64 (n,), from 0 to 1.
+    """
     return positives.sums(positives.among_first_r) / positives.totals
 
 
@@ -190,6 +209,33 @@ def map_at_r(positives: PositiveRanks) -> Floats:
     float64 (n,), from 0 to 1.
     """
     return positives.sums(np.where(positives.among_first_r, positives.precision, 0)) / positives.totals
+
+
+def ndcg(k: int) -> Metric:
+    """Return nDCG@k with gain 1 for every positive (Järvelin and Kekäläinen, ACM TOIS 20, 2002).
+
+    As in trec_eval, a positive at rank r counts 1 / log2(r + 1), and the sum is divided by that of a ranking with all
+    positives first.
+    """
+
+    def of(positives: PositiveRanks) -> Floats:
+        gains = np.where(positives.ranks <= k, 1 / np.log2(positives.ranks + 1.0), 0)
+        ideal = np.cumsum(1 / np.log2(np.arange(2.0, k + 2)))
+        return np.asarray(positives.sums(gains) / ideal[np.minimum(positives.totals, k) - 1])
+
+    return Metric(
+        name=f"ndcg@{k}", of=over_positives(of), depth=k, recorded=f"ndcg@{k}", short=f"nDCG@{k}", table="more"
+    )
+
+
+def rsum(scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
+    """Return the sum of recall@1, @5 and @10 over both directions, at most 600; None if one is not known.
+
+    Papers on image-text retrieval report it since VSE++ (Faghri et al., BMVC 2018), whose code selects models by it.
+    `RECALL_SUM` is the part of one direction.
+    """
+    recalls = [of_direction.get(metric.name) for of_direction in scores.values() for metric in RECALLS]
+    return None if not recalls or None in recalls else sum(filter(None, recalls))
 
 
 RECALLS = tuple(map(recall, CUTOFFS))
@@ -216,23 +262,64 @@ MEAN_AVERAGE_PRECISION = Metric(
     depth=None,
     recorded="average_precision",
     short="mAP",
+    table="more",
+)
+# Of the best positive (Voorhees, TREC-8, 1999).
+MEAN_RECIPROCAL_RANK = Metric(name="mrr", of=lambda ranking: 1 / ranking.ranks, depth=None, short="MRR", table="more")
+NDCG_AT_10 = ndcg(10)
+R_PRECISION = Metric(
+    name="r_precision",
+    of=over_positives(r_precision),
+    depth=None,
+    recorded="r_precision",
+    short="R-precision",
+    table="more",
+)
+RECALL_SUM = Metric(
+    name="recall_sum",
+    of=lambda ranking: np.sum([ranking.ranks <= k for k in CUTOFFS], axis=0).astype(np.float64),
+    depth=max(CUTOFFS),
+    short="recall sum",
+    table="more",
+    most=len(CUTOFFS),
 )
 
-METRICS: list[Metric] = [*RECALLS, MEDIAN_RANK, MEAN_RANK, MEAN_AVERAGE_PRECISION]
+METRICS: list[Metric] = [
+    *RECALLS,
+    MEDIAN_RANK,
+    MEAN_RANK,
+    MEAN_AVERAGE_PRECISION,
+    NDCG_AT_10,
+    MEAN_RECIPROCAL_RANK,
+    R_PRECISION,
+    RECALL_SUM,
+]
 """The scores of a run, in the order in which they are shown."""
 
 PROPORTIONS = tuple(map(proportion, CUTOFFS))
+MTEB = (
+    replace(NDCG_AT_10, name="ndcg_at_10"),
+    *(replace(share, name=f"recall_at_{share.depth}", short=f"recall@{share.depth}") for share in PROPORTIONS),
+)
+"""The scores of MTEB's retrieval tasks, by its names for them; its recall is the share of a query's positives."""
 MAP_AT_R = Metric(name="map_at_r", of=over_positives(map_at_r), depth=None, short="mAP@R")
-R_PRECISION = Metric(name="r_precision", of=over_positives(r_precision), depth=None, short="R-precision")
 
 
 def scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
-    """Return the score of each metric that the ranking can tell, by name; None if too few hits were fetched for it."""
-    found = ((metric, metric.values(ranking)) for metric in metrics)
-    return {metric.name: metric.score(values) for metric, values in found if values is not None}
+    """Return the scores by the metric's name, without metrics for which the ranking lacks what they need.
+
+    A score is None if too few hits were fetched to know it.
+    """
+    of_queries = ((metric, metric.values(ranking)) for metric in metrics)
+    return {metric.name: metric.score(values) for metric, values in of_queries if values is not None}
+
+
+def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) -> dict[str, float | None]:
+    """Return the scores if every tie is lost; empty if ties make no difference, or are not known."""
+    return scores(ranking.pessimistic, metrics) if ranking.pessimistic is not None and ranking.tied else {}
 
 
 def label(name: str) -> str:
-    """Return the title of a metric for the page, whether it is in a table of ours or only in a run's file."""
-    known = (*METRICS, *PROPORTIONS, MAP_AT_R, R_PRECISION)
+    """Return the title of a metric for the page; a name without a record is returned without underscores."""
+    known = (*METRICS, *PROPORTIONS, *MTEB, MAP_AT_R)
     return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

@@ -1,4 +1,4 @@
-"""What is evaluated: the two sides, the two directions over them, and their equal parts."""
+"""The two sides of an evaluation, the two directions over them, and their division into equal parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_CAPTIONS = 5  # of each image, as the literature reports it; a few images 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One collection as evaluated: `ids` int64 (n,), `vectors` float32 (n, dim), and the filter that selects it."""
+    """The evaluated points of one collection: `ids` int64 (n,), `vectors` float32 (n, dim), and their filter."""
 
     collection: str
     ids: Ids
@@ -78,10 +78,10 @@ class Evaluation:
     def folds(self, count: int) -> list[tuple[Task, Task]]:
         """Return both directions over `count` equal parts of the images, in the order of the annotation file.
 
-        Queries and gallery are both of the part, as in the five 1K folds of the literature.
+        Queries and gallery are both limited to the part, as in the five 1K folds of the literature.
 
         Raises:
-            EvaluationError: the images cannot be divided into so many equal parts.
+            EvaluationError: the images cannot be divided into `count` equal parts.
         """
         if count < 2 or self.images % count:
             raise EvaluationError(f"{self.images:,} images do not make {count} equal folds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
@@ -16,6 +16,10 @@ from search.validation import first_problem
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 TOP = 10  # hits kept of each query
+MTEB_DIFFERS = (
+    "Captions that are the same sentence are merged, and recall is the share of a query's positives that are found, "
+    "while papers keep every caption and count the queries with any positive found."
+)
 
 
 Scores = dict[str, int | float | None]
@@ -25,8 +29,12 @@ Scores = dict[str, int | float | None]
 class _Scored(BaseModel):
     """An object of metrics.json with scores by direction: keys of their own in the file, `scores` here.
 
-    What a run written before does not hold, or holds as null, has its default.
+    A field that the file of an older version lacks, or holds as null, has its default. `pessimistic` are the scores
+    with every tie lost, of the directions in which that makes a difference.
     """
+
+    _if_any: ClassVar[frozenset[str]] = frozenset({"pessimistic"})
+    """Fields that are left out of the file if they are empty: older versions did not write them."""
 
     @model_validator(mode="before")
     @classmethod
@@ -39,7 +47,8 @@ class _Scored(BaseModel):
 
     @model_serializer(mode="wrap")
     def _spread(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _spread(serialize(self), "scores")
+        fields = _spread(serialize(self), "scores")
+        return {name: value for name, value in fields.items() if value or name not in self._if_any}
 
 
 class RankerMetrics(_Scored):
@@ -48,6 +57,7 @@ class RankerMetrics(_Scored):
     name: str
     about: str = ""
     scores: dict[str, Scores] = {}
+    pessimistic: dict[str, Scores] = {}
     queries_per_second: dict[str, float] | None = None
     latency_ms: dict[str, float] | None = None
     bytes_per_vector: int | float | None = None
@@ -60,6 +70,27 @@ class FoldMetrics(_Scored):
     count: int
     images: int
     scores: dict[str, Scores] = {}
+    pessimistic: dict[str, Scores] = {}
+
+
+class MtebMetrics(_Scored):
+    """The scores of MTEB's tasks: captions merged to `sentences`, which make `pairs` with the images."""
+
+    sentences: int
+    pairs: int
+    scores: dict[str, Scores] = {}
+    pessimistic: dict[str, Scores] = {}
+
+
+class LengthMetrics(BaseModel):
+    """text-to-image recall of captions of `shortest` to `longest` words: `queries`, of so many `images`."""
+
+    shortest: int
+    longest: int
+    queries: int
+    images: int
+    scores: Scores = {}
+    intervals: dict[str, tuple[float, float]] = {}
 
 
 class PublishedMetrics(_Scored):
@@ -83,11 +114,16 @@ class AgreementMetrics(BaseModel):
 class RunMetrics(_Scored):
     """The object of metrics.json, in the order of the file; docs/evaluation.md explains each key.
 
-    `scores` are those of the ranker named `engine`. `oracle`, `loss` of each ranker, `intervals`, `pessimistic`,
-    `proportion`, `agreement` and `extended` of each judge are by direction.
+    `scores`, `intervals` and `pessimistic` are those of the ranker named `engine`: the oracle, in runs of older
+    versions Qdrant's exact search if it was measured. `rsum` is the sum of recall@1, @5 and @10 of both directions.
+    `oracle`, `loss` of each ranker, `intervals`, `pessimistic`, `proportion`, `agreement` and `extended` of each judge
+    are by direction.
     """
 
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "mteb", "caption_lengths"})
+
     scores: dict[str, Scores] = {}
+    rsum: float | None = None
     engine: str = ""
     engine_version: str = ""
     oracle: dict[str, Scores] = {}
@@ -98,6 +134,8 @@ class RunMetrics(_Scored):
     proportion: dict[str, Scores] = {}
     folds: FoldMetrics | None = None
     extended: dict[str, dict[str, Scores]] | None = None
+    mteb: MtebMetrics | None = None
+    caption_lengths: list[LengthMetrics] = []
     published: list[PublishedMetrics] = []
     agreement: dict[str, AgreementMetrics] = {}
     images: int | None = None
@@ -128,11 +166,12 @@ class QueryResult:
     """One line of `ranks.jsonl`: what became of one query.
 
     `query` is the image's or caption's id, `image_id` the image it is or belongs to, `text` the caption, or the image's
-    file. `rank` (1-based, strict), `pessimistic_rank` and `score` (cosine) are those of the best positive, whose id is
-    `positive`. `recorded` are the values of the metrics that need the ranks of all positives, before scaling, by
-    `Metric.recorded`; in the file they are fields of the line, such as `average_precision` (0 to 1). `served_rank` is
-    the rank in the answer of the index as served, None if no positive was among its first ten, or it was not asked.
-    `top` are the first ten hits.
+    file. `rank` (1-based), `pessimistic_rank` (with every tie lost) and `score` (cosine) are the oracle's, of the best
+    positive, whose id is `positive`. `exact_rank` and `exact_pessimistic_rank` are those of Qdrant's exact search by
+    its own float32 scores, None if it was not measured. `recorded` are the values of the metrics that need the ranks of
+    all positives, before scaling, by `Metric.recorded`; in the file they are fields of the line, such as
+    `average_precision` (0 to 1). `served_rank` is the rank in the answer of the index as served, None if no positive
+    was among its first ten, or it was not measured. `top` are the first ten hits by the oracle.
     """
 
     direction: str
@@ -146,6 +185,8 @@ class QueryResult:
     recorded: dict[str, float]
     served_rank: int | None
     top: tuple[TopHit, ...]
+    exact_rank: int | None = None
+    exact_pessimistic_rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +207,11 @@ def write_run(folder: Path, metrics: RunMetrics, results: Iterable[QueryResult])
 
 
 def _as_line(result: QueryResult) -> dict[str, Any]:
-    return _spread(asdict(result), "recorded")
+    line = _spread(asdict(result), "recorded")
+    for name in ("exact_rank", "exact_pessimistic_rank"):
+        if line[name] is None:
+            del line[name]
+    return line
 
 
 def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:

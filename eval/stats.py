@@ -1,18 +1,18 @@
 """Confidence intervals of the scores by resampling images, and p-values of differences by swapping two runs.
 
-The captions of one image are not independent of each other, so what is drawn with replacement (or swapped) is images,
-each with all its queries: the cluster bootstrap (Field and Welsh, JRSS B 69, 2007). The gallery stays as it is and
-every query keeps its rank, so an interval speaks of other photos asked of a gallery of this size, not of another
-gallery or another training.
+The captions of one image are not independent of each other, so images are drawn with replacement (or swapped), each
+with all its queries: the cluster bootstrap (Field and Welsh, JRSS B 69, 2007). The gallery stays as it is and every
+query keeps its rank, so an interval is about other queries to a gallery of this size, not about another gallery or
+another training.
 
 Averages get BCa intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 14). The median gets
 plain percentiles, because a bias correction of so discrete a value did harm, and so do differences between two runs,
 whose distribution is nearly symmetric. Measured on simulated lognormal ranks of 200 to 5,000 images, with correlated
 captions: 95% intervals of recall and average precision, and of their differences, contained the true value in 93 to
 97% of samples, simulation noise aside; those of the median, nearly always a whole number, in 96 to 100%. The mean rank
-hangs on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 92% if most ranks are
-1 and the tail is long, 83 to 94% with 200 images, and 89 to 98% for its differences. No method tried did well there: if
-a mean rank matters, read it with the median.
+depends on its few worst queries: 93 to 97% from 1,000 images with a median of 4 or more, but 90 to 92% if most ranks
+are 1 and the tail is long, 83 to 94% with 200 images, and 89 to 98% for its differences. No method that was tried did
+well there: if a mean rank matters, read it with the median.
 """
 
 from __future__ import annotations
@@ -55,38 +55,40 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
     level: float = LEVEL,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Interval]:
-    """Return the confidence interval of every score of the ranking, by the metric's name.
+    """Return the confidence interval of every score of the ranking, of those in `metrics`, by the metric's name.
 
     `image_of` int64 (n,) is the image that each query is or belongs to, by any number. Every interval contains the
-    score itself. If all images have the same score in percent (such as 0 or 100 %, or if there is one image),
-    resampling has nothing to show, and the interval follows from the number of images instead (see
-    `unanimous_interval`). Ranks have no upper end from which to do so: their interval is the one value. The order of
-    the queries does not matter.
+    score itself. If all images have the same score in percent (such as 0 or 100 %, or if there is only one image),
+    resampling shows no variation, and the interval follows from the number of images instead (see
+    `unanimous_interval`). Ranks have no upper limit for that: their interval is the one value. The order of the queries
+    does not matter.
 
     Raises:
         ValueError: there is not one image for each query.
     """
-    means, medians = per_query(ranking, "mean"), per_query(ranking, "median")
+    means, medians = per_query(ranking, "mean", metrics), per_query(ranking, "median", metrics)
     image_of = image_numbers(image_of, len(ranking.ranks))
     values = columns(means.values(), len(image_of))
     drawn = resample(values, list(medians.values()), image_of, resamples=resamples, seed=seed)
     totals, sizes = image_totals(values, image_of)
-    found = {}
+    by_name = {}
     for column, metric in enumerate(means):
         if metric.unit == "percent" and is_unanimous(totals[:, column], sizes):
-            found[metric.name] = unanimous_interval(float(values[:, column].mean()), len(sizes), level)
+            highest = float(metric.scale * metric.most)
+            by_name[metric.name] = unanimous_interval(float(values[:, column].mean()), len(sizes), level, highest)
         else:
-            found[metric.name] = bca_interval(drawn.means[:, column], totals[:, column], sizes, level)
+            by_name[metric.name] = bca_interval(drawn.means[:, column], totals[:, column], sizes, level)
     for column, (metric, of_queries) in enumerate(medians.items()):
         estimate = float(np.median(of_queries))
-        found[metric.name] = percentile_interval(drawn.medians[:, column], estimate, level)
-    return found
+        by_name[metric.name] = percentile_interval(drawn.medians[:, column], estimate, level)
+    return by_name
 
 
-def per_query(ranking: Ranking, average: Average) -> dict[Metric, Floats]:
-    """Return the metrics that are such an average and the value of each query, float64 (n,), in the metric's unit."""
-    of_queries = {metric: metric.values(ranking) for metric in METRICS if metric.average == average}
+def per_query(ranking: Ranking, average: Average, metrics: Sequence[Metric] = METRICS) -> dict[Metric, Floats]:
+    """Return the metrics with this average, and the value of each query, float64 (n,), in the metric's unit."""
+    of_queries = {metric: metric.values(ranking) for metric in metrics if metric.average == average}
     return {metric: metric.scale * values for metric, values in of_queries.items() if values is not None}
 
 
@@ -130,7 +132,7 @@ def resample(values: Floats, others: Sequence[Floats], image_of: Ids, *, resampl
 
 
 def draws(rng: np.random.Generator, resamples: int, images: int) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
-    """Yield how often each image is drawn, int64 (rows, images), and which resamples these rows are; block by block."""
+    """Yield the slice of resamples, and how often each image is drawn in them, int64 (rows, images), block by block."""
     rows = max(1, CELLS_PER_BLOCK // images)
     for start in range(0, resamples, rows):
         block = slice(start, min(start + rows, resamples))
@@ -191,7 +193,10 @@ def percentile_interval(resampled: Floats, estimate: float, level: float = LEVEL
 
 
 def _between(resampled: Floats, low: float, high: float, estimate: float) -> Interval:
-    """Return two of the resampled values, by their shares; never past the estimate, as with few and skewed images."""
+    """Return the quantiles `low` and `high` of the resampled values, extended to contain the estimate.
+
+    With few and skewed images it can be outside of them.
+    """
     ends = np.quantile(resampled, (low, high), method="inverted_cdf")
     return min(float(ends[0]), estimate), max(float(ends[1]), estimate)
 
@@ -202,14 +207,15 @@ def is_unanimous(totals: Floats, sizes: Floats) -> bool:
     return bool(np.ptp(averages) <= NO_SPREAD * max(1.0, float(np.abs(averages).max())))
 
 
-def unanimous_interval(estimate: float, images: int, level: float = LEVEL) -> Interval:
+def unanimous_interval(estimate: float, images: int, level: float = LEVEL, highest: float = 100) -> Interval:
     """Return an interval in percent if every image has the same score, which a bootstrap would call certain.
 
-    Of n images none is unlike the others; so (Clopper and Pearson, Biometrika 26, 1934) the share of such images is at
-    most q = 1 - (alpha / 2)^(1/n), and their scores lie between 0 and 100: 0 of 100 images give 0 to 3.6 %.
+    None of n images differs from the others, so (Clopper and Pearson, Biometrika 26, 1934) the share of images that
+    differ is at most q = 1 - (alpha / 2)^(1/n), and their scores are between 0 and `highest`: 0 of 100 images give 0 to
+    3.6 %.
     """
     unlike = 1 - math.pow((1 - level) / 2, 1 / images)
-    return estimate * (1 - unlike), estimate * (1 - unlike) + 100 * unlike
+    return estimate * (1 - unlike), estimate * (1 - unlike) + highest * unlike
 
 
 def swap_p_values(

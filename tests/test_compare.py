@@ -15,6 +15,7 @@ from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run
 from search.errors import EvaluationError
 
 NAMES = tuple(metric.name for metric in METRICS)
+COMPARISONS = 2 * len(METRICS)
 METRICS_FILE = {"split": "test", "captions_per_image": 2, "images": 4, "captions": 8, "dataset": "coco"}
 
 
@@ -28,7 +29,7 @@ def result(direction: str, query: int, image_id: int, rank: int, text: str | Non
         pessimistic_rank=rank,
         score=0.25,
         positive=1,
-        recorded={"average_precision": 1 / rank},
+        recorded={metric.recorded: 1 / rank for metric in METRICS if metric.recorded},
         served_rank=None,
         top=(),
     )
@@ -132,7 +133,7 @@ def test_an_obvious_difference_is_found_and_no_other(tmp_path: Path) -> None:
         if metric != "recall@1":  # three times a rank is never 1; its share is small
             one = difference(found, "text-to-image", metric)
             assert one.p == 1 / 1001
-            assert one.p_holm <= 12 / 1001 + 1e-12
+            assert one.p_holm <= COMPARISONS / 1001 + 1e-12
             assert one.better == "B"
             assert not one.interval[0] <= 0 <= one.interval[1]
         other = difference(found, "image-to-text", metric)
@@ -157,7 +158,7 @@ def test_the_table_says_what_was_compared(small: tuple[Run, Run]) -> None:
     for column in ("  A", "  B", "B - A", " p", "p (Holm)"):
         assert {row[heading.index(column) + len(column)] for row in rows} == {" "}  # no number runs past its heading
     assert "       102      20       2  text of 102" in lines
-    assert any("12 comparisons" in line for line in lines)
+    assert any(f"{COMPARISONS} comparisons" in line for line in lines)
 
 
 def test_no_caption_breaks_the_table(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_json_holds_what_the_table_shows(small: tuple[Run, Run]) -> None:
     read = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert read["a"] == {"folder": str(small[0].folder), "model": "model-a", "dataset": "coco"}
     assert read["settings"]["encoder.dtype"] == {"a": "float32", "b": "bfloat16"}
-    assert (read["resamples"], read["randomisations"], read["comparisons"]) == (100, 300, 12)
+    assert (read["resamples"], read["randomisations"], read["comparisons"]) == (100, 300, COMPARISONS)
     one = difference(found, "text-to-image", "mean_rank")
     assert read["text-to-image"]["mean_rank"] == {
         "a": one.a,

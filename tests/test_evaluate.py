@@ -14,7 +14,7 @@ from test_replay import related, store
 
 from eval.evaluate import Plan, evaluate
 from eval.ground_truth import read_ground_truth
-from eval.metrics import METRICS, R_PRECISION, Metric, recall
+from eval.metrics import MAP_AT_R, METRICS, Metric, recall
 from eval.ranks.rankers import copy_of
 from eval.ranks.replay import AS_SERVED, replay
 from eval.report.published import compare_with_published, published
@@ -49,6 +49,11 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
     assert names == ["oracle", "qdrant-exact", "qdrant-served", "hnsw ef=12", "hnsw ef=64"]
     assert (found["images"], found["captions"], found["captions_per_image"]) == (100, 500, 5)
     assert found["folds"]["images"] == 25
+    (length,) = found["caption_lengths"]  # every caption has two words
+    assert (length["shortest"], length["longest"], length["queries"], length["images"]) == (2, 2, 500, 100)
+    for name, value in length["scores"].items():
+        assert value == found["text-to-image"][name]
+        assert length["intervals"][name] == found["intervals"]["text-to-image"][name]
     for direction, queries in (("image-to-text", 100), ("text-to-image", 500)):
         mine = [result for result in run.results if result.direction == direction]
         assert len(mine) == queries
@@ -88,7 +93,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
 @pytest.fixture
 def more_metrics() -> Iterator[tuple[Metric, Metric]]:
     """One that needs the rank of the best positive, and one that needs those of all."""
-    more = recall(20), replace(R_PRECISION, recorded="r_precision")
+    more = recall(20), replace(MAP_AT_R, recorded="map_at_r", table="more")
     METRICS.extend(more)
     yield more
     del METRICS[-2:]
@@ -108,17 +113,18 @@ def test_a_new_metric_is_one_record(
     for way in ("image-to-text", "text-to-image"):
         mine = [line for line in lines if line["direction"] == way]
         assert found[way]["recall@20"] == pytest.approx(100 * np.mean([line["rank"] <= 20 for line in mine]))
-        assert found[way]["r_precision"] == pytest.approx(100 * np.mean([line["r_precision"] for line in mine]))
+        assert found[way]["map_at_r"] == pytest.approx(100 * np.mean([line["map_at_r"] for line in mine]))
         assert served[way]["recall@20"] is found["loss"]["qdrant-served"][way]["recall@20"] is None
-        assert "r_precision" not in served[way]
+        assert "map_at_r" not in served[way]
         for metric in more_metrics:
             assert metric.name in found["intervals"][way]
             assert compared[way][metric.name]["a"] == pytest.approx(found[way][metric.name], abs=1e-3)
         assert found["folds"][way]["recall@20"] > found[way]["recall@20"]
-        assert f"r precision {found[way]['r_precision']:.2f}" in table
+        _, row = [line for line in table.splitlines() if line.startswith(f"{way:<15}oracle")]
+        assert row.split()[-1] == f"{found[way]['map_at_r']:.2f}"
     assert "qdrant-served: recall@20 cannot be known from the first 10 hits" in table
     assert "recall@20" in table.splitlines()[3]
-    assert "R-precision</th>" in (out / "report.html").read_text()
+    assert "mAP@R</th>" in (out / "report.html").read_text()
 
 
 def test_quantised_copies(call: Call, place: list[str]) -> None:
@@ -268,6 +274,67 @@ def test_two_runs_are_compared(call: Call, place: list[str], tmp_path: Path) -> 
             assert (found["difference"], found["interval"], found["p"]) == (0, [0, 0], 1)
     assert "captions" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "all"))
     assert "holds no run" in one_line_error(call("eval", "compare", tmp_path / "a", tmp_path / "nowhere"))
+
+
+def test_float32_ties_do_not_flatter(call: Call, tmp_path: Path) -> None:
+    """Photos an ulp apart: Qdrant scores them alike, exact arithmetic ranks each caption's photo among them."""
+    images, captions = related(40, 5, 32, noise=2.0)
+    steps = np.random.default_rng(1).integers(0, 2, images.shape)
+    images = np.where(steps, np.nextafter(images[:1], np.float32(2)), images[:1])
+    index = EdgeIndex(tmp_path / "index")
+    store(index, plain_spec, images, captions)
+    index.close()
+    options = ["--folds", 2, "--resamples", 100, "--out", tmp_path / "run"]
+    code, table, err = call("eval", "run", "--path", tmp_path / "index", *options)
+    assert code == 0, err
+    run = read_run(tmp_path / "run")
+    found = run.metrics
+    oracle, exact, _ = found.columns
+    way = "text-to-image"
+    assert found.engine == "oracle"
+    assert found.scores == oracle.scores
+    best, worst = exact.scores[way], exact.pessimistic[way]
+    mine, at_worst = found.scores[way]["recall@1"], found.pessimistic.get(way, found.scores[way])["recall@1"]
+    assert best["recall@1"] is not None
+    assert worst["recall@1"] is not None
+    assert mine is not None
+    assert worst["recall@1"] <= mine < best["recall@1"] - 20
+    assert at_worst is not None
+    assert worst["recall@1"] < at_worst
+    results = [result for result in run.results if result.direction == way]
+    for scores, ranks in ((best, "exact_rank"), (worst, "exact_pessimistic_rank")):
+        of_queries = np.array([getattr(result, ranks) for result in results])
+        assert scores["recall@1"] == pytest.approx(100 * np.mean(of_queries == 1))
+        assert scores["mean_average_precision"] == pytest.approx(100 * np.mean(1 / of_queries))
+    assert mine == pytest.approx(100 * np.mean([result.rank == 1 for result in results]))
+    assert all(result.top[0].positive == (result.rank == 1) for result in run.results)
+    assert "mean_average_precision" not in exact.scores["image-to-text"]  # ranks of the other captions are not fetched
+    lines = table.splitlines()
+    row = next(number for number, line in enumerate(lines) if line.startswith(f"{way:<15}qdrant-exact"))
+    assert lines[row + 1].split()[:4] == ["all", "ties", "lost", f"{worst['recall@1']:.2f}"]
+    assert "all ties lost" in (tmp_path / "run/report.html").read_text()
+
+
+def test_the_same_photo_many_times(call: Call, tmp_path: Path) -> None:
+    """Ties are reported beside every figure that they touch; those between an image's own sentences touch none."""
+    images, captions = related(40, 5, 32, noise=2.0)
+    captions = np.repeat(captions[::5], 5, axis=0)  # five times the same sentence for each image
+    index = EdgeIndex(tmp_path / "index")
+    store(index, plain_spec, np.repeat(images[:1], 40, axis=0), captions)
+    index.close()
+    code, printed, err = call("eval", "run", "--path", tmp_path / "index", "--folds", 2, "--resamples", 100, "--json")
+    assert code == 0, err
+    found = json.loads(printed)
+    assert set(found["pessimistic"]) == {"text-to-image"}
+    assert found["text-to-image"]["recall@1"] == 100
+    worst = found["pessimistic"]["text-to-image"]
+    assert (worst["queries"], worst["recall@1"], worst["recall@10"], worst["mean_rank"]) == (100, 0, 0, 20)
+    assert worst["mean_average_precision"] == pytest.approx(5)
+    assert worst["proportion@10"] == 0
+    assert found["columns"][1]["pessimistic"]["text-to-image"]["mean_rank"] == 20
+    assert found["folds"]["text-to-image"]["recall@10"] == 100
+    assert found["folds"]["pessimistic"]["text-to-image"]["recall@10"] == 100
+    assert found["folds"]["pessimistic"]["text-to-image"]["mean_rank"] == 10
 
 
 def test_copies_of_a_killed_run_are_nobodys_data_set(index: Index, make_spec: MakeSpec, dataset: str) -> None:

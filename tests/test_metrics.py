@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,9 +19,11 @@ from eval.metrics import (
     Ranking,
     average_precision,
     map_at_r,
+    ndcg,
     proportion,
     r_precision,
     recall,
+    rsum,
     scores,
 )
 
@@ -39,6 +43,8 @@ def test_by_hand() -> None:
         "recall@10": 100 * 6 / 8,
         "median_rank": 5.5,
         "mean_rank": 137 / 8,
+        "mrr": pytest.approx(100 / 8 * (2 + 1 / 3 + 1 / 5 + 1 / 6 + 1 / 10 + 1 / 11 + 1 / 100)),
+        "recall_sum": 100 * 12 / 8,
     }
     assert score(recall(2), 1, 2, 3) == pytest.approx(200 / 3)
     assert score(MEDIAN_RANK, 9, 1, 4) == 4
@@ -69,6 +75,8 @@ def test_what_was_not_found_is_never_filled_in() -> None:
         "recall@10": 60,
         "median_rank": 3,
         "mean_rank": None,
+        "mrr": None,
+        "recall_sum": 140,
     }
     assert scores(Ranking(ranks(1, NOT_FOUND), depth=10))["median_rank"] is None  # the mean of 1 and an unknown rank
     with pytest.raises(ValueError, match="depth"):
@@ -95,8 +103,21 @@ def test_measures_over_all_positives_by_hand() -> None:
     assert average_precision(positives) == pytest.approx([(1 / 1 + 2 / 3 + 3 / 6) / 3, 1 / 2])
     assert r_precision(positives) == pytest.approx([2 / 4, 0])
     assert map_at_r(positives) == pytest.approx([(1 / 1 + 2 / 3) / 4, 0])
+    # The first query finds ranks 1, 3 and 6 of four positives, the second has its only one at rank 2.
+    first = (1 + 1 / math.log2(4) + 1 / math.log2(7)) / (1 + 1 / math.log2(3) + 1 / math.log2(4) + 1 / math.log2(5))
+    assert scores(ranking)["ndcg@10"] == pytest.approx(100 * (first + 1 / math.log2(3)) / 2)
+    assert scores(ranking, [ndcg(5)])["ndcg@5"] == pytest.approx(
+        100 * (1.5 / (1 + 1 / math.log2(3) + 1 / math.log2(4) + 1 / math.log2(5)) + 1 / math.log2(3)) / 2
+    )
     assert scores(ranking)["mean_average_precision"] == pytest.approx(100 * average_precision(positives).mean())
     assert scores(Ranking(ranks(1, 2)), [MAP_AT_R, R_PRECISION]) == {}  # nothing is known of the other positives
+
+
+def test_rsum_is_that_of_both_directions() -> None:
+    recalls = {"recall@1": 50.0, "recall@5": 75.0, "recall@10": 83.0, "mean_rank": 4.0}
+    assert rsum({"image-to-text": recalls, "text-to-image": {**recalls, "recall@10": 80.0}}) == 413
+    assert rsum({"image-to-text": recalls, "text-to-image": {**recalls, "recall@10": None}}) is None
+    assert rsum({}) is None
 
 
 def test_every_metric_can_be_compared() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -32,43 +33,32 @@ def unit(matrix: npt.NDArray[np.float64]) -> Matrix:
     return np.asarray(matrix / lengths, dtype=np.float32)
 
 
-def scores_by_hand(of: Task) -> list[list[float]]:
-    """`fsum` makes the dot product of two float32 vectors exact."""
-    gallery = of.gallery.vectors.astype(float)
-    return [[math.fsum(row) for row in (gallery * query).tolist()] for query in of.queries.vectors.astype(float)]
+def scores_by_hand(of: Task) -> npt.NDArray[np.object_]:
+    """Exact dot products of the float32 vectors (n, gallery), as whole numbers of 2**-200."""
+
+    def whole(vectors: Matrix) -> npt.NDArray[np.object_]:
+        return np.array([[int(value * 2.0**100) for value in row] for row in vectors.tolist()], dtype=object)
+
+    assert max(map(np.max, (of.queries.vectors, of.gallery.vectors))) < 2
+    return np.asarray(whole(of.queries.vectors) @ whole(of.gallery.vectors).T)
+
+
+def ranks_by_hand(of: Task, *, ties_lost: bool) -> list[list[int]]:
+    """The places of each query's positives in a full ranking, before or after the negatives that tie with them."""
+    ranks = []
+    for number, scores in enumerate(scores_by_hand(of)):
+        positives = set(of.positives_of(number).tolist())
+        order = sorted(range(len(scores)), key=lambda row: (-scores[row], (row in positives) == ties_lost))
+        ranks.append([place for place, row in enumerate(order, start=1) if row in positives])
+    return ranks
 
 
 def by_hand(of: Task) -> list[int]:
-    """The definition, word for word."""
-    ranks = []
-    for number, scores in enumerate(scores_by_hand(of)):
-        best = max(scores[row] for row in of.positives_of(number))
-        ranks.append(1 + sum(score > best for score in scores))
-    return ranks
+    return [ranks[0] for ranks in ranks_by_hand(of, ties_lost=False)]
 
 
-def pessimistic_by_hand(of: Task) -> list[int]:
-    """The definition, word for word: 1 + others that score at least as high."""
-    ranks = []
-    for number, scores in enumerate(scores_by_hand(of)):
-        best = max(of.positives_of(number), key=lambda row: scores[row])
-        ranks.append(1 + sum(score >= scores[best] for row, score in enumerate(scores) if row != best))
-    return ranks
-
-
-def precision_by_hand(of: Task) -> list[float]:
-    """Average precision by walking down a full ranking, a positive before what ties with it."""
-    found = []
-    for number, scores in enumerate(scores_by_hand(of)):
-        positives = set(of.positives_of(number).tolist())
-        order = sorted(range(len(scores)), key=lambda row: (-scores[row], row not in positives))
-        seen, precisions = 0, []
-        for place, row in enumerate(order, start=1):
-            if row in positives:
-                seen += 1
-                precisions.append(seen / place)
-        found.append(sum(precisions) / len(positives))
-    return found
+def precision_by_hand(ranks: list[list[int]]) -> list[float]:
+    return [float(np.mean([seen / rank for seen, rank in enumerate(of, start=1)])) for of in ranks]
 
 
 def precision(of: OracleRanks) -> npt.NDArray[np.float64]:
@@ -91,28 +81,99 @@ def test_equal_scores_do_not_count_as_higher() -> None:
     assert (found.highest - found.lowest).tolist() == [3, 3]
 
 
+Rng = np.random.Generator
+
+
+def anything(rng: Rng, count: int, dim: int) -> Matrix:
+    return unit(rng.normal(size=(count, dim)))
+
+
+def twins(rng: Rng, count: int, dim: int) -> Matrix:
+    """Captions with one text."""
+    return anything(rng, count, dim)[rng.integers(0, 1 + count // 3, count)]
+
+
+def all_the_same(rng: Rng, count: int, dim: int) -> Matrix:
+    return np.repeat(anything(rng, 1, dim), count, axis=0)
+
+
+def an_ulp_apart(rng: Rng, count: int, dim: int) -> Matrix:
+    """float32 scores them alike, or in the wrong order."""
+    items = np.repeat(anything(rng, 1, dim), count, axis=0)
+    steps = rng.integers(-1, 2, items.shape)
+    return np.where(steps, np.nextafter(items, np.where(steps > 0, np.float32(2), np.float32(-2))), items)
+
+
+def grid(rng: Rng, count: int, dim: int) -> Matrix:
+    """Many different vectors with one exact score."""
+    return np.asarray(rng.integers(-2, 3, (count, dim)) / 4, dtype=np.float32)
+
+
+def shuffled(rng: Rng, count: int, dim: int) -> Matrix:
+    """The same numbers in another order: to a query of equal numbers their exact scores tie, rounded ones do not."""
+    return np.array([rng.permutation(row) for row in all_the_same(rng, count, dim)])
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 60), st.integers(2, 32), st.booleans())
-def test_ranks_are_those_of_the_definition(seed: int, queries: int, gallery: int, dim: int, twins: bool) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 8),
+    st.integers(1, 40),
+    st.integers(2, 24),
+    st.sampled_from([anything, twins, all_the_same, an_ulp_apart, grid, shuffled]),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_ranks_are_those_of_exact_arithmetic(
+    seed: int, queries: int, gallery: int, dim: int, items: Callable[[Rng, int, int], Matrix], tile: int
+) -> None:
     rng = np.random.default_rng(seed)
-    items = rng.normal(size=(gallery, dim))
-    if twins:  # several items with one vector, as captions with one text
-        items = items[rng.integers(0, gallery, gallery)]
     positives = [
         rng.choice(gallery, size=rng.integers(1, min(6, gallery) + 1), replace=False).tolist() for _ in range(queries)
     ]
-    of = task(unit(rng.normal(size=(queries, dim))), unit(items), positives)
-    found = oracle_ranks(of)
-    assert found.ranks.tolist() == by_hand(of)
-    assert found.pessimistic.tolist() == pessimistic_by_hand(of)
-    assert precision(found) == pytest.approx(precision_by_hand(of), abs=1e-12)
+    asked = np.concatenate([items(rng, queries, dim), np.full((1, dim), dim**-0.5, dtype=np.float32)])
+    of = task(asked, items(rng, gallery, dim), [*positives, positives[0]])
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("QUERIES_PER_TILE", "ITEMS_PER_TILE", "PAIRS_PER_BLOCK"):
+            patch.setattr(f"eval.ranks.oracle.{name}", tile)
+        found = oracle_ranks(of)
+        rows, hits = first_hits(of, 7)
+    best, worst = ranks_by_hand(of, ties_lost=False), ranks_by_hand(of, ties_lost=True)
+    assert found.ranks.tolist() == [ranks[0] for ranks in best]
+    assert found.pessimistic.tolist() == [ranks[0] for ranks in worst]
+    assert found.positive_ranks.tolist() == [*chain(*best)]
+    assert found.pessimistic_positive_ranks.tolist() == [*chain(*worst)]
+    assert found.ranking.tied == sum(a != b for a, b in zip(best, worst, strict=True))
+    assert found.ranking.pessimistic
+    for ranking, ranks in ((found.ranking, best), (found.ranking.pessimistic, worst)):
+        assert ranking.positives is not None
+        assert average_precision(ranking.positives) == pytest.approx(precision_by_hand(ranks), abs=1e-12)
     assert (found.lowest <= found.ranks).all()
-    assert (found.ranks <= found.highest).all()
-    rows, hits = first_hits(of, 7)
-    assert rows.shape == (queries, min(7, gallery))
-    for row, scores in enumerate(scores_by_hand(of)):
-        assert hits[row] == pytest.approx(sorted(scores, reverse=True)[: len(rows[row])], abs=1e-6)
-        assert [scores[item] for item in rows[row]] == pytest.approx(hits[row].tolist(), abs=1e-6)
+    assert (found.pessimistic <= found.highest).all()
+    assert rows.shape == (len(asked), min(7, gallery))
+    for row, scores in enumerate(scores_by_hand(of) / 2**200):
+        assert hits[row] == pytest.approx(sorted(scores, reverse=True)[: len(hits[row])])
+        assert hits[row] == pytest.approx(scores[rows[row]])
+
+
+def test_ties_across_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 captions with three sentences, others, and last a caption 1e-7 from each sentence."""
+    monkeypatch.setattr("eval.ranks.oracle.ITEMS_PER_TILE", 64)
+    rng = np.random.default_rng(0)
+    texts = anything(rng, 3, 512)
+    gallery = np.concatenate([texts[np.arange(300) % 3], anything(rng, 300, 512), texts * np.float32(1 - 1e-7)])
+    found = oracle_ranks(task(texts, gallery, [[n, n + 150, n + 297] for n in range(3)]))
+    assert (found.ranks.tolist(), found.pessimistic.tolist()) == ([1] * 3, [98] * 3)
+    found = oracle_ranks(task(texts, gallery, [[600 + n] for n in range(3)]))
+    assert found.ranks.tolist() == found.pessimistic.tolist() == [101] * 3
+
+
+def test_a_tie_with_another_positive_is_no_loss() -> None:
+    """An image with the same sentence twice, ranked first: any order of the two finds a positive in first place."""
+    gallery = unit(np.array([[1, 0], [1, 0], [0, 1], [0, 1]]))
+    found = oracle_ranks(task(unit(np.array([[1.0, 0], [0, 1]])), gallery, [[0, 1], [2]]))
+    assert found.ranks.tolist() == [1, 1]
+    assert found.pessimistic.tolist() == [1, 2]
+    assert found.ranking.tied == 1
 
 
 def test_blocks_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:

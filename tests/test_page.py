@@ -107,6 +107,17 @@ FULL: dict[str, Any] = {
     "intervals": {"image-to-text": {"recall@1": [0.0, 67.5]}},
     "pessimistic": {"text-to-image": {"queries": 1, "recall@1": 37.5}},
     "proportion": {"image-to-text": {"proportion@1": 12.5}},
+    "caption_lengths": [
+        {
+            "shortest": shortest,
+            "longest": longest,
+            "queries": 4,
+            "images": 3,
+            "scores": {"recall@1": 25.0, "recall@5": 100.0, "recall@10": 100.0},
+            "intervals": {"recall@1": [5.0, 50.0], "recall@5": [60.0, 100.0], "recall@10": [60.0, 100.0]},
+        }
+        for shortest, longest in ((2, 2), (3, 11))
+    ],
     "folds": {"count": 2, "images": 1000, "image-to-text": I2T, "text-to-image": T2I},
     "extended": {"cxc": {"image-to-text": {"recall@1": 26.5}}, "eccv": {"text-to-image": {"map_at_r": 33.25}}},
     "published": [
@@ -229,18 +240,20 @@ def first_use(page: str) -> Any:
 
 def test_the_table_shows_every_column_side_by_side(full: str) -> None:
     reader = Reader(full)
-    heads = ["recall@1", "recall@5", "recall@10", "median rank", "mean rank", "mAP"]
+    heads = ["recall@1", "recall@5", "recall@10", "median rank", "mean rank"]
     heads += ["ms/query", "queries/s", "bytes/vector", "answered by"]
     assert ["", *heads] in reader.rows
     oracle, exact, served = reader.row("oracle"), reader.row("qdrant-exact"), reader.row("qdrant-served")
-    assert oracle[0] == ["25.00", "75.00", "100.00", "2.5", "3.00", DASH, DASH, DASH, DASH, DASH]
+    assert oracle[0] == ["25.00", "75.00", "100.00", "2.5", "3.00", DASH, DASH, DASH, DASH]
     assert exact[0] == [
-        f"25.00 0.0{DASH}67.5", "75.00", "100.00", "2.5", "3.00", "51.25", "4.00", "250", "2,048", "scan"
+        f"25.00 0.0{DASH}67.5", "75.00", "100.00", "2.5", "3.00", "4.00", "250", "2,048", "scan"
     ]  # fmt: skip
     assert exact[1][:5] == ["50.00", "100.00", "100.00", "1.5", "1.88"]
     assert served[0][:5] == ["25.00 same", "74.00", "75.00 \N{MINUS SIGN}25.00", "3.0", "not ranked"]
     assert served[1][-1] == "indistinguishable from a scan"
     assert "its rank is unknown" in reader.text
+    assert ["", "mAP"] in reader.rows
+    assert exact[2] == ["51.25"]
     assert reader.row("OpenAI")[0] == ["50.1", "75.0", "83.5", "30.4", DASH, DASH]
     others = ("2 folds of 1,000 images", "26.5", "33.2", "37.5", "12.5")
     for found in ("a <paper>", "recall@1: 25.1 points below", *others):
@@ -274,6 +287,17 @@ def test_the_rank_bars_count_queries(full: str) -> None:
     assert widths == pytest.approx([widths[0], widths[0] / 2, widths[0] / 2], abs=0.02)
     # one scale for both directions: 25 % of four photos is as long as 25 % of eight captions
     assert float(next(plot(full, "ranks-image-to-text").iter("rect")).get("width", "")) == pytest.approx(widths[1])
+
+
+def test_recall_by_caption_length(full: str) -> None:
+    drawn = plot(full, "length-recall@1")
+    assert drawn.findtext("desc") == (
+        f"2 words, 4 captions: 25.0 % (5.0 to 50.0); 3{DASH}11 words, 4 captions: 25.0 % (5.0 to 50.0)"
+    )
+    assert [text.text for text in drawn.iter("text")][:2] == ["2 words", "25.0 of 4"]
+    low, high = map(float, re.findall(r"[MH]([\d.]+)", next(drawn.iter("path")).get("d", "")))
+    dot, start = float(next(drawn.iter("circle")).get("cx", "")), low - (high - low) * 5 / 45
+    assert (dot - start) / (high - start) == pytest.approx(25 / 50, abs=0.001)
 
 
 def test_the_speed_plot_has_the_columns_with_a_speed(full: str) -> None:

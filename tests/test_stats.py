@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.metrics import Ranking
+from eval.metrics import METRICS, Ranking
 from eval.metrics import scores as scores_of
 from eval.stats import draws, holm, intervals, resample, swap_p_values
 
@@ -88,7 +88,8 @@ def test_intervals_hold_the_score_whatever_the_order_of_the_queries(
     assert found.keys() == expected.keys()
     for name, (low, high) in found.items():
         assert low - 1e-9 <= (expected[name] or 0) <= high + 1e-9
-        ends = (1, 50) if name.endswith("_rank") else (0, 100)
+        metric = next(metric for metric in METRICS if metric.name == name)
+        ends = (1, 50) if metric.unit == "rank" else (0, 100 * metric.most)
         assert ends[0] - 1e-9 <= low <= high <= ends[1] + 1e-9
     shuffled = list(queries)
     random.shuffle(shuffled)

@@ -1,7 +1,12 @@
-"""The oracle: exact ranks from the stored vectors, by a matrix product in memory."""
+"""The oracle: ranks as exact arithmetic on the stored float32 vectors gives them.
+
+Two scores tie if their exact dot products are equal, and then only. float32 scores of different vectors can be equal or
+in the wrong order; an engine that scores in float32 reports ranks that are too good, or too bad, by such pairs.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,23 +19,31 @@ from eval.protocol import Ids, Task
 from search.records import Vectors
 
 QUERIES_PER_TILE = 256
-ITEMS_PER_TILE = 4096  # so that a tile of scores stays in the processor's cache
-PAIRS_PER_BLOCK = 16_384  # of near ties, scored again in float64
-
-ROUNDING = 1e-5
-"""Scores of unit vectors this close may be ordered either way by float32 arithmetic (its error stays under 1e-6 for
-hundreds of dimensions; the margin is for engines that sum in another order)."""
+ITEMS_PER_TILE = 4096  # a tile of scores fits into the processor's cache
+PAIRS_PER_BLOCK = 16_384  # near ties scored again at a time
+SCORES_PER_BLOCK = 1 << 23  # of `first_hits`, 32 MiB of float32
 
 Scores = npt.NDArray[np.float64]
+Signs = npt.NDArray[np.int8]
+
+
+def rounding(dim: int) -> float:
+    """Return how far a float32 dot product of two unit vectors may be from the exact one.
+
+    Summing n products loses at most n * 2**-24 in any order (Higham, Accuracy and Stability of Numerical Algorithms,
+    section 3.1), and half of that if the sum is kept in two parts or more, as every vectorised engine does: then scores
+    further apart than this are ordered correctly. The constant covers thresholds and queries that are rounded too.
+    """
+    return (dim + 16) * 2.0**-24
 
 
 @dataclass(frozen=True)
 class OracleRanks:
-    """What the oracle knows of each positive of a task, in the order of `task.positives`, all (pairs,).
+    """Exact counts for each positive of a task, in the order of `task.positives`, all (pairs,).
 
-    `scores` float64: its cosine similarity to its query. `higher` and `tied` int64: how many items of the gallery score
-    strictly higher than it, and exactly as high (itself not counted). `near`: how many others score within `ROUNDING`,
-    of which `near_higher` are among the `higher`.
+    A negative is an item that is not a positive of the query. `scores` float64: the cosine similarity of the positive
+    to its query. `higher` and `tied` int64: how many negatives score strictly higher, and exactly as high. `near`: how
+    many negatives score within `rounding` of it, of which `near_higher` are among the `higher`.
     """
 
     task: Task
@@ -42,8 +55,8 @@ class OracleRanks:
 
     @cached_property
     def best(self) -> Ids:
-        """int64 (n,): the place in `task.positives` of each query's best positive, the first of equal ones."""
-        return self._descending[self.task.starts[:-1]]
+        """int64 (n,): the index into `task.positives` of each query's best positive, the first of equal ones."""
+        return np.lexsort((-self.scores, self.higher, self._query))[self.task.starts[:-1]]
 
     @property
     def ranks(self) -> Ranks:
@@ -52,113 +65,145 @@ class OracleRanks:
 
     @property
     def pessimistic(self) -> Ranks:
-        """int64 (n,): 1 + the number of items, other than itself, that score at least as high as the best positive."""
+        """int64 (n,): 1 + the number of negatives that score at least as high as the best positive."""
         return np.asarray(self.ranks + self.tied[self.best])
 
     @property
     def lowest(self) -> Ranks:
-        """int64 (n,): the smallest rank that rounding in float32 could make of it."""
+        """int64 (n,): the smallest rank that float32 rounding can lead to."""
         return np.asarray(self.ranks - self.near_higher[self.best])
 
     @property
     def highest(self) -> Ranks:
-        """int64 (n,): the largest rank that rounding in float32 could make of it."""
+        """int64 (n,): the largest rank that float32 rounding can lead to."""
         return np.asarray(self.lowest + self.near[self.best])
 
-    @cached_property
+    @property
     def positive_ranks(self) -> Ranks:
-        """int64 (pairs,): the ranks of all positives, of each query ascending, ties between them broken by their order.
+        """int64 (pairs,): the ranks of all positives, of each query ascending; positives come first in every tie."""
+        return self._all_ranks(self.higher)
 
-        The i-th positive has rank i + the number of strictly higher items that are no positives.
-        """
-        starts = np.repeat(self.task.starts[:-1], np.diff(self.task.starts))
-        scores, place = self.scores[self._descending], np.arange(len(self.scores))
-        first_of_its_score = np.ones(len(scores), dtype=bool)
-        first_of_its_score[1:] = (np.diff(scores) != 0) | (np.diff(starts) != 0)
-        positives_above = np.maximum.accumulate(np.where(first_of_its_score, place, 0)) - starts
-        rivals = self.higher[self._descending] - positives_above
-        return np.asarray(place - starts + 1 + rivals)
+    @property
+    def pessimistic_positive_ranks(self) -> Ranks:
+        """int64 (pairs,): the ranks of all positives, of each query ascending; negatives come first in every tie."""
+        return self._all_ranks(self.higher + self.tied)
 
     @cached_property
     def ranking(self) -> Ranking:
-        """What metrics are computed from: every rank of every positive is known."""
+        """The ranks from which metrics are computed, those of all positives and with every tie lost among them."""
+        return self.ranking_of(np.diff(self.task.starts))
+
+    def ranking_of(self, totals: Ids) -> Ranking:
+        """Return `ranking`, if query i has `totals[i]` positives, some of which the gallery may lack."""
         starts = self.task.starts
-        return Ranking(self.ranks, positives=PositiveRanks(self.positive_ranks, starts, np.diff(starts)))
+        worst = PositiveRanks(self.pessimistic_positive_ranks, starts, totals)
+        return Ranking(
+            self.ranks,
+            positives=PositiveRanks(self.positive_ranks, starts, totals),
+            pessimistic=Ranking(self.pessimistic, positives=worst),
+        )
 
     @cached_property
-    def _descending(self) -> Ids:
-        """The pairs, ordered by query, then by score, best first."""
-        return np.lexsort((-self.scores, np.repeat(np.arange(len(self.task.starts) - 1), np.diff(self.task.starts))))
+    def _query(self) -> Ids:
+        """int64 (pairs,): the query of each pair."""
+        return np.repeat(np.arange(len(self.task.starts) - 1), np.diff(self.task.starts))
+
+    def _all_ranks(self, negatives_above: Ids) -> Ranks:
+        """Return the ranks: the i-th positive of a query, i from 1, has rank i + the number of negatives above it."""
+        above = negatives_above[np.lexsort((negatives_above, self._query))]
+        return np.asarray(above + np.arange(len(above)) - self.task.starts[self._query] + 1)
 
 
 def oracle_ranks(task: Task, progress: Callable[[int], object] = int) -> OracleRanks:
-    """Count, for every positive, the items that score higher.
+    """Count the negatives that score higher than each positive, and as high, as exact arithmetic orders them.
 
-    A float32 matrix product, in tiles, finds the order; items within `ROUNDING` of the positive's score are scored
-    again in float64, row by row, so that equal vectors tie exactly. Memory beyond the vectors: one tile.
-    `progress` is called with the number of queries done since the last call.
+    A float32 matrix product, in tiles, orders all items but those within `rounding` of the positive's score, which are
+    scored again (`_compare`). Memory beyond the vectors: one tile. `progress` is called with the number of queries done
+    since the last call.
     """
     queries, gallery, starts = task.queries.vectors, task.gallery.vectors, task.starts
     owner = np.repeat(np.arange(len(queries)), np.diff(starts))
-    scores = _dots(queries, gallery, owner, task.positives)
+    scores, margin = _dots(queries, gallery, owner, task.positives), rounding(queries.shape[1])
     higher, tied, near, near_higher = (np.zeros(len(owner), dtype=np.int64) for _ in range(4))
     for first in range(0, len(queries), QUERIES_PER_TILE):
         last = min(first + QUERIES_PER_TILE, len(queries))
         per_query = np.diff(starts[first : last + 1])
+        own = slice(starts[first], starts[last])
         for column in range(0, len(gallery), ITEMS_PER_TILE):
             tile = queries[first:last] @ gallery[column : column + ITEMS_PER_TILE].T
+            place = task.positives[own] - column
+            inside = (place >= 0) & (place < tile.shape[1])
+            tile[owner[own][inside] - first, place[inside]] = -np.inf  # no positive is a rival
             for nth in range(per_query.max()):  # the nth positive of every query that has so many
                 rows = np.flatnonzero(per_query > nth)
                 pairs = starts[first + rows] + nth
                 some = tile if len(rows) == len(tile) else tile[rows]
                 threshold = scores[pairs, np.newaxis]
-                above = some > (threshold + ROUNDING).astype(np.float32)
-                close = (some >= (threshold - ROUNDING).astype(np.float32)) ^ above
+                above = some > (threshold + margin).astype(np.float32)
+                close = (some >= (threshold - margin).astype(np.float32)) ^ above
                 higher[pairs] += [np.count_nonzero(row) for row in above]
                 row, item = np.divmod(np.flatnonzero(close), close.shape[1])  # much faster than np.nonzero
-                item += column
-                other = item != task.positives[pairs[row]]
-                row, item = row[other], item[other]
-                exact = _dots(queries, gallery, first + rows[row], item)
-                for counts, found in (
-                    (near, row),
-                    (near_higher, row[exact > scores[pairs[row]]]),
-                    (tied, row[exact == scores[pairs[row]]]),
-                ):
-                    counts[pairs] += np.bincount(found, minlength=len(rows))
+                signs = _compare(task, first + rows[row], item + column, pairs[row], scores)
+                for counts, counted in ((near, row), (near_higher, row[signs > 0]), (tied, row[signs == 0])):
+                    counts[pairs] += np.bincount(counted, minlength=len(rows))
         progress(last - first)
     return OracleRanks(task, scores, higher + near_higher, tied, near, near_higher)
 
 
 def first_hits(task: Task, k: int) -> tuple[Ids, Scores]:
-    """Return gallery rows int64 (n, k) and scores float64 (n, k) of the `k` best items of each query, best first.
+    """Return gallery rows int64 (n, k) and float64 scores (n, k) of the `k` best items of each query, best first.
 
-    In float32; all items if the gallery is smaller than `k`.
+    Of equal scores the query's positives come first, then the order of the gallery. All items if the gallery is smaller
+    than `k`.
     """
-    queries, gallery = task.queries.vectors, task.gallery.vectors
+    queries, gallery, starts = task.queries.vectors, task.gallery.vectors, task.starts
     k = min(k, len(gallery))
+    margin = 2 * rounding(queries.shape[1])
     best_rows, best_scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k))
-    for first in range(0, len(queries), QUERIES_PER_TILE):
-        block = queries[first : first + QUERIES_PER_TILE]
-        rows = np.empty((len(block), 0), dtype=np.int64)
-        scores = np.empty((len(block), 0), dtype=np.float32)
-        for column in range(0, len(gallery), ITEMS_PER_TILE):
-            tile = block @ gallery[column : column + ITEMS_PER_TILE].T
-            scores = np.concatenate((scores, tile), axis=1)
-            rows = np.concatenate(
-                (rows, np.broadcast_to(np.arange(column, column + tile.shape[1]), tile.shape)), axis=1
-            )
-            if scores.shape[1] > k:
-                best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-                scores, rows = np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
-        order = np.argsort(-scores, axis=1, kind="stable")
-        best_rows[first : first + len(block)] = np.take_along_axis(rows, order, 1)
-        best_scores[first : first + len(block)] = np.take_along_axis(scores, order, 1)
+    at_once = max(1, min(QUERIES_PER_TILE, SCORES_PER_BLOCK // len(gallery)))
+    for first in range(0, len(queries), at_once):
+        last = min(first + at_once, len(queries))
+        scores = queries[first:last] @ gallery.T
+        positive = np.zeros(scores.shape, dtype=np.bool_)
+        per_query = np.diff(starts[first : last + 1])
+        positive[np.repeat(np.arange(last - first), per_query), task.positives[starts[first] : starts[last]]] = True
+        least = np.partition(scores, len(gallery) - k, axis=1)[:, len(gallery) - k, np.newaxis]
+        row, item = np.divmod(np.flatnonzero(scores >= least - np.float32(margin)), len(gallery))
+        exact = _dots(queries, gallery, first + row, item)
+        order = np.lexsort((~positive[row, item], -exact, row))
+        counts = np.bincount(row, minlength=last - first)
+        chosen = order[(np.cumsum(counts) - counts)[:, np.newaxis] + np.arange(k)]
+        best_rows[first:last], best_scores[first:last] = item[chosen], exact[chosen]
     return best_rows, best_scores
 
 
+def _compare(task: Task, query_rows: Ids, items: Ids, pairs: Ids, scores: Scores) -> Signs:
+    """Return 1, 0 or -1 for each item that scores higher than, exactly as high as, or lower than a positive.
+
+    The positive is `task.positives[pairs]`, of `scores[pairs]`. Products of float32 numbers are exact in float64; only
+    their sum is rounded. If two sums are too close to tell, equal vectors tie, and others are summed exactly.
+    """
+    queries, gallery = task.queries.vectors, task.gallery.vectors
+    doubt = queries.shape[1] * 2.0**-52  # two float64 sums of unit vectors may both be half of this off
+    signs = np.empty(len(items), dtype=np.int8)
+    for start in range(0, len(items), PAIRS_PER_BLOCK):
+        block = slice(start, start + PAIRS_PER_BLOCK)
+        query_row, item, pair = query_rows[block], items[block], pairs[block]
+        difference = _dots(queries, gallery, query_row, item) - scores[pair]
+        sign = np.sign(difference).astype(np.int8)
+        unsure = np.flatnonzero(np.abs(difference) <= doubt)
+        sign[unsure] = 0
+        rivals, positives = gallery[item[unsure]], gallery[task.positives[pair[unsure]]]
+        for place in np.flatnonzero((rivals != positives).any(axis=1)):
+            query = queries[query_row[unsure[place]]].astype(np.float64)
+            terms = np.concatenate((query * rivals[place], -query * positives[place]))
+            sign[unsure[place]] = np.sign(math.fsum(terms.tolist()))  # fsum rounds once, so its sign is exact
+        signs[block] = sign
+    return signs
+
+
 def _dots(queries: Vectors, gallery: Vectors, query_rows: Ids, gallery_rows: Ids) -> Scores:
-    """Return dot products in float64 of chosen pairs; the same two rows give the same bits wherever they occur."""
+    """Return dot products in float64 of chosen pairs, each summed by itself: equal vectors have equal scores."""
     out = np.empty(len(query_rows))
     for start in range(0, len(out), PAIRS_PER_BLOCK):
         pairs = slice(start, start + PAIRS_PER_BLOCK)

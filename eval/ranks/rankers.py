@@ -34,8 +34,8 @@ ORACLE, EXACT, SERVED = "oracle", "qdrant-exact", "qdrant-served"
 class Ranker:
     """One engine in one setting: its rankings, and Qdrant's answers, by direction.
 
-    `used` says whether HNSW or a full scan answered; `bytes_per_vector` is the size of what a query compares with in
-    memory, the graph left out.
+    `used`: whether HNSW or a full scan answered. `bytes_per_vector`: the memory of one vector that a query is compared
+    with, without the graph.
     """
 
     name: str
@@ -50,17 +50,18 @@ class Ranker:
 
 
 def oracle_ranker(oracle: Mapping[str, OracleRanks]) -> Ranker:
-    return Ranker(ORACLE, "the exact product of the stored vectors", {n: found.ranking for n, found in oracle.items()})
+    rankings = {direction: ranks.ranking for direction, ranks in oracle.items()}
+    return Ranker(ORACLE, "exact arithmetic on the stored vectors", rankings)
 
 
 def exact_ranker(index: ReadIndex, oracle: Mapping[str, OracleRanks], progress: Progress) -> Ranker:
-    """Rank by Qdrant's full scan; the oracle says how many hits to fetch, and ranks the other positives."""
+    """Rank by Qdrant's full scan; the oracle's ranks tell which hits to fetch."""
     replays = {
-        name: replay(index, found.task, EXACTLY, expected=(found.lowest, found.highest), progress=progress)
-        for name, found in oracle.items()
+        direction: replay(index, ranks.task, EXACTLY, expected=(ranks.lowest, ranks.highest), progress=progress)
+        for direction, ranks in oracle.items()
     }
     dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
-    rankings = {name: found.ranking(oracle[name].ranking.positives) for name, found in replays.items()}
+    rankings = {direction: answers.exact_ranking(oracle[direction].task) for direction, answers in replays.items()}
     return Ranker(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
 
 
@@ -69,7 +70,7 @@ def served_ranker(
 ) -> Ranker:
     """Rank as `search` does, by ten hits: the collections' own HNSW, thresholds and quantisation.
 
-    `answered` is what `answered_by` returned, if it is known already.
+    `answered` is the result of `answered_by`, if it is known already.
     """
     replays = {task.name: _first_ten(index, task, AS_SERVED, progress) for task in evaluation.tasks}
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
@@ -90,20 +91,21 @@ def hnsw_rankers(
     efs: Sequence[int],
     progress: Progress,
 ) -> list[Ranker]:
-    """Rank by HNSW with beams of different widths: the collection's own if it serves, else a copy that must use it."""
+    """Rank by HNSW with beams of different widths: by the collection's own graph if it serves, else by a copy's."""
     replays: dict[int, dict[str, Replay]] = {ef: {} for ef in efs}
     answered: dict[str, Used] = {}
     for task in evaluation.tasks:
         as_it_is = served[task.name] == "hnsw"
-        place = (
+        context = (
             nullcontext(task) if as_it_is else copy_of(writable(copies_in), task, "hnsw", Tuning(index_everything=True))
         )
-        with place as asked:
-            answered[task.name] = "hnsw" if as_it_is else _used(index, asked)
+        with context as by_hnsw:
+            answered[task.name] = "hnsw" if as_it_is else _used(index, by_hnsw)
             for ef in efs:
-                replays[ef][task.name] = _first_ten(index, asked, SearchParams(ef=ef), progress)
-    where = {name: "" if served[name] == "hnsw" else " (on a copy made to use HNSW)" for name in sorted(served)}
-    about = ", ".join(f"{name}{said}" for name, said in where.items())
+                replays[ef][task.name] = _first_ten(index, by_hnsw, SearchParams(ef=ef), progress)
+    about = ", ".join(
+        name if served[name] == "hnsw" else f"{name} (on a copy made to use HNSW)" for name in sorted(served)
+    )
     return [
         _ranker(f"hnsw ef={ef}", f"a beam of {ef}: {about}", replays[ef], answered, 4.0 * evaluation.spec.dim)
         for ef in efs
@@ -113,7 +115,7 @@ def hnsw_rankers(
 def quantized_rankers(
     index: Index, evaluation: Evaluation, quantization: Quantization, progress: Progress
 ) -> list[Ranker]:
-    """Rank by HNSW on a quantised copy of both galleries, with and without scoring the hits again in float32."""
+    """Rank by HNSW on a quantised copy of both galleries, with and without rescoring the hits in float32."""
     settings = {f"{quantization} rescored": SearchParams(rescore=True), quantization: SearchParams(rescore=False)}
     replays: dict[str, dict[str, Replay]] = {name: {} for name in settings}
     answered: dict[str, Used] = {}
@@ -137,10 +139,10 @@ def answered_by(index: ReadIndex, evaluation: Evaluation) -> dict[str, Used]:
 
 
 def writable(copies_in: Index | None) -> Index:
-    """Return the index for copies.
+    """Return the index into which copies are written.
 
     Raises:
-        EvaluationError: there is none.
+        EvaluationError: it is None.
     """
     if copies_in is None:
         raise EvaluationError("a ranker needs a copy of the gallery, but the index is open for reading only")
@@ -151,7 +153,7 @@ def check_copies(index: Index, evaluation: Evaluation) -> None:
     """Create an empty collection as `copy_of` does, and drop it.
 
     Raises:
-        IndexFailure: the index refuses, such as to a read-only key.
+        IndexFailure: the index refuses, for example because its key may only read.
     """
     spec = _copied_spec(index.spec(evaluation.text_to_image.gallery.collection), "check")
     try:
@@ -190,7 +192,7 @@ def bytes_per_vector(dim: int, quantization: Quantization) -> float:
 
 
 def _first_ten(index: ReadIndex, task: Task, params: SearchParams, progress: Progress) -> Replay:
-    # A limit above what is reported would widen the beam, and flatter the scores.
+    # A limit above the number of reported hits would widen the beam and flatter the scores.
     return replay(index, task, params, progress=progress)
 
 
@@ -199,5 +201,5 @@ def _used(index: ReadIndex, task: Task) -> Used:
 
 
 def _ranker(name: str, about: str, replays: dict[str, Replay], answered: dict[str, Used] | None, size: float) -> Ranker:
-    rankings = {direction: found.ranking() for direction, found in replays.items()}
+    rankings = {direction: answers.ranking() for direction, answers in replays.items()}
     return Ranker(name, about, rankings, replays, answered, size)

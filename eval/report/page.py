@@ -14,7 +14,7 @@ from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
 from eval.report import plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
-from eval.runs import TOP, QueryResult, RunMetrics
+from eval.runs import TOP, LengthMetrics, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
@@ -25,7 +25,7 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One heading with a plot for each direction."""
+    """One heading with plots, each with its own: a direction, or a direction and a metric."""
 
     anchor: str
     title: str
@@ -68,6 +68,7 @@ def report_page(
         rankers=tables.rankers_of(metrics),
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
+        more_scores=tables.more_scores(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
@@ -109,6 +110,8 @@ def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResul
                 [(way, _rank_bars(way, rows, longest)) for way, rows in bins.items()],
             )
         )
+    if metrics.caption_lengths:
+        figures.append(_by_length(metrics.caption_lengths))
     if (speed := _speed(metrics)) is not None:
         figures.append(speed)
     return figures
@@ -131,10 +134,32 @@ def _rank_bars(way: str, bins: Sequence[tuple[int, int, int]], longest: float) -
     queries = sum(count for *_, count in bins)
     rows = []
     for low, high, count in bins:
-        label = f"{low:,}" if low == high else f"{low:,}\N{EN DASH}{high:,}"
+        label = _span(low, high)
         share = 100 * count / queries
         rows.append(plots.Bar(label, share, f"{share:.1f} %", f"rank {label}: {count:,} queries, {share:.2f} %"))
     return plots.bars(f"ranks-{way}", f"Ranks, {way}", rows, longest)
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,}\N{EN DASH}{high:,}"
+
+
+def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
+    """Return the first and the last recall of each group of captions, with intervals."""
+
+    def row(group: LengthMetrics, metric: str) -> plots.Range:
+        words = _span(group.shortest, group.longest)
+        value, (low, high) = group.scores[metric] or 0, group.intervals[metric]
+        detail = f"{words} words, {group.queries:,} captions: {value:.1f} % ({low:.1f} to {high:.1f})"
+        return plots.Range(f"{words} words", value, low, high, f"{value:.1f} of {group.queries:,}", detail)
+
+    panels = []
+    for metric in (RECALLS[0].name, RECALLS[-1].name):
+        rows = [row(group, metric) for group in groups]
+        drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows, max(row.high for row in rows))
+        panels.append((f"text-to-image, {metric}", drawn))
+    about = "text-to-image recall in percent of captions of similar length, with 95 % intervals and their number."
+    return Figure("length", "Recall by caption length", about, panels)
 
 
 def _speed(metrics: RunMetrics) -> Figure | None:

@@ -44,6 +44,18 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
+class Range:
+    """One value with its interval: the label to its left, the text to its right, and the tooltip."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dot:
     """One labelled point of a scatter plot."""
 
@@ -107,6 +119,23 @@ def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
         bar = SubElement(svg, "rect", {"class": "bar first" if number == 0 else "bar", **size})
         SubElement(bar, "title").text = row.detail
         _text(svg, BAR_LEFT + length(row.value) + 6, middle, row.text, "start", "value")
+    SubElement(svg, "path", {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"})
+    return _markup(svg)
+
+
+def ranges(name: str, title: str, rows: Sequence[Range], longest: float) -> Markup:
+    """Draw values from 0 as dots on the lines of their intervals, one below the other; `longest` as in `bars`."""
+    svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
+    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT)
+    for number, row in enumerate(rows):
+        height, middle = BAR_STEP * number + 12, BAR_STEP * number + 16
+        _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")
+        line = f"M{length(row.low):.2f} {height}H{length(row.high):.2f}"
+        SubElement(svg, "path", {"class": "line exact", "d": line})
+        at = {"cx": f"{length(row.value):.2f}", "cy": str(height)}
+        dot = SubElement(svg, "circle", {"class": "dot exact", "r": "4", **at})
+        SubElement(dot, "title").text = row.detail
+        _text(svg, length(row.high) + 8, middle, row.text, "start", "value")
     SubElement(svg, "path", {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"})
     return _markup(svg)
 

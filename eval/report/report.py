@@ -5,21 +5,31 @@ The metrics are made once, here; `text.py` and `page.py` show them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from eval.eccv import MoreScores
-from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Ranking, scores
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
 from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
-from eval.runs import TOP, FoldMetrics, QueryResult, RankerMetrics, RunMetrics, Scores, TopHit
+from eval.runs import (
+    TOP,
+    FoldMetrics,
+    LengthMetrics,
+    MtebMetrics,
+    QueryResult,
+    RankerMetrics,
+    RunMetrics,
+    Scores,
+    TopHit,
+)
 from eval.stats import Interval
+
+DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +39,21 @@ class Report:
     evaluation: Evaluation
     oracle: dict[str, OracleRanks]
     rankers: list[Ranker]
-    headline: Ranker
     intervals: dict[str, dict[str, Interval]]
     folds: FoldMetrics | None
     more: MoreScores | None
+    mteb: MtebMetrics | None
+    lengths: list[LengthMetrics]
     fingerprint: dict[str, Any]
+
+    @property
+    def headline(self) -> Ranker:
+        """The oracle: the ranks of every other ranker depend on its rounding."""
+        return self.rankers[0]
 
     def agreements(self) -> dict[str, Agreement]:
         """Return how Qdrant's exact ranks compare with the oracle's, by direction; empty if they were not measured."""
-        exact = next((ranker for ranker in self.rankers if ranker.name == EXACT), None)
+        exact = self._named(EXACT)
         return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
     def scores(self, ranker: Ranker) -> dict[str, Scores]:
@@ -52,29 +68,32 @@ class Report:
             for direction, scores in mine.items()
         }
 
-    def pessimistic(self) -> dict[str, Scores]:
-        """Return scores by pessimistic ranks, and how many ranks differ, for the directions in which ties matter."""
-        found: dict[str, Scores] = {}
-        for direction, oracle in self.oracle.items():
-            if queries := int(np.count_nonzero(oracle.pessimistic != oracle.ranks)):
-                found[direction] = {"queries": queries, **scores(Ranking(oracle.pessimistic))}
-        return found
+    def pessimistic(self, ranker: Ranker, metrics: Iterable[Metric] = METRICS) -> dict[str, Scores]:
+        """Return the scores if every tie is lost, and the number of queries with ties, by the directions that have any.
+
+        Those of a ranker whose answers were not all fetched are not known.
+        """
+        worst = {way: pessimistic_scores(ranking, metrics) for way, ranking in ranker.rankings.items()}
+        return {way: {"queries": ranker.rankings[way].tied, **found} for way, found in worst.items() if found}
 
     def metrics(self) -> RunMetrics:
         """Return everything that metrics.json holds, from which the table and the page are made."""
         evaluation, headline = self.evaluation, self.scores(self.headline)
         return RunMetrics(
             scores=headline,
+            rsum=rsum(headline),
             engine=self.headline.name,
             engine_version=self.fingerprint["engine"],
             oracle=self.scores(self.rankers[0]),
             columns=[self._of_ranker(ranker) for ranker in self.rankers],
             loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
             intervals=self.intervals,
-            pessimistic=self.pessimistic(),
+            pessimistic=self.pessimistic(self.headline, (*METRICS, *PROPORTIONS)),
             proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
             folds=self.folds,
             extended=self.more,
+            mteb=self.mteb,
+            caption_lengths=self.lengths,
             published=compare_with_published(evaluation, headline, self.intervals),
             agreement={way: found.counts() for way, found in self.agreements().items()},
             images=evaluation.images,
@@ -93,6 +112,7 @@ class Report:
             name=ranker.name,
             about=ranker.about,
             scores=self.scores(ranker),
+            pessimistic=self.pessimistic(ranker),
             queries_per_second={way: found.queries_per_second for way, found in replays.items()} or None,
             latency_ms={way: found.latency_ms for way, found in replays.items()} or None,
             bytes_per_vector=ranker.bytes_per_vector,
@@ -115,15 +135,16 @@ class Report:
     def results(self) -> Iterator[QueryResult]:
         """Yield the result of every query, image-to-text first, in the order of the annotation file."""
         evaluation = self.evaluation
-        served = next((ranker for ranker in self.rankers if ranker.name == SERVED), None)
+        served, exact = self._named(SERVED), self._named(EXACT)
         image_ids = evaluation.image_to_text.queries.ids
         for task, texts, images in (
             (evaluation.image_to_text, evaluation.files, image_ids),
             (evaluation.text_to_image, evaluation.texts, image_ids[evaluation.image_of]),
         ):
-            oracle, ranks = self.oracle[task.name], self.headline.ranks(task.name)
-            top_ids, top_scores = self._top(task.name)
-            best, pessimistic = oracle.best, oracle.pessimistic
+            oracle = self.oracle[task.name]
+            best, ranks, pessimistic = oracle.best, oracle.ranks, oracle.pessimistic
+            by_exact = exact.replays[task.name] if exact and exact.replays else None
+            top_rows, top_scores = first_hits(task, TOP)
             recorded = {
                 metric.recorded: values
                 for metric in METRICS
@@ -139,25 +160,22 @@ class Report:
                     text=texts[row],
                     rank=int(ranks[row]),
                     pessimistic_rank=int(pessimistic[row]),
-                    score=round(float(oracle.scores[best[row]]), 6),
+                    exact_rank=int(by_exact.ranks[row]) if by_exact else None,
+                    exact_pessimistic_rank=int(by_exact.pessimistic[row]) if by_exact else None,
+                    score=round(float(oracle.scores[best[row]]), DIGITS),
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
                     recorded={name: round(float(values[row]), 6) for name, values in recorded.items()},
                     served_rank=None if there == NOT_FOUND else there,
                     top=tuple(
-                        TopHit(item, round(score, 6), item in positives)
-                        for item, score in zip(top_ids[row].tolist(), top_scores[row].tolist(), strict=True)
-                        if item >= 0
+                        TopHit(item, round(score, DIGITS), item in positives)
+                        for item, score in zip(
+                            task.gallery.ids[top_rows[row]].tolist(), top_scores[row].tolist(), strict=True
+                        )
                     ),
                 )
 
-    def _top(self, direction: str) -> tuple[Any, Any]:
-        """Return ids and scores (n, up to 10) of the first hits, by the headline's ranker."""
-        task = self.oracle[direction].task
-        if self.headline.replays is not None:
-            found = self.headline.replays[direction]
-            return found.top_ids, found.top_scores
-        rows, scores = first_hits(task, TOP)
-        return task.gallery.ids[rows], scores
+    def _named(self, name: str) -> Ranker | None:
+        return next((ranker for ranker in self.rankers if ranker.name == name), None)
 
 
 _NOT_HNSW = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from eval.metrics import METRICS, Metric, label
 from eval.protocol import DIRECTIONS
-from eval.runs import RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
 
 ByDirection = Mapping[str, Scores]
 
@@ -67,10 +67,27 @@ def signed(value: float) -> str:
 
 def scores(metrics: RunMetrics) -> Table:
     """Return every ranker as a row, by direction: below the headline's scores their interval, below others the loss."""
+    return _rankers_table(metrics, "main", "Recall@k in percent; ranks count from 1")
+
+
+def more_scores(metrics: RunMetrics) -> Table | None:
+    """Return the other scores likewise, of the rankers that have any; None if none has."""
+    table = _rankers_table(metrics, "more", "In percent; the recall sum is that of recall@1, @5 and @10")
+    return table if table.head else None
+
+
+def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
     rankers = rankers_of(metrics)
-    shown = [metric for metric in METRICS if any(_has(ranker.scores, metric.name) for ranker in rankers)]
-    costs = [cost for cost in COSTS if any(getattr(ranker, cost) is not None for ranker in rankers)]
-    used = any(ranker.used for ranker in rankers)
+    shown = [
+        metric
+        for metric in METRICS
+        if metric.table == name and any(_has(ranker.scores, metric.name) for ranker in rankers)
+    ]
+    if name != "main":
+        rankers = [ranker for ranker in rankers if any(_has(ranker.scores, metric.name) for metric in shown)]
+    main = name == "main"
+    costs = [cost for cost in COSTS if main and any(getattr(ranker, cost) is not None for ranker in rankers)]
+    used = main and any(ranker.used for ranker in rankers)
 
     def row(ranker: RankerMetrics, way: str) -> Row:
         cells = [_score(metrics, ranker, way, metric) for metric in shown]
@@ -79,9 +96,20 @@ def scores(metrics: RunMetrics) -> Table:
             cells.append(Cell((ranker.used or {}).get(way, ABSENT), kind="words"))
         return Row(ranker.name, tuple(cells), strong=ranker.name == metrics.engine)
 
+    def worst(ranker: RankerMetrics, way: str) -> Row:
+        values = ranker.pessimistic[way]
+        cells = [Cell(number(values.get(metric.name), metric.digits)) for metric in shown]
+        return Row("all ties lost", (*cells, *(Cell(ABSENT),) * (len(head) - len(cells))), ranker.name)
+
+    def rows(way: str) -> Iterator[Row]:
+        for ranker in rankers:
+            yield row(ranker, way)
+            if ranker.pessimistic.get(way):
+                yield worst(ranker, way)
+
     head = [*(metric.label for metric in shown), *(COSTS[cost] for cost in costs), *(["answered by"] if used else [])]
-    groups = ((_title(metrics, way), tuple(row(ranker, way) for ranker in rankers)) for way in DIRECTIONS)
-    return Table("Recall@k and mAP in percent; ranks count from 1", tuple(head), tuple(groups))
+    groups = ((_title(metrics, way), tuple(rows(way))) for way in DIRECTIONS)
+    return Table(caption, tuple(head), tuple(groups))
 
 
 def rankers_of(metrics: RunMetrics) -> list[RankerMetrics]:
@@ -114,36 +142,34 @@ def published(metrics: RunMetrics) -> Table | None:
 
 def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
     """Return other ways to score the same ranks, each with a sentence about it."""
-    folds, extended = metrics.folds, metrics.extended or {}
-    tables = [
-        (
-            f"Mean of {folds.count} folds of {number(folds.images)} images" if folds else "",
-            folds.scores if folds else {},
-            "Smaller galleries are easier: these figures compare only with other figures on such folds.",
-        ),
-        (
-            "CxC",
-            extended.get("cxc", {}),
-            "Positives extended by human judgements of similarity (Crisscrossed Captions).",
-        ),
-        (
-            "ECCV Caption",
-            extended.get("eccv", {}),
-            "Positives extended by machine and human verification (ECCV Caption).",
-        ),
-        (
-            "Share of all positives found, in percent",
-            metrics.proportion,
-            "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1.",
-        ),
-        (
-            "Ties counted against the run",
-            metrics.pessimistic,
-            "Elsewhere an item that scores the same does not push the positive down; here it does. "
-            "Only directions where it makes a difference.",
-        ),
-    ]
-    return [(table, about) for caption, block, about in tables if (table := _by_direction(caption, block))]
+    tables: list[tuple[str, ByDirection, ByDirection, str]] = []
+    if folds := metrics.folds:
+        title = f"Mean of {folds.count} folds of {number(folds.images)} images"
+        about = "Smaller galleries are easier: these figures compare only with other figures on such folds."
+        tables.append((title, folds.scores, folds.pessimistic, about))
+    judgements: Mapping[str, ByDirection] = metrics.extended or {}
+    for judge, title, how in (
+        ("cxc", "CxC", "human judgements of similarity (Crisscrossed Captions)"),
+        ("eccv", "ECCV Caption", "machine and human verification (ECCV Caption)"),
+    ):
+        best, worst = judgements.get(judge, {}), judgements.get(f"{judge}_pessimistic", {})
+        tables.append((title, best, worst, f"Positives extended by {how}."))
+    if mteb := metrics.mteb:
+        title = f"As MTEB counts: {number(mteb.sentences)} sentences, {number(mteb.pairs)} pairs"
+        tables.append((title, mteb.scores, mteb.pessimistic, MTEB_DIFFERS))
+    about = "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1."
+    tables.append(("Share of all positives found, in percent", metrics.proportion, {}, about))
+    about = (
+        "Elsewhere an item that scores the same does not push the positive down; here it does. "
+        "Only directions where it makes a difference."
+    )
+    tables.append(("Ties counted against the run", metrics.pessimistic, {}, about))
+    shown = []
+    for title, best, worst, about in tables:
+        for caption, block in ((title, best), (f"{title}, all ties lost", worst)):
+            if table := _by_direction(caption, block):
+                shown.append((table, about))
+    return shown
 
 
 def _by_direction(caption: str, block: ByDirection) -> Table | None:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from eval.metrics import METRICS, PROPORTIONS, Metric
+from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import RankerMetrics, RunMetrics
+from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
+
+MAIN, MORE = "main", "more"  # tables of metrics
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
-    """Return the table that the field prints, with the counts above it, intervals and losses in it, notes below it."""
+    """Return the table that the field prints, with the counts above it, intervals and losses in it, and below it the
+    other scores and notes."""
     kept = "all" if metrics.captions_per_image == "all" else f"first {metrics.captions_per_image}"
-    head = "".join(f"{metric.name:>12}" for metric in _in_table()) + f"{'queries/s':>10}{'ms':>7}{'bytes':>7}"
     lines = [
         f"{metrics.dataset}, split {metrics.split}: "
         f"{metrics.images:,} images, {metrics.captions:,} captions ({kept} of each image)",
         f"model {metrics.model}",
         "",
-        f"{'':<30}{head}",
+        *_table(metrics, MAIN, f"{'queries/s':>10}{'ms':>7}{'bytes':>7}"),
+        "",
+        *_table(metrics, MORE),
+        "",
+        *_below(metrics),
+        "",
     ]
-    for way in DIRECTIONS:
-        for ranker in metrics.columns:
-            lines += _rows(metrics, ranker, way)
-    lines += ["", *_below(metrics), ""]
     lines += [f"{way}: {found}" for way, found in agreements.items()]
     lines += [f"{ranker.name}: {ranker.about}" for ranker in metrics.columns]
     lines += [line for row in metrics.published for line in row.verdict]
@@ -36,40 +39,77 @@ def number(value: float | None, digits: int, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign},.{digits}f}"
 
 
-def _in_table() -> list[Metric]:
-    """Return the metrics of every row; those that need the ranks of all positives are in the lines below the table."""
-    return [metric for metric in METRICS if metric.recorded is None]
+def _of(table: str) -> list[Metric]:
+    return [metric for metric in METRICS if metric.table == table]
 
 
-def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str) -> Iterator[str]:
-    row = "".join(f"{number(ranker.scores[way][metric.name], metric.digits):>12}" for metric in _in_table())
-    if ranker.queries_per_second and ranker.latency_ms:
+def _table(metrics: RunMetrics, table: str, costs: str = "") -> Iterator[str]:
+    """Yield a row for each direction and ranker; `costs` is the head of what an answer costs, if that is to be shown.
+
+    Tables other than the main one leave out rankers that fetched only the first hits.
+    """
+    shown = _of(table)
+    yield f"{'':<30}" + "".join(f"{metric.short or metric.name:>12}" for metric in shown) + costs
+    for way in DIRECTIONS:
+        for ranker in metrics.columns:
+            known = (metric for metric in shown if ranker.scores[way].get(metric.name) is not None)
+            if table == MAIN or any(metric.depth is None for metric in known):
+                yield from _rows(metrics, ranker, way, shown, costs=bool(costs))
+
+
+def _rows(
+    metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric], *, costs: bool
+) -> Iterator[str]:
+    row = _cells(ranker.scores[way], shown)
+    if costs and ranker.queries_per_second and ranker.latency_ms:
         row += f"{ranker.queries_per_second[way]:>10,.0f}{ranker.latency_ms[way]:>7.2f}{ranker.bytes_per_vector:>7,.0f}"
     yield f"{way:<15}{ranker.name:<15}{row}"
+    if worst := ranker.pessimistic.get(way):
+        yield f"{'':<15}{'  all ties lost':<15}{_cells(worst, shown)}"
     if ranker.name == metrics.engine:
-        ends = (metrics.intervals[way][metric.name] for metric in _in_table())
+        ends = (metrics.intervals[way][metric.name] for metric in shown)
         yield f"{'':<15}{'  95% interval':<15}" + "".join(f"{f'{low:.1f}-{high:.1f}':>12}" for low, high in ends)
     elif ranker.name in metrics.loss:
-        loss = metrics.loss[ranker.name][way]
-        yield f"{'':<15}{'  difference':<15}" + "".join(
-            f"{number(loss[metric.name], 2, '+'):>12}" for metric in _in_table()
-        )
+        yield f"{'':<15}{'  difference':<15}{_cells(metrics.loss[ranker.name][way], shown, sign='+')}"
+
+
+def _cells(scores: Scores, shown: Sequence[Metric], sign: str = "") -> str:
+    digits = (2 if sign else metric.digits for metric in shown)
+    return "".join(
+        f"{number(scores.get(metric.name), places, sign):>12}" for metric, places in zip(shown, digits, strict=True)
+    )
 
 
 def _below(metrics: RunMetrics) -> Iterator[str]:
     cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
-    for way, scores in metrics.scores.items():
-        others = (metric for metric in METRICS if metric.recorded is not None and metric.name in scores)
-        parts = [f"{metric.title} {number(scores[metric.name], metric.digits)}" for metric in others]
-        shares = " / ".join(number(metrics.proportion[way][metric.name], 2) for metric in PROPORTIONS)
-        yield f"{way}: {'; '.join([*parts, f'share of all positives among the first {cutoffs}: {shares}'])}"
+    if metrics.rsum is not None:
+        yield f"RSUM {metrics.rsum:.2f}: {', '.join(metric.name for metric in RECALLS)} of both directions"
+    for way, shares in metrics.proportion.items():
+        yield f"{way}: share of all positives among the first {cutoffs}: {_listed(shares, PROPORTIONS)}"
     for way, scores in metrics.pessimistic.items():
-        lost = " / ".join(number(scores[metric.name], 2) for metric in _in_table())
+        lost = f"{_listed(scores, _of(MAIN))}; shares {_listed(scores, PROPORTIONS)}"
         yield f"{way}: ties touch {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
-            averages = " / ".join(number(scores[metric.name], 2) for metric in _in_table())
-            yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}"
+            worst = folds.pessimistic.get(way)
+            lost = f"; if every tie were lost: {_listed(worst, _of(MAIN))}" if worst else ""
+            averages = _listed(scores, _of(MAIN))
+            yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}{lost}"
     for judge, by_direction in (metrics.extended or {}).items():
+        name = judge.replace("_pessimistic", " if every tie were lost")
         for way, scores in by_direction.items():
-            yield f"{way}: {judge}: " + ", ".join(f"{name} {number(value, 2)}" for name, value in scores.items())
+            yield f"{way}: {name}: {_named(scores)}"
+    if mteb := metrics.mteb:
+        yield ""
+        yield f"As MTEB counts: {mteb.sentences:,} sentences, {mteb.pairs:,} pairs. {MTEB_DIFFERS}"
+        for way, scores in mteb.scores.items():
+            worst = mteb.pessimistic.get(way)
+            yield f"{way}: {_named(scores)}" + (f"; if every tie were lost: {_named(worst)}" if worst else "")
+
+
+def _named(scores: Scores) -> str:
+    return ", ".join(f"{name} {number(value, 2)}" for name, value in scores.items())
+
+
+def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
+    return " / ".join(number(scores[metric.name], 2) for metric in metrics)
