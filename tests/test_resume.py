@@ -153,16 +153,11 @@ def test_changed_photos_are_noticed_and_touched_ones_are_not(
     assert embedded("--force") == (6, 30)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_control_c_stops_soon_and_says_how_to_go_on(photos: Path, clip_folder: Path, tmp_path: Path) -> None:
     options = [*ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")]), "--batch-size", "1"]
     command = [sys.executable, "-m", "ingest", *options]
-    with subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # may be ignored here
-    ) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stderr
         seen = ""
         while "images:" not in seen or " 0/48" in seen.splitlines()[-1]:

@@ -192,6 +192,7 @@ def post(path: str, kind: str, body: bytes, length: int | None = None, authoriza
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_clients_that_leave_and_ctrl_c_leave_no_trace(index: Path) -> None:
     with serving(index) as (address, process):
         token = json.loads((index / ".serve.json").read_text())["token"]
