@@ -86,7 +86,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photo_set(tmp_path_factory.mktemp("photos"), photos=PHOTOS)
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
     def options(path: Path) -> list[str]:
         return [*ingest_options(photos, clip_folder, ["--path", str(path)]), "--batch-size", "2"]
