@@ -254,7 +254,8 @@ def test_damaged_archives_change_nothing(
 ) -> None:
     index, whole = saved
     before = contents(index.path)
-    file = shutil.copy(whole, tmp_path / "all.tgz")
+    file = tmp_path / "all.tgz"
+    shutil.copy(whole, file)
     damage(file)
     for options in (["--path", index.path, "--force"], ["--path", "new"]):
         error = one_line_error(call("ingest", "restore", file, *options))
@@ -301,7 +302,9 @@ def test_a_wrong_count_is_found_before_anything_is_replaced(
             content = content.replace(b": 40", b": 41")
         yield tarfile.TarInfo(member), content
 
-    file = repacked(shutil.copy(whole, tmp_path / "all.tgz"), recounted)
+    copy = tmp_path / "all.tgz"
+    shutil.copy(whole, copy)
+    file = repacked(copy, recounted)
     error = one_line_error(call("ingest", "restore", file, "--force", "--path", index.path))
     assert "has 40 points where 41 were backed up" in error
     assert contents(index.path) == before
