@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,14 @@ def _a_server_that_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
 def _few_queries_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client's local mode takes long for the queries that an evaluation times."""
     monkeypatch.setattr("eval.ranks.replay.TIMED", 8)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C reach the processes that a test starts, even if the suite runs where it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child inherits SIG_IGN, not a handler
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Call, ingest_options, one_line_error
+from conftest import Call, ingest_options, one_line_error, plain_spec
 from grpc_qdrant import ANSWERS
 from snapshot_qdrant import SnapshotServer
 from test_copy import fill, stored
 from test_index import image, unit
 
 from ingest.transfer.archive import read_manifest
+from ingest.transfer.backup import back_up
 from search.errors import IndexBusy, ServerError
 from search.index import CollectionSpec, Points
 from search.index.edge.index import EdgeIndex
 from search.index.edge.locks import flush_and_lock
 from search.index.server.snapshots import Snapshots
-from search.settings import load_settings
+from search.settings import Settings, load_settings
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -47,6 +48,17 @@ def small(tmp_path: Path, make_spec: MakeSpec) -> EdgeIndex:
     fill(index, make_spec(), 40)
     index.close()
     return index
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[EdgeIndex, Path]:
+    """A closed index of one collection, and its backup: for what must change neither."""
+    folder = tmp_path_factory.mktemp("saved")
+    index = EdgeIndex(folder / "index")
+    fill(index, plain_spec(), 40)
+    index.close()
+    back_up(Settings(index_path=index.path), folder / "all.tgz", datasets=())
+    return index, folder / "all.tgz"
 
 
 def archive(manifest: dict[str, object], *members: tarfile.TarInfo) -> Path:
@@ -175,22 +187,22 @@ def test_a_damaged_index_is_what_backups_are_for(call: Call, small: EdgeIndex, d
     assert contents(small.path) == before
 
 
-def test_while_another_process_has_it_open(call: Call, small: EdgeIndex, dataset: str) -> None:
-    assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
+def test_while_another_process_has_it_open(call: Call, saved: tuple[EdgeIndex, Path]) -> None:
+    index, file = saved
     holder = (
         "import sys; from pathlib import Path; from search.index.edge.index import EdgeIndex; "
-        f"index = EdgeIndex(Path(sys.argv[1])); print(index.count({dataset + '_images'!r}), flush=True); input()"
+        "index = EdgeIndex(Path(sys.argv[1])); print(index.count('coco_images'), flush=True); input()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", holder, small.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", holder, index.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == "40\n"
-        for command in (["backup", "new.tgz"], ["restore", "all.tgz", "--force"]):
-            assert "open in another process" in one_line_error(call("ingest", *command, "--path", small.path))
+        for command in (["backup", "new.tgz"], ["restore", file, "--force"]):
+            assert "open in another process" in one_line_error(call("ingest", *command, "--path", index.path))
         process.communicate("\n")
     assert not list(Path().glob("new.tgz*"))
-    assert call("ingest", "backup", "new.tgz", "--path", small.path)[0] == 0
+    assert call("ingest", "backup", "new.tgz", "--path", index.path)[0] == 0
 
 
 def test_nobody_opens_a_shard_while_it_is_read(small: EdgeIndex, dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,17 +250,18 @@ def another_tar(file: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, flip, nonsense, empty, another_tar])
 def test_damaged_archives_change_nothing(
-    call: Call, small: EdgeIndex, damage: Callable[[Path], None], tmp_path: Path
+    call: Call, saved: tuple[EdgeIndex, Path], damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    before = contents(small.path)
+    index, whole = saved
+    before = contents(index.path)
     file = tmp_path / "all.tgz"
-    assert call("ingest", "backup", file, "--path", small.path)[0] == 0
+    shutil.copy(whole, file)
     damage(file)
-    for options in (["--path", small.path, "--force"], ["--path", "new"]):
+    for options in (["--path", index.path, "--force"], ["--path", "new"]):
         error = one_line_error(call("ingest", "restore", file, *options))
         assert "all.tgz" in error
         assert "damaged" in error or "not a backup" in error
-    assert contents(small.path) == before
+    assert contents(index.path) == before
     assert not Path("new").exists()
 
 
@@ -274,23 +287,27 @@ def test_names_of_collections_lead_nowhere(call: Call, name: str) -> None:
 
 def test_no_room(call: Call) -> None:
     file = archive({"bytes": 0, "room": 2**60, "points": {"t_images": 1}})
-    assert "has less free space" in one_line_error(call("ingest", "restore", file, "--path", "new"))
+    assert "there is less room" in one_line_error(call("ingest", "restore", file, "--path", "new"))
     assert not Path("new").exists()
 
 
-def test_a_wrong_count_is_found_before_anything_is_replaced(call: Call, small: EdgeIndex) -> None:
-    before = contents(small.path)
-    assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
+def test_a_wrong_count_is_found_before_anything_is_replaced(
+    call: Call, saved: tuple[EdgeIndex, Path], tmp_path: Path
+) -> None:
+    index, whole = saved
+    before = contents(index.path)
 
     def recounted(member: str, content: bytes) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
         if member == "manifest.json":
             content = content.replace(b": 40", b": 41")
         yield tarfile.TarInfo(member), content
 
-    file = repacked(Path("all.tgz"), recounted)
-    error = one_line_error(call("ingest", "restore", file, "--force", "--path", small.path))
+    copy = tmp_path / "all.tgz"
+    shutil.copy(whole, copy)
+    file = repacked(copy, recounted)
+    error = one_line_error(call("ingest", "restore", file, "--force", "--path", index.path))
     assert "has 40 points, but 41 were backed up" in error
-    assert contents(small.path) == before
+    assert contents(index.path) == before
 
 
 def test_a_killed_restore_is_done_again(call: Call, small: EdgeIndex, dataset: str) -> None:
@@ -384,7 +401,7 @@ def test_a_backup_waits_for_a_server_that_is_away(
     server.sent_once, server.knows_ranges = 5000, knows_ranges
     code, _, err = call("ingest", "backup", "server.tgz", *where)
     assert code == 0, err
-    assert "retrying for 60 seconds" in err
+    assert "trying again for 60 seconds" in err
     assert server.snapshots == {}  # neither of two was left behind
     assert [method for method, path, _ in server.requests if path.endswith("/snapshots")].count("POST") == 1
     downloads = [path for method, path, _ in server.requests if (method, path[-9:]) == ("GET", ".snapshot")]
@@ -397,7 +414,7 @@ def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
-    assert "was damaged in transfer: run the command again" in one_line_error(call(*command))
+    assert "was damaged on its way: try again" in one_line_error(call(*command))
     server.damage = b"a dog", b"a wolf"
     assert "is longer than the" in one_line_error(call(*command))
     server.damage, server.sent, server.knows_ranges = None, 1000, False

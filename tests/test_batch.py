@@ -221,6 +221,7 @@ def test_results_on_a_stream_that_cannot_hold_them(
                 assert content.count("…".encode("utf-8" if encoding == "ascii" else encoding, "backslashreplace")) == 10
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_each_query_is_answered_at_once_and_ctrl_c_ends_it(
     call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path
 ) -> None:

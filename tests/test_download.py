@@ -16,7 +16,6 @@ from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import Call, one_line_error, write_photo_set
@@ -267,9 +266,8 @@ def start(site: Server) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def run(*options: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-c", COMMAND, repr(sources(site)), "download", *options]
-        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        streams["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored here
-        started.append(subprocess.Popen(command, env=environment, **streams))
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True))
         return started[-1]
 
     yield run
@@ -314,6 +312,7 @@ def test_killed_in_the_middle_of_an_archive(
     assert same_photos(photo_set, Path("coco")) == 12
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_does_not_wait_for_the_network(
     call: Call, site: Server, start: Callable[..., subprocess.Popen[str]], photo_set: Path
 ) -> None:

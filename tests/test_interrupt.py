@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 INTERRUPTED = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError\n"
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("package", ["ingest", "search", "eval"])
 @pytest.mark.parametrize("way", ["module", "console script"])
 def test_ctrl_c_during_the_imports(package: str, way: str, tmp_path: Path) -> None:
@@ -20,9 +21,8 @@ def test_ctrl_c_during_the_imports(package: str, way: str, tmp_path: Path) -> No
     script = f"import sys; from {package} import main; sys.exit(main())"
     if way == "module":
         script = f"import runpy; runpy.run_module('{package}', run_name='__main__')"
-    deliver = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # it may be ignored here
     done = subprocess.run(
-        [sys.executable, "-c", f"{deliver}; {script}"],
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
     )

@@ -66,19 +66,19 @@ def test_qdrant_exact_agrees_with_the_oracle(
 ) -> None:
     monkeypatch.setattr("eval.ranks.replay.SHALLOW", 4)
     monkeypatch.setattr("eval.ranks.replay.MARGIN", 1)
-    store(index, make_spec, *related(60, 6, 16, noise=4.0))
+    store(index, make_spec, *related(40, 6, 16, noise=4.0))
     for splits, keep, images, captions in (
-        (["test"], 5, 30, 150),
-        (["test"], None, 30, 180),
-        (["all"], 5, 60, 300),
-        (["val", "test"], None, 60, 360),
+        (["test"], 5, 20, 100),
+        (["test"], None, 20, 120),
+        (["all"], 5, 40, 200),
+        (["val", "test"], None, 40, 240),
     ):
         protocol = read(index, dataset, splits, keep)
         assert (protocol.images, protocol.captions) == (images, captions)
         for of in protocol.tasks:
             oracle = oracle_ranks(of)
             exact = replay(index, of, expected=(oracle.lowest, oracle.highest)).ranks
-            wrongs = (np.ones_like(exact), exact + 40) if images == 60 and keep == 5 else ()
+            wrongs = (np.ones_like(exact), exact + 40) if images == 40 and keep == 5 else ()
             for wrong in wrongs:  # what is expected saves time, and decides nothing
                 found_anyway = replay(index, of, expected=(np.ones_like(exact), wrong)).ranks
                 assert found_anyway.tolist() == exact.tolist()

@@ -8,8 +8,11 @@ import pytest
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, ingest_options, needs
 
 pytestmark = [needs(SAMPLE), needs(PHOTO_TEXT_MODEL)]
+# The stand-in for a server answers so many exact queries from Python, slowly.
+PLACES = ["embedded", pytest.param("grpc", marks=pytest.mark.slow), "server"]
 
 
+@pytest.mark.parametrize("place", PLACES, indirect=True)
 def test_scores_of_the_sample(call: Call, place: list[str]) -> None:
     code, out, _ = call("ingest", *ingest_options(SAMPLE, PHOTO_TEXT_MODEL, place))
     assert code == 0

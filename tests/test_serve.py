@@ -46,38 +46,37 @@ def index(tmp_path: Path, clip_folder: Path, call: Call) -> Path:
     return path
 
 
-def test_other_commands_answer_the_same_while_it_runs(call: Call, index: Path, tmp_path: Path) -> None:
+def test_while_it_runs_other_commands_answer_the_same_and_write_nothing(
+    call: Call, index: Path, clip_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "queries.txt").write_text("Photo 3\nPhoto 5 in words\n")
-    alone = [call(*command, "--path", index) for command in COMMANDS]
+    place = ["--path", str(index)]
+    writing = (
+        ("ingest", *ingest_options(index.parent / "photos", clip_folder, place)),
+        ("ingest", "drop", "--dataset", "coco", "--yes", *place),
+        ("search", "serve", *place),
+    )
+    alone = [call(*command, *place) for command in COMMANDS]
     assert {code for code, _, _ in alone} == {0}
-    with serving(index) as (_, process):
-        together = [call(*command, "--path", index) for command in COMMANDS]
-        status = call("ingest", "status", "--path", index)[1]
+    with serving(index) as (address, process):
+        together = [call(*command, *place) for command in COMMANDS]
+        status = call("ingest", "status", *place)[1]
+        errors = [one_line_error(call(*command)) for command in writing]
     for command, before, during in zip(COMMANDS, alone, together, strict=True):
         if command[0] == "eval":  # which says how long it took, and through what
             before, during = (scores(each) for each in (before, during))
         code, out, err = during
         assert (code, out.replace(f", through python -m search serve, process {process.pid}", ""), err) == before
     assert f"through python -m search serve, process {process.pid}" in status
+    for error in errors:
+        assert f"process {process.pid}: python -m search serve, at {address}" in error
+        assert "stop it" in error
+    assert call("ingest", "drop", "--dataset", "coco", "--yes", *place)[0] == 0
 
 
 def scores(result: tuple[int, str, str]) -> tuple[int, str, str]:
     said = json.loads(result[1])
     return result[0], json.dumps({key: said[key] for key in ("image-to-text", "text-to-image")}), ""
-
-
-def test_commands_that_write_say_who_has_the_index(call: Call, index: Path, clip_folder: Path) -> None:
-    place = ["--path", str(index)]
-    with serving(index) as (address, process):
-        for command in (
-            ("ingest", *ingest_options(index.parent / "photos", clip_folder, place)),
-            ("ingest", "drop", "--dataset", "coco", "--yes", *place),
-            ("search", "serve", *place),
-        ):
-            error = one_line_error(call(*command))
-            assert f"process {process.pid}: python -m search serve, at {address}" in error
-            assert "stop it" in error
-    assert call("ingest", "drop", "--dataset", "coco", "--yes", *place)[0] == 0
 
 
 def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> None:
@@ -192,6 +191,7 @@ def post(path: str, kind: str, body: bytes, length: int | None = None, authoriza
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_clients_that_leave_and_ctrl_c_leave_no_trace(index: Path) -> None:
     with serving(index) as (address, process):
         token = json.loads((index / ".serve.json").read_text())["token"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ import pytest
 from ingest.demo.scenes.drawing import paint
 from ingest.demo.scenes.world import stream
 from ingest.demo.training.corpus import Corpus, describe, shrink
-from ingest.demo.training.towers import SIDE
+from ingest.demo.training.towers import END, PAD, SIDE, START, TOKENS
 from ingest.demo.training.train import Settings, Trainer
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 SETTINGS = Settings(steps=6, scenes=48, batch=16, warmup=2, every=3)
 
@@ -27,6 +31,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train towers that are smaller still: what is tested is how they are trained."""
+
+    def towers(words_known: int) -> CLIPModel:
+        from transformers import CLIPConfig, CLIPModel
+
+        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+        marks = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
+        text = {**shape, **marks, "vocab_size": words_known, "max_position_embeddings": TOKENS}
+        vision = {**shape, "image_size": SIDE, "patch_size": 16}
+        return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=32))
+
+    monkeypatch.setattr("ingest.demo.training.train.towers", towers)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +80,7 @@ def test_a_stopped_run_ends_like_one_that_was_not(few: Corpus, tmp_path: Path) -
 def test_the_loss_falls(few: Corpus, tmp_path: Path) -> None:
     trainer = Trainer(Settings(steps=30, scenes=48, batch=48, warmup=5), few, few, tmp_path / "checkpoint.pt")
     losses = [trainer.step() for _ in range(15)]
-    assert losses[-1] < losses[0] - 0.3
+    assert losses[-1] < losses[0] - 0.8
 
 
 def test_a_checkpoint_of_other_settings_is_refused(few: Corpus, tmp_path: Path) -> None:
