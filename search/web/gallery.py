@@ -127,7 +127,7 @@ class Gallery:
 
     def _encode(self, parts: Sequence[Part]) -> Vectors:
         """Return the direction of a query, float32 (dim,), encoded together with the other queries of this moment."""
-        direction = self._batcher.ask(parts)
+        direction = self._batcher.run(parts)
         if isinstance(direction, CocoSearchError):
             raise direction
         return direction
