@@ -1,4 +1,4 @@
-"""The JSON API's requests and answers."""
+"""Define the requests and responses of the JSON API."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from search.request import CONTAINS, Id, IdString, PartRequest, QueryRequest
 MAX_PARTS = 16
 MAX_K = 200
 MAX_OFFSET = 10_000
-MAX_FOLDED = 2000  # results: each is compared with all above it
+MAX_FOLDED = 2000  # results: each is compared with all results above it
 MAX_IMAGE_IDS = 1000
 MAX_TEXT = 2000  # characters
 
 
 class WebPart(PartRequest):
-    """One ingredient: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
+    """One part of a query: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
 
     text: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
     picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="The answer of POST /api/pictures")
@@ -39,14 +39,14 @@ class WebQuery(QueryRequest[WebPart]):
     contains: str | None = Field(default=None, max_length=200, description=CONTAINS)
 
     @model_validator(mode="after")
-    def _folding_has_an_end(self) -> Self:
+    def _check_fold_depth(self) -> Self:
         if self.fold is not None and self.offset + self.k > MAX_FOLDED:
             raise ValueError(f"near-duplicates are folded among the first {MAX_FOLDED:,} results only")
         return self
 
 
-class Found(BaseModel):
-    """One result. `id` is that of the image or caption, `captions` all those of the image."""
+class Result(BaseModel):
+    """One result. `id` is that of the image or caption; `captions` are all captions of the image."""
 
     rank: int
     score: float = Field(description="Cosine similarity")
@@ -62,8 +62,8 @@ class Found(BaseModel):
     )
 
 
-class Answer(BaseModel):
-    results: list[Found]
+class SearchResults(BaseModel):
+    results: list[Result]
     more: bool = Field(description="Whether there are results beyond these")
 
 
@@ -83,7 +83,7 @@ class PictureToken(BaseModel):
 
 
 class Collection(BaseModel):
-    """One collection, with all that is remembered of how it was made."""
+    """One collection, with everything that is stored about how it was made."""
 
     model_config = ConfigDict(extra="allow")
 
