@@ -1,4 +1,4 @@
-"""`python -m search`: ask the index in words, with a picture, or with several of both."""
+"""Define the commands of `python -m search`: query the index with texts, pictures, or both."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def serve(
 
 
 def _standard_input() -> io.BufferedReader:
-    """Return this process's own standard input: what was read of it already is not read again."""
+    """Return the standard input of this process, as a binary stream that keeps what is already buffered."""
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
         raise SettingsError("standard input is closed: give the queries as a file, or on standard input")
@@ -148,7 +148,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], output:
 
     picture = next(iter(named_images(parts)), None)
     title = describe(parts)
-    sections = [Section(kind, found, picture) for kind, found in show.by_kind(hits)] or [Section(title, [])]
+    sections = [Section(kind, group, picture) for kind, group in show.by_kind(hits)] or [Section(title, [])]
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images))
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
     file.write_text(shown(page), encoding="utf-8")
