@@ -33,10 +33,10 @@ UrlOption = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="The name of the two collections (default: the only one in the index, or coco)"),
+    typer.Option("--dataset", help="Name of the data set (default: the only one in the index, or coco)"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 
 
 class Exit(IntEnum):
@@ -100,7 +100,7 @@ def run(app: typer.Typer, name: str) -> None:
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         _fail(str(error))
     except UnicodeEncodeError as error:  # a path that is not valid UTF-8 reached a library that encodes it
-        _fail(f"{error.object}: this name is not valid UTF-8: rename it")
+        _fail(f"{error.object}: this file name is not valid UTF-8: rename the file")
 
 
 def _fail(message: str) -> NoReturn:

@@ -148,7 +148,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
     async def upload(request: Request) -> PictureToken:
         """Upload a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
-            raise HTTPException(415, "send the picture itself as the body, with its Content-Type, such as image/jpeg")
+            raise HTTPException(415, "send the picture as the request body, with its Content-Type, such as image/jpeg")
         content = bytearray()
         async for chunk in request.stream():  # Protection raises if it is too large
             content += chunk
@@ -159,8 +159,11 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
     @app.get("/pictures/{image_id}", response_class=Response, responses={**_failure_responses(404), 200: jpeg, 304: {}})
     def picture(
         image_id: Id,
-        size: Annotated[Literal["360", "720", "1600"] | None, Query(description="Pixels of the longer side")] = None,
-        v: Annotated[str, Query(max_length=20, description="As given with a result: may be kept for good")] = "",
+        size: Annotated[Literal["360", "720", "1600"] | None, Query(description="The longer side in pixels")] = None,
+        v: Annotated[
+            str,
+            Query(max_length=20, description="As in `picture` of a result; allows caching forever"),
+        ] = "",
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
         """Return the photo of a stored image, as JPEG."""
@@ -228,7 +231,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(500)
     def unexpected_error(_: Request, error: Exception) -> JSONResponse:
-        return _failure(500, f"a fault of this server ({type(error).__name__}): its terminal says more")
+        return _failure(500, f"internal server error ({type(error).__name__}): see its output for details")
 
 
 def _status(error: CocoSearchError) -> int:

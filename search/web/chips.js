@@ -21,8 +21,8 @@ function createChip(part, index, parts, pictureUrl, onChange) {
 
   const sign = item.querySelector(".sign");
   sign.textContent = part.weight < 0 ? "−" : "+";
-  sign.title = part.weight < 0 ? "Taken away: click to add" : "Added: click to take away";
-  sign.setAttribute("aria-label", `${name}: ${part.weight < 0 ? "taken away, add it" : "added, take it away"}`);
+  sign.title = part.weight < 0 ? "Subtracted: click to add" : "Added: click to subtract";
+  sign.setAttribute("aria-label", `${name}: ${part.weight < 0 ? "subtracted, click to add" : "added, click to subtract"}`);
   sign.addEventListener("click", () => update({ weight: -part.weight }));
   item.classList.toggle("minus", part.weight < 0);
 

@@ -87,7 +87,7 @@ class TimedProtocol(H11Protocol):
         elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
             self.transport.abort()  # no request was started
         else:
-            self._end(408, "the request was not complete in time")
+            self._end(408, "the request was not completed in time")
 
     def _end(self, status: int, message: str) -> None:
         """Close the connection, after a response if none has been sent."""

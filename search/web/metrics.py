@@ -39,17 +39,17 @@ class Metrics:
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         self.requests = counter("coco_search_requests", "Requests answered", ["route", "method", "status"])
         self.request_seconds = histogram(
-            "coco_search_request_seconds", "From a request to the end of its answer", ["route", "method"]
+            "coco_search_request_seconds", "Seconds from a request to the end of its response", ["route", "method"]
         )
-        self.uploads_refused = counter("coco_search_uploads_refused", "Pictures refused", ["status"])
+        self.uploads_refused = counter("coco_search_uploads_refused", "Uploaded pictures refused", ["status"])
         self.encoder_batch_size = histogram(
-            "coco_search_encoder_batch_size", "Inputs encoded in one call of the model", ["input"], buckets=BATCH_SIZES
+            "coco_search_encoder_batch_size", "Inputs encoded by one call of the model", ["input"], buckets=BATCH_SIZES
         )
-        self.encoder_seconds = histogram("coco_search_encoder_seconds", "One call of the model", ["input"])
+        self.encoder_seconds = histogram("coco_search_encoder_seconds", "Seconds of one call of the model", ["input"])
         self.index_seconds = histogram(
-            "coco_search_index_seconds", "One call of the index", ["call"], buckets=INDEX_SECONDS
+            "coco_search_index_seconds", "Seconds of one call of the index", ["call"], buckets=INDEX_SECONDS
         )
-        self.index_failures = counter("coco_search_index_failures", "Calls of the index that failed", ["call"])
+        self.index_failures = counter("coco_search_index_failures", "Index calls that failed", ["call"])
 
     def describe(self, build: Mapping[str, str], points: Mapping[str, Callable[[], int]]) -> None:
         """Add a description of the application, and the points of each collection, counted at each request."""

@@ -64,7 +64,7 @@ def read_public_url(text: str) -> PublicUrl:
     path = text[match.end() :] if match else ""
     if not origin or not PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise SettingsError(
-            f"--public-url {text!r} is not the address of a page: give one such as https://photos.example.org "
+            f"--public-url {text!r} is not a valid page address: give one such as https://photos.example.org "
             "or https://example.org/photos"
         )
     return PublicUrl(origin, path.removesuffix("/"))

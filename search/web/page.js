@@ -91,9 +91,9 @@ async function searchWithUploads(offset, signal) {
 
 function statusText(more) {
   const noun = query.to === "captions" ? "caption" : "photo";
-  if (!results.length) return `No ${noun} fits${query.split || query.contains ? ": the filters leave nothing" : ""}.`;
+  if (!results.length) return `No ${noun}s found${query.split || query.contains ? ": try other filters" : ""}.`;
   const count = `${more ? "The nearest " : ""}${results.length.toLocaleString("en")} ${noun}${results.length > 1 ? "s" : ""}`;
-  return hasPicture(query) ? `${count}. The address leaves out your own picture: it is not shared.` : count;
+  return hasPicture(query) ? `${count}. Your picture is not part of this page's address, so the link does not share it.` : count;
 }
 
 function setBusy(busy) {
@@ -130,7 +130,7 @@ function addPart(part, changes = {}) {
   const same = (other) => ["text", "image_id", "picture"].every((name) => other[name] === part[name]);
   const others = query.parts.filter((other) => !same(other));
   const count = others.length + 2; // with the new part and the text in the box
-  if (count > MAX_PARTS) return showError(new Error(`A query has at most ${MAX_PARTS} parts.`));
+  if (count > MAX_PARTS) return showError(new Error(`A query has at most ${MAX_PARTS} parts: remove one first.`));
   updateQuery({ parts: [...others, part], ...changes });
 }
 
@@ -142,7 +142,7 @@ function addText(weight) {
 
 async function searchFromFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture.`));
+  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP or TIFF file.`));
   setBusy(true);
   try {
     const picture = await upload(file);
@@ -308,7 +308,7 @@ async function drawWelcome() {
   const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
     `${formatCount(images.points, "photos")} and ${formatCount(captions.points, "captions")} of ${dataset}. ` +
-    "Describe one, drop or paste a picture, or try:";
+    "Describe what you are looking for, drop or paste a picture, or try:";
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
     button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));

@@ -88,12 +88,12 @@ class Protection:
     def _refusal(self, headers: Headers, limit: int) -> HTTPException | None:
         host = headers.get("host", "")
         if not self._is_own(host) and not self._is_public(host):
-            remedy = "ask it by its own address, or give the address of a proxy before it as --public-url"
+            remedy = "use its own address, or start it with --public-url and the address of the proxy in front of it"
             return HTTPException(403, f"this server is not called {_shown(host)}: {remedy}")
         origin = headers.get("origin")
         if origin is not None and read_origin(origin) not in self._allowed_origins(host):
-            remedy = "if it is this page behind a proxy, give its address as --public-url"
-            return HTTPException(403, f"this request was made by a page of another site, {_shown(origin)}: {remedy}")
+            remedy = "if it is this page behind a proxy, start the server with --public-url and that address"
+            return HTTPException(403, f"this request came from a page of another site, {_shown(origin)}: {remedy}")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > limit:
             return _too_large(limit)
@@ -146,7 +146,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 def _too_large(limit: int) -> HTTPException:
     size = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 2**10} KB"
-    return HTTPException(413, f"too much was sent: the limit is {size}")
+    return HTTPException(413, f"the request is too large: the limit is {size}")
 
 
 def _shown(host: str) -> str:

@@ -87,11 +87,11 @@ export async function request(path, options = {}) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw Object.assign(new Error("The server does not answer: is it still running?"), { status: 0 });
+    throw Object.assign(new Error("The server does not respond. Is it still running?"), { status: 0 });
   }
   const body = await response.json().catch(() => ({}));
   if (!response.ok) {
-    throw Object.assign(new Error(body.error ?? `The server answered ${response.status}`), { status: response.status });
+    throw Object.assign(new Error(body.error ?? `The server responded with status ${response.status}.`), { status: response.status });
   }
   return body;
 }

@@ -21,7 +21,7 @@ class WebPart(PartRequest):
     """One part of a query: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
 
     text: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
-    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="The answer of POST /api/pictures")
+    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="A token from POST /api/pictures")
     weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="A negative weight subtracts")
 
 
@@ -41,7 +41,7 @@ class WebQuery(QueryRequest[WebPart]):
     @model_validator(mode="after")
     def _check_fold_depth(self) -> Self:
         if self.fold is not None and self.offset + self.k > MAX_FOLDED:
-            raise ValueError(f"near-duplicates are folded among the first {MAX_FOLDED:,} results only")
+            raise ValueError(f"with fold, offset + k is at most {MAX_FOLDED:,}")
         return self
 
 
@@ -54,17 +54,17 @@ class Result(BaseModel):
     id: IdString
     image_id: IdString
     split: str
-    text: str = Field(description="The caption found, or the image's caption nearest to the query")
+    text: str = Field(description="The caption, or the caption of the image that is nearest to the query")
     captions: list[str]
-    picture: str = Field(description="The picture's path below the page's address; append &size=360, 720 or 1600")
+    picture: str = Field(description="Path of the photo, below the page's address; append &size=360, 720 or 1600")
     also: list[IdString] = Field(
-        description="Ids of results further down that this one stands for (with group or fold)"
+        description="Ids of the lower-ranked results that this one stands for (with group or fold)"
     )
 
 
 class SearchResults(BaseModel):
     results: list[Result]
-    more: bool = Field(description="Whether there are results beyond these")
+    more: bool = Field(description="Whether there are further results")
 
 
 class ImageRecord(BaseModel):
@@ -79,7 +79,7 @@ class ImageRecord(BaseModel):
 
 
 class PictureToken(BaseModel):
-    picture: str = Field(description="Names the picture in a query, until many others have come")
+    picture: str = Field(description="Names the picture in queries; valid until many others have been uploaded")
 
 
 class Collection(BaseModel):
@@ -99,7 +99,7 @@ class Collections(BaseModel):
 
 
 class Examples(BaseModel):
-    captions: list[str] = Field(description="A few captions of the index, to try")
+    captions: list[str] = Field(description="A few captions of the index to search for")
 
 
 class Health(BaseModel):
@@ -109,4 +109,4 @@ class Health(BaseModel):
 
 
 class Failure(BaseModel):
-    error: str = Field(description="One line: what was wrong, and what to do")
+    error: str = Field(description="One line: what is wrong, and what to do")

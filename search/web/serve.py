@@ -85,9 +85,9 @@ def serve(
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         if not is_loopback(host):
-            note(f"warning: everybody who can reach {host} can search and see the photos: there are no passwords")
+            note(f"warning: anyone who can reach {host} can search and see the photos: there are no passwords")
         addresses = " and ".join([_address(host, listener), *map(str, public)])
-        _Server(config, f"{gallery.dataset} is at {addresses} (Ctrl-C stops it)").run([listener])
+        _Server(config, f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)").run([listener])
 
 
 class _Server(uvicorn.Server):
@@ -108,7 +108,7 @@ def _listening(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        reason = "something else is listening there, choose another --port" if in_use else error.strerror
+        reason = "the port is in use, choose another --port" if in_use else error.strerror
         raise SettingsError(f"cannot serve at {host}, port {port}: {reason}") from None
     # Headers and body are sent as two packets: without this, the second waits 40 ms for the client's ACK of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
