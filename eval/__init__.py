@@ -1,4 +1,4 @@
-"""Measures the index: Recall@k and ranks over the splits of the data set, in both directions."""
+"""Evaluate retrieval with the index: Recall@k and ranks on the splits of the data set, in both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fill the index: annotations and photos in, two collections of vectors out."""
+"""Ingest annotations and photos into the index, as two collections of vectors."""
 
 from __future__ import annotations
 

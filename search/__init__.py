@@ -1,4 +1,4 @@
-"""The index of captioned photos, and how it is asked.
+"""Search an index of captioned photos.
 
 from search import Options, Part, Searcher
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 
-TYPE_CHECKING = False  # importing typing would take longer than all the rest of this file
+TYPE_CHECKING = False  # importing typing would take longer than the rest of this file
 
 if TYPE_CHECKING:
     from search.index import Where
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Caption", "Hit", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
 
-# Importing any module of this package runs this file, so names are imported at their first use.
-_HOMES = {
+# Importing any module of this package runs this file, so each name is imported only when it is first used.
+_MODULES = {
     "Caption": "search.records",
     "Hit": "search.records",
     "Image": "search.records",
@@ -38,8 +38,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m search`: ask the index in words, with a picture, or with several of both."""
+"""Define the commands of `python -m search`: query the index with texts, pictures, or both."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def text(
 @app.command()
 @expanded
 def image(
-    query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture, or the id of a stored one")],
+    query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture file, or the id of a stored image")],
     flags: QueryFlags,
     mix: MixFlags,
     source: SourceFlags,
@@ -64,11 +64,11 @@ def image(
 @app.command()
 @expanded
 def batch(
-    file: Annotated[str, typer.Argument(metavar="FILE|-", help="One query a line: a text, or a JSON object")],
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="One query per line: a text or a JSON object")],
     flags: QueryFlags,
     source: SourceFlags,
 ) -> None:
-    """Answer many queries, one JSON object a line, in the order of the queries."""
+    """Answer many queries, one JSON object per line, in the order of the queries."""
     from search.batch import answers, lines_of
 
     failed = 0
@@ -87,20 +87,20 @@ def batch(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others in")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one")] = 8000,
     public_url: Annotated[
         list[str] | None,
-        typer.Option(help="Address of a reverse proxy before it, such as https://photos.example.org; may be repeated"),
+        typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: remembered)")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
     path: PathOption = None,
     url: UrlOption = None,
     dataset: DatasetOption = None,
-    model: Annotated[str | None, typer.Option(help="Where the model is now (default: remembered)")] = None,
+    model: Annotated[str | None, typer.Option(help="Where the model is now (default: as ingested)")] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Search in a browser: a web page and its JSON API."""
+    """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
         from search.web.serve import serve
 
@@ -120,10 +120,10 @@ def serve(
 
 
 def _standard_input() -> io.BufferedReader:
-    """Return this process's own standard input: what was read of it already is not read again."""
+    """Return the standard input of this process, as a binary stream that keeps what is already buffered."""
     stream = getattr(sys.stdin, "buffer", None)
     if stream is None:
-        raise SettingsError("standard input is closed: give the queries as a file, or on standard input")
+        raise SettingsError("standard input is closed: pass the queries in a file, or on standard input")
     return stream  # type: ignore[no-any-return]
 
 
@@ -148,13 +148,13 @@ def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], output:
 
     picture = next(iter(named_images(parts)), None)
     title = describe(parts)
-    sections = [Section(kind, found, picture) for kind, found in show.by_kind(hits)] or [Section(title, [])]
+    sections = [Section(kind, group, picture) for kind, group in show.by_kind(hits)] or [Section(title, [])]
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images))
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
     file.write_text(shown(page), encoding="utf-8")
-    command.note(f"the pictures are in {file.resolve()}")
+    command.note(f"wrote the pictures to {file.resolve()}")
     if output.open and not webbrowser.open(file.resolve().as_uri()):
-        command.note("no browser can be opened here: open that file yourself")
+        command.note("cannot open a browser: open that file yourself")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the three commands share: the options that name the index, groups of options, and how errors end."""
+"""Define what the three commands share: options that name the index, groups of options, and error handling."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ UrlOption = Annotated[
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="The name of the two collections (default: the only one in the index, or coco)"),
+    typer.Option("--dataset", help="Name of the data set (default: the only one in the index, or coco)"),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs: JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 
 
 class Exit(IntEnum):
-    """Exit codes of all commands; 2 is a wrong call, by Typer."""
+    """Exit codes of all commands; Typer itself exits with 2 on wrong usage."""
 
     DONE = 0
     ERROR = 1
@@ -55,28 +55,28 @@ def application(help_text: str) -> typer.Typer:
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """Return `command` with each parameter that is a dataclass replaced by the fields of that dataclass.
 
-    Typer reads a function's signature, so it is enough to give the function another one and to build the dataclasses
-    when it is called.
+    Typer reads the signature of a function, so the returned function has the expanded signature and builds the
+    dataclasses when it is called.
     """
     hints = get_type_hints(command, include_extras=True)
     classes = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
     plain = [parameter for name, parameter in inspect.signature(command).parameters.items() if name not in classes]
-    shown = [parameter.replace(annotation=hints[parameter.name]) for parameter in plain]
+    expanded_parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in plain]
     for options in classes.values():
         types = get_type_hints(options, include_extras=True)
-        shown += [_keyword(field, types[field.name]) for field in fields(options)]
+        expanded_parameters += [_keyword(field, types[field.name]) for field in fields(options)]
 
     @functools.wraps(command)
-    def called(**values: Any) -> None:
+    def wrapper(**values: Any) -> None:
         groups = {
             name: options(**{field.name: values.pop(field.name) for field in fields(options)})
             for name, options in classes.items()
         }
         command(**values, **groups)
 
-    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return called
+    wrapper.__signature__ = inspect.Signature(expanded_parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in expanded_parameters}
+    return wrapper
 
 
 def _keyword(field: Field[Any], annotation: Any) -> inspect.Parameter:
@@ -85,9 +85,9 @@ def _keyword(field: Field[Any], annotation: Any) -> inspect.Parameter:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; errors of this project become one line on stderr and exit code 1, Ctrl-C exit code 130.
+    """Run a command line; report errors of this project as one line on stderr and exit code 1, Ctrl-C as exit code 130.
 
-    What the encoding of stdout or stderr cannot hold is written as `\\u2026`.
+    Characters that the encoding of stdout or stderr lacks are written as `\\u2026`.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -99,8 +99,8 @@ def run(app: typer.Typer, name: str) -> None:
         sys.exit(Exit.INTERRUPTED)
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
         _fail(str(error))
-    except UnicodeEncodeError as error:  # a library that takes text was given a path of other bytes
-        _fail(f"{error.object}: this name is not valid UTF-8: rename it")
+    except UnicodeEncodeError as error:  # a path that is not valid UTF-8 reached a library that encodes it
+        _fail(f"{error.object}: this file name is not valid UTF-8: rename the file")
 
 
 def _fail(message: str) -> NoReturn:
@@ -109,27 +109,27 @@ def _fail(message: str) -> NoReturn:
 
 
 def warn_of_pending(index: ReadIndex, collections: Iterable[str], *, exact: bool = False) -> None:
-    """Print a line for each collection that does not answer as it should; one that is missing is skipped.
+    """Print a warning for each collection that is indexing or degraded; skip one that does not exist.
 
-    `exact`: it is searched without the HNSW index.
+    `exact`: the collections are searched without the HNSW index.
     """
     for collection in collections:
         try:
             pending = index.pending(collection, exact=exact)
-        except CollectionMissing:  # whatever reads from it says so
+        except CollectionMissing:  # reported by the first read from it
             continue
         if pending:
             note(f"warning: {pending}")
 
 
 def warn_of_silent_nodes(index: ReadIndex) -> None:
-    """Print a line for each node that does not answer."""
+    """Print a warning for each node that does not answer."""
     for url in index.silent_nodes():
         note(f"warning: the node at {url} does not answer")
 
 
 def note(message: str) -> None:
-    """Print a line for a person, beside the results."""
+    """Print a message to stderr; stdout is for results."""
     print(message, file=sys.stderr)
 
 

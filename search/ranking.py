@@ -1,8 +1,8 @@
-"""From a ranking to results: the tail is cut off, the captions of an image and near-duplicates become one result.
+"""Turn a ranking into results: cut off the tail, merge the captions of an image, fold near-duplicates.
 
-A ranking is in order of scores, ties in order of ids. Whether a hit is a result of its own depends only on the hits
-above it, so the results of a page do not depend on how far down the ranking was read: pages continue each other. How
-many near-duplicates further down are in `also` does depend on it.
+A ranking is sorted by score, ties by id. Whether a hit becomes a result depends only on the hits above it, so the
+results of a page do not depend on how far down the ranking was read, and pages continue each other. How many
+near-duplicates `also` holds does depend on it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from search.records import Caption, Hit, Vectors
 
 
 def least_score(best: float, typical: float, min_score: float | None, cutoff: float | None) -> float:
-    """The score from which on hits are shown, given the best score and the mean score of the whole collection.
+    """Return the lowest score of a result, given the best score and the mean score of the whole collection.
 
-    Scores of one model mean little to another (CLIP gives 0.15 to what has nothing to do with a text, and 0.3 to what
-    fits), so the cut-off is a place between the typical score and the best; the best itself is never cut off by it.
+    Scores cannot be compared between models (CLIP scores 0.15 for photos unrelated to a text, and 0.3 for a match), so
+    `cutoff` is a fraction of the way from the typical score to the best; it never drops the best itself.
     """
     least = -math.inf if min_score is None else min_score
     return least if cutoff is None else max(least, min(best, typical + cutoff * (best - typical)))
 
 
 def best_of_images(hits: Sequence[Hit]) -> list[Hit]:
-    """The best caption of each image."""
+    """Return the best caption of each image."""
     best: dict[int, Hit] = {}
     for hit in hits:
         best.setdefault(hit.image_id, hit)
@@ -36,31 +36,31 @@ def best_of_images(hits: Sequence[Hit]) -> list[Hit]:
 
 
 def with_captions(results: Sequence[Hit], captions: Sequence[Hit]) -> list[Hit]:
-    """Results that stand for images, with all other `captions` of these images in `also`, best first."""
+    """Return results, each with all other `captions` of the images that it stands for in `also`, best first."""
     return [
-        replace(hit, also=tuple(other for other in captions if other.image_id in about and other.id != hit.id))
+        replace(hit, also=tuple(other for other in captions if other.image_id in image_ids and other.id != hit.id))
         for hit in results
-        for about in [{each.image_id for each in (hit, *hit.also)}]
+        for image_ids in [{member.image_id for member in (hit, *hit.also)}]
     ]
 
 
 def fold_same_words(hits: Sequence[Hit]) -> list[Hit]:
-    """One hit for each sentence; capitals, punctuation and spaces make no difference."""
+    """Return one hit for each sentence, ignoring case, punctuation and spaces."""
     groups: dict[str, list[Hit]] = {}
     for hit in hits:
         text = hit.record.text if isinstance(hit.record, Caption) else ""
         groups.setdefault(" ".join(re.findall(r"\w+", text.casefold())) or text, []).append(hit)
-    return [_one(group) for group in groups.values()]
+    return [_folded(group) for group in groups.values()]
 
 
 def fold_photos(hits: Sequence[Hit], vectors: Callable[[list[int]], dict[int, Vectors]], same: float) -> list[Hit]:
-    """Each hit goes to the first hit above it whose image has a cosine of at least `same` with its own.
+    """Fold each hit into the first result above it whose image has a cosine of at least `same` with its own.
 
-    `vectors` gives the stored unit vectors (dim,) of those of the image ids that are stored.
+    `vectors` returns the unit vectors (dim,) of those image ids that are stored.
     """
     stored = vectors([hit.image_id for hit in hits])
     groups: list[list[Hit]] = []
-    leaders: list[int] = []  # places in `groups` of those whose image is stored
+    leaders: list[int] = []  # indices into `groups`, of the groups whose first image is stored
     directions = np.empty((len(hits), len(next(iter(stored.values()), ()))), dtype=np.float32)
     for hit in hits:
         vector = stored.get(hit.image_id)
@@ -72,8 +72,8 @@ def fold_photos(hits: Sequence[Hit], vectors: Callable[[list[int]], dict[int, Ve
             directions[len(leaders)] = vector
             leaders.append(len(groups))
         groups.append([hit])
-    return [_one(group) for group in groups]
+    return [_folded(group) for group in groups]
 
 
-def _one(group: Sequence[Hit]) -> Hit:
+def _folded(group: Sequence[Hit]) -> Hit:
     return replace(group[0], also=tuple(group[1:]))

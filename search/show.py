@@ -1,4 +1,4 @@
-"""Hits as a table for people and as JSON lines for programs."""
+"""Format hits as a table for people and as JSON objects for programs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from typing import Any
 
 from search.records import Caption, Hit, Image, Kind
 
-WIDTH_OF_A_PIPE = 120
+WIDTH_WITHOUT_TERMINAL = 120
 
 
 def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
-    """The images found and the captions found, each in their order, where there are any."""
+    """Return the hits that are images and the hits that are captions, without empty groups; the order is kept."""
     kinds: tuple[Kind, ...] = ("images", "captions")
-    sections = [(kind, [hit for hit in hits if hit.kind == kind]) for kind in kinds]
-    return [(kind, found) for kind, found in sections if found]
+    groups = [(kind, [hit for hit in hits if hit.kind == kind]) for kind in kinds]
+    return [(kind, group) for kind, group in groups if group]
 
 
 def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
-    """Hits as JSON objects.
+    """Return hits as JSON objects.
 
-    `rank` counts from 1 (after `offset`) within its `kind`, "image" or "caption"; `score` is the cosine; then the
-    payload, without the fields that users added; images have their nearest `caption`; `also` holds the hits that this
-    one stands for, without ranks and nearest captions.
+    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption"; `score` is the cosine. The fields of the
+    payload follow, without those that users added. Images have their nearest `caption`. `also` holds the hits that
+    this one stands for, without ranks and nearest captions.
     """
     return [
         {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
-        for _, found in by_kind(hits)
-        for rank, hit in enumerate(found, start=offset + 1)
+        for _, group in by_kind(hits)
+        for rank, hit in enumerate(group, start=offset + 1)
     ]
 
 
 def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
-    """Hits as aligned text, `width` columns wide (default: the terminal's), ranks from `first`; images and captions
-    apart."""
-    width = width or shutil.get_terminal_size((WIDTH_OF_A_PIPE, 0)).columns
-    return "\n\n".join(_table(found, width, first) for _, found in by_kind(hits)) or "nothing found"
+    """Return hits as aligned text, in one table for images and one for captions.
+
+    `width` is the number of columns (default: the terminal's), `first` the first rank.
+    """
+    width = width or shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 0)).columns
+    return "\n\n".join(_table(group, width, first) for _, group in by_kind(hits)) or "nothing found"
 
 
 def _table(hits: Sequence[Hit], width: int, first: int) -> str:

@@ -287,7 +287,7 @@ def test_names_of_collections_lead_nowhere(call: Call, name: str) -> None:
 
 def test_no_room(call: Call) -> None:
     file = archive({"bytes": 0, "room": 2**60, "points": {"t_images": 1}})
-    assert "there is less room" in one_line_error(call("ingest", "restore", file, "--path", "new"))
+    assert "has less free space" in one_line_error(call("ingest", "restore", file, "--path", "new"))
     assert not Path("new").exists()
 
 
@@ -401,7 +401,7 @@ def test_a_backup_waits_for_a_server_that_is_away(
     server.sent_once, server.knows_ranges = 5000, knows_ranges
     code, _, err = call("ingest", "backup", "server.tgz", *where)
     assert code == 0, err
-    assert "trying again for 60 seconds" in err
+    assert "retrying for 60 seconds" in err
     assert server.snapshots == {}  # neither of two was left behind
     assert [method for method, path, _ in server.requests if path.endswith("/snapshots")].count("POST") == 1
     downloads = [path for method, path, _ in server.requests if (method, path[-9:]) == ("GET", ".snapshot")]
@@ -414,7 +414,7 @@ def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch
     monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
-    assert "was damaged on its way: try again" in one_line_error(call(*command))
+    assert "was damaged in transfer: run the command again" in one_line_error(call(*command))
     server.damage = b"a dog", b"a wolf"
     assert "is longer than the" in one_line_error(call(*command))
     server.damage, server.sent, server.knows_ranges = None, 1000, False

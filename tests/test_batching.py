@@ -1,4 +1,4 @@
-"""Many threads ask, one thread answers."""
+"""Many threads submit items, one thread processes them in batches."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from search.errors import QueryError
 from search.web.batching import Batcher
 
 
-def test_everybody_gets_the_own_answer_and_few_calls_are_made() -> None:
+def test_each_thread_gets_its_own_result_from_few_calls() -> None:
     batches: list[int] = []
     threads: set[int] = set()
-    first = threading.Event()
+    start = threading.Event()
 
     def square(numbers: Sequence[int]) -> list[int]:
-        first.wait(10)  # until everybody has asked
+        start.wait(10)  # until all threads have submitted their item
         batches.append(len(numbers))
         threads.add(threading.get_ident())
         return [number * number for number in numbers]
 
-    batcher: Batcher[int, int] = Batcher(square, at_once=16)
+    batcher: Batcher[int, int] = Batcher(square, max_batch=16)
     with ThreadPoolExecutor(50) as clients:
-        answers = [clients.submit(batcher.ask, number) for number in range(50)]
-        while len(batcher._waiting) < 49 and not any(answer.done() for answer in answers):
+        results = [clients.submit(batcher.run, number) for number in range(50)]
+        while len(batcher._waiting) < 49 and not any(result.done() for result in results):
             pass
-        first.set()
-        assert [answer.result() for answer in answers] == [number * number for number in range(50)]
+        start.set()
+        assert [result.result() for result in results] == [number * number for number in range(50)]
     batcher.close()
     assert sum(batches) == 50
     assert max(batches) <= 16
@@ -37,26 +37,26 @@ def test_everybody_gets_the_own_answer_and_few_calls_are_made() -> None:
     assert len(threads) == 1
 
 
-def test_a_question_that_fails_spoils_no_other() -> None:
+def test_an_item_that_fails_does_not_fail_the_others() -> None:
     hold = threading.Event()
 
-    def answer(words: Sequence[str]) -> list[str]:
+    def to_upper(words: Sequence[str]) -> list[str]:
         if words == ["first"]:
             hold.wait(10)
         if "bad" in words:
             raise QueryError("no such word")
         return [word.upper() for word in words]
 
-    batcher: Batcher[str, str] = Batcher(answer)
+    batcher: Batcher[str, str] = Batcher(to_upper)
     with ThreadPoolExecutor(8) as clients:
-        asked = {"first": clients.submit(batcher.ask, "first")}
+        results = {"first": clients.submit(batcher.run, "first")}
         while batcher._waiting:
             pass
-        asked |= {word: clients.submit(batcher.ask, word) for word in ("a", "bad", "b", "c")}
+        results |= {word: clients.submit(batcher.run, word) for word in ("a", "bad", "b", "c")}
         while len(batcher._waiting) < 4:
             pass
         hold.set()
-        assert [asked[word].result() for word in ("first", "a", "b", "c")] == ["FIRST", "A", "B", "C"]
+        assert [results[word].result() for word in ("first", "a", "b", "c")] == ["FIRST", "A", "B", "C"]
         with pytest.raises(QueryError, match="no such word"):
-            asked["bad"].result()
+            results["bad"].result()
     batcher.close()

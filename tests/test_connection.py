@@ -80,7 +80,7 @@ def test_half_a_request_is_not_waited_for(port: int) -> None:
         assert answer[9:12] == status, sent
         if status == b"408":
             assert seconds > 0.9 * LIMITS.silence
-            assert answer.endswith(b'{"error": "the request was not complete in time"}')
+            assert answer.endswith(b'{"error": "the request was not completed in time"}')
 
 
 def test_a_trickle_has_an_end_and_slow_is_not_stopped(port: int) -> None:

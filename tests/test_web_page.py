@@ -144,7 +144,7 @@ def test_a_picture_is_chosen_and_not_shared(page: Page, web: Web) -> None:
     expect(page.locator("#results li")).to_have_count(36)
     assert shown(page)[0] == 115
     assert urlsplit(page.url).query == ""
-    expect(page.locator("#status")).to_contain_text("not shared")
+    expect(page.locator("#status")).to_contain_text("does not share it")
     page.locator("#chips img").evaluate("image => image.decode()")
 
 
@@ -195,7 +195,7 @@ def test_filters(page: Page) -> None:
     page.locator("#contains").fill("nothing has these words")
     page.locator("#contains").press("Enter")
     expect(page.locator("#results li")).to_have_count(0)
-    expect(page.locator("#status")).to_contain_text("the filters leave nothing")
+    expect(page.locator("#status")).to_have_text("No photos found: try other filters.")
 
 
 def test_switches(page: Page, web: Web) -> None:
@@ -208,16 +208,16 @@ def test_switches(page: Page, web: Web) -> None:
     expect(page.locator("#results li")).to_have_count(relevant)
     assert shown(page) == web.nearest_images(vector)[:relevant]
     assert address(page) == {"q": ["noise"], "cutoff": ["0.5"]}
-    page.get_by_label("fold near duplicates").check()
+    page.get_by_label("fold near-duplicates").check()
     expect(page).to_have_url(re.compile("fold=0.95"))
     page.reload()
     expect(page.get_by_label("hide the irrelevant tail")).to_be_checked()
-    expect(page.get_by_label("fold near duplicates")).to_be_checked()
+    expect(page.get_by_label("fold near-duplicates")).to_be_checked()
     page.get_by_label("hide the irrelevant tail").uncheck()
     expect(page.locator("#results .score").first).to_contain_text("more")  # noise photos are alike to a random model
     assert address(page) == {"q": ["noise"], "fold": ["0.95"]}
     page.keyboard.press("Escape")
-    expect(page.get_by_label("fold near duplicates")).not_to_be_checked()
+    expect(page.get_by_label("fold near-duplicates")).not_to_be_checked()
 
 
 def test_more(page: Page, web: Web) -> None:
@@ -335,7 +335,7 @@ def test_errors_can_be_tried_again(page: Page) -> None:
     page.route("**/api/search", lambda route: route.abort())
     page.locator("#text").fill("noise")
     page.locator("#text").press("Enter")
-    expect(page.locator("#error")).to_contain_text("does not answer")
+    expect(page.locator("#error")).to_contain_text("does not respond")
     page.unroute("**/api/search")
     page.locator("#error button").click()
     expect(page.locator("#results li")).to_have_count(36)

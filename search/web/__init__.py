@@ -1,1 +1,1 @@
-"""The index as a web page and a JSON API: `python -m search serve`."""
+"""Serve the index as a web page and a JSON API: `python -m search serve`."""

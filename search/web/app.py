@@ -1,4 +1,4 @@
-"""The page and its JSON API as an ASGI application."""
+"""Build the ASGI application that serves the page and its JSON API."""
 
 from __future__ import annotations
 
@@ -26,12 +26,21 @@ from search.request import Id
 from search.text import shown
 from search.validation import first_problem
 from search.web.gallery import Gallery, version
-from search.web.metrics import Measured, Metrics
+from search.web.metrics import MeasuredApp, Metrics
 from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
-from search.web.schemas import Answer, Collections, Examples, Failure, Health, ImageRecord, PictureToken, WebQuery
+from search.web.schemas import (
+    Collections,
+    Examples,
+    Failure,
+    Health,
+    ImageRecord,
+    PictureToken,
+    SearchResults,
+    WebQuery,
+)
 
-PAGE = {  # what the page is made of, by path
+ASSETS = {  # path: (file, content type)
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
@@ -42,8 +51,8 @@ PAGE = {  # what the page is made of, by path
 }
 PICTURES = "/api/pictures"
 KINDS: tuple[Kind, ...] = ("images", "captions")
-CLIENT_LEFT = 499  # as in nginx: the client closed the connection before it had an answer
-FOR_GOOD = "public, max-age=31536000, immutable"
+CLIENT_LEFT = 499  # as in nginx: the client closed the connection before the response
+CACHE_FOREVER = "public, max-age=31536000, immutable"
 
 
 def create_app(
@@ -54,41 +63,41 @@ def create_app(
     running: Running | None = None,
     metrics: Metrics | None = None,
 ) -> ASGIApp:
-    """The application.
+    """Return the application.
 
     Args:
-        gallery: what is shown; already warm.
+        gallery: the data set that is served; its `warm_up` has been called.
         host: the name or address that the server is bound to.
-        public: the addresses at which reverse proxies show it.
-        running: what other commands were told about this server, where they may read the index through it.
-        metrics: what the gallery's index and encoder are measured with, where they are.
+        public: the addresses of the page behind reverse proxies.
+        running: the announcement of this server, if other commands may read the index through it.
+        metrics: those of the gallery's index and encoder, if these are measured.
     """
     metrics = metrics or Metrics()
     app = FastAPI(
         title="coco-search",
         version=package_version("coco-search"),
-        docs_url=None,  # they would be fetched from another site
+        docs_url=None,  # these pages load scripts from another site
         redoc_url=None,
         servers=[{"url": str(url)} for url in public] or None,
         responses={code: {"model": Failure} for code in (403, 413, 422, 500, 503)},
     )
-    _add_failures(app)
-    _add_page(app)
+    _add_error_handlers(app)
+    _add_assets(app)
     _add_api(app, gallery)
     _add_pictures(app, gallery)
     _add_metrics(app, gallery, metrics)
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
-    # Around everything, so that answers to failures are protected, and refused requests counted.
+    # Outermost, so that error responses have the security headers too, and refused requests are counted.
     limits = {PICTURES: PICTURE_BYTES, **({ROUTE: INTERNAL_BYTES} if running else {})}
     token = running.headers["Authorization"] if running else ""
     protected = Protection(app, host, limits, token, {url.origin for url in public})
     paths = {route.path for route in app.routes if isinstance(route, Route)}
-    return Measured(HeadAsGet(protected), metrics, paths, PICTURES)
+    return MeasuredApp(HeadAsGet(protected), metrics, paths, uploads=PICTURES)
 
 
 class HeadAsGet:
-    """ASGI middleware: answers HEAD as GET is answered, without the body."""
+    """ASGI middleware that answers HEAD like GET, without the body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -101,65 +110,68 @@ class HeadAsGet:
         async def send_without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        scope["method"] = "GET"  # in place: the routes are noted in the scope, for the metrics
+        scope["method"] = "GET"  # in place: the router stores the route in this scope, where the metrics read it
         await self._app(scope, receive, send_without_body)
 
 
 def _add_api(app: FastAPI, gallery: Gallery) -> None:
-    @app.post("/api/search", responses=_may_be(404))
-    def find(query: WebQuery) -> Answer:
-        """The images or captions nearest to the weighted sum of the parts, best first."""
-        return gallery.answer(query)
+    @app.post("/api/search", responses=_failure_responses(404))
+    def search(query: WebQuery) -> SearchResults:
+        """Return the images or captions nearest to the weighted sum of the parts, best first."""
+        return gallery.search(query)
 
-    @app.get("/api/images/{image_id}", responses=_may_be(404))
+    @app.get("/api/images/{image_id}", responses=_failure_responses(404))
     def image(image_id: Id) -> ImageRecord:
-        """One stored image."""
+        """Return one stored image."""
         return gallery.image(image_id)
 
     @app.get("/api/collections")
     def collections() -> Collections:
-        """The two collections: how many points, and how they were made."""
+        """Return the two collections: their numbers of points, and how they were made."""
         return gallery.collections()
 
     @app.get("/api/examples")
     def examples() -> Examples:
-        """A few questions that have good answers here."""
+        """Return a few captions to search for."""
         return Examples(captions=gallery.examples)
 
     @app.get("/healthz")
     def health() -> Health:
-        """Whether the index answers."""
+        """Check that the index answers."""
         return gallery.health()
 
 
 def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
     body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
-    @app.post(PICTURES, responses=_may_be(415), openapi_extra={"requestBody": body})
-    async def hand_in(request: Request) -> PictureToken:
-        """Takes a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
+    @app.post(PICTURES, responses=_failure_responses(415), openapi_extra={"requestBody": body})
+    async def upload(request: Request) -> PictureToken:
+        """Upload a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
-            raise HTTPException(415, "send the picture itself as the body, with its Content-Type, such as image/jpeg")
+            raise HTTPException(415, "send the picture as the request body, with its Content-Type, such as image/jpeg")
         content = bytearray()
-        async for chunk in request.stream():  # Protection ends it where it is too long
+        async for chunk in request.stream():  # Protection raises if it is too large
             content += chunk
         return PictureToken(picture=await run_in_threadpool(gallery.upload, bytes(content)))
 
     jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
 
-    @app.get("/pictures/{image_id}", response_class=Response, responses={**_may_be(404), 200: jpeg, 304: {}})
+    @app.get("/pictures/{image_id}", response_class=Response, responses={**_failure_responses(404), 200: jpeg, 304: {}})
     def picture(
         image_id: Id,
-        size: Annotated[Literal["360", "720", "1600"] | None, Query(description="Pixels of the longer side")] = None,
-        v: Annotated[str, Query(max_length=20, description="As given with a result: may be kept for good")] = "",
+        size: Annotated[Literal["360", "720", "1600"] | None, Query(description="The longer side in pixels")] = None,
+        v: Annotated[
+            str,
+            Query(max_length=20, description="As in `picture` of a result; allows caching forever"),
+        ] = "",
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
-        """The photo of a stored image, as JPEG."""
-        made = gallery.jpeg(image_id, int(size) if size else None, if_none_match)
-        headers = {"ETag": made.tag, "Cache-Control": FOR_GOOD if v == version(made.tag) else "no-cache"}
-        if made.tag == if_none_match:
+        """Return the photo of a stored image, as JPEG."""
+        photo = gallery.jpeg(image_id, int(size) if size else None, if_none_match)
+        headers = {"ETag": photo.tag, "Cache-Control": CACHE_FOREVER if v == version(photo.tag) else "no-cache"}
+        if photo.tag == if_none_match:
             return Response(status_code=304, headers=headers)
-        return Response(made.content, media_type="image/jpeg", headers=headers)
+        return Response(photo.content, media_type="image/jpeg", headers=headers)
 
 
 def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:
@@ -173,53 +185,53 @@ def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:
     metrics.describe(build, {name: partial(gallery.index.count, name) for name in names})
 
     @app.get("/metrics", include_in_schema=False)
-    def tell(accept: Annotated[str, Header()] = "") -> Response:
-        content, kind = metrics.exposition(accept.lower())
-        return Response(content, headers={"Content-Type": kind})
+    def exposition(accept: Annotated[str, Header()] = "") -> Response:
+        content, content_type = metrics.exposition(accept.lower())
+        return Response(content, headers={"Content-Type": content_type})
 
 
-def _add_page(app: FastAPI) -> None:
-    for path, (name, kind) in PAGE.items():
+def _add_assets(app: FastAPI) -> None:
+    for path, (name, content_type) in ASSETS.items():
         content = files("search.web").joinpath(name).read_bytes()
-        app.add_route(path, _asset(content, kind), include_in_schema=False)
+        app.add_route(path, _asset(content, content_type), include_in_schema=False)
 
 
-def _asset(content: bytes, kind: str) -> Any:
+def _asset(content: bytes, content_type: str) -> Any:
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
     async def send(request: Request) -> Response:
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(content, media_type=kind, headers=headers)
+        return Response(content, media_type=content_type, headers=headers)
 
     return send
 
 
-def _add_failures(app: FastAPI) -> None:
-    """Every failure is answered with one line of JSON."""
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every failure with one line of JSON."""
 
     @app.exception_handler(CocoSearchError)
-    def ours(_: Request, error: CocoSearchError) -> JSONResponse:
+    def project_error(_: Request, error: CocoSearchError) -> JSONResponse:
         return _failure(_status(error), str(error))
 
     @app.exception_handler(StarletteHTTPException)
-    def http(_: Request, error: StarletteHTTPException) -> JSONResponse:
+    def http_error(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return _failure(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         problem = first_problem(error)
         place = problem.place.removeprefix("body").removeprefix(".") or "the request"
         return _failure(422, f"{place}: {problem.message}")
 
     @app.exception_handler(ClientDisconnect)
-    def left(_: Request, __: Exception) -> Response:
-        return Response(status_code=CLIENT_LEFT)  # for the metrics: there is no one to read it
+    def client_left(_: Request, __: Exception) -> Response:
+        return Response(status_code=CLIENT_LEFT)  # for the metrics only: the client is gone
 
     @app.exception_handler(500)
-    def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return _failure(500, f"a fault of this server ({type(error).__name__}): its terminal says more")
+    def unexpected_error(_: Request, error: Exception) -> JSONResponse:
+        return _failure(500, f"internal server error ({type(error).__name__}): see its output for details")
 
 
 def _status(error: CocoSearchError) -> int:
@@ -238,5 +250,5 @@ def _failure(status: int, message: str, headers: Any = None) -> JSONResponse:
     return JSONResponse({"error": shown(" ".join(message.split()))}, status, headers)
 
 
-def _may_be(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def _failure_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure} for status in statuses}

@@ -1,4 +1,4 @@
-"""Questions that arrive at the same time are answered together: one thread, one call for all that wait."""
+"""Group requests that arrive at the same time into one call, made by a single thread."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
-AT_ONCE = 32
+MAX_BATCH = 32
 
 
 @dataclass(slots=True, eq=False)
-class _Job(Generic[Question, Answer]):
-    question: Question
-    answers: list[Answer] = field(default_factory=list)  # of length 1 once it is answered
+class _Job(Generic[Item, Result]):
+    item: Item
+    results: list[Result] = field(default_factory=list)  # of length 1 once the item is processed
 
 
-class Batcher(Generic[Question, Answer]):
-    """Collects what many threads ask, for a model that answers thirty questions nearly as fast as one.
+class Batcher(Generic[Item, Result]):
+    """Batches of the items of many threads, for a model that encodes thirty queries nearly as fast as one.
 
     Args:
-        answer: gives the answers of some questions, in their order; only ever called by one thread at a time.
-        at_once: how many questions it is given at most.
+        process: returns the results of a batch, in order; only one thread calls it.
+        max_batch: the largest number of items in a batch.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Question]], Sequence[Answer]], at_once: int = AT_ONCE) -> None:
-        self._answer = answer
-        self._at_once = at_once
-        self._waiting: deque[_Job[Question, Answer]] = deque()
+    def __init__(self, process: Callable[[Sequence[Item]], Sequence[Result]], max_batch: int = MAX_BATCH) -> None:
+        self._process = process
+        self._max_batch = max_batch
+        self._waiting: deque[_Job[Item, Result]] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder")
 
-    def ask(self, question: Question) -> Answer:
-        """The answer, once it is there. Raises what `answer` raised for this question."""
-        job: _Job[Question, Answer] = _Job(question)
+    def run(self, item: Item) -> Result:
+        """Wait for the result of one item and return it. Raises what `process` raised for this item."""
+        job: _Job[Item, Result] = _Job(item)
         self._waiting.append(job)
-        self._thread.submit(self._answer_together)  # where this fails, each is tried alone
-        return self._thread.submit(self._answer_alone, job).result()
+        self._thread.submit(self._process_batch)  # if this fails, each item is processed alone
+        return self._thread.submit(self._process_alone, job).result()
 
     def close(self) -> None:
-        """Answers what waits, then ends the thread."""
+        """Process the items that are waiting, then end the thread."""
         self._thread.shutdown()
 
-    def _answer_together(self) -> None:
-        """Answers those that have waited longest; one alone is left to `_answer_alone`, which comes next."""
-        batch = [self._waiting.popleft() for _ in range(min(self._at_once, len(self._waiting)))]
+    def _process_batch(self) -> None:
+        """Process the items that have waited longest; a single one is left to `_process_alone`, which comes next."""
+        batch = [self._waiting.popleft() for _ in range(min(self._max_batch, len(self._waiting)))]
         if len(batch) > 1:
-            answers = self._answer([job.question for job in batch])
-            for job, answer in zip(batch, answers, strict=True):
-                job.answers.append(answer)
+            results = self._process([job.item for job in batch])
+            for job, result in zip(batch, results, strict=True):
+                job.results.append(result)
 
-    def _answer_alone(self, job: _Job[Question, Answer]) -> Answer:
-        if not job.answers:
-            job.answers += self._answer([job.question])
-        return job.answers[0]
+    def _process_alone(self, job: _Job[Item, Result]) -> Result:
+        if not job.results:
+            job.results += self._process([job.item])
+        return job.results[0]

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection, whose client must send its requests within a time limit.
+"""Close HTTP/1.1 connections whose client does not send its request within a time limit.
 
-uvicorn closes a connection that is idle between two requests, but waits without end for the rest of a request that has
-begun: a client that stops, or sends a byte now and then, could hold its connection for as long as it likes.
+uvicorn closes a connection that is idle between two requests, but waits forever for the rest of a request that has
+started: a client that stops, or sends a byte now and then, could keep its connection open indefinitely.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from search.web.protection import HEADERS
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Seconds that a client has to send one request.
+    """The seconds that a client has to send one request.
 
     Args:
-        silence: without any byte.
-        headers: for the request line and all headers.
-        body: for the body; the longest picture takes 600 s at 35 KB/s.
+        silence: the longest pause between two bytes.
+        headers: the time for the request line and all headers.
+        body: the time for the body; the largest picture takes 600 s at 35 KB/s.
     """
 
     silence: float = 30.0
@@ -35,18 +35,18 @@ class TimeLimits:
 
 
 def timed_protocol(limits: TimeLimits) -> Any:
-    """Return the class of connections, for `uvicorn.Config(http=...)`."""
+    """Return a factory of `TimedProtocol`, for `uvicorn.Config(http=...)`."""
     return partial(TimedProtocol, limits)
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's connection; a request that does not arrive in time is answered 408, and the connection closed."""
+    """A connection of uvicorn that answers 408 and closes if a request does not arrive in time."""
 
     def __init__(self, limits: TimeLimits, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._limits = limits
-        self._awaited: object = None  # which part of which request is expected
-        self._deadline = 0.0  # when all of that part must have arrived
+        self._expected: object = None  # the part of a request that is expected next
+        self._deadline = 0.0  # when that part must be complete
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -62,7 +62,7 @@ class TimedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer bytes that are not HTTP, in the form of all other failures."""
+        """Answer bytes that are not HTTP, with the same JSON as other failures."""
         self._end(400, msg)
 
     def _set_timer(self) -> None:
@@ -71,26 +71,26 @@ class TimedProtocol(H11Protocol):
         if state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
             return  # the request is complete
         now = self.loop.time()
-        if self._awaited != (state, self.cycle):
-            self._awaited = state, self.cycle
+        if self._expected != (state, self.cycle):
+            self._expected = state, self.cycle
             self._deadline = now + (self._limits.body if state is h11.SEND_BODY else self._limits.headers)
-        self._timer = self.loop.call_at(min(now + self._limits.silence, self._deadline), self._time_is_up)
+        self._timer = self.loop.call_at(min(now + self._limits.silence, self._deadline), self._on_timeout)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _time_is_up(self) -> None:
-        if self.flow.read_paused:  # the client waits for us
-            self._timer = self.loop.call_later(self._limits.silence, self._time_is_up)
+    def _on_timeout(self) -> None:
+        if self.flow.read_paused:  # the server is not reading: the client is not to blame
+            self._timer = self.loop.call_later(self._limits.silence, self._on_timeout)
         elif self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]:
-            self.transport.abort()  # nothing was begun
+            self.transport.abort()  # no request was started
         else:
-            self._end(408, "the request was not complete in time")
+            self._end(408, "the request was not completed in time")
 
     def _end(self, status: int, message: str) -> None:
-        """Close the connection, with an answer if there was none yet."""
+        """Close the connection, after a response if none has been sent."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -105,7 +105,7 @@ class TimedProtocol(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event))
-        if self.transport.get_write_buffer_size():  # which `close` would wait for
+        if self.transport.get_write_buffer_size():  # `close` would wait until the client has read it
             self.transport.abort()
         else:
             self.transport.close()

@@ -1,4 +1,4 @@
-"""What the page and the API ask for, from one data set of an index; safe to use from many threads."""
+"""Answer the requests of the page and the API from one data set of an index; safe to use from many threads."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from search.records import Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
-from search.web.schemas import Answer, Collection, Collections, Found, Health, ImageRecord, WebPart, WebQuery
+from search.web.schemas import Collection, Collections, Health, ImageRecord, Result, SearchResults, WebPart, WebQuery
 
-EXAMPLES = 6
-EXAMPLE_LENGTH = range(15, 46)  # characters: what a person would type
+MAX_EXAMPLES = 6
+EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 
 
 class Gallery:
-    """One data set, its photos in `folder`, and the pictures that users hand in.
+    """One data set, its photos (in `folder`, or where ingestion read them) and the pictures that users upload.
 
-    Everything that is slow at first, the model and the shards, is loaded by `warm_up`.
+    `warm_up` loads what would make the first requests slow: the model and the shards.
     """
 
     def __init__(self, searcher: Searcher, folder: Path | None = None) -> None:
@@ -35,11 +35,11 @@ class Gallery:
         self.dataset = searcher.dataset
         self._folder = folder
         self._batcher = Batcher(searcher.encode)
-        self._one_picture = Lock()  # a picture is not small if the model has no preparation
+        self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
 
     def warm_up(self) -> None:
-        """Loads the model, opens the shards of every data set, so that none is opened by two threads, and reads ahead.
+        """Load the model, the examples and the shards of every data set, so that no two threads open the same shard.
 
         Raises:
             CocoSearchError: the model, a shard or the data set cannot be opened.
@@ -51,66 +51,70 @@ class Gallery:
         self._photos  # noqa: B018
 
     def close(self) -> None:
-        """Ends the encoder's thread and closes the index."""
+        """End the encoder's thread and close the index."""
         self._batcher.close()
         self.searcher.close()
 
-    def answer(self, query: WebQuery) -> Answer:
+    def search(self, query: WebQuery) -> SearchResults:
         """Return the results of a query.
 
         Raises:
             NotFound: it names an image, caption or picture that does not exist.
-            QueryError: it is not valid otherwise.
+            QueryError: it is not valid for another reason.
         """
         options = query.options(Options())
-        options = replace(options, k=options.k + 1)  # to see whether there are more
+        options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
         self.searcher.check(options)
         parts = [self._part(part) for part in query.parts]
         hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
-        return Answer(results=self._found(hits[: query.k], query.offset), more=len(hits) > query.k)
+        return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
 
     def upload(self, content: bytes) -> str:
-        """Takes a picture; the token that names it in questions. Raises PhotoError where it cannot be opened."""
+        """Encode a picture and return the token that names it in queries. Raises PhotoError if it cannot be opened."""
         return self._uploads.add(content)
 
     def image(self, image_id: int) -> ImageRecord:
-        """The record of a stored image. Raises NotFound."""
-        record = self._stored(image_id)
+        """Return the record of a stored image. Raises NotFound."""
+        record = self._stored_image(image_id)
         return ImageRecord(
             id=str(record.id),
             split=record.split,
             file=record.file,
             url=record.url,
             captions=list(record.captions),
-            picture=_picture(record),
+            picture=_photo_path(record),
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
-        """The photo of a stored image; see `Photos.jpeg`. Raises NotFound if it is not stored or cannot be opened."""
-        record = self._stored(image_id)
+        """Return the photo of a stored image; see `Photos.jpeg`.
+
+        Raises:
+            NotFound: the image is not stored, or its photo cannot be opened.
+        """
+        record = self._stored_image(image_id)
         try:
             return self._photos.jpeg(record.file, size or FULL_SIZE, known_tag)
         except PhotoError as error:
             raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
 
     def collections(self) -> Collections:
-        """The two collections as they are now."""
+        """Return the current state of the two collections."""
         infos = [self.index.info(self.searcher.collection(kind)) for kind in ("images", "captions")]
         return Collections(dataset=self.dataset, collections=[Collection(**info.as_json()) for info in infos])
 
     def health(self) -> Health:
-        """That the index answers. Raises IndexFailure where it does not."""
+        """Check that the index answers. Raises IndexFailure if it does not."""
         return Health(status="ok", dataset=self.dataset, images=self.index.count(self.searcher.collection("images")))
 
     @cached_property
     def examples(self) -> list[str]:
-        """A few short captions of different images, always the same ones."""
+        """A few short captions of different images; the same ones at every start."""
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
         short = [caption for caption in captions if _is_example(caption.text.strip())]
         random.Random(0).shuffle(short)
         one_each = {caption.image_id: caption.text.strip() for caption in short}
-        return list(one_each.values())[:EXAMPLES]
+        return list(one_each.values())[:MAX_EXAMPLES]
 
     @cached_property
     def _photos(self) -> Photos:
@@ -126,8 +130,8 @@ class Gallery:
         return Part(vector=vector, weight=part.weight)
 
     def _encode(self, parts: Sequence[Part]) -> Vectors:
-        """Return the direction of a query, float32 (dim,), encoded together with the other queries of this moment."""
-        direction = self._batcher.ask(parts)
+        """Return the direction of a query, float32 (dim,), encoded together with concurrent queries."""
+        direction = self._batcher.run(parts)
         if isinstance(direction, CocoSearchError):
             raise direction
         return direction
@@ -137,32 +141,32 @@ class Gallery:
         with self._one_picture:
             return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])
 
-    def _stored(self, image_id: int) -> Image:
+    def _stored_image(self, image_id: int) -> Image:
         collection = self.searcher.collection("images")
         records = self.index.retrieve(collection, [image_id]).records
         if not records or not isinstance(records[0], Image):
             raise NotFound(f"no image {image_id} in {collection}")
         return records[0]
 
-    def _found(self, hits: Sequence[Hit], offset: int) -> list[Found]:
-        """Hits with all captions of their images."""
+    def _results(self, hits: Sequence[Hit], offset: int) -> list[Result]:
+        """Return hits with all captions of their images."""
         ids = list(dict.fromkeys(hit.image_id for hit in hits if isinstance(hit.record, Caption)))
         batch = self.index.retrieve(self.searcher.collection("images"), ids).records if ids else []
         images = {record.id: record for record in batch if isinstance(record, Image)}
         images |= {hit.id: hit.record for hit in hits if isinstance(hit.record, Image)}
-        return [_one(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
+        return [_result(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
 
 
 def _is_example(text: str) -> bool:
     return len(text) in EXAMPLE_LENGTH and not text.isupper()
 
 
-def _one(hit: Hit, image: Image | None, rank: int) -> Found:
+def _result(hit: Hit, image: Image | None, rank: int) -> Result:
     record = hit.record
     assert record is not None
     captions = list(image.captions) if image else []
     text = record.text if isinstance(record, Caption) else hit.caption or ""
-    return Found(
+    return Result(
         rank=rank,
         score=round(hit.score, 6),
         kind="caption" if isinstance(record, Caption) else "image",
@@ -171,16 +175,16 @@ def _one(hit: Hit, image: Image | None, rank: int) -> Found:
         split=record.split,
         text=text,
         captions=captions or [text],
-        picture=_picture(image) if image else f"/pictures/{hit.image_id}?v=0",
+        picture=_photo_path(image) if image else f"/pictures/{hit.image_id}?v=0",
         also=[str(other.id) for other in hit.also],
     )
 
 
-def _picture(image: Image) -> str:
-    """The address of a photo, another one whenever the photo is, so that browsers may keep it for good."""
+def _photo_path(image: Image) -> str:
+    """Return the path of a photo, which changes whenever the photo does, so that browsers can cache it forever."""
     return f"/pictures/{image.id}?v={version(image.photo.blake2b) if image.photo else 0}"
 
 
 def version(tag: str) -> str:
-    """The part of a photo's hash that is in its address."""
+    """Return the part of a photo's hash that is in its path."""
     return tag.strip('"')[:12]

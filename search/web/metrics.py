@@ -1,6 +1,6 @@
-"""What `GET /metrics` tells Prometheus: requests, what the model encodes, what the index is asked.
+"""Count and time requests, calls of the model and calls of the index, for Prometheus at `GET /metrics`.
 
-Every label has few values: routes are templates (`/pictures/{image_id}`), never paths as they were sent.
+Every label has few values: routes are templates (`/pictures/{image_id}`), never the paths that clients sent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from search.errors import CocoSearchError, IndexFailure
 from search.index import Batch, ReadIndex
 from search.records import Vectors
 
-OTHER = "other"  # a path without a route, a method that nobody uses
+OTHER = "other"  # a path without a route, or an unusual method
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 INDEX_CALLS = frozenset({"query", "retrieve", "count", "collections", "spec", "info", "disk_bytes"})
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -32,45 +32,45 @@ INDEX_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 
 class Metrics:
-    """The counts and times of one application, in a registry of their own."""
+    """The counters and histograms of one application, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         self.requests = counter("coco_search_requests", "Requests answered", ["route", "method", "status"])
         self.request_seconds = histogram(
-            "coco_search_request_seconds", "From a request to the end of its answer", ["route", "method"]
+            "coco_search_request_seconds", "Seconds from a request to the end of its response", ["route", "method"]
         )
-        self.uploads_refused = counter("coco_search_uploads_refused", "Pictures refused", ["status"])
+        self.uploads_refused = counter("coco_search_uploads_refused", "Uploaded pictures refused", ["status"])
         self.encoder_batch_size = histogram(
-            "coco_search_encoder_batch_size", "Inputs encoded in one call of the model", ["input"], buckets=BATCH_SIZES
+            "coco_search_encoder_batch_size", "Inputs encoded by one call of the model", ["input"], buckets=BATCH_SIZES
         )
-        self.encoder_seconds = histogram("coco_search_encoder_seconds", "One call of the model", ["input"])
+        self.encoder_seconds = histogram("coco_search_encoder_seconds", "Seconds of one call of the model", ["input"])
         self.index_seconds = histogram(
-            "coco_search_index_seconds", "One call of the index", ["call"], buckets=INDEX_SECONDS
+            "coco_search_index_seconds", "Seconds of one call of the index", ["call"], buckets=INDEX_SECONDS
         )
-        self.index_failures = counter("coco_search_index_failures", "Calls of the index that failed", ["call"])
+        self.index_failures = counter("coco_search_index_failures", "Index calls that failed", ["call"])
 
     def describe(self, build: Mapping[str, str], points: Mapping[str, Callable[[], int]]) -> None:
-        """Adds what this application is, and the number of points of each collection, which is counted when asked."""
+        """Add a description of the application, and the points of each collection, counted at each request."""
         Info("coco_search_build", "What is served", registry=self.registry).info(dict(build))
         self.registry.register(_Points(points))
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The metrics and their content type, in the format that an `Accept` header asks for."""
+        """Return the metrics and their content type, in the format that an `Accept` header requests."""
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
     @contextlib.contextmanager
     def encoding(self, kind: str, size: int) -> Iterator[None]:
-        """Around one call of the model."""
+        """Measure one call of the model."""
         self.encoder_batch_size.labels(kind).observe(size)
         with self.encoder_seconds.labels(kind).time():
             yield
 
     @contextlib.contextmanager
-    def asking(self, call: str) -> Iterator[None]:
-        """Around one call of the index."""
+    def index_call(self, call: str) -> Iterator[None]:
+        """Measure one call of the index."""
         failures = self.index_failures.labels(call)
         with self.index_seconds.labels(call).time(), failures.count_exceptions(CocoSearchError):
             yield
@@ -86,7 +86,7 @@ class _Points(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         [family] = self.describe()
         for collection, count in self._points.items():
-            with contextlib.suppress(IndexFailure):  # counted among the failures; the other metrics are told
+            with contextlib.suppress(IndexFailure):  # counted as a failure; the other metrics are still returned
                 family.add_metric([collection], count())
         yield family
 
@@ -114,7 +114,7 @@ class MeasuredEncoder:
 
 
 def measured_index(index: ReadIndex, metrics: Metrics) -> ReadIndex:
-    """An index whose calls are counted and timed; each batch of a scan is a call."""
+    """Return an index whose calls are counted and timed; each batch of a scan counts as one call."""
     return cast("ReadIndex", _MeasuredIndex(index, metrics))
 
 
@@ -124,45 +124,45 @@ class _MeasuredIndex:
         self._metrics = metrics
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._index, name)
-        return partial(self._call, name, found) if name in INDEX_CALLS else found
+        attribute = getattr(self._index, name)
+        return partial(self._call, name, attribute) if name in INDEX_CALLS else attribute
 
     def scan(self, *arguments: Any, **named: Any) -> Iterator[Batch]:
         batches = self._index.scan(*arguments, **named)
         while True:
-            with self._metrics.asking("scan"):
+            with self._metrics.index_call("scan"):
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
 
     def _call(self, name: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        with self._metrics.asking(name):
+        with self._metrics.index_call(name):
             return call(*arguments, **named)
 
 
-class Measured:
-    """ASGI middleware around everything: counts and times the requests.
+class MeasuredApp:
+    """The outermost ASGI middleware, which counts and times the requests.
 
     Args:
-        paths: those of the routes, for requests that are refused before a route is looked for.
-        pictures: where pictures are handed in.
+        paths: the paths of the routes, to label requests that are refused before they are routed.
+        uploads: the path for uploading pictures.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str], pictures: str) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str], uploads: str) -> None:
         self._app = app
         self._metrics = metrics
         self._paths = frozenset(paths)
-        self._pictures = pictures
+        self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         method = scope["method"] if scope["method"] in METHODS else OTHER
-        status = 500  # where no answer begins
+        status = 500  # if no response is started
 
-        async def send_seen(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -170,7 +170,7 @@ class Measured:
 
         began = time.perf_counter()
         try:
-            await self._app(scope, receive, send_seen)
+            await self._app(scope, receive, send_noting_status)
         finally:
             self._count(scope, method, status, time.perf_counter() - began)
 
@@ -179,5 +179,5 @@ class Measured:
         route = str(getattr(scope.get("route"), "path", path))
         self._metrics.requests.labels(route, method, str(status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)
-        if route == self._pictures and method == "POST" and status >= 400:
+        if route == self._uploads and method == "POST" and status >= 400:
             self._metrics.uploads_refused.labels(str(status)).inc()

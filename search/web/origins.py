@@ -1,4 +1,4 @@
-"""Origins of web pages: scheme, host and port, in one form in which they can be compared."""
+"""Parse the origins of web pages (scheme, host and port) into a normal form that can be compared."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PublicUrl:
-    """The address at which a reverse proxy shows the page; `path` is empty, or starts with a slash and ends without."""
+    """The address of the page behind a reverse proxy; `path` is empty or like "/photos"."""
 
     origin: Origin
     path: str = ""
@@ -43,7 +43,7 @@ class PublicUrl:
 
 
 def read_origin(text: str) -> Origin | None:
-    """Return the origin that an `Origin` header names, or None if it names none ("null", a path, another scheme)."""
+    """Parse an `Origin` header; return None if it is not an HTTP origin ("null", a path, another scheme)."""
     match = ORIGIN.fullmatch(text)
     host = match and _host(match["host"])
     if not match or not host:
@@ -54,24 +54,24 @@ def read_origin(text: str) -> Origin | None:
 
 
 def read_public_url(text: str) -> PublicUrl:
-    """Return the address that `--public-url` gives.
+    """Parse the value of `--public-url`.
 
     Raises:
-        SettingsError: it is not http:// or https://, a host, perhaps a port and a path.
+        SettingsError: it is not http:// or https:// followed by a host and optionally a port and a path.
     """
     match = ORIGIN.match(text)
     origin = match and read_origin(match[0])
     path = text[match.end() :] if match else ""
     if not origin or not PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise SettingsError(
-            f"--public-url {text!r} is not the address of a page: give one such as https://photos.example.org "
+            f"--public-url {text!r} is not a valid page address: give one such as https://photos.example.org "
             "or https://example.org/photos"
         )
     return PublicUrl(origin, path.removesuffix("/"))
 
 
 def _host(text: str) -> str | None:
-    """Return the host as browsers send it: numbers in their shortest form, names in lower case and Punycode."""
+    """Return the host as browsers send it: addresses in their shortest form, names in lower case and Punycode."""
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
     except ValueError:

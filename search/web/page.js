@@ -1,47 +1,48 @@
-// The page: shows the query and its results, and turns clicks and keys into the next query.
+// Show the query and its results, and turn clicks and keys into the next query.
 
 import {
   HALFWAY,
   SAME_PHOTO,
-  ask,
   emptyQuery,
-  fromAddress,
-  handIn,
+  fromUrl,
   hasPicture,
   isEmpty,
+  request,
   search,
-  toAddress,
+  toUrl,
+  upload,
 } from "./query.js";
 import { drawChips } from "./chips.js";
-import { columns, drawResults, neighbour, viewer } from "./results.js";
+import { countColumns, createViewer, drawResults, indexAfterKey } from "./results.js";
 
 const $ = (id) => document.getElementById(id);
 const box = $("text");
-const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value that each check box stands for
-const pictures = new Map(); // token -> {file, address}: what was handed in on this page
+const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value of each check box
+const MAX_PARTS = 16; // the API's limit
+const uploads = new Map(); // token -> {file, url}: the pictures uploaded by this page
 
 let query = emptyQuery();
-let found = []; // the results shown
-let running = null; // the AbortController of the search under way
+let results = []; // those shown
+let running = null; // the AbortController of the current search
 
 // ---- searching
 
-// Makes `changes` to the query, remembers it in the history, and searches.
-function go(changes) {
+// Change the query, add it to the history, and search.
+function updateQuery(changes) {
   query = { ...query, ...changes };
-  history.pushState(query, "", toAddress(query));
-  show();
+  history.pushState(query, "", toUrl(query));
+  runQuery();
 }
 
-async function show() {
+async function runQuery() {
   drawQuery();
   running?.abort();
   $("error").hidden = true;
   if (isEmpty(query)) {
     running = null;
-    busy(false);
-    found = [];
-    drawResults($("results"), found, query.to);
+    setBusy(false);
+    results = [];
+    drawResults($("results"), results, query.to);
     $("status").textContent = "";
     $("more").hidden = true;
     $("welcome").hidden = false;
@@ -52,84 +53,85 @@ async function show() {
 }
 
 async function fetchResults(offset) {
-  const mine = (running = new AbortController());
-  busy(true);
+  const controller = (running = new AbortController());
+  setBusy(true);
   try {
-    const answer = await searchAgain(offset, mine.signal);
-    if (mine !== running) return;
-    found = offset ? [...found, ...answer.results] : answer.results;
+    const answer = await searchWithUploads(offset, controller.signal);
+    if (controller !== running) return;
+    results = offset ? [...results, ...answer.results] : answer.results;
     drawResults($("results"), answer.results, query.to, offset);
     $("more").hidden = !answer.more;
-    $("status").textContent = said(answer.more);
+    $("status").textContent = statusText(answer.more);
     if (!offset) window.scrollTo({ top: 0 });
   } catch (error) {
-    if (mine !== running || error.name === "AbortError") return;
-    fail(error, () => fetchResults(offset));
+    if (controller !== running || error.name === "AbortError") return;
+    showError(error, () => fetchResults(offset));
     if (!offset) {
-      found = [];
-      drawResults($("results"), found, query.to);
+      results = [];
+      drawResults($("results"), results, query.to);
       $("more").hidden = true;
       $("status").textContent = "";
     }
   } finally {
-    if (mine === running) busy(false);
+    if (controller === running) setBusy(false);
   }
 }
 
-// Searches; a picture that the server has forgotten meanwhile is handed in again.
-async function searchAgain(offset, signal) {
+// Search; upload the pictures of the query again if the server has dropped them.
+async function searchWithUploads(offset, signal) {
   try {
     return await search(query, offset, signal);
   } catch (error) {
-    const mine = query.parts.map((part) => pictures.get(part.picture)).filter(Boolean);
-    if (error.status !== 404 || !mine.length) throw error;
-    for (const { file } of mine) await handIn(file);
+    const uploaded = query.parts.map((part) => uploads.get(part.picture)).filter(Boolean);
+    if (error.status !== 404 || !uploaded.length) throw error;
+    for (const { file } of uploaded) await upload(file);
     return search(query, offset, signal);
   }
 }
 
-function said(more) {
-  const things = query.to === "captions" ? "caption" : "photo";
-  if (!found.length) return `No ${things} fits${query.split || query.contains ? ": the filters leave nothing" : ""}.`;
-  const count = `${more ? "The nearest " : ""}${found.length.toLocaleString("en")} ${things}${found.length > 1 ? "s" : ""}`;
-  return hasPicture(query) ? `${count}. The address leaves out your own picture: it is not shared.` : count;
+function statusText(more) {
+  const noun = query.to === "captions" ? "caption" : "photo";
+  if (!results.length) return `No ${noun}s found${query.split || query.contains ? ": try other filters" : ""}.`;
+  const count = `${more ? "The nearest " : ""}${results.length.toLocaleString("en")} ${noun}${results.length > 1 ? "s" : ""}`;
+  return hasPicture(query) ? `${count}. Your picture is not part of this page's address, so the link does not share it.` : count;
 }
 
-function busy(is) {
-  $("progress").hidden = !is;
-  $("results").setAttribute("aria-busy", is);
-  $("more").disabled = is;
+function setBusy(busy) {
+  $("progress").hidden = !busy;
+  $("results").setAttribute("aria-busy", busy);
+  $("more").disabled = busy;
 }
 
-function fail(error, again) {
+function showError(error, retry) {
   $("error").hidden = false;
   $("error").querySelector("p").textContent = error.message;
   const button = $("error").querySelector("button");
-  button.hidden = !again;
+  button.hidden = !retry;
   button.onclick = () => {
     $("error").hidden = true;
-    again();
+    retry();
   };
 }
 
 // ---- changing the query
 
-function from(result) {
-  if (result.kind === "caption") go({ box: result.text, parts: [] });
-  else go({ box: "", parts: [{ image_id: result.image_id, weight: 1 }] });
+function searchFrom(result) {
+  if (result.kind === "caption") updateQuery({ box: result.text, parts: [] });
+  else updateQuery({ box: "", parts: [{ image_id: result.image_id, weight: 1 }] });
 }
 
-function add(result, weight) {
+function addResult(result, weight) {
   const part = result.kind === "caption" ? { text: result.text, weight } : { image_id: result.image_id, weight };
   addPart(part);
 }
 
-// A part that is there already only changes its sign.
+// Add a part in place of an equal one, whose weight may differ.
 function addPart(part, changes = {}) {
   const same = (other) => ["text", "image_id", "picture"].every((name) => other[name] === part[name]);
   const others = query.parts.filter((other) => !same(other));
-  if (others.length > 14) return fail(new Error("A query has at most 16 parts."));
-  go({ parts: [...others, part], ...changes });
+  const count = others.length + 2; // with the new part and the text in the box
+  if (count > MAX_PARTS) return showError(new Error(`A query has at most ${MAX_PARTS} parts: remove one first.`));
+  updateQuery({ parts: [...others, part], ...changes });
 }
 
 function addText(weight) {
@@ -138,22 +140,22 @@ function addText(weight) {
   box.focus();
 }
 
-async function withPicture(file) {
+async function searchFromFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return fail(new Error(`${file.name} is not a picture.`));
-  busy(true);
+  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP or TIFF file.`));
+  setBusy(true);
   try {
-    const picture = await handIn(file);
-    if (!pictures.has(picture)) pictures.set(picture, { file, address: URL.createObjectURL(file) });
-    go({ box: "", parts: [{ picture, weight: 1 }] });
+    const picture = await upload(file);
+    if (!uploads.has(picture)) uploads.set(picture, { file, url: URL.createObjectURL(file) });
+    updateQuery({ box: "", parts: [{ picture, weight: 1 }] });
   } catch (error) {
-    busy(false);
-    fail(error);
+    setBusy(false);
+    showError(error);
   }
 }
 
 function clear() {
-  go(emptyQuery({ to: query.to }));
+  updateQuery(emptyQuery({ to: query.to }));
   box.focus();
 }
 
@@ -162,8 +164,8 @@ function clear() {
 function drawQuery() {
   if (box.value.trim() !== query.box.trim()) box.value = query.box;
   drawChips($("chips"), query.parts, {
-    picture: (token) => pictures.get(token)?.address,
-    change: (parts) => go({ parts }),
+    pictureUrl: (token) => uploads.get(token)?.url,
+    onChange: (parts) => updateQuery({ parts }),
   });
   document.querySelector(`[name=to][value=${query.to}]`).checked = true;
   const split = $("split");
@@ -174,70 +176,73 @@ function drawQuery() {
   $("contains").value = query.contains;
   for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
   $("clear").hidden = isEmpty(query) && !query.split && !query.contains && !Object.keys(SWITCHES).some((name) => query[name] !== null);
-  drawBox();
+  drawBoxButtons();
   const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image_id ? `image ${part.image_id}` : "a picture"))[0];
   document.title = title ? `${title} · coco-search` : "coco-search";
 }
 
-function drawBox() {
-  const written = Boolean(box.value.trim());
-  $("add-text").hidden = $("subtract-text").hidden = !written;
+function drawBoxButtons() {
+  $("add-text").hidden = $("subtract-text").hidden = !box.value.trim();
 }
 
 // ---- events
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  const changes = { contains: $("contains").value, split: $("split").value };
-  if (box.value.trim() || query.parts.length) go({ ...changes, box: box.value.trim() });
-  else go({ ...changes, box: "" });
+  updateQuery({ contains: $("contains").value, split: $("split").value, box: box.value.trim() });
 });
-box.addEventListener("input", drawBox);
+box.addEventListener("input", drawBoxButtons);
 $("add-text").addEventListener("click", () => addText(1));
 $("subtract-text").addEventListener("click", () => addText(-1));
 $("file").addEventListener("change", (event) => {
-  withPicture(event.target.files[0]);
+  searchFromFile(event.target.files[0]);
   event.target.value = "";
 });
 for (const radio of document.querySelectorAll("[name=to]")) {
-  radio.addEventListener("change", () => go({ to: radio.value, box: box.value.trim() }));
+  radio.addEventListener("change", () => updateQuery({ to: radio.value, box: box.value.trim() }));
 }
-$("split").addEventListener("change", () => go({ split: $("split").value, box: box.value.trim() }));
-$("contains").addEventListener("change", () => go({ contains: $("contains").value, box: box.value.trim() }));
+$("split").addEventListener("change", () => updateQuery({ split: $("split").value, box: box.value.trim() }));
+$("contains").addEventListener("change", () => updateQuery({ contains: $("contains").value, box: box.value.trim() }));
 for (const [name, value] of Object.entries(SWITCHES)) {
-  $(name).addEventListener("change", () => go({ [name]: $(name).checked ? value : null, box: box.value.trim() }));
+  $(name).addEventListener("change", () => updateQuery({ [name]: $(name).checked ? value : null, box: box.value.trim() }));
 }
 $("clear").addEventListener("click", clear);
 $("help-button").addEventListener("click", () => $("help").showModal());
 $("more").addEventListener("click", async () => {
-  const before = found.length;
+  const before = results.length;
   await fetchResults(before);
   $("results").children[before]?.querySelector(".photo").focus();
 });
 
-const act = { from, add: (result) => add(result, 1), subtract: (result) => add(result, -1), view: (result) => view.open(found, found.indexOf(result)) };
-const view = viewer($("view"), act);
+// By the `data-do` attributes of buttons.
+const actions = {
+  from: searchFrom,
+  add: (result) => addResult(result, 1),
+  subtract: (result) => addResult(result, -1),
+  view: (result) => viewer.open(results, results.indexOf(result)),
+};
+const viewer = createViewer($("view"), actions);
 
 $("results").addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
-  if (button) act[button.dataset.do](found[place(button)]);
+  if (button) actions[button.dataset.do](results[resultIndex(button)]);
 });
 $("results").addEventListener("focusin", (event) => {
   for (const button of document.querySelectorAll("#results button[tabindex='0']")) button.tabIndex = -1;
   for (const button of event.target.closest("li")?.querySelectorAll("button") ?? []) button.tabIndex = 0;
 });
 
-function place(element) {
+function resultIndex(element) {
   return [...$("results").children].indexOf(element.closest("li"));
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (event.key === "Escape") return clear();
-  const writing = event.target.matches("input[type=text], select");
+  const typing = event.target.matches("input[type=text], select");
   if (event.key === "ArrowDown" && event.target === box) return focusResult(event, 0);
-  if (writing || event.target.matches("input[type=radio], input[type=checkbox]")) return;
-  const here = $("results").contains(event.target) ? place(event.target) : -1;
+  if (typing || event.target.matches("input[type=radio], input[type=checkbox]")) return;
+  const current = $("results").contains(event.target) ? resultIndex(event.target) : -1;
   const keys = { "+": "add", "-": "subtract", "−": "subtract", v: "view" };
   if (event.key === "/") {
     event.preventDefault();
@@ -245,11 +250,11 @@ document.addEventListener("keydown", (event) => {
     box.select();
   } else if (event.key === "?") {
     $("help").showModal();
-  } else if (here >= 0 && keys[event.key]) {
+  } else if (current >= 0 && keys[event.key]) {
     event.preventDefault();
-    act[keys[event.key]](found[here]);
-  } else if (here >= 0) {
-    const next = neighbour(event.key, here, found.length, columns($("results")));
+    actions[keys[event.key]](results[current]);
+  } else if (current >= 0) {
+    const next = indexAfterKey(event.key, current, results.length, countColumns($("results")));
     if (next === -1) {
       event.preventDefault();
       box.focus();
@@ -257,64 +262,64 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "ArrowDown" && event.target === document.body) focusResult(event, 0);
 });
 
-function focusResult(event, number) {
-  const button = $("results").children[number]?.querySelector(".photo");
+function focusResult(event, index) {
+  const button = $("results").children[index]?.querySelector(".photo");
   if (!button) return;
   event.preventDefault();
   button.focus();
 }
 
 document.addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
+  const file = [...(event.clipboardData?.files ?? [])].find((candidate) => candidate.type.startsWith("image/"));
   if (file) {
     event.preventDefault();
-    withPicture(file);
+    searchFromFile(file);
   }
 });
-let inside = 0; // how many nested elements a dragged picture is over
+let dragDepth = 0; // nested elements that a dragged picture is over: each fires its own dragenter and dragleave
 const dragsFiles = (event) => event.dataTransfer?.types.includes("Files");
 document.addEventListener("dragenter", (event) => {
-  if (dragsFiles(event)) $("drop").hidden = ++inside === 0;
+  if (dragsFiles(event)) $("drop").hidden = ++dragDepth === 0;
 });
 document.addEventListener("dragleave", (event) => {
-  if (dragsFiles(event)) $("drop").hidden = --inside <= 0;
+  if (dragsFiles(event)) $("drop").hidden = --dragDepth <= 0;
 });
 document.addEventListener("dragover", (event) => dragsFiles(event) && event.preventDefault());
 document.addEventListener("drop", (event) => {
-  inside = 0;
+  dragDepth = 0;
   $("drop").hidden = true;
   if (!dragsFiles(event)) return;
   event.preventDefault();
-  withPicture(event.dataTransfer.files[0]);
+  searchFromFile(event.dataTransfer.files[0]);
 });
 window.addEventListener("popstate", (event) => {
-  query = event.state ?? fromAddress(location.search);
-  show();
+  query = event.state ?? fromUrl(location.search);
+  runQuery();
 });
 
-// ---- the beginning
+// ---- start
 
-async function welcome() {
-  const [about, examples] = await Promise.all([ask("api/collections"), ask("api/examples")]);
-  const [images, captions] = about.collections;
+async function drawWelcome() {
+  const [{ dataset, collections }, examples] = await Promise.all([request("api/collections"), request("api/examples")]);
+  const [images, captions] = collections;
   for (const name of Object.keys(images.splits)) {
     if (![...$("split").options].some((option) => option.value === name)) $("split").add(new Option(name, name));
   }
-  const many = (count, thing) => `${count.toLocaleString("en")} ${thing}`;
+  const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
-    `${many(images.points, "photos")} and ${many(captions.points, "captions")} of ${about.dataset}. ` +
-    "Describe one, drop or paste a picture, or try:";
+    `${formatCount(images.points, "photos")} and ${formatCount(captions.points, "captions")} of ${dataset}. ` +
+    "Describe what you are looking for, drop or paste a picture, or try:";
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
-    button.addEventListener("click", () => go({ box: caption, parts: [] }));
+    button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));
     const item = document.createElement("li");
     item.append(button);
     $("examples").append(item);
   }
 }
 
-query = history.state ?? fromAddress(location.search);
-history.replaceState(query, "", hasPicture(query) ? undefined : toAddress(query));
-show();
-welcome().catch((error) => fail(error, () => location.reload()));
+query = history.state ?? fromUrl(location.search);
+history.replaceState(query, "", hasPicture(query) ? undefined : toUrl(query));
+runQuery();
+drawWelcome().catch((error) => showError(error, () => location.reload()));
 if (isEmpty(query) && matchMedia("(hover: hover)").matches) box.focus();

@@ -1,4 +1,4 @@
-"""Pictures of the page: stored photos, scaled down, and what users hand in."""
+"""Scale stored photos down for the page, and keep the vectors of uploaded pictures."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ from search.records import Vectors
 
 SIZES = (360, 720, 1600)  # pixels, the longer side
 CACHE_BYTES = 64 * 2**20
-UPLOADS = 256
+MAX_UPLOADS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """A picture ready to send; `tag` changes whenever it does."""
+    """A picture ready to send; `tag` is its ETag, which changes whenever the picture does."""
 
     content: bytes
     tag: str
 
 
 class Photos:
-    """The stored photos as JPEG; the most recently requested ones are kept in memory."""
+    """The stored photos as JPEG; the most recently requested ones are cached in memory."""
 
     def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES, *, follow_links: bool = False) -> None:
         self._folder, self._follow_links = folder, follow_links
-        self._left = cache_bytes
-        self._made: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._free_bytes = cache_bytes
+        self._cache: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._lock = Lock()
 
     def jpeg(self, file: str, size: int, known_tag: str | None = None) -> Jpeg:
-        """The photo `file` with its longer side at most `size` pixels; no content where its tag is `known_tag`.
+        """Return the photo `file`, scaled to at most `size` pixels on its longer side; without content if its tag is
+        `known_tag`.
 
         Raises:
             PhotoError: it cannot be opened, or lies outside the photo folder.
@@ -47,52 +48,53 @@ class Photos:
             return Jpeg(b"", tag)
         key = mark.blake2b, size
         with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return Jpeg(self._made[key], tag)
-        made = one_at_a_time(_scaled, content, size)
-        self._keep(key, made)
-        return Jpeg(made, tag)
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return Jpeg(self._cache[key], tag)
+        jpeg = one_at_a_time(_scaled, content, size)
+        self._store(key, jpeg)
+        return Jpeg(jpeg, tag)
 
-    def _keep(self, key: tuple[str, int], made: bytes) -> None:
+    def _store(self, key: tuple[str, int], jpeg: bytes) -> None:
         with self._lock:
-            if key not in self._made:
-                self._made[key] = made
-                self._left -= len(made)
-            while self._left < 0:
-                self._left += len(self._made.popitem(last=False)[1])
+            if key not in self._cache:
+                self._cache[key] = jpeg
+                self._free_bytes -= len(jpeg)
+            while self._free_bytes < 0:
+                self._free_bytes += len(self._cache.popitem(last=False)[1])
 
 
 class Uploads:
-    """The vectors of the latest `most` pictures that were handed in, by a hash of their content. No picture is kept.
+    """The vectors of uploaded pictures, by a hash of the content. The pictures themselves are not kept.
 
     Args:
-        encode: returns the vector float32 (dim,) of a picture file; may be called by many threads at once.
+        encode: returns the vector float32 (dim,) of a picture file; called from many threads.
+        capacity: how many vectors are kept; the least recently used are dropped.
     """
 
-    def __init__(self, encode: Callable[[bytes], Vectors], most: int = UPLOADS) -> None:
+    def __init__(self, encode: Callable[[bytes], Vectors], capacity: int = MAX_UPLOADS) -> None:
         self._encode = encode
-        self._most = most
+        self._capacity = capacity
         self._vectors: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = Lock()
 
     def add(self, content: bytes) -> str:
-        """The token of a picture: the same for the same picture.
+        """Encode a picture and return its token, which is the same for the same content.
 
         Raises:
-            PhotoError: it is no picture that can be opened, or has too many pixels.
+            PhotoError: it cannot be opened as a picture, or has too many pixels.
         """
         token = hashlib.sha256(content).hexdigest()[:32]
         if self.vector(token) is None:
             vector = self._encode(content)
             with self._lock:
                 self._vectors[token] = vector
-                while len(self._vectors) > self._most:
+                while len(self._vectors) > self._capacity:
                     self._vectors.popitem(last=False)
         return token
 
     def vector(self, token: str) -> Vectors | None:
-        """float32 (dim,) of unit length; None where the token is unknown or was forgotten."""
+        """Return the unit vector float32 (dim,), or None if the token is unknown or its vector was dropped."""
         with self._lock:
             if token in self._vectors:
                 self._vectors.move_to_end(token)

@@ -1,12 +1,12 @@
-"""What stands before every request: whose page is asking, how much it may send, what a browser may do with the answer.
+"""Refuse requests from other sites and oversized bodies, and set the security headers of every response.
 
-The server has no passwords, so it must not be reachable through another site's web page: a page at evil.example can
-make its own name point to 127.0.0.1 (DNS rebinding), or simply send requests here (CSRF). The first carries a wrong
-`Host`, the second a foreign `Origin`.
+The server has no passwords, so it must not be reachable through a page of another site: a page at evil.example can
+point its own name to 127.0.0.1 (DNS rebinding), or simply send requests here (CSRF). The first has a wrong `Host`, the
+second a foreign `Origin`.
 
-A reverse proxy changes both: browsers name the proxy's address in `Origin`, and `Host` is that address or this
-server's, depending on the proxy. `--public-url` says which address that is. `X-Forwarded-Host` and the like are not
-read, since any client can send them.
+A reverse proxy changes both: browsers send the proxy's address as `Origin`, and `Host` is that address or this
+server's, depending on the proxy. `--public-url` names that address. `X-Forwarded-Host` and the like are ignored, since
+any client can send them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ HEADERS = {
 JSON_BYTES = 128 * 1024
 PICTURE_BYTES = 20 * 1024 * 1024
 INTERNAL_BYTES = 256 * 1024 * 1024
-"""The longest bodies: of a question, of a picture, and of a call from another command, which has shown its token."""
+"""The largest body of a query, of a picture, and of a call from another command that has sent its token."""
 
 
 class Protection:
-    """ASGI middleware: refuses foreign hosts and origins and bodies that are too long, and sets `HEADERS`.
+    """ASGI middleware that refuses foreign hosts, foreign origins and oversized bodies, and sets `HEADERS`.
 
     Args:
         host: the name or address that the server is bound to.
-        limits: the longest body in bytes, by path; `JSON_BYTES` elsewhere.
-        token: the Authorization header without which a path of `INTERNAL_BYTES` takes no more than the others.
-        public: the origins of the page behind reverse proxies.
+        limits: the largest body in bytes, by path; `JSON_BYTES` for all other paths.
+        token: the Authorization header required for a limit of `INTERNAL_BYTES`; `JSON_BYTES` applies without it.
+        public: the origins at which reverse proxies show the page.
     """
 
     def __init__(
@@ -80,43 +80,43 @@ class Protection:
             limit = JSON_BYTES
         refusal = self._refusal(headers, limit)
         if refusal:
-            answer = JSONResponse({"error": refusal.detail}, refusal.status_code)
-            await answer(scope, receive, send_protected)
+            response = JSONResponse({"error": refusal.detail}, refusal.status_code)
+            await response(scope, receive, send_protected)
         else:
             await self._app(scope, _limited(receive, limit), send_protected)
 
     def _refusal(self, headers: Headers, limit: int) -> HTTPException | None:
         host = headers.get("host", "")
-        if not self._is_mine(host) and not self._is_public(host):
-            remedy = "ask it by its own address, or give the address of a proxy before it as --public-url"
+        if not self._is_own(host) and not self._is_public(host):
+            remedy = "use its own address, or start it with --public-url and the address of the proxy in front of it"
             return HTTPException(403, f"this server is not called {_shown(host)}: {remedy}")
         origin = headers.get("origin")
-        if origin is not None and read_origin(origin) not in self._pages(host):
-            remedy = "if it is this page behind a proxy, give its address as --public-url"
-            return HTTPException(403, f"this request was made by a page of another site, {_shown(origin)}: {remedy}")
+        if origin is not None and read_origin(origin) not in self._allowed_origins(host):
+            remedy = "if it is this page behind a proxy, start the server with --public-url and that address"
+            return HTTPException(403, f"this request came from a page of another site, {_shown(origin)}: {remedy}")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > limit:
-            return _too_long(limit)
+            return _too_large(limit)
         return None
 
     def _has_token(self, headers: Headers) -> bool:
         return secrets.compare_digest(headers.get("authorization", "").encode(), self._token.encode())
 
     def _is_public(self, host: str) -> bool:
-        """Whether a proxy sent the name that it has itself; the port may be missing or be the one it listens at."""
-        named = read_origin(f"http://{host}")
-        return named is not None and named.host in {origin.host for origin in self._public}
+        """Return whether the name is that of a proxy; its port may be missing, or be the one the proxy listens on."""
+        requested = read_origin(f"http://{host}")
+        return requested is not None and requested.host in {origin.host for origin in self._public}
 
-    def _pages(self, host: str) -> frozenset[Origin]:
-        """Return the origins that this page may have if it was requested with this `Host`."""
+    def _allowed_origins(self, host: str) -> frozenset[Origin]:
+        """Return the origins that the page can have if it was requested with this `Host`."""
         through_proxy = {read_origin(f"{origin.scheme}://{host}") for origin in self._public} & self._public
         direct = read_origin(f"http://{host}")
-        if through_proxy or direct is None or not self._is_mine(host):
+        if through_proxy or direct is None or not self._is_own(host):
             return self._public
         return self._public | {direct}
 
-    def _is_mine(self, host: str) -> bool:
-        """Addresses in numbers cannot be rebound; names are ours only if we know them."""
+    def _is_own(self, host: str) -> bool:
+        """Return whether the name is this server's: numeric addresses cannot be rebound, other names must be known."""
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
@@ -130,7 +130,7 @@ class Protection:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, which raises once more than `limit` bytes came, whatever was announced."""
+    """Return `receive`, but raising once a body exceeds `limit` bytes, whatever its Content-Length."""
     received = 0
 
     async def receive_limited() -> Message:
@@ -138,15 +138,15 @@ def _limited(receive: Receive, limit: int) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > limit:
-            raise _too_long(limit)
+            raise _too_large(limit)
         return message
 
     return receive_limited
 
 
-def _too_long(limit: int) -> HTTPException:
+def _too_large(limit: int) -> HTTPException:
     size = f"{limit // 2**20} MB" if limit >= 2**20 else f"{limit // 2**10} KB"
-    return HTTPException(413, f"too much was sent: the limit is {size}")
+    return HTTPException(413, f"the request is too large: the limit is {size}")
 
 
 def _shown(host: str) -> str:

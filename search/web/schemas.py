@@ -1,4 +1,4 @@
-"""The JSON API's requests and answers."""
+"""Define the requests and responses of the JSON API."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from search.request import CONTAINS, Id, IdString, PartRequest, QueryRequest
 MAX_PARTS = 16
 MAX_K = 200
 MAX_OFFSET = 10_000
-MAX_FOLDED = 2000  # results: each is compared with all above it
+MAX_FOLDED = 2000  # results: each is compared with all results above it
 MAX_IMAGE_IDS = 1000
 MAX_TEXT = 2000  # characters
 
 
 class WebPart(PartRequest):
-    """One ingredient: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
+    """One part of a query: exactly one of `text`, `image_id`, `caption_id` and `picture`."""
 
     text: str | None = Field(default=None, min_length=1, max_length=MAX_TEXT)
-    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="The answer of POST /api/pictures")
+    picture: str | None = Field(default=None, pattern="^[0-9a-f]{32}$", description="A token from POST /api/pictures")
     weight: float = Field(default=1.0, ge=-10, le=10, allow_inf_nan=False, description="A negative weight subtracts")
 
 
@@ -39,14 +39,14 @@ class WebQuery(QueryRequest[WebPart]):
     contains: str | None = Field(default=None, max_length=200, description=CONTAINS)
 
     @model_validator(mode="after")
-    def _folding_has_an_end(self) -> Self:
+    def _check_fold_depth(self) -> Self:
         if self.fold is not None and self.offset + self.k > MAX_FOLDED:
-            raise ValueError(f"near-duplicates are folded among the first {MAX_FOLDED:,} results only")
+            raise ValueError(f"with fold, offset + k is at most {MAX_FOLDED:,}")
         return self
 
 
-class Found(BaseModel):
-    """One result. `id` is that of the image or caption, `captions` all those of the image."""
+class Result(BaseModel):
+    """One result. `id` is that of the image or caption; `captions` are all captions of the image."""
 
     rank: int
     score: float = Field(description="Cosine similarity")
@@ -54,17 +54,17 @@ class Found(BaseModel):
     id: IdString
     image_id: IdString
     split: str
-    text: str = Field(description="The caption found, or the image's caption nearest to the query")
+    text: str = Field(description="The caption, or the caption of the image that is nearest to the query")
     captions: list[str]
-    picture: str = Field(description="The picture's path below the page's address; append &size=360, 720 or 1600")
+    picture: str = Field(description="Path of the photo, below the page's address; append &size=360, 720 or 1600")
     also: list[IdString] = Field(
-        description="Ids of results further down that this one stands for (with group or fold)"
+        description="Ids of the lower-ranked results that this one stands for (with group or fold)"
     )
 
 
-class Answer(BaseModel):
-    results: list[Found]
-    more: bool = Field(description="Whether there are results beyond these")
+class SearchResults(BaseModel):
+    results: list[Result]
+    more: bool = Field(description="Whether there are further results")
 
 
 class ImageRecord(BaseModel):
@@ -79,11 +79,11 @@ class ImageRecord(BaseModel):
 
 
 class PictureToken(BaseModel):
-    picture: str = Field(description="Names the picture in a query, until many others have come")
+    picture: str = Field(description="Names the picture in queries; valid until many others have been uploaded")
 
 
 class Collection(BaseModel):
-    """One collection, with all that is remembered of how it was made."""
+    """One collection, with everything that is stored about how it was made."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -99,7 +99,7 @@ class Collections(BaseModel):
 
 
 class Examples(BaseModel):
-    captions: list[str] = Field(description="A few captions of the index, to try")
+    captions: list[str] = Field(description="A few captions of the index to search for")
 
 
 class Health(BaseModel):
@@ -109,4 +109,4 @@ class Health(BaseModel):
 
 
 class Failure(BaseModel):
-    error: str = Field(description="One line: what was wrong, and what to do")
+    error: str = Field(description="One line: what is wrong, and what to do")

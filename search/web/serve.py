@@ -1,4 +1,4 @@
-"""Running the page: one process, from the first loaded weight to the last answered request."""
+"""Run the web server in one process: open the index, load the model, answer requests, shut down cleanly."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from search.web.gallery import Gallery
 from search.web.metrics import MeasuredEncoder, Metrics, measured_index
 from search.web.origins import read_public_url
 
-LAST_SECONDS = 10  # how long requests may still take once the server was told to stop
-WAITING_CONNECTIONS = 512
-OPEN_FILES = 16_384  # most connections and files at once; the usual limit is 1,024
+SHUTDOWN_SECONDS = 10  # how long running requests may still take after SIGINT or SIGTERM
+BACKLOG = 512  # connections waiting to be accepted
+MAX_OPEN_FILES = 16_384  # connections and files; the usual limit is 1,024
 
 
 def serve(
@@ -41,19 +41,19 @@ def serve(
     images: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Serve until SIGINT, which ends in KeyboardInterrupt, or SIGTERM; running requests are finished first.
+    """Serve until SIGINT (raises KeyboardInterrupt) or SIGTERM; running requests finish first.
 
     Args:
-        public_urls: the addresses at which reverse proxies show the page; see `read_public_url`.
+        public_urls: the addresses of the page behind reverse proxies; see `read_public_url`.
 
     Raises:
         SettingsError: a public URL is malformed, the port is taken, or the host is not an address of this machine.
         CocoSearchError: the index or the model cannot be opened.
     """
-    public = [read_public_url(each) for each in public_urls]
+    public = [read_public_url(public_url) for public_url in public_urls]
     with contextlib.ExitStack() as stack:
-        _allow_open_files()
-        listener = stack.enter_context(_listening(host, port))  # before the model, which takes a while
+        _raise_open_file_limit()
+        listener = stack.enter_context(_listening(host, port))  # before the model, which is slow to load
         index = open_for_writing(settings)
         warn_of_silent_nodes(index)
         metrics = Metrics()
@@ -65,9 +65,9 @@ def serve(
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
-        with ending_on_interrupt():  # closing the gallery would wait for the model
+        with ending_on_interrupt():  # closing the gallery would wait until the model is loaded
             gallery.warm_up()
-        stack.enter_context(_calm_end())
+        stack.enter_context(_exiting_on_sigterm())
         running = None
         if isinstance(index, EdgeIndex):
             running = Running(_address("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, listener))
@@ -76,22 +76,22 @@ def serve(
         config = uvicorn.Config(
             app,
             http=timed_protocol(TimeLimits()),
-            log_level="error",  # its warnings are about what clients send
+            log_level="error",  # its warnings are about faults of clients
             access_log=False,
             server_header=False,
             proxy_headers=False,
             ws="none",
             lifespan="off",
-            timeout_graceful_shutdown=LAST_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         if not is_loopback(host):
-            note(f"warning: everybody who can reach {host} can search and see the photos: there are no passwords")
+            note(f"warning: anyone who can reach {host} can search and see the photos: there are no passwords")
         addresses = " and ".join([_address(host, listener), *map(str, public)])
-        _Server(config, f"{gallery.dataset} is at {addresses} (Ctrl-C stops it)").run([listener])
+        _Server(config, f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)").run([listener])
 
 
 class _Server(uvicorn.Server):
-    """Says where it is once it answers, and signals end it in order."""
+    """A server of uvicorn that prints a message once it answers requests."""
 
     def __init__(self, config: uvicorn.Config, message: str) -> None:
         super().__init__(config)
@@ -105,26 +105,26 @@ class _Server(uvicorn.Server):
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=WAITING_CONNECTIONS)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        reason = "something else is listening there, choose another --port" if taken else error.strerror
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "the port is in use, choose another --port" if in_use else error.strerror
         raise SettingsError(f"cannot serve at {host}, port {port}: {reason}") from None
-    # Headers and body leave in two packets: without this, the second waits 40 ms for the client's receipt of the first.
+    # Headers and body are sent as two packets: without this, the second waits 40 ms for the client's ACK of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _allow_open_files() -> None:
-    """Raise this process's limit of open files: each connection is one."""
+def _raise_open_file_limit() -> None:
+    """Raise the limit of open files of this process: each connection counts as one."""
     try:
         import resource
     except ImportError:  # Windows
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    target = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < target:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
 
 
 def _address(host: str, listener: socket.socket) -> str:
@@ -133,17 +133,17 @@ def _address(host: str, listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _calm_end() -> Iterator[None]:
-    """Let SIGTERM end this block in order.
+def _exiting_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit within this block.
 
-    uvicorn raises the signal that ended it once more, which would kill the process before the index is closed.
+    uvicorn raises the signal that stopped it again, which would kill the process before the index is closed.
     """
 
-    def end(*_: object) -> None:
+    def exit_(*_: object) -> None:
         raise SystemExit
 
-    before = signal.signal(signal.SIGTERM, end)
+    previous = signal.signal(signal.SIGTERM, exit_)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
