@@ -1,4 +1,4 @@
-"""Measures the index: Recall@k and ranks over the splits of the data set, in both directions."""
+"""Retrieval measured on the index: Recall@k and ranks over the splits of the data set, in both directions."""
 
 from __future__ import annotations
 
