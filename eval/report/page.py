@@ -153,14 +153,14 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
         words = _span(group.shortest, group.longest)
         value, (low, high) = group.scores[metric] or 0, group.intervals[metric]
         detail = f"{words} words, {group.queries:,} captions: {value:.1f} % ({low:.1f} to {high:.1f})"
-        return plots.Range(f"{words} words", value, low, high, f"{value:.1f} of {group.queries:,}", detail)
+        return plots.Range(f"{words} words", value, low, high, f"{value:.1f} % of {group.queries:,}", detail)
 
     panels = []
     for metric in (RECALLS[0].name, RECALLS[-1].name):
         rows = [row(group, metric) for group in groups]
         drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows, max(row.high for row in rows))
         panels.append((f"text-to-image, {metric}", drawn))
-    about = "text-to-image recall in percent of captions of similar length, with 95 % intervals and their number."
+    about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
 
 

@@ -125,7 +125,7 @@ def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
 def ranges(name: str, title: str, rows: Sequence[Range], longest: float) -> Markup:
     """Draw values from 0 as dots on the lines of their intervals, one below the other; `longest` as in `bars`."""
     svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
-    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT)
+    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT - 16)  # leaves room for the text
     for number, row in enumerate(rows):
         height, middle = BAR_STEP * number + 12, BAR_STEP * number + 16
         _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")

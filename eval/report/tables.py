@@ -163,7 +163,12 @@ def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
         "Elsewhere an item that scores the same does not push the positive down; here it does. "
         "Only directions where it makes a difference."
     )
-    tables.append(("Ties counted against the run", metrics.pessimistic, {}, about))
+    in_tables = {metric.name for metric in METRICS if any(ranker.pessimistic for ranker in metrics.columns)}
+    lost = {
+        way: {name: value for name, value in scores.items() if name not in in_tables}
+        for way, scores in metrics.pessimistic.items()
+    }
+    tables.append(("Ties counted against the run", lost, {}, about))
     shown = []
     for title, best, worst, about in tables:
         for caption, block in ((title, best), (f"{title}, all ties lost", worst)):
