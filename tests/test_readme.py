@@ -69,7 +69,8 @@ def scores(text: str) -> dict[str, list[float]]:
     rows = re.findall(
         r"^((?:image-to-text|text-to-image) +(?:oracle|qdrant-exact))((?: +[\d.]+){5})(?: |$)", text, re.M
     )
-    return {" ".join(name.split()): [float(number) for number in numbers.split()] for name, numbers in rows}
+    first_table = reversed(rows)  # later rows of the same name are of the second table
+    return {" ".join(name.split()): [float(number) for number in numbers.split()] for name, numbers in first_table}
 
 
 def test_the_demos_output_is_the_demos_output(call: Call, tmp_path: Path) -> None:
