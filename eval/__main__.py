@@ -43,10 +43,10 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
 
     plan = measured.plan()
     if output.out is not None:
-        output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
+        output.out.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     copies_in = source.open_for_writing() if measured.copies else None
     with closing(copies_in or source.open()) as index:
-        command.warn_of_silent_nodes(index)  # before it is asked what may need them
+        command.warn_of_silent_nodes(index)  # before a request that may need them
         name = source.dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         evaluation = read_ground_truth(
@@ -70,7 +70,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
 
 
 def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex, images: Path | None) -> None:
-    """Write metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
+    """Write metrics.json, ranks.jsonl and report.html; `images` is the current folder of the photos, if it moved."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
     from search.searcher import Searcher
@@ -98,11 +98,11 @@ def compare(
     from eval.compare import compare_folders
     from eval.report import comparison
 
-    found = compare_folders(a, b, resamples=resamples, changed=changed)
+    compared = compare_folders(a, b, resamples=resamples, changed=changed)
     if as_json:
-        command.print_json(comparison.as_json(found), indent=1)
+        command.print_json(comparison.as_json(compared), indent=1)
     else:
-        typer.echo(comparison.table(found))
+        typer.echo(comparison.table(compared))
 
 
 def main() -> None:

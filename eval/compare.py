@@ -1,8 +1,9 @@
-"""Two runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
+"""Compare two runs of the same queries: differences, intervals, p-values, and the queries that changed most.
 
 Both runs rank the same queries in the same gallery, so they are compared query by query: the interval of a difference
 comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Many
-scores are compared at once, and one in twenty of them differs by chance: the adjusted p allows for that.
+scores are compared at once, of which one in twenty would appear to differ by chance: the adjusted p-values account for
+that.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One metric in both runs (percent, or a rank): B - A with its 95 % interval, and p.
+    """One metric in both runs (percent, or a rank): B - A, its 95 % interval and p-value.
 
-    `p_holm` is adjusted for all comparisons made, in both directions.
+    `p_holm` is the p-value adjusted for all comparisons, in both directions.
     """
 
     metric: Metric
@@ -126,10 +127,10 @@ def compare(
     randomisations: int = RANDOMISATIONS,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two runs query by query, whatever the order in their files; the same seed gives the same figures.
+    """Compare two runs query by query, in whatever order their files are; the same seed gives the same figures.
 
-    The data set's name may differ, since two models live side by side under two names; the queries, and with them the
-    galleries, may not. `changed` is how many most improved and most worsened queries are kept per direction.
+    The name of the data set may differ, since two models are stored side by side under two names; the queries, and with
+    them the galleries, may not. `changed` is how many of the most improved and worsened queries are kept per direction.
 
     Raises:
         EvaluationError: the runs are not of the same queries and gallery; the message says what differs.
@@ -162,7 +163,7 @@ def compare(
 
 
 def shown(value: object) -> str:
-    """Return anything as text on one line of a terminal, shortened."""
+    """Return any value as text on one line of a terminal, shortened."""
     if value is None:
         return "not recorded"
     text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
@@ -183,7 +184,7 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
             )
     pairs = [(in_a[query], in_b[query]) for query in sorted(in_a)]
     for ours, theirs in pairs:
-        # An image's text is its file, which may lie elsewhere; a caption's is the query itself.
+        # The text of an image is its file, which may have moved; that of a caption is the query itself.
         fields = ("image_id",) if direction == DIRECTIONS[0] else ("image_id", "text")
         for field in fields:
             if getattr(ours, field) != getattr(theirs, field):
@@ -203,7 +204,7 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
-    """Return the difference of every metric that both runs can tell; `p_holm` is still p."""
+    """Return the difference of every metric for which both runs have what it needs; `p_holm` is not adjusted yet."""
     image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
     rankings = _ranking([ours for ours, _ in pairs]), _ranking([theirs for _, theirs in pairs])
     means, medians = (_of_both(rankings, average) for average in ("mean", "median"))
@@ -228,7 +229,7 @@ def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -
 
 
 def _of_both(rankings: tuple[Ranking, Ranking], average: Average) -> dict[Metric, tuple[Floats, Floats]]:
-    """Return the values of each query in A and in B, for the metrics that both runs can tell."""
+    """Return the values of each query in A and in B, for the metrics that both runs have."""
     a, b = (per_query(ranking, average) for ranking in rankings)
     return {metric: (values, b[metric]) for metric, values in a.items() if metric in b}
 
@@ -255,7 +256,7 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
 
 
 def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs between the two fingerprints; nested names are joined by dots, a missing setting is None."""
+    """Yield settings that differ between the fingerprints; nested names are joined by dots, a missing one is None."""
     in_a, in_b = (dict(_flat(run.metrics.fingerprint)) for run in (a, b))
     for name in sorted(in_a.keys() | in_b.keys()):
         if in_a.get(name) != in_b.get(name):

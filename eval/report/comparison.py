@@ -1,4 +1,4 @@
-"""Two runs compared, as one JSON object and as aligned text for a terminal."""
+"""A comparison of two runs as one JSON object, and as aligned text for a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def table(found: Comparison) -> str:
-    """Return all of it as aligned text for a terminal."""
+    """Return the comparison as aligned text for a terminal."""
     of_directions = (line for direction in found.directions for line in _lines(direction))
     return "\n".join([*_heading(found), *of_directions, *_foot(found)])
 
