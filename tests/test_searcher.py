@@ -76,7 +76,7 @@ directions = st.integers(0, 2**32 - 1).map(lambda seed: unit(np.random.default_r
 def test_pages_continue_each_other(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     searcher, vectors = filled(index, make_spec, dataset)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(options, directions)
     def check(asked: Options, direction: Vectors) -> None:
         whole = searcher.search_vector(direction, replace(asked, k=500))

@@ -105,6 +105,8 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     Return None if the layout of the model is not CLIP's, if it is in half precision, which rounds the weights, or,
     after a warning, if the tower cannot be written or differs from the model.
     """
+    if existing := TextTower.open(encoder.weights):
+        return existing
     if encoder.dtype != "float32":
         return None
 
