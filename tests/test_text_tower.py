@@ -178,7 +178,7 @@ def killed_while_writing(folder: str, cache: str) -> None:
 
 
 def test_a_killed_writer_leaves_nothing_that_is_used(
-    encoder: ClipEncoder, clip_folder: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+    encoder: ClipEncoder, clip_folder: Path, make_spec: MakeSpec
 ) -> None:
     cache = os.environ["XDG_CACHE_HOME"]
     child = multiprocessing.get_context("spawn").Process(target=killed_while_writing, args=(str(clip_folder), cache))
