@@ -14,23 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
-
-from PIL import Image
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder
-from search.encoder.clip import ClipEncoder
-from search.encoder.images import Pixels
 from search.encoder.lazy import LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import Pages
-from search.photos import open_photo
 from search.query import Options, Part, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.images import Pixels
 
 
 class Searcher:
@@ -137,6 +138,8 @@ class Searcher:
         records = self.index.retrieve(self.collection("images"), [image_id]).records
         if not records or not isinstance(records[0], ImageRecord):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
+        from search.photos import open_photo
+
         spec = self._queries.spec
         return open_photo(folder or spec.photo_folder, records[0].file, follow_links=spec.follow_links)
 
@@ -185,6 +188,8 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
     """
 
     def load(device: str) -> ClipEncoder:
+        from search.encoder.clip import ClipEncoder
+
         name = model or spec.model
         encoder = ClipEncoder(name, device=device, prompt=spec.prompt, dim=spec.dim, padding=spec.padding)
         spec.check_weights(encoder.name, encoder.weights)
