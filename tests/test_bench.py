@@ -140,7 +140,7 @@ def test_the_overhead_table_by_hand() -> None:
     start = overhead.Start(command=0.5, served=0.6, model=3.0, bare=2.0, floor=0.4, python=0.02)
     pages = [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
     rows = overhead.table("some-model", overhead.Overhead([start] * 3, pages)).splitlines()
-    assert rows[1].split("  ")[-1].split() == "0.50 s, 0.25 of sentence-transformers alone".split()
+    assert rows[1].split("  ")[-1].split() == ["0.50", "s,", "0.25", "of", "sentence-transformers", "alone"]
     assert "1.50 of" in rows[3]
     assert "15.0 ms" in rows[7]
     assert "encoding takes 33%" in rows[-1]
