@@ -10,7 +10,7 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -103,6 +103,34 @@ def compare(
         command.print_json(comparison.as_json(found), indent=1)
     else:
         typer.echo(comparison.table(found))
+
+
+@app.command()
+@expanded
+def tune(
+    source: Source,
+    target: Annotated[float, typer.Option(min=0, max=1, help="Share of the exact first ten hits to find")] = 0.99,
+    direction: Annotated[
+        Literal["both", "image-to-text", "text-to-image"],
+        typer.Option(help="Captions as queries for images (text-to-image), images for captions, or both"),
+    ] = "both",
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend the smallest HNSW beam (`ef`) and oversampling for the collections as they are; write nothing."""
+    from eval import tune as tuning
+    from search.index import collection_name
+    from search.searcher import only_dataset
+
+    with closing(source.open()) as index:
+        command.warn_of_silent_nodes(index)
+        name = source.dataset or only_dataset(index)
+        pairs = tuning.searches(index, name, None if direction == "both" else direction)
+        command.warn_of_pending(index, [collection_name(name, gallery) for _, gallery in pairs])
+        results = [tuning.tune(index, name, queries, gallery, target) for queries, gallery in pairs]
+    if as_json:
+        command.print_json(tuning.as_json(target, results), indent=1)
+    else:
+        typer.echo(tuning.table(target, results))
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from eval.eccv import MoreScores
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
+from eval.ranks.hnsw_check import REASONS
 from eval.ranks.oracle import OracleRanks, first_hits
 from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
@@ -123,7 +124,7 @@ class Report:
         """Return what a reader must know about the rankers' scores."""
         notes = []
         for ranker in self.rankers:
-            for answered, reason in _NOT_HNSW.items():
+            for answered, reason in REASONS.items():
                 if where := [direction for direction, by in (ranker.used or {}).items() if by == answered]:
                     more = "; --ef 64 measures HNSW on a copy that must use it" if ranker.name == SERVED else ""
                     notes.append(f"{ranker.name}, {' and '.join(where)}: {reason}{more}")
@@ -176,13 +177,6 @@ class Report:
 
     def _named(self, name: str) -> Ranker | None:
         return next((ranker for ranker in self.rankers if ranker.name == name), None)
-
-
-_NOT_HNSW = {
-    "scan": "a full scan answered; the collection is too small for Qdrant to build HNSW for it",
-    "indistinguishable from a scan": "the answers cannot be told from a full scan's (below full_scan_threshold, "
-    "a narrow filter, or so few points that HNSW misses nothing)",
-}
 
 
 def _too_few_hits(ranker: Ranker) -> list[str]:
