@@ -9,57 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.metrics import METRICS, Average, Floats, Metric, Ranking
+from eval.differences import Difference, adjusted, differences
+from eval.metrics import Ranking
 from eval.protocol import DIRECTIONS
 from eval.runs import QueryResult, Run, read_run
-from eval.stats import (
-    RANDOMISATIONS,
-    RESAMPLES,
-    Interval,
-    columns,
-    holm,
-    image_numbers,
-    per_query,
-    percentile_interval,
-    resample,
-    swap_p_values,
-)
+from eval.stats import RANDOMISATIONS, RESAMPLES
 from search.errors import EvaluationError
 
 CHANGED = 5  # most improved, and most worsened, queries shown
-SIGNIFICANT = 0.05
 TEXT_WIDTH = 72
 
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One metric in both runs (percent, or a rank): B - A with its 95 % interval, and p.
-
-    `p_holm` is adjusted for all comparisons made, in both directions.
-    """
-
-    metric: Metric
-    a: float
-    b: float
-    difference: float
-    interval: Interval
-    p: float
-    p_holm: float
-
-    @property
-    def better(self) -> str | None:
-        """A or B, if the adjusted p is under 0.05."""
-        if self.p_holm >= SIGNIFICANT or not self.difference:
-            return None
-        return "B" if (self.difference < 0) == (self.metric.better == "lower") else "A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +110,15 @@ def compare(
     if not any(pairs.values()):
         raise EvaluationError(f"these runs cannot be compared: {a.folder} and {b.folder} hold no queries")
     found = {name: _differences(pair, resamples, randomisations, seed) for name, pair in pairs.items() if pair}
-    adjusted = iter(holm([difference.p for differences in found.values() for difference in differences]))
     directions = []
-    for name, differences in found.items():
+    for name, of_direction in zip(found, adjusted(list(found.values())), strict=True):
         improved, worsened = _changes(pairs[name], changed)
         directions.append(
             Direction(
                 name=name,
                 queries=len(pairs[name]),
                 images=len({ours.image_id for ours, _ in pairs[name]}),
-                differences=tuple(replace(difference, p_holm=next(adjusted)) for difference in differences),
+                differences=tuple(of_direction),
                 improved=improved,
                 worsened=worsened,
             )
@@ -204,33 +169,9 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
     """Return the difference of every metric that both runs can tell; `p_holm` is still p."""
-    image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
-    rankings = _ranking([ours for ours, _ in pairs]), _ranking([theirs for _, theirs in pairs])
-    means, medians = (_of_both(rankings, average) for average in ("mean", "median"))
-    by_query = columns((b - a for a, b in means.values()), len(pairs))
-    drawn = resample(
-        by_query, [of for both in medians.values() for of in both], image_of, resamples=resamples, seed=seed
-    )
-    p_means, p_medians = swap_p_values(
-        by_query, list(medians.values()), image_of, randomisations=randomisations, seed=seed
-    )
-    found = {}
-    for column, (metric, (a, b)) in enumerate(means.items()):
-        difference, p = float(by_query[:, column].mean()), float(p_means[column])
-        interval = percentile_interval(drawn.means[:, column], difference)
-        found[metric] = Difference(metric, float(a.mean()), float(b.mean()), difference, interval, p, p)
-    for column, (metric, (a, b)) in enumerate(medians.items()):
-        in_a, in_b, p = float(np.median(a)), float(np.median(b)), float(p_medians[column])
-        resampled = drawn.medians[:, 2 * column + 1] - drawn.medians[:, 2 * column]
-        interval = percentile_interval(resampled, in_b - in_a)
-        found[metric] = Difference(metric, in_a, in_b, in_b - in_a, interval, p, p)
-    return [found[metric] for metric in METRICS if metric in found]
-
-
-def _of_both(rankings: tuple[Ranking, Ranking], average: Average) -> dict[Metric, tuple[Floats, Floats]]:
-    """Return the values of each query in A and in B, for the metrics that both runs can tell."""
-    a, b = (per_query(ranking, average) for ranking in rankings)
-    return {metric: (values, b[metric]) for metric, values in a.items() if metric in b}
+    a, b = (_ranking(results) for results in zip(*pairs, strict=True))
+    image_of = np.array([ours.image_id for ours, _ in pairs], dtype=np.int64)
+    return differences(a, b, image_of, resamples=resamples, randomisations=randomisations, seed=seed)
 
 
 def _ranking(results: Sequence[QueryResult]) -> Ranking:

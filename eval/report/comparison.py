@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from eval.compare import SAME, SIGNIFICANT, Comparison, Direction, shown
+from eval.compare import SAME, Comparison, Direction, shown
+from eval.differences import SIGNIFICANT
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
 
