@@ -55,7 +55,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         report = evaluate(index, evaluation, plan, copies_in)
         metrics = report.metrics()
         if output.out is not None:
-            _write_out(output.out, report, metrics, index, output.images)
+            _write_out(output, output.out, report, metrics, index)
     if output.json:
         command.print_json(metrics.as_json(), indent=1)
     else:
@@ -69,20 +69,22 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         )
 
 
-def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex, images: Path | None) -> None:
-    """Write metrics.json, ranks.jsonl and report.html; `images` is where the photos are now."""
+def _write_out(output: Output, folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex) -> None:
+    """Write metrics.json, ranks.jsonl, report.html and the TREC files."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
+    from eval.trec import write_trec
     from search.searcher import Searcher
 
     results = list(report.results())
     write_run(folder, metrics, results)
+    write_trec(folder, report.evaluation.tasks, output.trec_depth or None)
     searcher = Searcher(index, report.evaluation.spec.dataset)
 
     def records(kind: Kind, ids: Sequence[int]) -> dict[int, Image | Caption]:
         return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
 
-    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, images))
+    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, output.images))
     (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
 
 

@@ -101,12 +101,16 @@ class Output:
     """Where the results go."""
 
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write metrics.json, ranks.jsonl and report.html into this folder")
+        Path | None,
+        typer.Option("--out", help="Write metrics.json, ranks.jsonl, report.html and TREC files into this folder"),
     ] = None
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Where the photos are now, for report.html (default: the remembered folder)"),
     ] = None
+    trec_depth: Annotated[
+        int, typer.Option("--trec-depth", min=0, help="Hits of each query in the TREC runs of --out, 0 for all")
+    ] = 100
     json: JsonOption = False
 
 
