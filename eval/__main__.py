@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eval.bench import command as bench
-from eval.options import Measured, Output, Queries, Source
+from eval.options import FormatOption, Measured, Output, Queries, Source, one_format
 from search import command
 from search.command import JsonOption, expanded
 from search.errors import EvaluationError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from search.index import ReadIndex
     from search.records import Caption, Image, Kind
 
+MOST_RUNS = 26  # each has a letter
+
 app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
 
@@ -37,10 +39,12 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import evaluate
     from eval.ground_truth import read_ground_truth
+    from eval.report import export
     from eval.report.text import table
     from search.index import collection_name
     from search.searcher import only_dataset
 
+    one_format(output.format, output.json)
     plan = measured.plan()
     if output.out is not None:
         output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
@@ -58,6 +62,8 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
             _write_out(output, output.out, report, metrics, index)
     if output.json:
         command.print_json(metrics.as_json(), indent=1)
+    elif output.format:
+        typer.echo(export.render(export.of_run(metrics), output.format.value, export.caption(metrics)))
     else:
         typer.echo(table(metrics, report.agreements()))
     if output.out is not None:
@@ -90,21 +96,43 @@ def _write_out(output: Output, folder: Path, report: Report, metrics: RunMetrics
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="A folder that `run --out` wrote", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another", show_default=False)],
-    changed: Annotated[int, typer.Option(min=0, help="How many of the queries that changed most are shown")] = 5,
+    runs: Annotated[list[Path], typer.Argument(help="Two or more folders that `run --out` wrote")],
+    changed: Annotated[
+        int, typer.Option(min=0, help="How many of the queries that changed most are shown, of two runs")
+    ] = 5,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
+    sort: Annotated[
+        str, typer.Option(help="Sort more than two runs by this metric, such as recall@1, of both directions")
+    ] = "recall_sum",
+    style: FormatOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs over the same queries: differences with intervals and p-values, and what changed most."""
-    from eval.compare import compare_folders
-    from eval.report import comparison
+    """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
+    from eval.compare import compare_all, compare_folders
+    from eval.metrics import METRICS
+    from eval.report import comparison, export
+    from eval.runs import read_run
 
-    found = compare_folders(a, b, resamples=resamples, changed=changed)
+    metric = next((metric for metric in METRICS if metric.name == sort), None)
+    if metric is None:
+        raise typer.BadParameter(f"--sort {sort!r}: choose one of {', '.join(metric.name for metric in METRICS)}")
+    if not 2 <= len(runs) <= MOST_RUNS:
+        raise typer.BadParameter(f"give the folders of 2 to {MOST_RUNS} runs")
+    one_format(style, as_json)
+    if len(runs) == 2 and not style:
+        pair = compare_folders(runs[0], runs[1], resamples=resamples, changed=changed)
+        if as_json:
+            command.print_json(comparison.as_json(pair), indent=1)
+        else:
+            typer.echo(comparison.table(pair))
+        return
+    found = compare_all([read_run(folder) for folder in runs], resamples=resamples)
     if as_json:
-        command.print_json(comparison.as_json(found), indent=1)
+        command.print_json(comparison.all_as_json(found, metric), indent=1)
+    elif style:
+        typer.echo(export.render(comparison.rows(found, metric), style.value, comparison.caption(found)))
     else:
-        typer.echo(comparison.table(found))
+        typer.echo(comparison.table_of_all(found, metric))
 
 
 @app.command()

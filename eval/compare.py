@@ -1,29 +1,33 @@
-"""Two runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
+"""Runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
 
-Both runs rank the same queries in the same gallery, so they are compared query by query: the interval of a difference
-comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Many
-scores are compared at once, and one in twenty of them differs by chance: the adjusted p allows for that.
+All runs rank the same queries in the same gallery, so they are compared in pairs, query by query: the interval of a
+difference comes from resampling the same images for both, its p-value from swapping the runs image by image
+(`eval.stats`). Many scores are compared at once, and one in twenty of them differs by chance: the adjusted p allows for
+that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 
 from eval.differences import Difference, adjusted, differences
-from eval.metrics import Ranking
+from eval.metrics import METRICS, Ranking, scores
 from eval.protocol import DIRECTIONS
-from eval.runs import QueryResult, Run, read_run
+from eval.runs import QueryResult, Run, Scores, read_run
 from eval.stats import RANDOMISATIONS, RESAMPLES
 from search.errors import EvaluationError
 
 CHANGED = 5  # most improved, and most worsened, queries shown
 TEXT_WIDTH = 72
+SWAPS_PER_COMPARISON = 40  # at least: with fewer than 20, no adjusted p could be under 0.05
 
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
 
@@ -58,18 +62,80 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Run B against run A. `settings` are those of their fingerprints that differ: (name, in A, in B)."""
+    """Run B against run A. `settings` are those of their fingerprints that differ: (name, [in A, in B])."""
 
     a: Run
     b: Run
     directions: tuple[Direction, ...]
-    settings: tuple[tuple[str, Any, Any], ...]
+    settings: tuple[tuple[str, list[Any]], ...]
     resamples: int
     randomisations: int
 
     @property
     def comparisons(self) -> int:
         return sum(len(direction.differences) for direction in self.directions)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Several runs, by the letters A, B, ..., and each pair of them compared.
+
+    Every `p_holm` is adjusted for the comparisons of all pairs. `settings` are those of the runs' fingerprints that
+    differ: the name, and the value in each run.
+    """
+
+    runs: dict[str, Run]
+    pairs: dict[tuple[str, str], Comparison]
+    settings: tuple[tuple[str, list[Any]], ...]
+
+    @property
+    def comparisons(self) -> int:
+        return sum(pair.comparisons for pair in self.pairs.values())
+
+    def scores(self, letter: str) -> dict[str, Scores]:
+        """Return the scores of a run by direction, from its ranks.jsonl."""
+        of = {way: [result for result in self.runs[letter].results if result.direction == way] for way in DIRECTIONS}
+        return {way: scores(_ranking(results)) for way, results in of.items() if results}
+
+    def better_than(self, letter: str) -> dict[str, dict[str, str]]:
+        """Return the letters of the runs than which a run is better, by direction and metric: adjusted p under 0.05."""
+        letters: dict[str, dict[str, str]] = {way: {} for way in DIRECTIONS}
+        for (a, b), pair in self.pairs.items():
+            for direction in pair.directions:
+                for found in direction.differences:
+                    if (found.better, letter) in (("A", a), ("B", b)):
+                        so_far = letters[direction.name].get(found.metric.name, "")
+                        letters[direction.name][found.metric.name] = so_far + (b if letter == a else a)
+        return letters
+
+
+def compare_all(
+    runs: Sequence[Run], *, resamples: int = RESAMPLES, randomisations: int = RANDOMISATIONS, seed: int = 0
+) -> Comparisons:
+    """Compare every pair of at most 26 runs as `compare` does; the p-values of all of them are adjusted together.
+
+    `randomisations` is raised with the number of comparisons.
+
+    Raises:
+        EvaluationError: two runs are not of the same queries and gallery.
+        ValueError: there are more than 26 runs.
+    """
+    if len(runs) > len(ascii_uppercase):
+        raise ValueError(f"{len(runs)} runs; at most {len(ascii_uppercase)} can be compared")
+    by_letter = dict(zip(ascii_uppercase, runs, strict=False))
+    most = math.comb(len(runs), 2) * len(DIRECTIONS) * len(METRICS)
+    randomisations = max(randomisations, SWAPS_PER_COMPARISON * most)
+    pairs = {
+        (a, b): compare(
+            by_letter[a], by_letter[b], changed=0, resamples=resamples, randomisations=randomisations, seed=seed
+        )
+        for a, b in combinations(by_letter, 2)
+    }
+    families = iter(adjusted([direction.differences for pair in pairs.values() for direction in pair.directions]))
+    for letters, pair in pairs.items():
+        directions = tuple(replace(direction, differences=tuple(next(families))) for direction in pair.directions)
+        pairs[letters] = replace(pair, directions=directions)
+    return Comparisons(by_letter, pairs, tuple(_settings(runs)))
 
 
 def compare_folders(
@@ -123,7 +189,7 @@ def compare(
                 worsened=worsened,
             )
         )
-    return Comparison(a, b, tuple(directions), tuple(_settings(a, b)), resamples, randomisations)
+    return Comparison(a, b, tuple(directions), tuple(_settings((a, b))), resamples, randomisations)
 
 
 def shown(value: object) -> str:
@@ -195,12 +261,13 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
     return tuple(improved[:count]), tuple(worsened[:count])
 
 
-def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs between the two fingerprints; nested names are joined by dots, a missing setting is None."""
-    in_a, in_b = (dict(_flat(run.metrics.fingerprint)) for run in (a, b))
-    for name in sorted(in_a.keys() | in_b.keys()):
-        if in_a.get(name) != in_b.get(name):
-            yield name, in_a.get(name), in_b.get(name)
+def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield what differs between the fingerprints; nested names are joined by dots, a missing setting is None."""
+    settings = [dict(_flat(run.metrics.fingerprint)) for run in runs]
+    for name in sorted(set().union(*settings)):
+        values = [of_run.get(name) for of_run in settings]
+        if any(value != values[0] for value in values):
+            yield name, values
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

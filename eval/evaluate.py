@@ -10,7 +10,8 @@ From `python -m eval run` to a printed row:
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
 A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
-module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py.
+module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py,
+losses against the oracle in differences.py.
 """
 
 from __future__ import annotations

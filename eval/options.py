@@ -32,6 +32,19 @@ class Engine(str, Enum):
     NONE = "none"
 
 
+class Format(str, Enum):
+    """How the scores are printed, if not as aligned text. (Typer takes no literals that may be None.)"""
+
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+
+
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv")
+]
+
+
 @dataclass(frozen=True)
 class Queries:
     """What is evaluated."""
@@ -111,6 +124,7 @@ class Output:
     trec_depth: Annotated[
         int, typer.Option("--trec-depth", min=0, help="Hits of each query in the TREC runs of --out, 0 for all")
     ] = 100
+    format: FormatOption = None
     json: JsonOption = False
 
 
@@ -131,6 +145,12 @@ class Source:
         from search.index import open_for_writing
 
         return open_for_writing(load_settings(self.path, self.url))
+
+
+def one_format(style: Format | None, as_json: bool) -> None:
+    """Raise typer.BadParameter if two formats are requested."""
+    if style and as_json:
+        raise typer.BadParameter(f"--json and --format {style.value}: choose one of them")
 
 
 def beams(given: str) -> tuple[int, ...]:
