@@ -47,10 +47,10 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     one_format(output.format, output.json)
     plan = measured.plan()
     if output.out is not None:
-        output.out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made shows before the work, not after
+        output.out.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     copies_in = source.open_for_writing() if measured.copies else None
     with closing(copies_in or source.open()) as index:
-        command.warn_of_silent_nodes(index)  # before it is asked what may need them
+        command.warn_of_silent_nodes(index)  # before a request that may need them
         name = source.dataset or only_dataset(index)
         command.warn_of_pending(index, [collection_name(name, "images"), collection_name(name, "captions")])
         evaluation = read_ground_truth(

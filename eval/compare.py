@@ -1,9 +1,9 @@
-"""Runs of the same queries side by side: differences, intervals, p-values, and the queries that changed most.
+"""Compare runs of the same queries: differences, intervals, p-values, and the queries that changed most.
 
 All runs rank the same queries in the same gallery, so they are compared in pairs, query by query: the interval of a
 difference comes from resampling the same images for both, its p-value from swapping the runs image by image
-(`eval.stats`). Many scores are compared at once, and one in twenty of them differs by chance: the adjusted p allows for
-that.
+(`eval.stats`). Many scores are compared at once, of which one in twenty would appear to differ by chance: the adjusted
+p-values account for that.
 """
 
 from __future__ import annotations
@@ -158,10 +158,10 @@ def compare(
     randomisations: int = RANDOMISATIONS,
     seed: int = 0,
 ) -> Comparison:
-    """Compare two runs query by query, whatever the order in their files; the same seed gives the same figures.
+    """Compare two runs query by query, in whatever order their files are; the same seed gives the same figures.
 
-    The data set's name may differ, since two models live side by side under two names; the queries, and with them the
-    galleries, may not. `changed` is how many most improved and most worsened queries are kept per direction.
+    The name of the data set may differ, since two models are stored side by side under two names; the queries, and with
+    them the galleries, may not. `changed` is how many of the most improved and worsened queries are kept per direction.
 
     Raises:
         EvaluationError: the runs are not of the same queries and gallery; the message says what differs.
@@ -193,7 +193,7 @@ def compare(
 
 
 def shown(value: object) -> str:
-    """Return anything as text on one line of a terminal, shortened."""
+    """Return any value as text on one line of a terminal, shortened."""
     if value is None:
         return "not recorded"
     text = " ".join("".join(char if char.isprintable() else " " for char in str(value)).split())
@@ -214,7 +214,7 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
             )
     pairs = [(in_a[query], in_b[query]) for query in sorted(in_a)]
     for ours, theirs in pairs:
-        # An image's text is its file, which may lie elsewhere; a caption's is the query itself.
+        # The text of an image is its file, which may have moved; that of a caption is the query itself.
         fields = ("image_id",) if direction == DIRECTIONS[0] else ("image_id", "text")
         for field in fields:
             if getattr(ours, field) != getattr(theirs, field):
@@ -234,7 +234,7 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
-    """Return the difference of every metric that both runs can tell; `p_holm` is still p."""
+    """Return the difference of every metric for which both runs have what it needs; `p_holm` is not adjusted yet."""
     a, b = (_ranking(results) for results in zip(*pairs, strict=True))
     image_of = np.array([ours.image_id for ours, _ in pairs], dtype=np.int64)
     return differences(a, b, image_of, resamples=resamples, randomisations=randomisations, seed=seed)
@@ -262,7 +262,7 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
 
 
 def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield what differs between the fingerprints; nested names are joined by dots, a missing setting is None."""
+    """Yield settings that differ between the fingerprints; nested names are joined by dots, a missing one is None."""
     settings = [dict(_flat(run.metrics.fingerprint)) for run in runs]
     for name in sorted(set().union(*settings)):
         values = [of_run.get(name) for of_run in settings]

@@ -31,9 +31,9 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One metric in two rankings (percent, or a rank): B - A with its 95 % interval, and p.
+    """One metric in two rankings (percent, or a rank): B - A, its 95 % interval and p-value.
 
-    `p_holm` is adjusted for all comparisons made: one in twenty scores differs by chance.
+    `p_holm` is the p-value adjusted for all comparisons, of which one in twenty would appear to differ by chance.
     """
 
     metric: Metric
@@ -61,7 +61,7 @@ def differences(
     randomisations: int = RANDOMISATIONS,
     seed: int = 0,
 ) -> list[Difference]:
-    """Return the difference of every metric of which both rankings know the value of each query; `p_holm` is still p.
+    """Return the difference of every metric that both rankings know for each query; `p_holm` is not adjusted yet.
 
     `image_of` int64 (n,) is the image that each query is or belongs to, by any number.
     """

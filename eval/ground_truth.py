@@ -1,4 +1,4 @@
-"""Reading the queries, the gallery and the positives back from the index, and checking that they are complete."""
+"""Read the queries, the gallery and the positives back from the index, and check that they are complete."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def read_ground_truth(
     *,
     allow_missing: bool = False,
 ) -> Evaluation:
-    """Read the vectors and the ground truth of some splits ("all" means every one) from the index.
+    """Read the vectors and the ground truth of some splits ("all" for every one) from the index.
 
-    `captions_per_image` keeps the first captions of each image, None all of them. With `allow_missing`, captions
-    without their image and images without captions are left out, and the notes say how many.
+    `captions_per_image` is the number of captions of each image to use, from the first, None for all of them. With
+    `allow_missing`, captions without their image and images without captions are left out, and the notes give their
+    number.
 
     Raises:
-        CollectionMissing: the index holds no such data set.
+        CollectionMissing: the index does not hold the data set.
         EvaluationError: a split does not exist, or images or captions of it are missing.
     """
     names = collection_name(dataset, "images"), collection_name(dataset, "captions")
@@ -75,7 +76,7 @@ def read_ground_truth(
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """The images read, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
+    """The images, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
 
     side: Side
     captions: Ids
@@ -103,7 +104,7 @@ class _Images:
 
 @dataclass(frozen=True, slots=True)
 class _Captions:
-    """The captions read; `image_ids` int64 (n,)."""
+    """The captions, and the id of the image of each, `image_ids` int64 (n,)."""
 
     side: Side
     image_ids: Ids
@@ -138,7 +139,7 @@ def _only(side: Side, keep: npt.NDArray[np.bool_]) -> Side:
 
 @dataclass
 class _Vectors:
-    """Reads a collection into one array of vectors, float32 (n, dim), while its records are iterated over."""
+    """The vectors of a collection in one array `rows`, float32 (n, dim), filled while `records` is iterated over."""
 
     index: ReadIndex
     collection: str
@@ -146,7 +147,11 @@ class _Vectors:
     rows: Vectors = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
 
     def records(self) -> Iterator[Image | Caption]:
-        """Yield every record; raise EvaluationError if there is none, or if the collection is written to meanwhile."""
+        """Yield every record.
+
+        Raises:
+            EvaluationError: there are no records, or the collection is written to meanwhile.
+        """
         count, filled = self.index.count(self.collection, where=self.where), 0
         if not count:
             raise EvaluationError(f"{self.collection} holds no points of this split: run `python -m ingest run` first")
@@ -165,18 +170,18 @@ class _Vectors:
 
 def _check_no_more_images(spec: CollectionSpec, splits: Sequence[str], images: _Images) -> None:
     """Refuse images of another annotation file, which would make the gallery larger."""
-    found = Counter(images.splits)
+    images_of = Counter(images.splits)
     for split in splits:
-        if found[split] > spec.splits[split].images:
+        if images_of[split] > spec.splits[split].images:
             raise EvaluationError(
-                f"split {split} holds {found[split]:,} images where its annotation file has "
+                f"split {split} holds {images_of[split]:,} images where its annotation file has "
                 f"{spec.splits[split].images:,}: it was filled from several files; "
                 "ingest them under different --dataset names"
             )
 
 
 def _check_no_more_captions(images: _Images, captions: _Captions) -> None:
-    """Refuse captions that belong to no image: in the gallery, they could be the positive of no query."""
+    """Refuse captions that belong to no image: in the gallery, they would be positives of no query."""
     if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
         raise EvaluationError(
             f"{extra:,} captions belong to no image's own list: they are left over from another "
@@ -185,20 +190,20 @@ def _check_no_more_captions(images: _Images, captions: _Captions) -> None:
 
 
 def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
-    """Refuse missing images and captions, which would make the gallery smaller and every score better."""
+    """Refuse missing images and captions: a smaller gallery makes every score better."""
     or_not = "; --allow-missing evaluates what is there"
-    found = Counter(images.splits)
+    images_of = Counter(images.splits)
     for split in splits:
         expected = spec.splits[split].images
-        if found[split] < expected:
+        if images_of[split] < expected:
             raise EvaluationError(
-                f"split {split} lacks {expected - found[split]:,} of {expected:,} images: {ADVICE}{or_not}"
+                f"split {split} lacks {expected - images_of[split]:,} of {expected:,} images: {ADVICE}{or_not}"
             )
-    silent, orphans = _unmatched(images, captions)
-    silent &= images.captions > 0
-    if silent.any():
-        first = images.side.ids[silent][0]
-        raise EvaluationError(f"image {first} and {silent.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
+    uncaptioned, orphans = _unmatched(images, captions)
+    uncaptioned &= images.captions > 0
+    if uncaptioned.any():
+        first = images.side.ids[uncaptioned][0]
+        raise EvaluationError(f"image {first} and {uncaptioned.sum() - 1:,} more have no captions: {ADVICE}{or_not}")
     if orphans.any():
         first = captions.side.ids[orphans][0]
         raise EvaluationError(f"caption {first} and {orphans.sum() - 1:,} more have no image: {ADVICE}{or_not}")
@@ -208,7 +213,7 @@ def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images
 
 
 def _with_captions(images: _Images) -> tuple[_Images, list[str]]:
-    """Return the images that have captions in the annotation file, since the others have no positive, and a note."""
+    """Return the images with captions in the annotation file, because others have no positive, and a note on them."""
     wordless = int((images.captions == 0).sum())
     note = f"{wordless:,} images have no captions in the annotation file and are left out"
     return (images.only(images.captions > 0), [note]) if wordless else (images, [])
@@ -217,11 +222,11 @@ def _with_captions(images: _Images) -> tuple[_Images, list[str]]:
 def _complete_part(
     spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions
 ) -> tuple[_Images, _Captions, list[str]]:
-    """Return the images with captions and the captions with an image, and notes on what that leaves out."""
+    """Return the images with captions, the captions with an image, and notes on those left out."""
     expected = sum(spec.splits[split].images for split in splits)
     wanted = int(images.captions.sum())
-    silent, orphans = _unmatched(images, captions)
-    images, captions = images.only(~silent), captions.only(~orphans)
+    uncaptioned, orphans = _unmatched(images, captions)
+    images, captions = images.only(~uncaptioned), captions.only(~orphans)
     if not len(images.files):
         raise EvaluationError(f"no image of this split has a caption beside it: {ADVICE}")
     notes = []
@@ -232,8 +237,8 @@ def _complete_part(
         )
     if orphans.any():
         notes.append(f"{orphans.sum():,} captions without their image take no part")
-    if silent_captions := wanted - len(captions.texts):
-        notes.append(f"{silent_captions:,} captions of images that are there are missing")
+    if missing_captions := wanted - len(captions.texts):
+        notes.append(f"{missing_captions:,} captions of images that are there are missing")
     return images, captions, notes
 
 

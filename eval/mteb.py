@@ -39,14 +39,17 @@ def as_mteb_counts(evaluation: Evaluation) -> MtebMetrics | None:
 
 
 def merged_tasks(evaluation: Evaluation) -> tuple[Task, Task]:
-    """Return image-to-text and text-to-image with equal sentences merged, in the order of their first captions."""
-    number_of: dict[str, int] = {}
-    sentence_of = np.array([number_of.setdefault(sentence(text), len(number_of)) for text in evaluation.texts])
-    first = np.unique(sentence_of, return_index=True)[1]
-    sentences, images = np.unique(np.stack([sentence_of, evaluation.image_of]), axis=1).astype(np.int64)
-    by_image = np.lexsort((sentences, images))
+    """Return image-to-text and text-to-image with equal sentences merged.
+
+    The sentences are in the order of their first captions, image by image.
+    """
     to_text, to_image = evaluation.tasks
-    captions = to_text.gallery
+    captions, in_order = to_text.gallery, to_text.positives
+    number_of: dict[str, int] = {}
+    sentence_of = np.array([number_of.setdefault(sentence(evaluation.texts[row]), len(number_of)) for row in in_order])
+    first = in_order[np.unique(sentence_of, return_index=True)[1]]
+    sentences, images = np.unique(np.stack([sentence_of, evaluation.image_of[in_order]]), axis=1).astype(np.int64)
+    by_image = np.lexsort((sentences, images))
     merged = Side(captions.collection, captions.ids[first], captions.vectors[first], captions.where)
     return (
         Task(to_text.name, to_text.queries, merged, sentences[by_image], _starts(images, evaluation.images)),

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Quantized(str, Enum):
-    """How vectors are made smaller. (Typer takes no list of literals.)"""
+    """How vectors are quantised. (An enumeration, because Typer does not accept a list of literals.)"""
 
     INT8 = "int8"
     BINARY = "binary"
 
 
 class Engine(str, Enum):
-    """How Qdrant ranks. (Typer takes no list of literals.)"""
+    """How Qdrant ranks. (An enumeration, because Typer does not accept a list of literals.)"""
 
     EXACT = "exact"
     SERVED = "served"
@@ -68,7 +68,7 @@ class Queries:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured beside the oracle."""
+    """What is measured besides the oracle."""
 
     engine: Annotated[
         list[Engine] | None,
@@ -103,7 +103,7 @@ class Measured:
         return Plan(
             engines=tuple(f"qdrant-{engine.value}" for engine in engines if engine is not Engine.NONE),
             efs=beams(self.ef),
-            quantizations=tuple(each.value for each in self.quantization or ()),
+            quantizations=tuple(quantization.value for quantization in self.quantization or ()),
             folds=self.folds,
             resamples=self.resamples,
         )
@@ -153,18 +153,18 @@ def one_format(style: Format | None, as_json: bool) -> None:
         raise typer.BadParameter(f"--json and --format {style.value}: choose one of them")
 
 
-def beams(given: str) -> tuple[int, ...]:
-    """Return the beams of `32,64,128`, ascending.
+def beams(text: str) -> tuple[int, ...]:
+    """Return the beam widths of a text such as `32,64,128`, ascending.
 
     Raises:
-        typer.BadParameter: one is not a whole number, or is narrower than the number of hits that are fetched.
+        typer.BadParameter: one is not a whole number, or is smaller than the number of hits that are fetched.
     """
     from eval.runs import TOP
 
     try:
-        found = tuple(sorted({int(each) for each in given.split(",") if each.strip()}))
+        widths = tuple(sorted({int(width) for width in text.split(",") if width.strip()}))
     except ValueError:
-        raise typer.BadParameter(f"--ef {given!r}: give whole numbers with commas between them: 32,64,128") from None
-    if found and found[0] < TOP:
-        raise typer.BadParameter(f"--ef {found[0]}: Qdrant's beam is never below the {TOP} hits that are asked for")
-    return found
+        raise typer.BadParameter(f"--ef {text!r}: give whole numbers separated by commas: 32,64,128") from None
+    if widths and widths[0] < TOP:
+        raise typer.BadParameter(f"--ef {widths[0]}: Qdrant's beam is never narrower than the {TOP} hits it returns")
+    return widths

@@ -1,4 +1,4 @@
-"""A run on disk: `metrics.json` and `ranks.jsonl` in one folder, written by `run --out`, read by `compare`."""
+"""A run on disk: `metrics.json` and `ranks.jsonl` in one folder, written by `run --out` and read by `compare`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MTEB_DIFFERS = (
 
 
 Scores = dict[str, int | float | None]
-"""Metric -> score; None if it could not be known."""
+"""Metric -> score; None if it is unknown."""
 
 
 class _Scored(BaseModel):
@@ -120,7 +120,7 @@ class LossMetrics(BaseModel):
 
 
 class AgreementMetrics(BaseModel):
-    """How many of Qdrant's exact ranks differ from the oracle's."""
+    """How many of the ranks by Qdrant's exact search differ from the oracle's."""
 
     queries: int
     differ_by_rounding: int
@@ -180,7 +180,7 @@ class TopHit:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """One line of `ranks.jsonl`: what became of one query.
+    """One line of `ranks.jsonl`: the result of one query.
 
     `query` is the image's or caption's id, `image_id` the image it is or belongs to, `text` the caption, or the image's
     file. `rank` (1-based), `pessimistic_rank` (with every tie lost) and `score` (cosine) are the oracle's, of the best
@@ -234,7 +234,7 @@ def _as_line(result: QueryResult) -> dict[str, Any]:
 
 
 def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the fields with those of the one called `name` in its place."""
+    """Return the fields, with the field `name` replaced by the fields that it holds."""
     spread: dict[str, Any] = {}
     for key, value in fields.items():
         spread |= value if key == name else {key: value}

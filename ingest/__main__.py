@@ -85,6 +85,7 @@ def _ingest(
     from ingest.pipeline import ingest
     from ingest.selection import part_of
     from ingest.specs import collection_specs
+    from search.encoder.lazy import prepare
     from search.index import collection_name
 
     chosen = selection.choose(annotations)
@@ -102,6 +103,7 @@ def _ingest(
     specs = collection_specs(annotations, chosen, photos, first, dataset, embedding.decode, follow_links=follow_links)
     try:
         ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)
+        prepare(first)
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
         note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from search.command import DatasetOption, JsonOption, PathOption, UrlOption, print_json, warn_of_silent_nodes
+from search.encoder.cache import cache_folder, tower_bytes
 from search.settings import load_settings
 
 if TYPE_CHECKING:
-    from search.index import CollectionInfo, ReadIndex
+    from search.index import CollectionInfo, CollectionSpec, ReadIndex
 
 
 def status(
@@ -56,6 +57,7 @@ def _as_json(index: ReadIndex, info: CollectionInfo) -> dict[str, Any]:
         **info.as_json(),
         "points_by_split": by_split,
         "disk_bytes": index.disk_bytes(info.name),
+        "text_tower_bytes": tower_bytes(info.spec.weights),
     }
 
 
@@ -78,9 +80,15 @@ def _describe(info: CollectionInfo) -> str:
         + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
         + f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
-        f"  data set         {spec.dataset}: {sizes}\n"
+        + _text_tower(spec)
+        + f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"
     )
+
+
+def _text_tower(spec: CollectionSpec) -> str:
+    size = tower_bytes(spec.weights)
+    return f"  text tower       {size / 1e6:,.1f} MB in {cache_folder()}\n" if size else ""
 
 
 def _copies(info: CollectionInfo) -> str:

@@ -27,6 +27,7 @@ import PIL.Image
 import pytest
 from clip_factory import save_random_clip
 from grpc_qdrant import LocalClient, grpc_qdrant
+from hypothesis import settings as hypothesis_settings
 from running_web import PHOTOS, Web, make_index, serving, stored
 
 from search.encoder.clip import ClipEncoder
@@ -37,6 +38,9 @@ from search.index.server.index import ServerIndex
 from search.settings import Settings
 
 Call = Callable[..., tuple[int, str, str]]
+
+hypothesis_settings.register_profile("no deadline", deadline=None)  # a slow machine is not a failure
+hypothesis_settings.load_profile("no deadline")
 
 # Read before any test clears the environment.
 SERVER_URL, SERVER_KEY, SERVER_GRPC_PORT = map(os.environ.get, ("QDRANT_URL", "QDRANT_API_KEY", "QDRANT_GRPC_PORT"))

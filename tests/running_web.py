@@ -1,4 +1,4 @@
-"""Runs `python -m search serve` for tests, on a small index that the tests know by heart."""
+"""Run `python -m search serve` for tests, on a small index whose content the tests know."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from search.records import Caption, Vectors
 
 HOSTILE = '</script><img src="/icon.svg" onerror="document.title=1">&amp; 100%'
 PHOTOS = 60
-PUBLIC = "https://photos.example.org"  # the address that proxies in docs/web.md have
+PUBLIC = "https://photos.example.org"  # the address of the proxies in docs/web.md
 LARGE_ID = 2**53 + 1  # JavaScript would round it; the id of the last photo
 
 
 @dataclass(frozen=True)
 class Web:
-    """A running server, its index and photos, and what is stored there, read before it was started."""
+    """A running server, its index and photos, and the stored vectors, read before it was started."""
 
     address: str
     process: subprocess.Popen[bytes]
@@ -40,27 +40,27 @@ class Web:
         return httpx.Client(base_url=self.address, timeout=60)
 
     def nearest_images(self, vector: Vectors, without: tuple[int, ...] = ()) -> list[int]:
-        """Ids by descending cosine, by an exact product."""
-        scores = {image_id: float(each @ vector) for image_id, each in self.images.items() if image_id not in without}
+        """Return the image ids by descending cosine, from an exact product."""
+        scores = {key: float(stored @ vector) for key, stored in self.images.items() if key not in without}
         return sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
 
 
 @contextmanager
 def serving(index: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """(address, process) of a server on a free port; it is stopped at the end, if it still runs."""
+    """Run a server on a free port; yield its address and process, and stop it at the end if it still runs."""
     where = ["--path", str(index), "--port", "0", "--public-url", PUBLIC]
     command = [sys.executable, "-m", "search", "serve", *where, *options]
-    with tempfile.TemporaryFile() as said, subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         try:
             line = b""
             for line in process.stderr:
                 if b" is at http://" in line:
                     break
-                said.write(line)
+                log.write(line)
             else:
-                said.seek(0)
-                raise AssertionError(f"no server: {said.read().decode()}")
+                log.seek(0)
+                raise AssertionError(f"no server: {log.read().decode()}")
             yield line.decode().split(" is at ")[1].split()[0], process
         finally:
             if process.poll() is None:
@@ -91,7 +91,7 @@ def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
 
 
 def stored(index: Path) -> tuple[dict[int, Vectors], dict[int, tuple[Caption, Vectors]]]:
-    """Everything in the two collections: vectors by image id, captions and vectors by caption id."""
+    """Return the content of the two collections: vectors by image id, captions and vectors by caption id."""
     edge = EdgeIndex(index)
     images: dict[int, Vectors] = {}
     captions: dict[int, tuple[Caption, Vectors]] = {}

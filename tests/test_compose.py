@@ -49,7 +49,7 @@ def test_server_and_client_are_within_one_minor_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     client = next(need for need in project["dependencies"] if need.startswith("qdrant-client"))
     [image] = {service["image"] for service in SERVICES.values()}
-    assert f">=1.{image.rpartition(':v')[2].split('.')[1]}," in client
+    assert f">=1.{image.rpartition(':v')[2].split('.')[1]}." in client
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
     assert workflow["jobs"]["test"]["services"]["qdrant"]["image"] == image
 

@@ -1,4 +1,4 @@
-"""How long a client may take to send a request, with limits of a fraction of a second."""
+"""Test the time limits for sending a request, with limits of a few seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADERS = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 async def echo(_: Scope, receive: Receive, send: Send) -> None:
-    """Answer the length of the body."""
+    """Respond with the length of the body."""
     length, more = 0, True
     while more:
         message = await receive()
@@ -34,7 +34,7 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The port of a server in a thread."""
+    """The port of a server that runs in a thread."""
     config = uvicorn.Config(echo, http=timed_protocol(LIMITS), log_level="error", lifespan="off", timeout_keep_alive=1)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -46,7 +46,7 @@ def port() -> Iterator[int]:
 
 
 def talk(port: int, *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
-    """Send the parts, pausing after each; return all that comes until the server disconnects, and the seconds."""
+    """Send the parts, pausing after each; return what is received until the server disconnects, and the seconds."""
     began = time.monotonic()
     answer = b""
     with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
@@ -61,7 +61,7 @@ def talk(port: int, *parts: bytes, pause: float = 0.0) -> tuple[bytes, float]:
     return answer, time.monotonic() - began
 
 
-HALF = [
+INCOMPLETE = [
     (b"", b""),
     (b"POST / HT", b"408"),
     (HEADERS, b"408"),
@@ -73,30 +73,30 @@ HALF = [
 ]
 
 
-def test_half_a_request_is_not_waited_for(port: int) -> None:
-    with ThreadPoolExecutor(len(HALF)) as clients:
-        answers = list(clients.map(lambda case: talk(port, case[0]), HALF))
-    for (sent, status), (answer, seconds) in zip(HALF, answers, strict=True):
+def test_incomplete_requests_time_out(port: int) -> None:
+    with ThreadPoolExecutor(len(INCOMPLETE)) as clients:
+        answers = list(clients.map(lambda case: talk(port, case[0]), INCOMPLETE))
+    for (sent, status), (answer, seconds) in zip(INCOMPLETE, answers, strict=True):
         assert answer[9:12] == status, sent
         if status == b"408":
             assert seconds > 0.9 * LIMITS.silence
             assert answer.endswith(b'{"error": "the request was not completed in time"}')
 
 
-def test_a_trickle_has_an_end_and_slow_is_not_stopped(port: int) -> None:
+def test_a_trickle_is_stopped_but_a_slow_client_is_not(port: int) -> None:
     headers = [b"POST / HTTP/1.1\r\n", *[b"X-More: x\r\n"] * 30]
     body = [HEADERS + b"Content-Length: 1000\r\n\r\n", *[b"x"] * 30]
     slow = [HEADERS, b"Connection: close\r\nContent-Length: 3\r\n\r\n", b"a", b"b", b"c"]
     with ThreadPoolExecutor(3) as clients:
         answers = list(clients.map(lambda parts: talk(port, *parts, pause=0.3), [headers, body, slow]))
-    assert max(seconds for _, seconds in answers) < 6  # all of it would take 9
+    assert max(seconds for _, seconds in answers) < 6  # sending everything would take 9
     assert answers[2][0].startswith(b"HTTP/1.1 200")
     assert answers[2][0].endswith(b"3")
     assert answers[2][1] > LIMITS.silence
 
 
-def test_many_at_once(port: int) -> None:
-    """Every other connection is closed, and others are answered meanwhile."""
+def test_many_stuck_connections(port: int) -> None:
+    """All stuck connections are closed, and other clients are answered in the meantime."""
     stuck = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(200)]
     for number, connection in enumerate(stuck):
         connection.sendall(HEADERS[: 10 * (number % 4)])

@@ -253,7 +253,7 @@ def _example(format_name: str) -> bytes:
 _EXAMPLES = [_example(name) for name in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP")]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     content=st.sampled_from(_EXAMPLES),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.binary(min_size=1, max_size=8)), max_size=6),

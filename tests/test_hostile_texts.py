@@ -116,7 +116,7 @@ def test_texts_are_encoded_as_texts(bait: Bait, clip_folder: Path, model: str, p
     assert (vectors[:-4] @ red).max() < 0.999
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_text_is_opened_or_fetched(bait: Bait, tiny_encoder: ClipEncoder, data: st.DataObject) -> None:
     known = st.sampled_from([*bait.texts(), *UNREADABLE])

@@ -364,7 +364,7 @@ def test_largest_ids(index: Index, make_spec: MakeSpec) -> None:
     assert [record.id for batch in index.scan(spec.collection) for record in batch.records] == [0, 2**63 - 1]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=40), min_size=1, max_size=5))
 def test_any_text_survives(index: Index, make_spec: MakeSpec, texts: list[str]) -> None:
     spec = make_spec()

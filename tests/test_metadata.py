@@ -221,7 +221,7 @@ def test_any_metadata_changes_no_pixel() -> None:
     png, jpeg = opened(saved("PNG")).tobytes(), opened(saved("JPEG")).tobytes()
     starts = (b"", b"Exif\0\0MM\0*\0\0\0\x08", b"Adobe", b"MPF\0", b"ICC_PROFILE\0", b"a\0\0", b"MM\0*")
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(
         names=st.lists(st.sampled_from((*PNG_CHUNKS, b"prVt")), max_size=3),
         markers=st.lists(st.sampled_from((*range(0xE1, 0xF0), 0xFE)), max_size=3),

@@ -58,7 +58,7 @@ def test_what_cannot_be_ranks(bad: tuple[int, ...]) -> None:
 
 
 @given(st.lists(st.integers(1, 100), min_size=1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_recall_grows_with_k_and_ends_at_everything(values: list[int]) -> None:
     curve = [score(recall(k), *values) or 0 for k in range(1, max(values) + 1)]
     assert curve == sorted(curve)

@@ -114,7 +114,7 @@ def shuffled(rng: Rng, count: int, dim: int) -> Matrix:
     return np.array([rng.permutation(row) for row in all_the_same(rng, count, dim)])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 8),

@@ -294,7 +294,7 @@ def test_recall_by_caption_length(full: str) -> None:
     assert drawn.findtext("desc") == (
         f"2 words, 4 captions: 25.0 % (5.0 to 50.0); 3{DASH}11 words, 4 captions: 25.0 % (5.0 to 50.0)"
     )
-    assert [text.text for text in drawn.iter("text")][:2] == ["2 words", "25.0 of 4"]
+    assert [text.text for text in drawn.iter("text")][:2] == ["2 words", "25.0 % of 4"]
     low, high = map(float, re.findall(r"[MH]([\d.]+)", next(drawn.iter("path")).get("d", "")))
     dot, start = float(next(drawn.iter("circle")).get("cx", "")), low - (high - low) * 5 / 45
     assert (dot - start) / (high - start) == pytest.approx(25 / 50, abs=0.001)

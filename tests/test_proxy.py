@@ -1,4 +1,4 @@
-"""The page behind nginx and Caddy, run with the very configuration that docs/web.md shows."""
+"""Test the page behind nginx and Caddy, with the configurations in docs/web.md."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ http {{
 
 
 def example(language: str) -> str:
-    """Return the first example in this language."""
+    """Return the first example of docs/web.md in this language."""
     match = re.search(rf"```{language}\n(.*?)```", PAGE, re.S)
     assert match
     return match[1]
 
 
 def uncommented(text: str, *starts: str) -> str:
-    """Return the configuration with those of its lines in use that begin so."""
+    """Return the configuration with the lines uncommented that begin with one of `starts`."""
     for start in starts:
         assert f"# {start}" in text
         text = text.replace(f"# {start}", start)
@@ -55,7 +55,7 @@ def uncommented(text: str, *starts: str) -> str:
 
 @dataclass(frozen=True)
 class Files:
-    """Where a proxy's files are, and the ports that replace 80, 443 and 8000."""
+    """The folder of a proxy's files, and the ports that replace 80, 443 and 8000."""
 
     folder: Path
     plain: int
@@ -108,7 +108,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def proxied(program: str, arguments: list[str], files: Files) -> Iterator[httpx.Client]:
-    """Yield a client that asks the proxy as a browser would that finds the public name at 127.0.0.1."""
+    """Yield a client of the proxy that resolves the public name to 127.0.0.1."""
     folders = {name: str(files.folder) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")}
     with (files.folder / "log").open("w") as log:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, env={**os.environ, **folders})
@@ -160,7 +160,7 @@ def test_the_examples_work(
         assert picture.headers["content-type"] == "image/jpeg"
         assert client.head("/healthz").status_code == 200
         photo = (web.photos / "images/val2014/COCO_val2014_000000000105.jpg").read_bytes()
-        padded = photo + bytes(19_000_000)  # as large as a picture may be; what follows the JPEG is not read
+        padded = photo + bytes(19_000_000)  # nearly the largest size allowed; the bytes after the JPEG are not read
         sent = client.post("/api/pictures", content=padded, headers={**own, "Content-Type": "image/jpeg"})
         assert list(sent.json()) == ["picture"]
         for origin in ("https://evil.example", PUBLIC.replace("https", "http"), "null"):

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from conftest import Call, ingest_options, one_line_error
 from grpc_qdrant import Fault, LocalClient, StandIn, rest_server
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from qdrant_client import models
 from qdrant_client.grpc import ReplicaState
@@ -320,7 +320,6 @@ def test_four_requests_run_in_parallel(
     index.close()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), max_size=40), st.integers(1, 10), st.integers(200, 4000))
 def test_requests_are_bounded_and_leave_nothing_out(lengths: list[int], points: int, size: int) -> None:
     records = [image(number, captions=("x" * length,)) for number, length in enumerate(lengths)]

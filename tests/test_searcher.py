@@ -76,7 +76,7 @@ directions = st.integers(0, 2**32 - 1).map(lambda seed: unit(np.random.default_r
 def test_pages_continue_each_other(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     searcher, vectors = filled(index, make_spec, dataset)
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(options, directions)
     def check(asked: Options, direction: Vectors) -> None:
         whole = searcher.search_vector(direction, replace(asked, k=500))
@@ -230,7 +230,7 @@ def test_a_stored_photo_finds_itself_with_one_photo_decoded_at_a_time(
         decoded.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr("search.encoding.open_image", opened)
+    monkeypatch.setattr("search.photos.open_image", opened)
     with Searcher.open(Settings(index_path=tmp_path / "index")) as searcher:
         stored = next(searcher.index.scan("coco_images", vectors=True))
         assert stored.vectors is not None

@@ -1,4 +1,4 @@
-"""`python -m search serve` as a process: how it starts and ends, and how other commands read its index."""
+"""Test `python -m search serve` as a process: start, shutdown, and other commands that read its index."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = (
 
 @pytest.fixture
 def index(tmp_path: Path, clip_folder: Path, call: Call) -> Path:
-    """A small index of its own, for what changes it or ends its server."""
+    """A small index for tests that change it or stop its server."""
     photos = write_photo_set(tmp_path / "photos", photos=12)
     path = tmp_path / "index"
     assert call("ingest", *ingest_options(photos, clip_folder, ["--path", str(path)]))[0] == 0
@@ -63,8 +63,8 @@ def test_while_it_runs_other_commands_answer_the_same_and_write_nothing(
         status = call("ingest", "status", *place)[1]
         errors = [one_line_error(call(*command)) for command in writing]
     for command, before, during in zip(COMMANDS, alone, together, strict=True):
-        if command[0] == "eval":  # which says how long it took, and through what
-            before, during = (scores(each) for each in (before, during))
+        if command[0] == "eval":  # its output includes the duration and how the index was read
+            before, during = (scores(result) for result in (before, during))
         code, out, err = during
         assert (code, out.replace(f", through python -m search serve, process {process.pid}", ""), err) == before
     assert f"through python -m search serve, process {process.pid}" in status
@@ -75,8 +75,8 @@ def test_while_it_runs_other_commands_answer_the_same_and_write_nothing(
 
 
 def scores(result: tuple[int, str, str]) -> tuple[int, str, str]:
-    said = json.loads(result[1])
-    return result[0], json.dumps({key: said[key] for key in ("image-to-text", "text-to-image")}), ""
+    report = json.loads(result[1])
+    return result[0], json.dumps({key: report[key] for key in ("image-to-text", "text-to-image")}), ""
 
 
 def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> None:
@@ -104,10 +104,10 @@ def test_reading_through_the_server_keeps_the_contract_of_an_index(web: Web) -> 
 
 
 @given(arrays.arrays("float32", st.tuples(st.integers(0, 3), st.integers(1, 5))))
-def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
-    back = PackedVectors.model_validate_json(PackedVectors.of(vectors).model_dump_json()).unpack()
-    assert back.tobytes() == vectors.tobytes()
-    assert back.shape == vectors.shape
+def test_vectors_are_transferred_exactly(vectors: Vectors) -> None:
+    unpacked = PackedVectors.model_validate_json(PackedVectors.of(vectors).model_dump_json()).unpack()
+    assert unpacked.tobytes() == vectors.tobytes()
+    assert unpacked.shape == vectors.shape
 
 
 @given(
@@ -119,12 +119,12 @@ def test_vectors_travel_to_the_last_bit(vectors: Vectors) -> None:
         max_position=st.none() | st.integers(0, 9),
     )
 )
-def test_filters_travel_unchanged(where: Where) -> None:
-    asked = SearchParams(ef=9, where=where)
-    assert unpack(PARAMS, json.loads(json.dumps(pack(PARAMS, asked)))) == asked
+def test_filters_are_transferred_unchanged(where: Where) -> None:
+    params = SearchParams(ef=9, where=where)
+    assert unpack(PARAMS, json.loads(json.dumps(pack(PARAMS, params)))) == params
 
 
-def test_a_dead_server_is_nobodys_owner(index: Path) -> None:
+def test_a_dead_server_does_not_own_the_index(index: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         gone = Running(f"http://127.0.0.1:{listener.getsockname()[1]}")
@@ -135,13 +135,13 @@ def test_a_dead_server_is_nobodys_owner(index: Path) -> None:
     assert find_running(index) is None
 
 
-def test_another_server_on_the_old_port_is_not_believed(web: Web, index: Path) -> None:
-    """The file of a server that was killed, whose port another one has now."""
+def test_another_server_on_the_old_port_is_not_trusted(web: Web, index: Path) -> None:
+    """The announcement of a killed server remains, and its port belongs to another server now."""
     with announced(index, Running(web.address)):
         assert isinstance(open_index(Settings(index_path=index)), EdgeIndex)
 
 
-def test_it_finishes_what_it_has_begun(index: Path) -> None:
+def test_running_requests_finish_before_it_stops(index: Path) -> None:
     with serving(index) as (address, process):
         assert (index / ".serve.json").exists()
         to = urlsplit(address)
@@ -167,7 +167,7 @@ def test_it_finishes_what_it_has_begun(index: Path) -> None:
 
 
 def wait_for_other_requests(address: str) -> None:
-    """Requests that were sent before have reached the application once a later one is answered."""
+    """Wait for the response to a request: those sent before it have then reached the application."""
     to = urlsplit(address)
     connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
     connection.request("GET", "/healthz")
@@ -176,7 +176,7 @@ def wait_for_other_requests(address: str) -> None:
 
 
 def leave(address: str, sent: bytes, *, reset: bool, wait: float = 0.0) -> None:
-    """Send something and close the connection after `wait` seconds, without reading an answer."""
+    """Send bytes and close the connection after `wait` seconds, without reading a response."""
     to = urlsplit(address)
     with socket.create_connection((to.hostname or "", to.port or 0)) as connection:
         if reset:
@@ -229,7 +229,7 @@ def test_a_port_that_is_taken(call: Call, index: Path) -> None:
     assert "no-such-host.invalid" in one_line_error(call("search", "serve", "--host", "no-such-host.invalid"))
 
 
-def test_an_index_that_is_not_there(call: Call) -> None:
+def test_an_index_that_does_not_exist(call: Call) -> None:
     error = one_line_error(call("search", "serve", "--path", "nothing", "--port", 0))
     assert "run `python -m ingest run`" in error
     assert not Path("nothing").exists()

@@ -42,7 +42,6 @@ def lognormal_ranks(rng: np.random.Generator, images: int, within: float) -> tup
 
 
 @given(QUERIES, st.integers(0, 3))
-@settings(deadline=None)
 def test_resamples_are_those_of_images_repeated(queries: list[tuple[int, int]], seed: int) -> None:
     """Against arrays in which every query of an image really stands as often as its image was drawn."""
     ranks, images = ints([rank for rank, _ in queries]), ints([image for _, image in queries])
@@ -75,7 +74,7 @@ def test_blocks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(QUERIES, st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_intervals_hold_the_score_whatever_the_order_of_the_queries(
     queries: list[tuple[int, int]], random: Any
 ) -> None:
@@ -175,7 +174,7 @@ def test_holm_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=12))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_swaps_agree_with_all_swaps_there_are(queries: list[tuple[int, int, int]]) -> None:
     a, b, images = (ints(column) for column in zip(*queries, strict=True))
     image_of = np.unique(images, return_inverse=True)[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The JSON API over real HTTP: the right answers, and none that it should not give."""
+"""Test the JSON API over real HTTP: correct responses, and requests that must be refused."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 @pytest.fixture
 def client(web: Web) -> Iterator[httpx.Client]:
-    with web.client() as made:
-        yield made
+    with web.client() as client:
+        yield client
 
 
-def ask(client: httpx.Client, *parts: dict[str, Any], **wishes: Any) -> dict[str, Any]:
-    answer = client.post("/api/search", json={"parts": parts, **wishes})
-    assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+def ask(client: httpx.Client, *parts: dict[str, Any], **options: Any) -> dict[str, Any]:
+    response = client.post("/api/search", json={"parts": parts, **options})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
@@ -43,13 +43,13 @@ def ids(answer: dict[str, Any]) -> list[int]:
 
 
 def error_of(answer: httpx.Response, status: int) -> str:
-    """The message of a failure: one line, in the one form that failures have."""
+    """Return the message of a failure, after checking its form."""
     assert answer.status_code == status, answer.text
-    said = answer.json()
-    assert list(said) == ["error"]
-    assert "\n" not in said["error"]
-    assert "Traceback" not in said["error"]
-    return str(said["error"])
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert "\n" not in body["error"]
+    assert "Traceback" not in body["error"]
+    return str(body["error"])
 
 
 def unit(vector: Vectors) -> Vectors:
@@ -82,19 +82,19 @@ def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None
 
 
 def nearest_caption(web: Web, image_id: int, vector: Vectors) -> str:
-    """The text of the image's caption that is nearest to the query."""
+    """Return the text of the image's caption that is nearest to the query."""
     own = [pair for pair in web.captions.values() if pair[0].image_id == image_id]
     return max(own, key=lambda pair: float(pair[1] @ vector))[0].text
 
 
-def test_parts_are_added_and_taken_away(web: Web, client: httpx.Client) -> None:
+def test_parts_are_added_and_subtracted(web: Web, client: httpx.Client) -> None:
     [text] = web.encoder.encode_texts(["noise"])
     vector = unit(text + 0.5 * web.images[110] - 2 * web.images[120])
     parts: list[dict[str, Any]] = [{"text": "noise"}, {"image_id": 110, "weight": 0.5}, {"image_id": 120, "weight": -2}]
     assert ids(ask(client, *parts, k=20)) == web.nearest_images(vector, without=(110, 120))[:20]
 
 
-def test_a_picture_that_is_handed_in(web: Web, client: httpx.Client) -> None:
+def test_a_picture_that_is_uploaded(web: Web, client: httpx.Client) -> None:
     first, again = (client.post("/api/pictures", content=picture(105, web), headers=JPEG).json() for _ in range(2))
     assert first == again
     best = ask(client, {"picture": first["picture"]}, k=3)["results"][0]
@@ -116,13 +116,13 @@ def test_captions_are_found_one_by_one_or_by_photo(web: Web, client: httpx.Clien
     grouped = ask(client, {"image_id": 130}, to="captions", k=10, group=True)["results"]
     assert [int(result["image_id"]) for result in grouped] == list(dict.fromkeys(photos))[:10]
     same = [caption_id for caption_id in ranked if web.captions[caption_id][0].image_id == photos[0]]
-    assert [grouped[0]["id"], *grouped[0]["also"]] == [str(each) for each in same]
+    assert [grouped[0]["id"], *grouped[0]["also"]] == [str(caption_id) for caption_id in same]
 
 
 def test_ids_are_strings_that_javascript_cannot_round(web: Web, client: httpx.Client) -> None:
     nearest = web.nearest_images(web.images[LARGE_ID], without=(LARGE_ID,))[:5]
-    for given in (LARGE_ID, str(LARGE_ID), f"0{LARGE_ID}"):
-        assert ids(ask(client, {"image_id": given}, k=5)) == nearest
+    for image_id in (LARGE_ID, str(LARGE_ID), f"0{LARGE_ID}"):
+        assert ids(ask(client, {"image_id": image_id}, k=5)) == nearest
     assert str(LARGE_ID) in [result["image_id"] for result in ask(client, {"text": "noise"}, k=PHOTOS)["results"]]
     record = client.get(f"/api/images/{LARGE_ID}").json()
     assert record["id"] == str(LARGE_ID)
@@ -143,9 +143,9 @@ def test_pages_continue_each_other(client: httpx.Client) -> None:
 
 
 def test_filters(web: Web, client: httpx.Client) -> None:
-    found = ask(client, {"text": "noise"}, splits=["val"], k=200)["results"]
-    assert len(found) == PHOTOS // 3
-    assert {result["split"] for result in found} == {"val"}
+    results = ask(client, {"text": "noise"}, splits=["val"], k=200)["results"]
+    assert len(results) == PHOTOS // 3
+    assert {result["split"] for result in results} == {"val"}
     assert ids(ask(client, {"text": "noise"}, contains="Photo 17")) == [117]
     least = ask(client, {"image_id": 103}, k=200, min_score=0.9)["results"]
     assert len(least) == sum(float(vector @ web.images[103]) >= 0.9 for key, vector in web.images.items() if key != 103)
@@ -157,18 +157,18 @@ def test_filters(web: Web, client: httpx.Client) -> None:
     assert "no split 'dev'" in error_of(refused, 422)
 
 
-def test_fifty_clients_at_once_get_what_each_gets_alone(web: Web, client: httpx.Client) -> None:
+def test_fifty_concurrent_clients_get_the_same_results_as_alone(web: Web, client: httpx.Client) -> None:
     alone = [ask(client, {"text": f"sentence number {number}"}, k=5) for number in range(50)]
 
     def together(number: int) -> dict[str, Any]:
-        with web.client() as mine:
-            return ask(mine, {"text": f"sentence number {number}"}, k=5)
+        with web.client() as own_client:
+            return ask(own_client, {"text": f"sentence number {number}"}, k=5)
 
     with ThreadPoolExecutor(50) as clients:
         answers = list(clients.map(together, range(50)))
     for lone, answer in zip(alone, answers, strict=True):
         scores = [[result["score"] for result in each["results"]] for each in (lone, answer)]
-        assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # a batch may round otherwise
+        assert scores[0] == pytest.approx(scores[1], abs=1e-4)  # a batch may round differently
         assert answer["results"][0]["id"] == lone["results"][0]["id"] or scores[0][0] - scores[0][1] < 1e-4
 
 
@@ -202,13 +202,13 @@ def test_fifty_clients_at_once_get_what_each_gets_alone(web: Web, client: httpx.
         ({"parts": [{"text": "a"}], "path": "/etc"}, "path"),
     ],
 )
-def test_questions_that_are_refused(client: httpx.Client, question: object, about: str) -> None:
+def test_invalid_queries_are_refused(client: httpx.Client, question: object, about: str) -> None:
     body = json.dumps(question)
     headers = {"Content-Type": "application/json"}
     assert about in error_of(client.post("/api/search", content=body, headers=headers), 422)
 
 
-def test_bodies_that_are_no_questions(client: httpx.Client) -> None:
+def test_bodies_that_are_not_queries(client: httpx.Client) -> None:
     as_json = {"Content-Type": "application/json"}
     error_of(client.post("/api/search", content=b"{", headers=as_json), 422)
     error_of(client.post("/api/search", content=b"[" * 100_000, headers=as_json), 400)
@@ -219,7 +219,7 @@ def test_bodies_that_are_no_questions(client: httpx.Client) -> None:
         error_of(client.post("/api/search", content=good, headers={"Content-Type": other}), 422)
 
 
-def test_a_large_upload_is_refused_early_and_takes_no_memory(web: Web, client: httpx.Client) -> None:
+def test_a_large_upload_is_refused_early_without_using_memory(web: Web, client: httpx.Client) -> None:
     assert "20 MB" in error_of(client.post("/api/pictures", content=b"x" * (21 << 20), headers=JPEG), 413)
 
     def endless() -> Iterator[bytes]:
@@ -233,10 +233,10 @@ def test_a_large_upload_is_refused_early_and_takes_no_memory(web: Web, client: h
 
 
 def memory(web: Web) -> int:
-    """Bytes that the server's process has in memory, at its highest."""
+    """Return the peak memory of the server's process in bytes."""
     status = Path(f"/proc/{web.process.pid}/status")
     if not status.exists():
-        pytest.skip("this system does not say how much memory a process takes")
+        pytest.skip("this system has no /proc/PID/status")
     [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) << 10
 
@@ -257,13 +257,13 @@ def test_pictures_that_are_refused(client: httpx.Client, content: bytes, about: 
     assert about in error_of(client.post("/api/pictures", content=content, headers=JPEG), 422)
 
 
-def test_a_picture_must_say_that_it_is_one(web: Web, client: httpx.Client) -> None:
+def test_an_upload_needs_an_image_content_type(web: Web, client: httpx.Client) -> None:
     for kind in ("text/plain", "multipart/form-data; boundary=x", "application/json"):
         answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
         assert "Content-Type" in error_of(answer, 415)
 
 
-def test_photos_are_sent_in_the_sizes_asked_for(web: Web, client: httpx.Client) -> None:
+def test_photos_are_sent_in_the_requested_sizes(web: Web, client: httpx.Client) -> None:
     def size(address: str) -> tuple[int, int]:
         answer = client.get(address)
         assert answer.headers["content-type"] == "image/jpeg"
@@ -277,7 +277,7 @@ def test_photos_are_sent_in_the_sizes_asked_for(web: Web, client: httpx.Client) 
     assert size("/pictures/102?size=360") == (360, 180)
 
 
-def test_browsers_keep_photos(client: httpx.Client) -> None:
+def test_browsers_can_cache_photos(client: httpx.Client) -> None:
     named = client.get("/api/images/104").json()["picture"]
     first = client.get(f"{named}&size=360")
     assert "immutable" in first.headers["cache-control"]
@@ -292,7 +292,7 @@ def test_browsers_keep_photos(client: httpx.Client) -> None:
 
 
 def raw(web: Web, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> httpx.Response:
-    """An answer to a path that is sent exactly as it is."""
+    """Request a path exactly as it is, without normalization."""
     address = urlsplit(web.address)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
     connection.putrequest(method, path, skip_host=headers is not None and "Host" in headers)
@@ -300,9 +300,9 @@ def raw(web: Web, path: str, headers: dict[str, str] | None = None, method: str 
         connection.putheader(name, value)
     connection.endheaders()
     answer = connection.getresponse()
-    made = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    response = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
     connection.close()
-    return made
+    return response
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_no_path_leads_to_a_file(web: Web, path: str) -> None:
     error_of(raw(web, path), 404)
 
 
-def test_what_is_not_there(web: Web, client: httpx.Client) -> None:
+def test_missing_images_captions_and_paths(web: Web, client: httpx.Client) -> None:
     assert "no image 7 in " in error_of(client.get("/api/images/7"), 404)
     assert "no image 7 in " in error_of(client.get("/pictures/7"), 404)
     assert "no image 7 in " in error_of(client.post("/api/search", json={"parts": [{"image_id": 7}]}), 404)
@@ -341,7 +341,7 @@ def test_what_is_not_there(web: Web, client: httpx.Client) -> None:
     assert "out of the photo folder" in error_of(client.get("/pictures/108"), 404)
 
 
-def test_every_answer_is_protected(web: Web, client: httpx.Client) -> None:
+def test_every_response_has_the_security_headers(web: Web, client: httpx.Client) -> None:
     answers = [
         client.get("/"),
         client.get("/page.js"),
@@ -365,7 +365,7 @@ def test_every_answer_is_protected(web: Web, client: httpx.Client) -> None:
         assert "server" not in answer.headers
 
 
-def test_other_sites_cannot_ask(web: Web, client: httpx.Client) -> None:
+def test_other_sites_are_refused(web: Web, client: httpx.Client) -> None:
     port = urlsplit(web.address).port
     for host in (
         "evil.example",
@@ -386,11 +386,11 @@ def test_other_sites_cannot_ask(web: Web, client: httpx.Client) -> None:
     assert client.post("/api/search", json=question, headers={"Origin": web.address}).status_code == 200
 
 
-def test_what_it_says_about_itself(web: Web, client: httpx.Client) -> None:
+def test_health_collections_and_examples(web: Web, client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "ok", "dataset": "coco", "images": PHOTOS}
-    said = client.get("/api/collections").json()
-    assert [each["collection"] for each in said["collections"]] == ["coco_images", "coco_captions"]
-    assert [each["points"] for each in said["collections"]] == [PHOTOS, 5 * PHOTOS]
+    collections = client.get("/api/collections").json()["collections"]
+    assert [collection["collection"] for collection in collections] == ["coco_images", "coco_captions"]
+    assert [collection["points"] for collection in collections] == [PHOTOS, 5 * PHOTOS]
     examples = client.get("/api/examples").json()["captions"]
     texts = {caption.text: caption.image_id for caption, _ in web.captions.values()}
     assert len({texts[example] for example in examples}) == len(examples) == 6
@@ -399,7 +399,7 @@ def test_what_it_says_about_itself(web: Web, client: httpx.Client) -> None:
     assert record["file"] == "val2014/COCO_val2014_000000000101.jpg"
 
 
-def test_the_api_is_described(client: httpx.Client) -> None:
+def test_the_openapi_document_is_complete(client: httpx.Client) -> None:
     described = client.get("/openapi.json").json()
     assert described["openapi"].startswith("3.")
     assert set(described["paths"]) == {
@@ -426,19 +426,21 @@ def test_the_api_is_described(client: httpx.Client) -> None:
             assert {"403", "413", "422", "500"} <= set(operation["responses"])
 
 
-def test_the_index_is_for_those_who_have_the_token(web: Web, client: httpx.Client) -> None:
+def test_the_index_requires_the_token(web: Web, client: httpx.Client) -> None:
     file = web.index / ".serve.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    said = json.loads(file.read_text())
-    assert (said["pid"], said["address"]) == (web.process.pid, web.address)
+    announcement = json.loads(file.read_text())
+    assert (announcement["pid"], announcement["address"]) == (web.process.pid, web.address)
     call: dict[str, Any] = {"method": "collections", "collection": None, "arguments": {}}
     for headers in ({}, {"Authorization": "Bearer"}, {"Authorization": "Bearer wrong"}):
         error_of(client.get("/internal/index", headers=headers), 401)
         error_of(client.post("/internal/index", json=call, headers=headers), 401)
     long = b'{"method": "' + 300 * 1024 * b"x" + b'", "collection": null, "arguments": {}}'
-    told = {"Content-Type": "application/json"}
-    error_of(client.post("/internal/index", content=long, headers=told), 413)  # a stranger's call is not even read
-    good = {"Authorization": f"Bearer {said['token']}"}
+    as_json = {"Content-Type": "application/json"}
+    error_of(
+        client.post("/internal/index", content=long, headers=as_json), 413
+    )  # without the token, a large call is not read
+    good = {"Authorization": f"Bearer {announcement['token']}"}
     assert client.post("/internal/index", json=call, headers=good).json() == {"part": ["coco_captions", "coco_images"]}
     drop = {"method": "drop", "collection": "coco_images", "arguments": {}}
     assert "cannot answer 'drop'" in client.post("/internal/index", json=drop, headers=good).json()["message"]
@@ -465,11 +467,11 @@ def test_content_types_are_case_insensitive(web: Web, client: httpx.Client) -> N
     for kind in ("IMAGE/JPEG", "Image/Unknown"):
         answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
         assert answer.status_code == 200
-    asked = client.get("/metrics", headers={"Accept": "Application/OpenMetrics-Text; version=1.0.0"})
-    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    metrics = client.get("/metrics", headers={"Accept": "Application/OpenMetrics-Text; version=1.0.0"})
+    assert metrics.headers["content-type"].startswith("application/openmetrics-text")
 
 
-def test_a_client_that_goes_away_does_no_harm(web: Web, client: httpx.Client) -> None:
+def test_the_server_survives_clients_that_disconnect(web: Web, client: httpx.Client) -> None:
     address = urlsplit(web.address)
     for sent in (
         b"GET / HT",

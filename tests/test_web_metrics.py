@@ -1,4 +1,4 @@
-"""What `GET /metrics` says, over real HTTP and of two applications in one process."""
+"""Test `GET /metrics`, over real HTTP and with two applications in one process."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 @pytest.fixture
 def client(web: Web) -> Iterator[httpx.Client]:
-    with web.client() as made:
-        yield made
+    with web.client() as client:
+        yield client
 
 
 def read(text: str) -> Samples:
-    """Values by name and labels."""
-    found: Samples = {}
+    """Return the values by name and labels."""
+    samples: Samples = {}
     for name, labels, value in re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.M):
-        found[name, frozenset(re.findall(r'(\w+)="(.*?)"', labels))] = float(value)
-    return found
+        samples[name, frozenset(re.findall(r'(\w+)="(.*?)"', labels))] = float(value)
+    return samples
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
@@ -89,18 +89,18 @@ def test_requests_encodings_and_index_calls_are_counted(client: httpx.Client) ->
     assert not re.search(r"evil|no/such|BREW|/101", client.get("/metrics").text)
 
 
-def test_it_is_for_prometheus_and_protected(client: httpx.Client) -> None:
+def test_the_formats_and_that_other_sites_are_refused(client: httpx.Client) -> None:
     plain = client.get("/metrics")
     assert plain.headers["content-type"].startswith("text/plain; version=")
     assert plain.headers["x-content-type-options"] == "nosniff"
-    asked = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-    assert asked.headers["content-type"].startswith("application/openmetrics-text")
-    assert asked.text.endswith("# EOF\n")
+    openmetrics = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.text.endswith("# EOF\n")
     assert client.get("/metrics", headers={"Host": "evil.example"}).status_code == 403
     assert client.get("/metrics", headers={"Origin": "http://evil.example"}).status_code == 403
 
 
-def test_the_documentation_lists_what_is_there(client: httpx.Client) -> None:
+def test_the_documentation_lists_every_metric(client: httpx.Client) -> None:
     rows = re.findall(r"^\| `(coco_search_\w+)` \| (.*?) \|", PAGE, re.M)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     client.post("/api/pictures", content=b"no picture", headers={"Content-Type": "image/jpeg"})
@@ -112,14 +112,14 @@ def test_the_documentation_lists_what_is_there(client: httpx.Client) -> None:
         assert used - {"le"} == labels, name
 
 
-def ask_here(application: ASGIApp, method: str, path: str, question: object = None) -> httpx.Response:
-    """An answer of an application in this process."""
+def request_in_process(application: ASGIApp, method: str, path: str, question: object = None) -> httpx.Response:
+    """Return the response of an application in this process."""
 
-    async def ask() -> httpx.Response:
+    async def send() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as client:
             return await client.request(method, path, json=question)
 
-    return asyncio.run(ask())
+    return asyncio.run(send())
 
 
 def test_two_applications_in_one_process(call: Call, photo_set: Path, clip_folder: Path) -> None:
@@ -131,18 +131,18 @@ def test_two_applications_in_one_process(call: Call, photo_set: Path, clip_folde
         gallery = Gallery(Searcher(measured_index(index, metrics)))
         gallery.warm_up()
         applications.append((index, gallery, create_app(gallery, host="localhost", metrics=metrics)))
-    (index, gallery, asked), (_, other, quiet) = applications
+    (index, gallery, used), (_, other, idle) = applications
     question = {"parts": [{"image_id": 101}], "to": "captions"}
-    assert ask_here(asked, "POST", "/api/search", question).status_code == 200
+    assert request_in_process(used, "POST", "/api/search", question).status_code == 200
     index.drop("coco_captions")  # by another command, say
-    assert ask_here(asked, "POST", "/api/search", question).status_code == 500
-    mine, others = (read(ask_here(each, "GET", "/metrics").text) for each in (asked, quiet))
-    assert value(mine, "requests_total", route="/api/search", method="POST", status="200") == 1
-    assert value(mine, "requests_total", route="/api/search", method="POST", status="500") == 1
-    assert value(mine, "index_failures_total", call="spec") == 1
-    assert value(mine, "points", collection="coco_images") == 12
-    assert ("coco_search_points", frozenset({("collection", "coco_captions")})) not in mine
+    assert request_in_process(used, "POST", "/api/search", question).status_code == 500
+    own, others = (read(request_in_process(application, "GET", "/metrics").text) for application in (used, idle))
+    assert value(own, "requests_total", route="/api/search", method="POST", status="200") == 1
+    assert value(own, "requests_total", route="/api/search", method="POST", status="500") == 1
+    assert value(own, "index_failures_total", call="spec") == 1
+    assert value(own, "points", collection="coco_images") == 12
+    assert ("coco_search_points", frozenset({("collection", "coco_captions")})) not in own
     assert not [labels for name, labels in others if ("route", "/api/search") in labels]
     assert value(others, "points", collection="coco_captions") == 60
-    for each in (gallery, other):
-        each.close()
+    gallery.close()
+    other.close()

@@ -1,4 +1,4 @@
-"""The page in a real browser: each thing a person does with it, once."""
+"""Test the page in a real browser: everything that a user does with it, once."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, web: Web) -> Iterator[Page]:
-    """The page, empty; a test fails where the page's scripts or its policy complain."""
+    """The empty page; a test fails on errors of its scripts, violations of its policy and requests to other sites."""
     context = browser.new_context(base_url=web.address, viewport={"width": 1280, "height": 900})
-    made = context.new_page()
-    made.set_default_timeout(20_000)
-    complaints: list[str] = []
-    made.on("pageerror", lambda error: complaints.append(str(error)))
-    made.on("console", lambda message: complaints.append(message.text) if "Content Security" in message.text else None)
-    made.on("request", lambda request: complaints.append(request.url) if not is_own(request.url, web) else None)
-    made.goto("/")
-    expect(made.locator("#examples li")).to_have_count(6)
-    yield made
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
+    page.on("request", lambda request: problems.append(request.url) if not is_own(request.url, web) else None)
+    page.goto("/")
+    expect(page.locator("#examples li")).to_have_count(6)
+    yield page
     context.close()
-    assert complaints == []
+    assert problems == []
 
 
 def is_own(url: str, web: Web) -> bool:
@@ -60,7 +60,7 @@ def address(page: Page) -> dict[str, list[str]]:
 
 
 def shown(page: Page) -> list[int]:
-    """The ids of the images shown, by the addresses of their photos."""
+    """Return the ids of the images shown, from the addresses of their photos."""
     sources = page.locator("#results .photo img").evaluate_all("images => images.map((image) => image.src)")
     return [int(re.search(r"/pictures/(\d+)", source)[1]) for source in sources]  # type: ignore[index]
 
@@ -80,7 +80,7 @@ def test_words_find_photos(page: Page, web: Web) -> None:
     assert first.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
-def test_examples_are_questions(page: Page) -> None:
+def test_an_example_is_searched_for(page: Page) -> None:
     example = page.locator("#examples button").first
     text = example.inner_text()
     example.click()
@@ -116,7 +116,7 @@ def test_a_large_id_is_not_rounded(page: Page, web: Web) -> None:
     expect(page.locator("#error")).to_contain_text("image_id")
 
 
-def test_parts_are_added_weighed_turned_and_removed(page: Page) -> None:
+def test_parts_are_added_weighted_inverted_and_removed(page: Page) -> None:
     search_for(page, "noise")
     first, second = shown(page)[:2]
     item = page.locator("#results li").first
@@ -167,7 +167,7 @@ def test_a_picture_is_dropped_or_pasted(page: Page, web: Web, way: str) -> None:
     expect(page.locator("#drop")).to_be_hidden()
 
 
-def test_a_file_that_is_no_picture(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_picture(page: Page, tmp_path: Path) -> None:
     (tmp_path / "fake.jpg").write_text("no picture")
     page.locator("#file").set_input_files(tmp_path / "fake.jpg")
     expect(page.locator("#error")).to_contain_text("not a picture")
@@ -201,7 +201,7 @@ def test_filters(page: Page) -> None:
 def test_switches(page: Page, web: Web) -> None:
     search_for(page, "noise")
     [vector] = web.encoder.encode_texts(["noise"])
-    scores = np.array([each @ vector for each in web.images.values()])
+    scores = np.array([stored @ vector for stored in web.images.values()])
     relevant = int((scores >= (scores.mean() + scores.max()) / 2).sum())
     assert 0 < relevant < 36
     page.get_by_label("hide the irrelevant tail").check()
@@ -214,7 +214,7 @@ def test_switches(page: Page, web: Web) -> None:
     expect(page.get_by_label("hide the irrelevant tail")).to_be_checked()
     expect(page.get_by_label("fold near-duplicates")).to_be_checked()
     page.get_by_label("hide the irrelevant tail").uncheck()
-    expect(page.locator("#results .score").first).to_contain_text("more")  # noise photos are alike to a random model
+    expect(page.locator("#results .score").first).to_contain_text("more")  # a random model finds all noise alike
     assert address(page) == {"q": ["noise"], "fold": ["0.95"]}
     page.keyboard.press("Escape")
     expect(page.get_by_label("fold near-duplicates")).not_to_be_checked()
@@ -243,7 +243,7 @@ def test_the_keyboard_alone(page: Page) -> None:
     expect(photos.nth(0)).to_be_focused()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowDown")
-    expect(photos.nth(6)).to_be_focused()  # five stand side by side
+    expect(photos.nth(6)).to_be_focused()  # there are five columns
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowUp")
     expect(photos.nth(0)).to_be_focused()
@@ -262,10 +262,10 @@ def test_the_keyboard_alone(page: Page) -> None:
     expect(page.locator("#chips .what")).to_have_text(f"image {ids[0]}")
     expect(page.locator("#results[aria-busy=false] li")).to_have_count(36)
     page.keyboard.press("ArrowDown")
-    there = shown(page)[0]
+    nearest = shown(page)[0]
     expect(photos.nth(0)).to_be_focused()
     page.keyboard.press("Enter")
-    expect(page.locator("#chips .what")).to_have_text(f"image {there}")
+    expect(page.locator("#chips .what")).to_have_text(f"image {nearest}")
     page.keyboard.press("?")
     expect(page.locator("#help")).to_be_visible()
     page.keyboard.press("Escape")
@@ -315,7 +315,7 @@ def test_back_and_forward(page: Page) -> None:
     expect(page.locator("#results li")).to_have_count(36)
 
 
-def test_hostile_captions_are_words(page: Page) -> None:
+def test_hostile_captions_are_shown_as_text(page: Page) -> None:
     page.locator("#contains").fill("document")
     page.locator("#text").fill(HOSTILE)  # the caption nearest to these words is shown
     page.locator("#text").press("Enter")
@@ -331,7 +331,7 @@ def test_hostile_captions_are_words(page: Page) -> None:
     assert page.locator("img[onerror], #results script, #chips b").count() == 0
 
 
-def test_errors_can_be_tried_again(page: Page) -> None:
+def test_a_failed_search_can_be_retried(page: Page) -> None:
     page.route("**/api/search", lambda route: route.abort())
     page.locator("#text").fill("noise")
     page.locator("#text").press("Enter")
@@ -344,18 +344,18 @@ def test_errors_can_be_tried_again(page: Page) -> None:
     expect(page.locator("#error")).to_contain_text("no image 7 in ")
 
 
-def test_a_picture_that_the_server_forgot_is_handed_in_again(page: Page, web: Web) -> None:
+def test_a_picture_that_the_server_dropped_is_uploaded_again(page: Page, web: Web) -> None:
     page.locator("#file").set_input_files(photo_of(web, 117))
     expect(page.locator("#results li")).to_have_count(36)
-    forgotten = {"status": 404, "content_type": "application/json", "body": json.dumps({"error": "not here"})}
-    page.route("**/api/search", lambda route: route.fulfill(**forgotten), times=1)
+    dropped = {"status": 404, "content_type": "application/json", "body": json.dumps({"error": "not here"})}
+    page.route("**/api/search", lambda route: route.fulfill(**dropped), times=1)
     page.get_by_text("Captions", exact=True).click()
     expect(page.locator("#results.captions li")).to_have_count(36)
     expect(page.locator("#error")).to_be_hidden()
 
 
 @pytest.mark.parametrize("width", [390, 768])
-def test_nothing_is_wider_than_a_phone(page: Page, width: int) -> None:
+def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     search_for(page, "a rather long question about many things that are in one photo")
     page.locator("#add-text").click()
@@ -364,7 +364,7 @@ def test_nothing_is_wider_than_a_phone(page: Page, width: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_can_be_read(page: Page, scheme: str) -> None:
+def test_contrast_and_names_of_controls(page: Page, scheme: str) -> None:
     """Contrast of text and its background: at least 4.5 (WCAG AA); every control has a name."""
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     search_for(page, "noise")

@@ -32,7 +32,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
 
 
 def table(found: Comparison) -> str:
-    """Return all of it as aligned text for a terminal."""
+    """Return the comparison as aligned text for a terminal."""
     of_directions = (line for direction in found.directions for line in _lines(direction))
     return "\n".join([*_heading({"A": found.a, "B": found.b}, found.settings), *of_directions, *_foot(found)])
 

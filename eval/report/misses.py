@@ -1,4 +1,4 @@
-"""The gallery of misses: which are shown, and what was asked, expected and returned, each with its photo."""
+"""The gallery of misses: a choice of them, each with its query, the expected item, the hits, and their photos."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from search.sheet import OpenPhoto, Thumbnail, Thumbnails
 
 PER_GROUP = 6
 RETURNED = 5  # hits shown of each query
-SIDE, QUALITY = 220, 72  # of the photos inside the page: the two hundred of a full gallery stay below 3 MB
+SIDE, QUALITY = 220, 72  # of the photos inside the page: the two hundred of a full gallery take less than 3 MB
 GONE = "no longer in the index"
 GROUPS = (
     (
@@ -39,10 +39,10 @@ Records = Callable[[Kind, Sequence[int]], Mapping[int, Image | Caption]]
 class Misses:
     """Misses of one direction: queries whose best positive ranks below the first place.
 
-    `queries` and `misses` count all of them. No group is larger than asked for, and no query is in two. `sample` is
-    drawn at random from all misses, so that a share seen in it estimates the share among all; it is in order of rank.
-    `confident` are those whose first hit scores highest above the best positive, `furthest` those with the worst ranks;
-    both leave out what an earlier group shows.
+    `queries` and `misses` count all of them. No query is in two groups. `sample` is drawn at random from all misses, so
+    that a share seen in it estimates the share among all; it is in order of rank. `confident` are those whose first hit
+    scores highest above the best positive, `furthest` those with the worst ranks; both leave out queries of an earlier
+    group.
     """
 
     queries: int
@@ -53,22 +53,22 @@ class Misses:
 
 
 def margin(result: QueryResult) -> float:
-    """Return how much higher (cosine) the first hit scores than the best positive; above 0 for every miss."""
+    """Return how much higher (cosine) the first hit scores than the best positive, rounded as in ranks.jsonl."""
     return result.top[0].score - result.score
 
 
 def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int = 0) -> Misses:
-    """Return the misses to show of one direction's `results`, whatever their order.
+    """Return the misses to show of one direction's `results`, in whatever order they are.
 
-    The sample is drawn by a hash of the query's id: a query missed in two runs is in the sample of both or close to it,
-    so two pages can be read side by side.
+    The sample is drawn by a hash of the query's id: a query that two runs miss tends to be in the sample of both, so
+    that their pages can be read side by side.
     """
     misses = [result for result in results if result.rank > 1]
     shown: set[int] = set()
 
     def first(key: Callable[[QueryResult], Any]) -> tuple[QueryResult, ...]:
-        left = (result for result in misses if result.query not in shown)
-        chosen = sorted(left, key=lambda result: (key(result), result.query))[:per_group]
+        remaining = (result for result in misses if result.query not in shown)
+        chosen = sorted(remaining, key=lambda result: (key(result), result.query))[:per_group]
         shown.update(result.query for result in chosen)
         return tuple(chosen)
 
@@ -81,7 +81,7 @@ def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A photo's place on the page: `small` is its copy, or None if it cannot be shown; `lost` is the reason."""
+    """A photo on the page: `small` is its thumbnail, None if the photo cannot be shown; `lost` is the reason."""
 
     image_id: int
     alt: str
@@ -91,7 +91,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One of the first hits: 1-based place, cosine, whether it is a positive, its text, and its (image's) photo."""
+    """One of the first hits: its 1-based rank, cosine, whether it is a positive, its text, and its image's photo."""
 
     place: int
     score: float
@@ -102,7 +102,7 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """One miss: `photo` is the query's own for image-to-text, the expected one for text-to-image.
+    """One miss: `photo` is the query itself for image-to-text, the expected photo for text-to-image.
 
     `margin` is how much higher (cosine) the first hit scores than the best positive; `expected` are the captions of the
     image as (text, whether it is the best-ranked one).
@@ -116,7 +116,7 @@ class Exhibit:
 
 
 class Photos:
-    """The photos of one page, each embedded once: `used` by image id, in the order of their first use."""
+    """The photos of one page, each embedded once: `used` holds them by image id, in the order of their first use."""
 
     def __init__(self, open_photo: OpenPhoto) -> None:
         self._thumbnails = Thumbnails(open_photo, SIDE, QUALITY)
@@ -134,7 +134,7 @@ class Photos:
 def exhibits(
     results: Sequence[QueryResult], records: Records, photos: Photos, captions_per_image: int | None = None
 ) -> list[Exhibit]:
-    """Return what the page shows of some misses of one direction; of the expected captions only those evaluated."""
+    """Return the misses of one direction as the page shows them, with the expected captions that were evaluated."""
     captions: Mapping[int, Image | Caption] = {}
     images = {result.image_id for result in results}
     hits = {hit.id for result in results for hit in result.top[:RETURNED]}
@@ -185,7 +185,7 @@ def _text(record: Image | Caption | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Some misses of one kind, and a sentence about the kind."""
+    """Misses of one kind, and a sentence about the kind."""
 
     title: str
     about: str
@@ -194,7 +194,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """The misses of one direction: how many of how many queries, and those shown."""
+    """The misses of one direction: their number, that of the queries, and those shown."""
 
     direction: str
     queries: int
@@ -205,7 +205,7 @@ class Gallery:
 def gallery(
     way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None, per_group: int
 ) -> Gallery:
-    """Return the gallery of one direction; `keep` is how many captions of each image took part, None for all."""
+    """Return the gallery of one direction; `keep` is the number of evaluated captions of each image, None for all."""
     chosen = choose(results, per_group)
     groups = [
         Group(title, about, exhibits(found, records, photos, keep))

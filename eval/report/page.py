@@ -1,4 +1,4 @@
-"""The evaluation as one HTML file: scores, plots, published figures, a gallery of misses, how it was run."""
+"""The evaluation as one HTML file: scores, plots, published figures, a gallery of misses, and the fingerprint."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def report_page(
     *,
     per_group: int = PER_GROUP,
 ) -> str:
-    """Return the whole page; photos are inside it, nothing is fetched.
+    """Return the whole page, with the photos inside it; it fetches nothing.
 
-    Of `metrics` only the headline's scores, `images` and `captions` must be given. `results` are the queries of both
+    `metrics` must hold at least the headline's scores, `images` and `captions`. `results` are the queries of both
     directions. `records` looks up images and captions for the gallery of misses, `per_group` of each kind. A photo that
     cannot be opened is replaced by the reason.
     """
@@ -54,7 +54,7 @@ def report_page(
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # a run that did not measure something says nothing about it
+        undefined=jinja2.ChainableUndefined,  # what a run did not measure is left out
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -80,7 +80,7 @@ def report_page(
 
 
 def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
-    """Return (first rank, last rank, how many) of bins that end at 1, 2, 5, 10, 20, ... and at the gallery's size."""
+    """Return (first rank, last rank, count) of bins that end at 1, 2, 5, 10, 20, ... and at the gallery's size."""
     ends = [digit * 10**power for power in range(len(str(gallery))) for digit in (1, 2, 5)]
     ends = [end for end in ends if end < gallery] + [gallery]
     starts = [1] + [end + 1 for end in ends[:-1]]
@@ -89,20 +89,22 @@ def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
 
 def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
     galleries = {"image-to-text": metrics.captions or 0, "text-to-image": metrics.images or 0}
-    there = {way: found for way, found in by_direction.items() if found}
+    measured = {way: results for way, results in by_direction.items() if results}
     figures = []
-    if there:
+    if measured:
         figures.append(
             Figure(
                 "curve",
                 "Recall at every k",
                 "The share of queries with a right item among the first k, by exact ranks; dashed, where it was asked "
                 f"for, by the index as served, which gave its first {TOP}.",
-                [(way, _recall_curve(way, found, galleries[way])) for way, found in there.items()],
+                [(way, _recall_curve(way, results, galleries[way])) for way, results in measured.items()],
             )
         )
-        bins = {way: rank_bins([result.rank for result in found], galleries[way]) for way, found in there.items()}
-        longest = max(100 * count / len(there[way]) for way, rows in bins.items() for *_, count in rows)
+        bins = {
+            way: rank_bins([result.rank for result in results], galleries[way]) for way, results in measured.items()
+        }
+        longest = max(100 * count / len(measured[way]) for way, rows in bins.items() for *_, count in rows)
         figures.append(
             Figure(
                 "ranks",
@@ -146,25 +148,25 @@ def _span(low: int, high: int) -> str:
 
 
 def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
-    """Return the first and the last recall of each group of captions, with intervals."""
+    """Return the first and the last of `RECALLS` for each group of captions, with intervals."""
 
     def row(group: LengthMetrics, metric: str) -> plots.Range:
         words = _span(group.shortest, group.longest)
         value, (low, high) = group.scores[metric] or 0, group.intervals[metric]
         detail = f"{words} words, {group.queries:,} captions: {value:.1f} % ({low:.1f} to {high:.1f})"
-        return plots.Range(f"{words} words", value, low, high, f"{value:.1f} of {group.queries:,}", detail)
+        return plots.Range(f"{words} words", value, low, high, f"{value:.1f} % of {group.queries:,}", detail)
 
     panels = []
     for metric in (RECALLS[0].name, RECALLS[-1].name):
         rows = [row(group, metric) for group in groups]
         drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows, max(row.high for row in rows))
         panels.append((f"text-to-image, {metric}", drawn))
-    about = "text-to-image recall in percent of captions of similar length, with 95 % intervals and their number."
+    about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
 
 
 def _speed(metrics: RunMetrics) -> Figure | None:
-    """Return recall against latency, or against queries a second, whichever at least two rankers have."""
+    """Return recall against latency, or else against queries per second, if at least two rankers have it."""
     for cost, axis in (("latency_ms", "milliseconds a query"), ("queries_per_second", "queries a second")):
         panels = []
         for way in DIRECTIONS:
@@ -184,7 +186,7 @@ def _speed(metrics: RunMetrics) -> Figure | None:
 
 
 def _flat(block: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Yield nested facts as (dotted name, text)."""
+    """Yield nested settings as (dotted name, text)."""
     for key, value in block.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{key}.")

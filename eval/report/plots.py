@@ -1,6 +1,6 @@
 """Plots as inline SVG: few marks, direct labels, colours from the page's CSS variables, numbers also as text.
 
-Every mark carries its numbers as `<title>` (a tooltip), and every plot a `<desc>` that says them all.
+Every mark has its numbers as `<title>` (a tooltip), and every plot has all of them in its `<desc>`.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup
     last = max(x for line in lines for x, _ in line.points)
     x_axis = Axis(0.7, max(last, 2), LEFT, RIGHT, log=True)  # room for a number above the first point
     y_axis = Axis(0, 100, BOTTOM, TOP)
-    said = [f"{line.name}: " + ", ".join(f"{y:.1f} % at {x:g}" for x, y in _marked(line)) for line in lines]
-    svg = _svg(name, title, "; ".join(said), HEIGHT)
+    descriptions = [f"{line.name}: " + ", ".join(f"{y:.1f} % at {x:g}" for x, y in _marked(line)) for line in lines]
+    svg = _svg(name, title, "; ".join(descriptions), HEIGHT)
     _frame(svg, x_axis, _one_two_five(1, x_axis.high), y_axis, [0, 25, 50, 75, 100], x_label, "%")
     for line in lines:
         path = " ".join(f"{x_axis(x):.2f},{y_axis(y):.2f}" for x, y in line.points)
@@ -109,8 +109,7 @@ def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup
 
 def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
     """Draw horizontal bars; one of the value `longest` takes the whole width, so that two plots share a scale."""
-    said = "; ".join(row.detail for row in rows)
-    svg = _svg(name, title, said, BAR_STEP * len(rows) + 6)
+    svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
     length = Axis(0, longest or 1, 0, BAR_RIGHT - BAR_LEFT)
     for number, row in enumerate(rows):
         top, middle = BAR_STEP * number + 4, BAR_STEP * number + 16
@@ -126,7 +125,7 @@ def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
 def ranges(name: str, title: str, rows: Sequence[Range], longest: float) -> Markup:
     """Draw values from 0 as dots on the lines of their intervals, one below the other; `longest` as in `bars`."""
     svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
-    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT)
+    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT - 16)  # leaves room for the text
     for number, row in enumerate(rows):
         height, middle = BAR_STEP * number + 12, BAR_STEP * number + 16
         _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")
@@ -143,7 +142,8 @@ def ranges(name: str, title: str, rows: Sequence[Range], longest: float) -> Mark
 def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: str) -> Markup:
     """Draw points, with their names in a column at the right: x logarithmic and above 0, y in percent.
 
-    Both axes end at round numbers around what there is; y spans at least two points, lest noise look like a difference.
+    Both axes end at round numbers around the data; y spans at least two points, so that noise does not look like a
+    difference.
     """
     x_low, x_high = min(dot.x for dot in dots) / 1.05, max(dot.x for dot in dots) * 1.05
     round_numbers = _one_two_five(x_low / 10, x_high * 10)
@@ -154,8 +154,8 @@ def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: s
     low = max(math.floor(lowest / step - 0.25) * step, 0)
     high = max(min(math.ceil(highest / step + 0.25) * step, 100), low + step)
     y_axis = Axis(low, high, BOTTOM, TOP)
-    said = "; ".join(f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.1f}" for dot in dots)
-    svg = _svg(name, title, said, HEIGHT)
+    description = "; ".join(f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.1f}" for dot in dots)
+    svg = _svg(name, title, description, HEIGHT)
     y_ticks = [low + step * number for number in range(round((high - low) / step) + 1)]
     _frame(svg, x_axis, _one_two_five(left, right), y_axis, y_ticks, x_label, y_label)
     in_order = sorted(dots, key=lambda dot: (-dot.y, -dot.x))  # so that no line to a name crosses another
@@ -183,7 +183,7 @@ def _one_two_five(low: float, high: float) -> list[float]:
 
 
 def _spread(wanted: Sequence[float], lowest: float) -> list[float]:
-    """Return heights (downwards, in order) at least a line of text apart and not under `lowest`, near those wanted."""
+    """Return heights near those wanted (downwards, in order), at least a line of text apart and not below `lowest`."""
     heights: list[float] = []
     for height in wanted:
         heights.append(max(height, heights[-1] + LABEL_HEIGHT) if heights else height)

@@ -1,4 +1,4 @@
-"""Published figures to compare with, and what to check if ours differ."""
+"""Published figures to compare with, and what to check if those of a run differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Intervals = dict[str, dict[str, Interval]]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One published row: `models` are the names that it is published under, `scores` direction -> metric."""
+    """One published row: `models` are the names under which it is published, `scores` direction -> metric."""
 
     name: str
     models: tuple[str, ...]
@@ -53,7 +53,7 @@ def published() -> tuple[Published, ...]:
 
 
 def compare_with_published(evaluation: Evaluation, scores: ByDirection, intervals: Intervals) -> list[PublishedMetrics]:
-    """Return the published rows, those of the same model with a verdict on each figure; none for other data than COCO.
+    """Return the published rows, those of the same model with a verdict on each figure; none if the data is not COCO.
 
     `scores` and `intervals` are direction -> metric.
     """
@@ -72,7 +72,7 @@ def compare_with_published(evaluation: Evaluation, scores: ByDirection, interval
 
 
 def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluation: Evaluation) -> list[str]:
-    """Return a line for each figure, inside our interval or how far off, and a last one on what to check."""
+    """Return a line for each figure, within our interval or how far off, and what to check if one is off."""
     if different := gallery_differences(evaluation):
         return [f"not comparable with {row.name}, published: {'; '.join(different)}"]
     lines, off = [], False
@@ -98,25 +98,25 @@ def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluati
 
 def gallery_differences(evaluation: Evaluation) -> list[str]:
     """Return what makes a comparison meaningless: other queries or another gallery."""
-    found = []
+    differences = []
     if evaluation.images != PUBLISHED_IMAGES:
-        found.append(f"the gallery ({evaluation.images:,} images here, {PUBLISHED_IMAGES:,} there)")
+        differences.append(f"the gallery ({evaluation.images:,} images here, {PUBLISHED_IMAGES:,} there)")
     if evaluation.splits != ("test",):
-        found.append(f"the split ({'+'.join(evaluation.splits)} here, test there)")
+        differences.append(f"the split ({'+'.join(evaluation.splits)} here, test there)")
     if evaluation.captions_per_image != FIRST_CAPTIONS:
-        found.append("the captions (all here, the first five there)")
-    return found
+        differences.append("the captions (all here, the first five there)")
+    return differences
 
 
 def embedding_differences(spec: CollectionSpec, truncated: int) -> list[str]:
     """Return what differs in how the vectors were made."""
-    found = []
+    differences = []
     if spec.prompt:
-        found.append(f"the prompt ({spec.prompt!r} here, none there)")
+        differences.append(f"the prompt ({spec.prompt!r} here, none there)")
     if spec.dtype != "float32":
-        found.append(f"the number type ({spec.dtype} here, float32 there)")
+        differences.append(f"the number type ({spec.dtype} here, float32 there)")
     if spec.decode != "full":
-        found.append(f"how photos were decoded ({spec.decode} here, full there)")
+        differences.append(f"how photos were decoded ({spec.decode} here, full there)")
     if truncated:
-        found.append(f"{truncated:,} captions that were cut at the model's limit")
-    return found
+        differences.append(f"{truncated:,} captions that were cut at the model's limit")
+    return differences

@@ -1,6 +1,6 @@
-"""What a run found: everything that metrics.json holds, and the result of each query.
+"""The results of a run: everything that metrics.json holds, and the result of each query.
 
-The metrics are made once, here; `text.py` and `page.py` show them.
+All figures are computed here; `text.py` and `page.py` show them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one run found: the oracle's ranks by direction, every ranker, and what the headline's scores are worth."""
+    """The results of one run: the oracle's ranks by direction, every ranker, and intervals of the headline's scores."""
 
     evaluation: Evaluation
     oracle: dict[str, OracleRanks]
@@ -62,15 +62,15 @@ class Report:
         return {name: agreement(self.oracle[name], exact.ranks(name)) for name in exact.rankings} if exact else {}
 
     def scores(self, ranker: Ranker) -> dict[str, Scores]:
-        """Return one ranker's scores by direction, for the metrics that its rankings can tell."""
+        """Return one ranker's scores by direction, of the metrics for which its rankings have what they need."""
         return {direction: scores(ranking) for direction, ranking in ranker.rankings.items()}
 
     def loss(self, ranker: Ranker) -> dict[str, Scores]:
         """Return the difference of a ranker's scores from the headline's."""
-        mine, best = self.scores(ranker), self.scores(self.headline)
+        headline = self.scores(self.headline)
         return {
-            direction: {name: _difference(value, best[direction][name]) for name, value in scores.items()}
-            for direction, scores in mine.items()
+            direction: {name: _difference(value, headline[direction][name]) for name, value in scores.items()}
+            for direction, scores in self.scores(ranker).items()
         }
 
     def pessimistic(self, ranker: Ranker, metrics: Iterable[Metric] = METRICS) -> dict[str, Scores]:
@@ -79,7 +79,7 @@ class Report:
         Those of a ranker whose answers were not all fetched are not known.
         """
         worst = {way: pessimistic_scores(ranking, metrics) for way, ranking in ranker.rankings.items()}
-        return {way: {"queries": ranker.rankings[way].tied, **found} for way, found in worst.items() if found}
+        return {way: {"queries": ranker.rankings[way].tied, **scores} for way, scores in worst.items() if scores}
 
     def metrics(self) -> RunMetrics:
         """Return everything that metrics.json holds, from which the table and the page are made."""
@@ -134,7 +134,7 @@ class Report:
         )
 
     def notes(self) -> list[str]:
-        """Return what a reader must know about the rankers' scores."""
+        """Return what a reader of the rankers' scores must know."""
         notes = []
         for ranker in self.rankers:
             for answered, reason in REASONS.items():

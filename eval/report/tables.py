@@ -1,4 +1,4 @@
-"""The page's tables: the numbers of a run as text, side by side. What it did not measure is left out."""
+"""The page's tables: the numbers of a run as text, side by side. What was not measured is left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A number as text, and in small below it an interval or a loss; `kind` is a CSS class."""
+    """A number as text, and below it, in small type, an interval or a loss; `kind` is a CSS class."""
 
     text: str
     below: str = ""
@@ -27,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`below` is small text under the row's name; `strong` marks the row that matters."""
+    """A named row: `below` is small text under the name, `strong` marks the headline's row."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`groups` are (title, rows), the title may be ""; `spans` is an upper head: (title, how many columns)."""
+    """A table: `groups` are (title, rows), the title may be ""; `spans` is an upper head: (title, columns)."""
 
     caption: str
     head: tuple[str, ...]
@@ -71,7 +71,7 @@ def scores(metrics: RunMetrics) -> Table:
 
 
 def more_scores(metrics: RunMetrics) -> Table | None:
-    """Return the other scores likewise, of the rankers that have any; None if none has."""
+    """Return the other scores of the rankers that have any, laid out as by `scores`; None if there are none."""
     table = _rankers_table(metrics, "more", "In percent; the recall sum is that of recall@1, @5 and @10")
     return table if table.head else None
 
@@ -174,7 +174,7 @@ def published(metrics: RunMetrics) -> Table | None:
 
 
 def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
-    """Return other ways to score the same ranks, each with a sentence about it."""
+    """Return tables of other ways to score the same ranks, each with a sentence about it."""
     tables: list[tuple[str, ByDirection, ByDirection, str]] = []
     if folds := metrics.folds:
         title = f"Mean of {folds.count} folds of {number(folds.images)} images"
@@ -196,7 +196,12 @@ def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
         "Elsewhere an item that scores the same does not push the positive down; here it does. "
         "Only directions where it makes a difference."
     )
-    tables.append(("Ties counted against the run", metrics.pessimistic, {}, about))
+    in_tables = {metric.name for metric in METRICS if any(ranker.pessimistic for ranker in metrics.columns)}
+    lost = {
+        way: {name: value for name, value in scores.items() if name not in in_tables}
+        for way, scores in metrics.pessimistic.items()
+    }
+    tables.append(("Ties counted against the run", lost, {}, about))
     shown = []
     for title, best, worst, about in tables:
         for caption, block in ((title, best), (f"{title}, all ties lost", worst)):

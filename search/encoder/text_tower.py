@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -21,15 +20,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from search.encoder.cache import cache_folder, tower_file
 from search.records import Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 FORMAT = "coco-search text tower 1"
-SUFFIX = ".safetensors"
-AT_ONCE = 64  # texts in one forward pass
+AT_ONCE = 16  # texts in one forward pass
 STALE_SECONDS = 3600  # after which a file that is being written is taken for that of a killed process
 
 
@@ -53,7 +52,11 @@ class Header:
 
 
 class TextTower:
-    """A text tower that was written by `write`. Raises OSError or ValueError if the file is not one."""
+    """A text tower in a file that `write` wrote, for the model with the given weights.
+
+    Raises:
+        OSError, ValueError, KeyError: the file is missing, truncated or of another model.
+    """
 
     def __init__(self, file: Path, weights: str) -> None:
         from tokenizers import Tokenizer
@@ -78,23 +81,27 @@ class TextTower:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of valid Unicode texts, float32 (n, dim) of unit length."""
-        parts = [self._forward(texts[start : start + AT_ONCE]) for start in range(0, len(texts), AT_ONCE)]
-        vectors = np.concatenate(parts) if parts else np.empty((0, len(self._tensors["projection"])), np.float32)
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+        tokens = [encoding.ids for encoding in self._tokenize(texts)]
+        by_length = sorted(range(len(texts)), key=lambda row: len(tokens[row]))  # batches of similar lengths
+        vectors = np.empty((len(texts), len(self._tensors["projection"])), dtype=np.float32)
+        for start in range(0, len(texts), AT_ONCE):
+            rows = by_length[start : start + AT_ONCE]
+            vectors[rows] = self._forward([tokens[row] for row in rows])
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether it has more tokens than the model reads."""
-        return [bool(each.overflowing) for each in self._tokens(texts)]
+        return [bool(encoding.overflowing) for encoding in self._tokenize(texts)]
 
-    def _tokens(self, texts: Sequence[str]) -> list[Any]:
+    def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch([self.header.prefix + text for text in texts])
 
-    def _forward(self, texts: Sequence[str]) -> Vectors:
+    def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """Return the projected states of the end tokens, float32 (n, dim).
 
-        Attention is causal, so that the padding after an end token does not change the token's state.
+        Attention is causal, so the padding after an end token does not change its state.
         """
-        ids = _padded([each.ids for each in self._tokens(texts)])
+        ids = _padded(tokens)
         ends = (ids if self.header.eos == 2 else ids == self.header.eos).argmax(axis=1)
         ids = ids[:, : ends.max() + 1]
         states = self._tensors["tokens"][ids] + self._tensors["positions"][: ids.shape[1]]
@@ -119,7 +126,9 @@ class TextTower:
         return self._linear((shares @ values).swapaxes(1, 2).reshape(count, length, width), name + "out")
 
     def _linear(self, states: Vectors, name: str) -> Vectors:
-        return np.asarray(states @ self._tensors[name + ".weight"].T + self._tensors[name + ".bias"])
+        rows = states.reshape(-1, states.shape[-1])  # one matrix product instead of one for each text
+        products = rows @ self._tensors[name + ".weight"].T + self._tensors[name + ".bias"]
+        return products.reshape(*states.shape[:-1], -1)
 
     def _norm(self, states: Vectors, name: str) -> Vectors:
         centred = states - states.mean(axis=-1, keepdims=True)
@@ -174,16 +183,6 @@ def _map(file: Path) -> tuple[dict[str, Vectors], dict[str, str]]:
 
 
 # ---- writing
-
-
-def cache_folder() -> Path:
-    """Return the folder for prepared text towers; deleting it is safe."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "coco-search"
-
-
-def tower_file(weights: str) -> Path:
-    """Return the place of the text tower of the model with these weights."""
-    return cache_folder() / f"text-tower-{weights}{SUFFIX}"
 
 
 def write(model: SentenceTransformer, weights: str, limit: int | None, verify: Callable[[TextTower], None]) -> bool:

@@ -308,7 +308,7 @@ async function drawWelcome() {
   const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
     `${formatCount(images.points, "photos")} and ${formatCount(captions.points, "captions")} of ${dataset}. ` +
-    "Describe what you are looking for, drop or paste a picture, or try:";
+    "Describe a photo, drop or paste a picture, or try:";
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
     button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));

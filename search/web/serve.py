@@ -109,7 +109,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         reason = "the port is in use, choose another --port" if in_use else error.strerror
-        raise SettingsError(f"cannot serve at {host}, port {port}: {reason}") from None
+        raise SettingsError(f"cannot listen on {host}, port {port}: {reason}") from None
     # Headers and body are sent as two packets: without this, the second waits 40 ms for the client's ACK of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -1,0 +1,208 @@
+"""The text tower in NumPy against the model that it was taken from, and the file that it is kept in."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clip_factory import save_random_clip
+from conftest import Call, ingest_options
+from siglip_factory import save_random_siglip
+
+from search.encoder import lazy, text_tower
+from search.encoder.cache import cache_folder, tower_file
+from search.encoder.clip import ClipEncoder
+from search.encoder.lazy import LazyEncoder, prepare
+from search.encoder.text_tower import TextTower
+from search.index import CollectionSpec
+
+MakeSpec = Callable[..., CollectionSpec]
+TEXTS = [
+    *(
+        "a dog",
+        "A DOG",
+        "",
+        " ",
+        "a photo of a dog on a beach",
+        "d\u00e9j\u00e0 vu",
+        "\u732b",
+        "\U0001f436",
+        "don't",
+        "1 2 3",
+    ),
+    *("<|endoftext|>", "a <|endoftext|> b", "<|startoftext|>", "tab\tand\nline", "word " * 300, "x" * 1000),
+    *("w " * count for count in range(1, 100, 7)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def encoder(clip_folder: Path) -> ClipEncoder:
+    return ClipEncoder(str(clip_folder), device="cpu")
+
+
+def lazy_encoder(encoder: ClipEncoder, make_spec: MakeSpec, loaded: list[str]) -> LazyEncoder:
+    def load(device: str) -> ClipEncoder:
+        loaded.append(device)
+        return encoder
+
+    spec = make_spec(model=encoder.name, weights=encoder.weights, dim=encoder.dim, prompt=encoder.prompt)
+    return LazyEncoder(spec, load, "auto")
+
+
+@pytest.mark.parametrize("prompt", [None, "a photo of {}"])
+def test_the_vectors_are_the_models(clip_folder: Path, prompt: str | None, make_spec: MakeSpec) -> None:
+    encoder = ClipEncoder(str(clip_folder), device="cpu", prompt=prompt)
+    assert prepare(encoder) is not None
+    loaded: list[str] = []
+    fast = lazy_encoder(encoder, make_spec, loaded)
+    texts = [*TEXTS, "\ud800", *TEXTS[:3]]
+    vectors, expected = fast.encode_texts(texts), encoder.encode_texts(texts)
+    assert vectors == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(texts), encoder.dim)
+    assert np.isnan(vectors[len(TEXTS)]).all()
+    assert (vectors[0] == vectors[len(TEXTS) + 1]).all()
+    assert fast.too_long(texts) == encoder.too_long(texts)
+    assert fast.encode_texts([]).shape == (0, encoder.dim)
+    assert loaded == []
+
+
+@pytest.mark.parametrize(("activation", "eos"), [("gelu", None), ("quick_gelu", 2)])
+def test_both_activations_and_both_ways_to_find_the_end(tmp_path: Path, activation: str, eos: int | None) -> None:
+    folder = save_random_clip(tmp_path / "clip")
+    file = folder / "0_CLIPModel/config.json"
+    config = json.loads(file.read_text())
+    config["text_config"]["hidden_act"] = activation
+    if eos is not None:
+        config["text_config"]["eos_token_id"] = eos
+    file.write_text(json.dumps(config))
+    encoder = ClipEncoder(str(folder), device="cpu")
+    tower = prepare(encoder)
+    assert tower is not None
+    assert tower.encode(TEXTS) == pytest.approx(encoder.encode_texts(TEXTS), abs=1e-6)
+
+
+def test_the_first_query_prepares_the_tower(encoder: ClipEncoder, make_spec: MakeSpec) -> None:
+    loaded: list[str] = []
+    first = lazy_encoder(encoder, make_spec, loaded).encode_texts(TEXTS)
+    assert loaded == ["auto"]
+    assert tower_file(encoder.weights).exists()
+    again = lazy_encoder(encoder, make_spec, loaded).encode_texts(TEXTS)
+    assert loaded == ["auto"]
+    assert (again == first).all()
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 100)
+
+
+def cut_header(file: Path) -> None:
+    os.truncate(file, 20)
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def foreign(file: Path) -> None:
+    file.write_bytes(b"not a text tower" * 100)
+
+
+def another_model(file: Path) -> None:
+    content = file.read_bytes()
+    own = file.name.removeprefix("text-tower-").removesuffix(".safetensors").encode()
+    file.write_bytes(content.replace(own, b"0" * len(own)))
+
+
+@pytest.mark.parametrize("damage", [truncate, cut_header, empty, foreign, another_model])
+def test_a_damaged_file_is_written_again(
+    encoder: ClipEncoder, make_spec: MakeSpec, damage: Callable[[Path], None]
+) -> None:
+    prepare(encoder)
+    file = tower_file(encoder.weights)
+    damage(file)
+    assert TextTower.open(encoder.weights) is None
+    loaded: list[str] = []
+    vectors = lazy_encoder(encoder, make_spec, loaded).encode_texts(["a dog"])
+    assert vectors == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
+    assert loaded == ["auto"]
+    assert TextTower.open(encoder.weights) is not None
+
+
+def test_a_tower_that_differs_is_not_used(
+    encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(text_tower.ACTIVATIONS, "quick_gelu", lambda values: values)
+    loaded: list[str] = []
+    fast = lazy_encoder(encoder, make_spec, loaded)
+    for _ in range(2):
+        assert fast.encode_texts(["a dog"]) == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
+    assert [record.getMessage().count("differ") for record in caplog.records] == [1]
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written(
+    encoder: ClipEncoder, make_spec: MakeSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file, not a folder")
+    fast = lazy_encoder(encoder, make_spec, [])
+    assert fast.encode_texts(["a dog"]) == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
+    assert "is not cached" in caplog.text
+
+
+def test_other_layouts_have_no_tower(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = ClipEncoder(str(save_random_siglip(tmp_path / "siglip")), device="cpu")
+    assert prepare(encoder) is None
+    assert not [record for record in caplog.records if record.name.startswith("search.")]
+
+
+def test_half_precision_has_no_tower(clip_folder: Path) -> None:
+    assert prepare(ClipEncoder(str(clip_folder), device="cpu", dtype="bfloat16")) is None
+
+
+def killed_while_writing(folder: str, cache: str) -> None:
+    os.environ["XDG_CACHE_HOME"] = cache
+    lazy.PROBES.append("a text after which the process ends")
+    encoder = ClipEncoder(folder, device="cpu")
+    text_tower.write(encoder.model, encoder.weights, encoder.limit, lambda _: os._exit(9))
+
+
+def test_a_killed_writer_leaves_nothing_that_is_used(
+    encoder: ClipEncoder, clip_folder: Path, make_spec: MakeSpec
+) -> None:
+    cache = os.environ["XDG_CACHE_HOME"]
+    child = multiprocessing.get_context("spawn").Process(target=killed_while_writing, args=(str(clip_folder), cache))
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    assert TextTower.open(encoder.weights) is None
+    [partial] = cache_folder().iterdir()
+    os.utime(partial, (0, 0))
+    lazy_encoder(encoder, make_spec, []).encode_texts(["a dog"])
+    assert [file.name for file in cache_folder().iterdir()] == [tower_file(encoder.weights).name]
+
+
+def test_a_text_query_imports_no_torch(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
+    assert call("ingest", *ingest_options(photo_set, clip_folder, place))[0] == 0
+    assert "text tower" in call("ingest", "status", *place)[1]
+    program = (
+        "import sys; from search.__main__ import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('torch', 'transformers', 'scipy') if name in sys.modules], file=sys.stderr)"
+    )
+    options = [sys.executable, "-c", program, "text", "noise", "--json", "-k", "3", *place]
+    done = subprocess.run(options, capture_output=True, text=True, check=True)
+    assert done.stderr.endswith("[]\n")
+    assert len(done.stdout.splitlines()) == 3
