@@ -69,6 +69,7 @@ def report_page(
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
         more_scores=tables.more_scores(metrics),
+        against_exact=tables.against_exact(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
