@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eval.bench import command as bench
-from eval.options import FormatOption, Measured, Output, Queries, Source, one_format
+from eval.options import FormatOption, ImagesOption, Measured, Output, Queries, Source, one_format
 from search import command
 from search.command import JsonOption, expanded
 from search.errors import EvaluationError
 from search.text import shown
 
 if TYPE_CHECKING:
+    from eval.compare import Comparison
+    from eval.report.misses import Records
     from eval.report.report import Report
     from eval.runs import RunMetrics
     from search.index import ReadIndex
     from search.records import Caption, Image, Kind
+    from search.sheet import OpenPhoto
 
 MOST_RUNS = 26  # each has a letter
 
@@ -80,22 +83,30 @@ def _write_out(output: Output, folder: Path, report: Report, metrics: RunMetrics
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
     from eval.trec import write_trec
-    from search.searcher import Searcher
 
     results = list(report.results())
     write_run(folder, metrics, results)
     write_trec(folder, report.evaluation.tasks, output.trec_depth or None)
-    searcher = Searcher(index, report.evaluation.spec.dataset)
+    page = report_page(metrics, results, *_lookups(index, report.evaluation.spec.dataset, output.images))
+    (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
+
+
+def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Records, OpenPhoto]:
+    """Return how a page looks up records and opens photos, which are in the folder `images` now, if they moved."""
+    from search.searcher import Searcher
+
+    searcher = Searcher(index, dataset)
 
     def records(kind: Kind, ids: Sequence[int]) -> dict[int, Image | Caption]:
         return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
 
-    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, output.images))
-    (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
+    return records, lambda image_id: searcher.photo(image_id, images)
 
 
 @app.command()
+@expanded
 def compare(
+    source: Source,
     runs: Annotated[list[Path], typer.Argument(help="Two or more folders that `run --out` wrote")],
     changed: Annotated[
         int, typer.Option(min=0, help="How many of the queries that changed most are shown, of two runs")
@@ -105,6 +116,10 @@ def compare(
         str, typer.Option(help="Sort more than two runs by this metric, such as recall@1, of both directions")
     ] = "recall_sum",
     style: FormatOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write changes.html into this folder: what changed most between two runs")
+    ] = None,
+    images: ImagesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
@@ -118,9 +133,13 @@ def compare(
         raise typer.BadParameter(f"--sort {sort!r}: choose one of {', '.join(metric.name for metric in METRICS)}")
     if not 2 <= len(runs) <= MOST_RUNS:
         raise typer.BadParameter(f"give the folders of 2 to {MOST_RUNS} runs")
+    if out is not None and (len(runs) != 2 or style):
+        raise typer.BadParameter("--out shows what changed between two runs, and goes without --format")
     one_format(style, as_json)
     if len(runs) == 2 and not style:
         pair = compare_folders(runs[0], runs[1], resamples=resamples, changed=changed)
+        if out is not None:
+            _write_changes(out, pair, source, images)
         if as_json:
             command.print_json(comparison.as_json(pair), indent=1)
         else:
@@ -133,6 +152,18 @@ def compare(
         typer.echo(export.render(comparison.rows(found, metric), style.value, comparison.caption(found)))
     else:
         typer.echo(comparison.table_of_all(found, metric))
+
+
+def _write_changes(out: Path, pair: Comparison, source: Source, images: Path | None) -> None:
+    """Write changes.html, with captions and photos of the index that run A evaluated."""
+    from eval.report.changes import changes_page
+    from eval.runs import CHANGES_FILE
+
+    out.mkdir(parents=True, exist_ok=True)
+    with closing(source.open()) as index:
+        page = changes_page(pair, *_lookups(index, source.dataset or pair.a.metrics.dataset, images))
+    (out / CHANGES_FILE).write_text(shown(page), encoding="utf-8")
+    command.note(f"what changed most is in {out.resolve() / CHANGES_FILE}")
 
 
 @app.command()

@@ -45,6 +45,12 @@ FormatOption = Annotated[
 ]
 
 
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
+]
+
+
 @dataclass(frozen=True)
 class Queries:
     """What is evaluated."""
@@ -117,10 +123,7 @@ class Output:
         Path | None,
         typer.Option("--out", help="Write metrics.json, ranks.jsonl, report.html and TREC files into this folder"),
     ] = None
-    images: Annotated[
-        Path | None,
-        typer.Option("--images", help="Where the photos are now, for report.html (default: the remembered folder)"),
-    ] = None
+    images: ImagesOption = None
     trec_depth: Annotated[
         int, typer.Option("--trec-depth", min=0, help="Hits of each query in the TREC runs of --out, 0 for all")
     ] = 100

@@ -15,6 +15,7 @@ from search.text import decode_text, parse_json, to_json
 from search.validation import first_problem
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
+CHANGES_FILE = "changes.html"
 TOP = 10  # hits kept of each query
 MTEB_DIFFERS = (
     "Captions that are the same sentence are merged, and recall is the share of a query's positives that are found, "

@@ -105,8 +105,8 @@ def _tested(found: LossMetrics | None) -> Cell:
         return Cell(ABSENT)
     if not any(found.interval):
         return Cell(signed(found.difference))
-    low, high = map(signed, found.interval)
-    return Cell(signed(found.difference), f"{low} to {high}, p {found.p_holm:.4f}")
+    interval = "{:+.2f} to {:+.2f}".format(*found.interval).replace("-", MINUS)
+    return Cell(signed(found.difference), f"{interval}, p {found.p_holm:.4f}")
 
 
 def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
