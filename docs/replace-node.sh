@@ -8,7 +8,7 @@
 # shards to it. If the script is interrupted, run it again: a node that answers the others is not removed.
 #
 # Requires curl and jq. Environment: QDRANT_API_KEY (the full key) if the server requires one; COMPOSE if Compose is not
-# `docker compose` (COMPOSE=docker-compose); FORCE=1 to give up collections of which only this node has some shard.
+# `docker compose` (COMPOSE=docker-compose); FORCE=1 to give up collections with a shard that only this node has.
 set -euo pipefail
 
 if [ $# -ne 2 ]; then

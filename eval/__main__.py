@@ -74,7 +74,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     if broken := [name for name, found in report.agreements().items() if len(found.unexplained)]:
         raise EvaluationError(
             f"Qdrant's exact {broken[0]} ranks are not those of its own vectors: was the index written to meanwhile? "
-            "Run it again, and if it stays, report it"
+            "Run it again; if this happens again, report it"
         )
 
 
@@ -86,9 +86,9 @@ def _write_out(output: Output, folder: Path, report: Report, metrics: RunMetrics
 
     results = list(report.results())
     write_run(folder, metrics, results)
-    write_trec(folder, report.evaluation.tasks, output.trec_depth or None)
     page = report_page(metrics, results, *_lookups(index, report.evaluation.spec.dataset, output.images))
     (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
+    write_trec(folder, report.evaluation.tasks, output.trec_depth or None)  # last: the largest, if the disk fills up
 
 
 def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Records, OpenPhoto]:
@@ -109,11 +109,11 @@ def compare(
     source: Source,
     runs: Annotated[list[Path], typer.Argument(help="Two or more folders that `run --out` wrote")],
     changed: Annotated[
-        int, typer.Option(min=0, help="How many of the queries that changed most are shown, of two runs")
+        int, typer.Option(min=0, help="With two runs: how many of the most changed queries to show")
     ] = 5,
-    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
+    resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples for the intervals")] = 2000,
     sort: Annotated[
-        str, typer.Option(help="Sort more than two runs by this metric, such as recall@1, of both directions")
+        str, typer.Option(help="With more than two runs: sort by the sum of this metric, such as recall@1")
     ] = "recall_sum",
     style: FormatOption = None,
     out: Annotated[

@@ -17,6 +17,7 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from eval.differences import Difference, adjusted, differences
 from eval.metrics import METRICS, Ranking, scores
@@ -98,7 +99,7 @@ class Comparisons:
         return {way: scores(_ranking(results)) for way, results in of.items() if results}
 
     def better_than(self, letter: str) -> dict[str, dict[str, str]]:
-        """Return the letters of the runs than which a run is better, by direction and metric: adjusted p under 0.05."""
+        """Return the letters of the runs that a run beats with an adjusted p under 0.05, by direction and metric."""
         letters: dict[str, dict[str, str]] = {way: {} for way in DIRECTIONS}
         for (a, b), pair in self.pairs.items():
             for direction in pair.directions:
@@ -129,7 +130,7 @@ def compare_all(
         (a, b): compare(
             by_letter[a], by_letter[b], changed=0, resamples=resamples, randomisations=randomisations, seed=seed
         )
-        for a, b in combinations(by_letter, 2)
+        for a, b in tqdm(list(combinations(by_letter, 2)), desc="compare", unit=" pairs", disable=len(runs) < 3)
     }
     families = iter(adjusted([direction.differences for pair in pairs.values() for direction in pair.directions]))
     for letters, pair in pairs.items():

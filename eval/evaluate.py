@@ -62,7 +62,7 @@ class Plan:
     engines: "qdrant-exact", "qdrant-served", both or neither.
     efs: widths of HNSW beams. quantizations: each is measured on a copy of the galleries.
     folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
-    resamples: of the bootstrap for the intervals.
+    resamples: the number of bootstrap resamples for the intervals.
     """
 
     engines: tuple[str, ...] = (EXACT, SERVED)
@@ -139,9 +139,9 @@ def _qdrant_rankers(
 def losses(
     rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
 ) -> dict[str, dict[str, list[Difference]]]:
-    """Return how the scores of every ranker as served, with `ef` or quantised differ from the oracle's, by direction.
+    """Return how the scores of every ranker but the exact one differ from the oracle's, by ranker and direction.
 
-    Only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
+    Compare only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
     """
     oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
     found = {

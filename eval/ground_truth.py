@@ -88,7 +88,7 @@ class _Images:
         vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
         for image in vectors.records():
             if not isinstance(image, Image):
-                raise EvaluationError(f"{collection} holds something else than images: {image}")
+                raise EvaluationError(f"{collection} holds something other than images: {image}")
             wanted = min(len(image.captions), captions_per_image or len(image.captions))
             records.append((image.order, image.id, wanted, image.split, image.file))
         order = np.argsort([record[0] for record in records], kind="stable")
@@ -117,7 +117,7 @@ class _Captions:
         ids, image_ids, texts, truncated = list[int](), list[int](), list[str](), list[bool]()
         for caption in vectors.records():
             if not isinstance(caption, Caption):
-                raise EvaluationError(f"{collection} holds something else than captions: {caption}")
+                raise EvaluationError(f"{collection} holds something other than captions: {caption}")
             ids.append(caption.id)
             image_ids.append(caption.image_id)
             texts.append(caption.text)
@@ -164,7 +164,7 @@ class _Vectors:
             yield from batch.records
         if filled != count:
             raise EvaluationError(
-                f"{self.collection} was written to meanwhile ({count:,} points, then {filled:,}): run it again"
+                f"{self.collection} was changed while it was read ({count:,} points, then {filled:,}): run it again"
             )
 
 

@@ -16,6 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from eval.protocol import DIRECTIONS
+
 Ranks = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -234,8 +236,8 @@ def rsum(scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
     Papers on image-text retrieval report it since VSE++ (Faghri et al., BMVC 2018), whose code selects models by it.
     `RECALL_SUM` is the part of one direction.
     """
-    recalls = [of_direction.get(metric.name) for of_direction in scores.values() for metric in RECALLS]
-    return None if not recalls or None in recalls else sum(filter(None, recalls))
+    recalls = [scores.get(way, {}).get(metric.name) for way in DIRECTIONS for metric in RECALLS]
+    return None if None in recalls else sum(filter(None, recalls))
 
 
 RECALLS = tuple(map(recall, CUTOFFS))

@@ -62,7 +62,7 @@ class Queries:
         Literal["first", "all"], typer.Option("--captions", help="The first five of each image, or all")
     ] = "first"
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Evaluate what is there where images or captions are missing")
+        bool, typer.Option("--allow-missing", help="Evaluate what is stored if images or captions are missing")
     ] = False
 
     @property
@@ -79,7 +79,7 @@ class Measured:
     engine: Annotated[
         list[Engine] | None,
         typer.Option(
-            "--engine", help="Beside the oracle: exact, served, or none; may be repeated (default: exact and served)"
+            "--engine", help="Besides the oracle: exact, served, or none; may be repeated (default: exact and served)"
         ),
     ] = None
     ef: Annotated[str, typer.Option("--ef", help="HNSW beams to measure too, such as 32,64,128")] = ""
@@ -91,10 +91,10 @@ class Measured:
     ] = None
     folds: Annotated[
         int | None,
-        typer.Option("--folds", min=0, help="Average over so many parts (default: 5 where there are 5,000 images)"),
+        typer.Option("--folds", min=0, help="Average over this many folds (default: 5 if there are 5,000 images)"),
     ] = None
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the bootstrap that gives the intervals")
+        int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples for the intervals")
     ] = 2000
 
     @property

@@ -57,12 +57,12 @@ def intervals(
     level: float = LEVEL,
     metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Interval]:
-    """Return the confidence interval of every score of the ranking, of those in `metrics`, by the metric's name.
+    """Return the confidence interval of the ranking's score in each of `metrics`, by the metric's name.
 
     `image_of` int64 (n,) is the image that each query is or belongs to, by any number. Every interval contains the
     score itself. If all images have the same score in percent (such as 0 or 100 %, or if there is only one image),
     resampling shows no variation, and the interval follows from the number of images instead (see
-    `unanimous_interval`). Ranks have no upper limit for that: their interval is the one value. The order of the queries
+    `unanimous_interval`). Ranks have no upper limit, so their interval is the one value. The order of the queries
     does not matter.
 
     Raises:

@@ -52,7 +52,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """The curve of one collection, in descending order of `ef` and oversampling, and the recommended probe.
+    """The curve of one collection, in ascending order of `ef` and oversampling, and the recommended probe.
 
     `recommended` is None if no probe reached the target, or if a scan answers, whatever the parameters.
     """
@@ -118,7 +118,7 @@ def tune(index: ReadIndex, dataset: str, queries: Kind, gallery: Kind, target: f
 
 
 def _sample(index: ReadIndex, collection: str) -> Vectors:
-    """Return the vectors of up to `QUERIES` random points, float32 (n, dim), always the same of the same points."""
+    """Return the vectors of up to `QUERIES` random points, float32 (n, dim), always the same ones."""
     ids = [record.id for batch in index.scan(collection) for record in batch.records]
     chosen = np.random.default_rng(SEED).choice(np.array(ids, dtype=np.int64), min(QUERIES, len(ids)), replace=False)
     vectors = index.retrieve(collection, sorted(chosen.tolist()), vectors=True).vectors
@@ -148,7 +148,7 @@ class _Prober:
         self.probes: list[Probe] = []
 
     def probe(self, ef: int, rescored: int) -> Probe:
-        """Measure a beam of `ef` of whose candidates `rescored` are scored again, if the collection is quantised."""
+        """Measure a beam of `ef`; in a quantised collection, `rescored` of its candidates are scored again."""
         params = SearchParams(ef=ef) if self.by_hnsw else SearchParams()
         if self.quantized:
             params = replace(params, oversampling=rescored / TOP)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from search.command import DatasetOption, JsonOption, PathOption, UrlOption
+from search.command import JsonOption, PathOption, UrlOption
 
 if TYPE_CHECKING:
     from ingest.karpathy import Annotations
@@ -166,5 +166,7 @@ class Output:
     ] = Path("failures.jsonl")
     path: PathOption = None
     url: UrlOption = None
-    dataset: DatasetOption = None
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Name of the data set (default: the one in the annotation file)")
+    ] = None
     json: JsonOption = False

@@ -1,6 +1,6 @@
 """Embed photos, then captions, and upsert them, stage by stage.
 
-The way of a photo, which `_ImageStage.embed` shows from top to bottom:
+The path of a photo, which `_ImageStage.embed` shows from top to bottom:
 
 1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current. Only the others continue.
 2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
@@ -196,7 +196,7 @@ class _ImageStage:
         self._writer.put(_only_usable(images, vectors))
 
     def _encode_alone(self, image: Image, encoder: ClipEncoder) -> tuple[Image, Vectors]:
-        """Read and encode a photo again, alone; return it with its mark, and float32 (dim,), perhaps unusable."""
+        """Read and encode a photo again, alone; return it with its mark, and its vector (dim,), perhaps unusable."""
         mark, photo = self._recipe.read_alone(image.file)
         return replace(image, photo=mark), encoder.encode_images(photo)[0]
 
@@ -270,7 +270,7 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
 def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
     """Return batches of the records that are not current.
 
-    Their borders do not depend on which are current, so a run that was killed and resumed encodes the same batches as
+    Batch bounds do not depend on which are current, so a run that was killed and resumed encodes the same batches as
     an undisturbed one, to the same bits.
     """
     all_batches = (records[start : start + size] for start in range(0, len(records), size))

@@ -137,19 +137,19 @@ def _answer(parts: list[Part], options: Options, source: SourceFlags, output: Ou
         else:
             typer.echo(show.table(hits, first=options.offset + 1))
         if output.html is not None or output.open:
-            _write_sheet(searcher, parts, hits, output)
+            _write_sheet(searcher, parts, hits, options.offset + 1, output)
 
 
-def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], output: OutputFlags) -> None:
+def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], first: int, output: OutputFlags) -> None:
     import tempfile
     import webbrowser
 
     from search.query import describe, named_images
     from search.sheet import Section, contact_sheet
 
-    picture = next(iter(named_images(parts)), None)
+    picture = next(iter(named_images([part for part in parts if part.weight > 0])), None)
     title = describe(parts)
-    sections = [Section(kind, group, picture) for kind, group in show.by_kind(hits)] or [Section(title, [])]
+    sections = [Section(kind, group, picture, first) for kind, group in show.by_kind(hits)] or [Section(title, [])]
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images))
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
     file.write_text(shown(page), encoding="utf-8")

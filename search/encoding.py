@@ -151,7 +151,7 @@ def _direction(parts: Sequence[Part], vectors: Sequence[Vectors]) -> Vectors | C
 
 
 class _Pictures:
-    """Encodes pictures in groups: as many as together have `PIXELS_AT_ONCE`, or one."""
+    """Encodes pictures in batches of at most `PIXELS_AT_ONCE` pixels, or of one picture that is larger."""
 
     def __init__(self, queries: QueryEncoder) -> None:
         self._queries = queries

@@ -38,7 +38,7 @@ class QueryFlags:
     group: Annotated[bool, typer.Option("--group", help="One result for all captions of an image")] = False
     fold: Annotated[
         float | None,
-        typer.Option("--fold", min=0, max=1, help="One result for near-duplicate photos of such a cosine; try 0.95"),
+        typer.Option("--fold", min=0, max=1, help="Merge photos with at least this cosine into one result; try 0.95"),
     ] = None
     splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated")] = None
     image_ids: Annotated[
@@ -46,7 +46,7 @@ class QueryFlags:
     ] = None
     contains: Annotated[
         str | None,
-        typer.Option("--contains", help="Only captions, or images whose captions together, contain all of these words"),
+        typer.Option("--contains", help="Only captions that contain all of these words, or images whose captions do"),
     ] = None
     min_score: Annotated[
         float | None, typer.Option("--min-score", min=-1, max=1, help="The lowest cosine similarity of a result")

@@ -15,12 +15,13 @@ from search.records import Caption, Hit, Image, Kind, Vectors
 from search.words import Words
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
+HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The page of `options` of one kind for a direction, float32 (dim,), without the images `leave_out`."""
+    """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`."""
 
     vector: Vectors
     kind: Kind
@@ -37,6 +38,11 @@ class PageRequest:
     @property
     def end(self) -> int:
         return self.options.offset + self.options.k
+
+    @property
+    def depth(self) -> int:
+        """How many hits to read at first."""
+        return self.end + SPARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +63,32 @@ class Pages:
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the page of each request; requests with equal filters and depths share one call of the engine."""
-        groups: dict[tuple[Kind, int, Where, bool], list[int]] = {}
+        groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
-            key = request.kind, request.end + SPARE, request.where, request.options.exact
+            key = request.kind, request.depth, repr(request.where), request.options.exact
             groups.setdefault(key, []).append(number)
         pages: dict[int, list[Hit]] = {}
-        for (kind, depth, where, exact), numbers in groups.items():
-            vectors = np.stack([requests[number].vector for number in numbers])
-            rankings = self._rankings(vectors, kind, depth, where, exact=exact)
-            for number, first in zip(numbers, rankings, strict=True):
-                pages[number] = self._page(requests[number], first, depth)
+        for numbers in groups.values():
+            at_once = max(1, HITS_AT_ONCE // requests[numbers[0]].depth)
+            for start in range(0, len(numbers), at_once):
+                part = numbers[start : start + at_once]
+                pages |= zip(part, self._similar([requests[each] for each in part]), strict=True)
         return [pages[number] for number in range(len(requests))]
 
-    def _page(self, request: PageRequest, read: Ranking, depth: int) -> list[Hit]:
-        """Return a page, given the ranking down to `depth`, which is read deeper until the page is full.
+    def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
+        """Return the pages of requests of one kind, depth and filter."""
+        kind, depth, where, exact = (requests[0].kind, requests[0].depth, requests[0].where, requests[0].options.exact)
+        vectors = np.stack([request.vector for request in requests])
+        rankings = self._rankings(vectors, kind, depth, where, exact=exact)
+        return [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
 
-        So pages continue each other.
+    def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
+        """Return a page, given the ranking down to its depth, which is read deeper until the page is full.
+
+        So consecutive pages continue the same ranking.
         """
         vector, kind, options, where = request.vector, request.kind, request.options, request.where
+        depth = request.depth
         grouped = kind == "captions" and options.group
         while True:
             least = self._least_score(vector, kind, options, read.hits)

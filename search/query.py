@@ -108,7 +108,7 @@ class Options:
         if self.offset < 0:
             raise QueryError(f"the offset is {self.offset}: the first result has offset 0")
         if self.offset + self.k > MAX_DEPTH:
-            raise QueryError(f"results end at number {MAX_DEPTH:,}: {self.k:,} after {self.offset:,} are too many")
+            raise QueryError(f"only the first {MAX_DEPTH:,} results can be read, not {self.k:,} after {self.offset:,}")
         if self.to not in ("images", "captions", "both"):
             raise QueryError(f"{self.to!r} cannot be searched: give images, captions or both")
         for name, value in (("min_score", self.min_score), ("cutoff", self.cutoff), ("fold", self.fold)):
@@ -125,7 +125,7 @@ class Options:
         return ("images", "captions") if self.to == "both" else (self.to,)
 
     def updated(self, values: Mapping[str, Any]) -> Options:
-        """Return these options with others in their place, by the names of the fields of `Options` and `Where`.
+        """Return these options with the given values, named after fields of `Options` and `Where`, in place of theirs.
 
         None changes nothing. Every form of a query (command line, JSON lines, web API) is read by this method, and a
         name that is in neither class is a TypeError, so that no option or filter is dropped silently.
@@ -158,7 +158,7 @@ def text_part(value: str, sign: int = 1) -> Part:
 def image_part(value: str, sign: int = 1) -> Part:
     """Parse the id of a stored image, such as `42`, or the path of a file; both may end in a weight: `42^0.5`."""
     name, weight = _weighted(value)
-    if name.isascii() and name.isdigit():
+    if re.fullmatch("[0-9]{1,30}", name):  # Python parses no integer of thousands of digits
         return Part(image_id=int(name), weight=sign * weight)
     return Part(image=Path(name), weight=sign * weight)
 

@@ -83,7 +83,7 @@ class QueryRequest(StrictModel, Generic[PartT]):
     )
     group: bool | None = Field(default=None, description="One result for all captions of one image")
     fold: float | None = Field(
-        default=None, ge=0, le=1, allow_inf_nan=False, description="One result for near-duplicates of such a cosine"
+        default=None, ge=0, le=1, allow_inf_nan=False, description="Merge photos of at least this cosine"
     )
     exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
 

@@ -21,8 +21,8 @@ The help of every command, as `--help` prints it. This page is generated: `{REGE
 Installed as a package (`pip install .`), the three are also `coco-ingest`, `coco-search` and `coco-eval`.
 
 - **Which index**: `--path DIR` is an embedded index, `--url URL` a Qdrant server; a command takes one of them.
-- **Which data set**: `--dataset NAME`. Without it, a command uses the index's only data set, or `coco` if there are
-  several; `ingest run` uses the name that the annotation file gives.
+- **Which data set**: `--dataset NAME`. Without it, a command uses the index's only data set, or `coco` if it holds
+  several; `ingest run` uses the name in the annotation file, and `ingest status` lists all data sets.
 - **Output**: results go to stdout, progress and warnings to stderr.
 
 | variable | |

@@ -37,7 +37,7 @@ def test_parts_that_make_no_sense(wrong: dict[str, object], message: str) -> Non
     [
         ({"k": 0}, "at least one"),
         ({"offset": -1}, "offset is -1"),
-        ({"offset": 10**12}, "end at number 100,000"),
+        ({"offset": 10**12}, "only the first 100,000"),
         ({"to": "sounds"}, "'sounds' cannot be searched"),
         ({"min_score": 2.0}, "between -1 and 1"),
         ({"cutoff": -0.5}, "between 0 and 1"),

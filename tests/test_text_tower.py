@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from clip_factory import save_random_clip
 from conftest import Call, ingest_options
+from safetensors import SafetensorError
 from siglip_factory import save_random_siglip
 
 from search.encoder import lazy, text_tower
@@ -120,13 +122,20 @@ def foreign(file: Path) -> None:
     file.write_bytes(b"not a text tower" * 100)
 
 
+def unknown_tokenizer(file: Path) -> None:
+    content = file.read_bytes()
+    old = b'\\\\\\"truncation\\\\\\"'
+    assert old in content
+    file.write_bytes(content.replace(old, b'\\\\\\"truncatiom\\\\\\"').replace(b"BPE", b"XXX"))
+
+
 def another_model(file: Path) -> None:
     content = file.read_bytes()
     own = file.name.removeprefix("text-tower-").removesuffix(".safetensors").encode()
     file.write_bytes(content.replace(own, b"0" * len(own)))
 
 
-@pytest.mark.parametrize("damage", [truncate, cut_header, empty, foreign, another_model])
+@pytest.mark.parametrize("damage", [truncate, cut_header, empty, foreign, unknown_tokenizer, another_model])
 def test_a_damaged_file_is_written_again(
     encoder: ClipEncoder, make_spec: MakeSpec, damage: Callable[[Path], None]
 ) -> None:
@@ -160,6 +169,41 @@ def test_a_cache_that_cannot_be_written(
     fast = lazy_encoder(encoder, make_spec, [])
     assert fast.encode_texts(["a dog"]) == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
     assert "is not cached" in caplog.text
+
+
+def test_a_full_disk_is_a_warning(
+    encoder: ClipEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    assert prepare(encoder) is None
+    assert "No space left" in caplog.text
+
+
+def test_a_user_without_a_home_has_no_tower(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name)
+
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert TextTower.open("0" * 64) is None
+
+
+def test_another_tokenizer_has_another_tower(clip_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clip_folder, tmp_path / "other")
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"query": "a photo of "}, "default_prompt_name": "query"})
+    )
+    plain, prompted = ClipEncoder(str(clip_folder), device="cpu"), ClipEncoder(str(folder), device="cpu")
+    assert plain.weights == prompted.weights
+    for encoder in (plain, prompted, plain):
+        tower = prepare(encoder)
+        assert tower is not None
+        assert tower.encode(["a dog"]) == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
 
 
 def test_other_layouts_have_no_tower(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

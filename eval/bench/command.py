@@ -72,8 +72,8 @@ def bench_eval(
 
 @app.command("search")
 def bench_search(
-    exact: Annotated[list[int] | None, typer.Option(min=10, help="Points of an exact search (default: 5000)")] = None,
-    hnsw: Annotated[list[int] | None, typer.Option(min=10, help="Points of an HNSW search (default: 123000)")] = None,
+    exact: Annotated[list[int] | None, typer.Option(min=10, help="Numbers of points, exact (default: 5000)")] = None,
+    hnsw: Annotated[list[int] | None, typer.Option(min=10, help="Numbers of points, HNSW (default: 123000)")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Number of queries, one at a time")] = 100,
     dim: DimOption = 512,
     rounds: RoundsOption = 1,
@@ -102,7 +102,7 @@ def bench_search(
 @app.command("scale")
 def bench_scale(
     points: Annotated[
-        list[int] | None, typer.Option(min=100, help="A size to measure; repeat (default: 10000, 30000, 100000)")
+        list[int] | None, typer.Option(min=100, help="Size to measure; may be repeated (default: 10000, 30000, 100000)")
     ] = None,
     largest: Annotated[int | None, typer.Option(min=100, help="One more size, such as 300000")] = None,
     dim: DimOption = 512,

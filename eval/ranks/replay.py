@@ -46,7 +46,7 @@ class Agreement:
         if self.rounding:
             text += f"; {self.rounding:,} differ by items whose scores float32 rounding makes equal or swaps"
         if len(self.unexplained):
-            text += f"; {len(self.unexplained):,} DIFFER WITHOUT EXPLANATION, first the query {self.unexplained[0]}"
+            text += f"; {len(self.unexplained):,} DIFFER WITHOUT EXPLANATION, the first is query {self.unexplained[0]}"
         return text
 
 

@@ -56,7 +56,7 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     some = next(iter(found.pairs.values()))
     lines += [
         f"\nsorted by {sort.title}, both directions; letters: better than these runs, at p (Holm) under {SIGNIFICANT}",
-        f"p: two runs swapped image by image, {some.randomisations:,} times",
+        f"p: two runs swapped image by image, {some.randomisations:,} times (for the median {OF_THE_MEDIAN:,})",
         f"p (Holm): adjusted for {found.comparisons:,} comparisons",
     ]
     return "\n".join(lines)

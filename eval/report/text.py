@@ -13,7 +13,7 @@ MAIN, MORE = "main", "more"  # tables of metrics
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
-    """Return the table that the field prints, with the counts above it, intervals and losses in it, and below it the
+    """Return the table as papers print it, with the counts above it, intervals and losses in it, and below it the
     other scores and notes."""
     kept = "all" if metrics.captions_per_image == "all" else f"first {metrics.captions_per_image}"
     lines = [
@@ -115,7 +115,7 @@ def _below(metrics: RunMetrics) -> Iterator[str]:
         yield f"{way}: share of all positives among the first {cutoffs}: {_listed(shares, PROPORTIONS)}"
     for way, scores in metrics.pessimistic.items():
         lost = f"{_listed(scores, _of(MAIN))}; shares {_listed(scores, PROPORTIONS)}"
-        yield f"{way}: ties touch {scores['queries']:,} queries; if every tie were lost: {lost}"
+        yield f"{way}: ties affect {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
             worst = folds.pessimistic.get(way)

@@ -63,14 +63,14 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The number of attempts in a row, and the wait before the second in seconds, doubled for each further one."""
+    """The number of attempts in a row, and the seconds to wait before the second, doubled for each further one."""
 
     attempts: int = 6
     first_wait: float = 1.0
     sleep: Callable[[float], object] = time.sleep
 
     def pause(self, failed: int, at_least: float) -> None:
-        wait = self.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # so that threads do not retry at once
+        wait = self.first_wait * 2 ** (failed - 1) * random.uniform(0.75, 1.25)  # jitter: threads do not retry together
         self.sleep(max(wait, at_least))
 
 
@@ -176,7 +176,7 @@ def _attempt(url: str, part: _Part, announced: Callable[[int], None], progress: 
     with _open(url, part.headers()) as response:
         if response.status == 206:
             if _range(response.headers) != (size, part.total):
-                raise _Transient("the server sent another range than the requested one", restart=True)
+                raise _Transient("the server sent a different range than requested", restart=True)
             announced(part.total)
         else:  # the whole file: the server does not support ranges, or the file has changed
             total = _length(response.headers)

@@ -128,7 +128,7 @@ def _back_up_server(settings: Settings, file: Path, datasets: Sequence[str]) -> 
             snapshots.append(snapshot)
             clean.callback(_delete, server, snapshot, warnings)
             if index.count(name) != points[name]:
-                raise IndexFailure(f"{name} at {index.place} is being written to: run the command again after that")
+                raise IndexFailure(f"{name} at {index.place} is being written to: run the command again later")
         size = sum(snapshot.size for snapshot in snapshots)
         manifest = _manifest("snapshots", index.engine, points, size, size)
         with _bar(f"writing {file.name}", size) as bar, Bundle.writing(file, manifest, bar.update) as bundle:

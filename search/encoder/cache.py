@@ -8,7 +8,8 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """Return the folder: `coco-search` in `$XDG_CACHE_HOME`, by default `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "coco-search"
+    home = os.path.expanduser("~/.cache")  # noqa: PTH111 - unlike Path.expanduser, it never raises
+    return Path(os.environ.get("XDG_CACHE_HOME") or home) / "coco-search"
 
 
 def tower_file(weights: str) -> Path:

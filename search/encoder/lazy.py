@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search.encoder.text_tower import TextTower, write
+from search.encoder.text_tower import TextTower, describe, write
 from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import CocoSearchError, EncoderError
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec
     from search.records import Vectors
 
-PATIENCE = 5.0  # seconds of encoding in the text tower, after which the whole model, faster in batches, is loaded
+BATCH, PATIENCE = 8, 5.0
+"""After so many seconds of encoding batches of so many texts, the whole model is loaded: it is faster in batches."""
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = [
     *(
@@ -59,7 +60,7 @@ class LazyEncoder:
         self.dim = spec.dim
         self._prompt = spec.prompt
         self._load, self._device = load, device
-        self._loading = Lock()
+        self._loading, self._preparing = Lock(), Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
         self._seconds = 0.0
@@ -84,15 +85,16 @@ class LazyEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
-        if tower is None or (self._seconds > PATIENCE and self._can_load()):
+        batch = len(texts) >= BATCH
+        if tower is None or (batch and self._seconds > PATIENCE and self._can_load()):
             return self.model.encode_texts(texts)
         start = time.perf_counter()
         vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
-        self._seconds += time.perf_counter() - start
+        self._seconds += batch * (time.perf_counter() - start)
         return vectors
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it is, within the prompt, longer than the model reads."""
+        """Return for each text whether it is, including the prompt, longer than the model reads."""
         tower = self._ready_tower()
         if tower is None:
             return self.model.too_long(texts)
@@ -108,11 +110,12 @@ class LazyEncoder:
         return self._loads
 
     def _ready_tower(self) -> TextTower | None:
-        if self._tower is None and not self._tried:
-            self._tried = True
-            exact = self.model if self.model.dtype == "float32" else self._load("cpu")
-            self._tower = prepare(exact)
-        return self._tower
+        with self._preparing:
+            if self._tower is None and not self._tried:
+                exact = self.model if self.model.dtype == "float32" else self._load("cpu")
+                self._tower = prepare(exact)
+                self._tried = True
+            return self._tower
 
 
 def prepare(encoder: ClipEncoder) -> TextTower | None:
@@ -121,8 +124,6 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     Return None if the layout of the model is not CLIP's, if it is in half precision, which rounds the weights, or,
     after a warning, if the tower cannot be written or differs from the model.
     """
-    if existing := TextTower.open(encoder.weights):
-        return existing
     if encoder.dtype != "float32":
         return None
 
@@ -132,6 +133,9 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
         if not (cosines >= SAME).all() or tower.too_long(wrapped) != encoder.too_long(PROBES):
             raise EncoderError(f"the vectors of the text tower differ (lowest cosine {cosines.min():.6f})")
 
+    existing = TextTower.open(encoder.weights)
+    if existing and existing.header == describe(encoder.model, encoder.weights, encoder.limit):
+        return existing
     try:
         written = write(encoder.model, encoder.weights, encoder.limit, verify)
     except (EncoderError, OSError) as error:

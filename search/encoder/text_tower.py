@@ -13,7 +13,8 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = "coco-search text tower 1"
 AT_ONCE = 16  # texts in one forward pass
-STALE_SECONDS = 3600  # after which a file that is being written is taken for that of a killed process
+STALE_SECONDS = 3600  # after which a partial file is taken for that of a killed process
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,12 @@ class TextTower:
     """
 
     def __init__(self, file: Path, weights: str) -> None:
-        from tokenizers import Tokenizer
-
         self._tensors, metadata = _map(file)
         if metadata.get("format") != FORMAT or metadata.get("weights") != weights:
             raise ValueError(f"{file} is not the text tower of these weights")
         values = json.loads(metadata["header"])
         self.header = Header(**values)
-        self._tokenizer: Tokenizer = Tokenizer.from_str(self.header.tokenizer)
+        self._tokenizer = _read_tokenizer(self.header.tokenizer)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.header.limit)
         self._activation = ACTIVATIONS[self.header.activation]
@@ -76,7 +75,7 @@ class TextTower:
         """Return the tower of the model with these weights from the user's cache; None if there is no valid file."""
         try:
             return cls(tower_file(weights), weights)
-        except (OSError, ValueError, KeyError, TypeError):  # missing, truncated or foreign: it is written again
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, damaged or foreign
             return None
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -156,6 +155,16 @@ def _gelu(values: Vectors) -> Vectors:
 ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": _gelu}
 
 
+def _read_tokenizer(text: str) -> Tokenizer:
+    """Return the tokenizer of a JSON text. Raises ValueError, for example if another version wrote it."""
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the package raises nothing more specific
+        raise ValueError(str(error)) from error
+
+
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return rows of ids as one array, filled up with zeros, which are lower than any end token."""
     ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
@@ -194,19 +203,22 @@ def write(model: SentenceTransformer, weights: str, limit: int | None, verify: C
     Raises:
         OSError: the file cannot be written.
     """
-    described = _describe(model, weights, limit)
-    if described is None:
+    header = describe(model, weights, limit)
+    if header is None:
         return False
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    header, tensors = described
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     _delete_stale(folder)
     with tempfile.TemporaryDirectory(prefix="partial-", dir=folder) as partial:
         file = Path(partial) / "tower"
         metadata = {"format": FORMAT, "weights": weights, "header": json.dumps(asdict(header))}
-        save_file(dict(tensors), file, metadata)
+        try:
+            save_file(_tensors(model), file, metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         verify(TextTower(file, weights))
         file.replace(tower_file(weights))
     return True
@@ -215,15 +227,13 @@ def write(model: SentenceTransformer, weights: str, limit: int | None, verify: C
 def _delete_stale(folder: Path) -> None:
     """Delete what killed processes left."""
     for partial in folder.glob("partial-*"):
-        if time.time() - partial.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has deleted it
+            if time.time() - partial.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
 
-def _describe(
-    model: SentenceTransformer, weights: str, limit: int | None
-) -> tuple[Header, Mapping[str, Vectors]] | None:
-    """Return the header and the tensors of a model's text tower; None if it has another layout than CLIP's."""
-    import torch
+def describe(model: SentenceTransformer, weights: str, limit: int | None) -> Header | None:
+    """Return the settings of a model's text tower; None if it has another layout than CLIP's."""
     from transformers import CLIPModel
 
     clip: Any = getattr(model[0], "model", None)
@@ -233,7 +243,7 @@ def _describe(
     config: Any = clip.config.text_config
     if config.hidden_act not in ACTIVATIONS or any(type(module).__name__ != "Normalize" for module in list(model)[1:]):
         return None
-    header = Header(
+    return Header(
         weights=weights,
         heads=config.num_attention_heads,
         layers=config.num_hidden_layers,
@@ -245,10 +255,16 @@ def _describe(
         tokenizer=tokenizer.to_str(),
     )
 
+
+def _tensors(model: SentenceTransformer) -> dict[str, Vectors]:
+    """Return the tensors of the text tower of a model with CLIP's layout, by our names."""
+    import torch
+
     def array(tensor: torch.Tensor) -> Vectors:
         return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
-    tower: Any = clip.text_model
+    clip: Any = model[0].model
+    tower = clip.text_model
     tensors = {
         "tokens": array(tower.embeddings.token_embedding.weight),
         "positions": array(tower.embeddings.position_embedding.weight),
@@ -266,4 +282,4 @@ def _describe(
         for name, part in parts.items():
             tensors[f"{number}.{name}.weight"] = array(part.weight)
             tensors[f"{number}.{name}.bias"] = array(part.bias)
-    return header, tensors
+    return tensors

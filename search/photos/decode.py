@@ -139,7 +139,7 @@ def _check_size(image: Image.Image) -> None:
     if width * height > MAX_PIXELS:
         raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise PhotoError(f"{width} x {height} pixels: the limit is {MAX_ASPECT} times as long as wide")
+        raise PhotoError(f"{width} x {height} pixels: the limit is an aspect ratio of {MAX_ASPECT} to 1")
     if (memory := _memory(image)) > MAX_MEMORY:
         raise PhotoError(f"it would take {memory / 1e9:.1f} GB to decode: save it smaller, or as a PNG")
 

@@ -29,7 +29,7 @@ let running = null; // the AbortController of the current search
 
 // Change the query, add it to the history, and search.
 function updateQuery(changes) {
-  query = { ...query, ...changes };
+  query = { ...query, box: box.value.trim(), ...changes }; // with the text that has not been submitted
   history.pushState(query, "", toUrl(query));
   runQuery();
 }
@@ -189,7 +189,7 @@ function drawBoxButtons() {
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  updateQuery({ contains: $("contains").value, split: $("split").value, box: box.value.trim() });
+  updateQuery({ contains: $("contains").value, split: $("split").value });
 });
 box.addEventListener("input", drawBoxButtons);
 $("add-text").addEventListener("click", () => addText(1));
@@ -199,12 +199,12 @@ $("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 for (const radio of document.querySelectorAll("[name=to]")) {
-  radio.addEventListener("change", () => updateQuery({ to: radio.value, box: box.value.trim() }));
+  radio.addEventListener("change", () => updateQuery({ to: radio.value }));
 }
-$("split").addEventListener("change", () => updateQuery({ split: $("split").value, box: box.value.trim() }));
-$("contains").addEventListener("change", () => updateQuery({ contains: $("contains").value, box: box.value.trim() }));
+$("split").addEventListener("change", () => updateQuery({ split: $("split").value }));
+$("contains").addEventListener("change", () => updateQuery({ contains: $("contains").value }));
 for (const [name, value] of Object.entries(SWITCHES)) {
-  $(name).addEventListener("change", () => updateQuery({ [name]: $(name).checked ? value : null, box: box.value.trim() }));
+  $(name).addEventListener("change", () => updateQuery({ [name]: $(name).checked ? value : null }));
 }
 $("clear").addEventListener("click", clear);
 $("help-button").addEventListener("click", () => $("help").showModal());
@@ -293,7 +293,7 @@ document.addEventListener("drop", (event) => {
   searchFromFile(event.dataTransfer.files[0]);
 });
 window.addEventListener("popstate", (event) => {
-  query = event.state ?? fromUrl(location.search);
+  query = emptyQuery(event.state ?? fromUrl(location.search));
   runQuery();
 });
 
@@ -318,7 +318,7 @@ async function drawWelcome() {
   }
 }
 
-query = history.state ?? fromUrl(location.search);
+query = emptyQuery(history.state ?? fromUrl(location.search)); // the state may be of an older page
 history.replaceState(query, "", hasPicture(query) ? undefined : toUrl(query));
 runQuery();
 drawWelcome().catch((error) => showError(error, () => location.reload()));

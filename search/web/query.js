@@ -60,7 +60,7 @@ export function fromUrl(search) {
 
 // Return a number from 0 to 1, or null.
 function parseFraction(text) {
-  const number = text ? Number(text) : NaN;
+  const number = text?.trim() ? Number(text) : NaN;
   return number >= 0 && number <= 1 ? number : null;
 }
 

@@ -76,7 +76,7 @@ def serve(
         config = uvicorn.Config(
             app,
             http=timed_protocol(TimeLimits()),
-            log_level="error",  # its warnings are about faults of clients
+            log_level="error",  # its warnings are about clients' mistakes
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -136,7 +136,7 @@ def _address(host: str, listener: socket.socket) -> str:
 def _exiting_on_sigterm() -> Iterator[None]:
     """Let SIGTERM raise SystemExit within this block.
 
-    uvicorn raises the signal that stopped it again, which would kill the process before the index is closed.
+    uvicorn re-raises the signal that stopped it, which would kill the process before the index is closed.
     """
 
     def exit_(*_: object) -> None:

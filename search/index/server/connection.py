@@ -65,7 +65,7 @@ class Connection:
         """Return the result of `request`, which is retried while the server is unavailable or overloaded.
 
         Raises:
-            CollectionMissing: the collection does not exist, or no longer.
+            CollectionMissing: the collection does not exist, or no longer exists.
             ServerError: the server refuses the request, or remains unavailable.
         """
 
