@@ -64,7 +64,6 @@ class Gallery:
         """
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
-        self.searcher.check(options)
         parts = [self._part(part) for part in query.parts]
         hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
         return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
