@@ -12,7 +12,7 @@ import numpy as np
 
 from search.encoder.text_tower import TextTower, write
 from search.encoder.texts import encode_each, is_valid, wrap
-from search.errors import EncoderError
+from search.errors import CocoSearchError, EncoderError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec
     from search.records import Vectors
 
+MANY = 500  # texts; beyond, loading the whole model pays, since it encodes batches in a third of the time
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = [
     *(
@@ -60,6 +61,8 @@ class LazyEncoder:
         self._loading = Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
+        self._count = 0
+        self._loads: bool | None = None
 
     @cached_property
     def _model(self) -> ClipEncoder:
@@ -80,7 +83,8 @@ class LazyEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
-        if tower is None:
+        self._count += len(texts)
+        if tower is None or (self._count > MANY and self._can_load()):
             return self.model.encode_texts(texts)
         return encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
 
@@ -90,6 +94,15 @@ class LazyEncoder:
         if tower is None:
             return self.model.too_long(texts)
         return [is_valid(text) and tower.too_long([text])[0] for text in wrap(texts, self._prompt)]
+
+    def _can_load(self) -> bool:
+        """Return whether the whole model can be loaded; it may have moved, which the text tower does not need."""
+        if self._loads is None:
+            try:
+                self._loads = self.model is not None
+            except CocoSearchError:
+                self._loads = False
+        return self._loads
 
     def _ready_tower(self) -> TextTower | None:
         if self._tower is None and not self._tried:
