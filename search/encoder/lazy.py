@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec
     from search.records import Vectors
 
-MANY = 500  # texts; beyond, loading the whole model pays, since it encodes batches in a third of the time
+PATIENCE = 5.0  # seconds of encoding in the text tower, after which the whole model, faster in batches, is loaded
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = [
     *(
@@ -61,7 +62,7 @@ class LazyEncoder:
         self._loading = Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
-        self._count = 0
+        self._seconds = 0.0
         self._loads: bool | None = None
 
     @cached_property
@@ -83,10 +84,12 @@ class LazyEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
-        self._count += len(texts)
-        if tower is None or (self._count > MANY and self._can_load()):
+        if tower is None or (self._seconds > PATIENCE and self._can_load()):
             return self.model.encode_texts(texts)
-        return encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
+        start = time.perf_counter()
+        vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
+        self._seconds += time.perf_counter() - start
+        return vectors
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether it is, within the prompt, longer than the model reads."""
