@@ -51,6 +51,7 @@ ASSETS = {  # path: (file, content type)
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PICTURES = "/api/pictures"
+UPLOADS_AT_ONCE, UPLOAD_QUEUE = 2, 64
 KINDS: tuple[Kind, ...] = ("images", "captions")
 CLIENT_LEFT = 499  # as in nginx: the client closed the connection before the response
 CACHE_FOREVER = "public, max-age=31536000, immutable"
@@ -85,8 +86,9 @@ def create_app(
     _add_error_handlers(app)
     _add_assets(app)
     workers = Workers()
+    uploads = Workers(UPLOADS_AT_ONCE, UPLOAD_QUEUE)  # which may wait for the model
     _add_api(app, gallery, workers)
-    _add_pictures(app, gallery, workers)
+    _add_pictures(app, gallery, workers, uploads)
     _add_metrics(app, gallery, metrics)
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
@@ -143,7 +145,7 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         return gallery.health()
 
 
-def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
+def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Workers) -> None:
     body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
     @app.post(PICTURES, responses=_failure_responses(415), openapi_extra={"requestBody": body})
@@ -154,7 +156,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         content = bytearray()
         async for chunk in request.stream():  # Protection raises if it is too large
             content += chunk
-        return PictureToken(picture=await workers.run(partial(gallery.upload, bytes(content))))
+        return PictureToken(picture=await uploads.run(partial(gallery.upload, bytes(content))))
 
     jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
 
