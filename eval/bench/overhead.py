@@ -24,6 +24,7 @@ from search.errors import CocoSearchError
 IMAGES = 5000
 LIMIT = 10
 WARM_UP = 5
+LOADING_SECONDS = 300
 QUERY = "a dog on a beach"
 BARE = """
 import sys, torch
@@ -160,12 +161,14 @@ def _page(folder: str, model: str, queries: int) -> Page:
 
 
 def _wait_until_ready(address: str) -> None:
-    while True:
+    deadline = time.monotonic() + LOADING_SECONDS
+    while time.monotonic() < deadline:
         with closing(http.client.HTTPConnection(urlsplit(address).netloc)) as connection:
             connection.request("GET", "/healthz")
             if json.load(connection.getresponse())["ready"]["pictures"]:
                 return
         time.sleep(0.1)
+    raise CocoSearchError(f"the page did not load its model in {LOADING_SECONDS} s")
 
 
 @contextmanager

@@ -138,7 +138,7 @@ async def _load(address: str, name: str, request: Request, connections: int, sec
             length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
             await reader.readexactly(int(length))
             end = time.perf_counter()
-            if start <= began and end <= start + seconds:
+            if start <= end < start + seconds:
                 answers.append((end - began, head.startswith(b"HTTP/1.1 200 ")))
         writer.close()
         await writer.wait_closed()

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 Result = TypeVar("Result")
 
-THREADS = 8
+THREADS = 4  # more of them compete for the interpreter lock; fewer encode fewer texts together
 QUEUE = 512  # requests
 RETRY_SECONDS = 2
 
