@@ -152,13 +152,11 @@ class Pages:
         if several:
             limit = sum(len(captions[image_id]) for image_id in several)
             try:
-                params = SearchParams(exact=True, where=Where(image_ids=several))
-                [hits] = self._index.query(self._collection("captions"), vector[np.newaxis], limit, params)
+                params = SearchParams(exact=True, where=Where(image_ids=several), per_image=True)
+                [best] = self._index.query(self._collection("captions"), vector[np.newaxis], limit, params)
             except CollectionMissing:
-                hits = []
-            ranked = sorted(hits, key=lambda hit: (-hit.score, hit.id))
-            best = [hit.record for hit in ranking.best_of_images(ranked)]
-            nearest |= {record.image_id: record.text for record in best if isinstance(record, Caption)}
+                best = []
+            nearest |= {hit.image_id: hit.record.text for hit in best if isinstance(hit.record, Caption)}
         return [replace(hit, caption=nearest.get(hit.id)) for hit in page]
 
     def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:

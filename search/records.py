@@ -35,11 +35,14 @@ class PhotoMark:
     blake2b: str
 
 
+MARK_NAMES = frozenset(field.name for field in fields(PhotoMark))
+
+
 class _Record:
     """The payload of images and captions; `NAMES` are the fields that this project writes, users added all others."""
 
     __slots__ = ()
-    NAMES: ClassVar[tuple[str, ...]]
+    NAMES: ClassVar[frozenset[str]]
     extra: Mapping[str, Any] | None
 
     def fields(self) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Image(_Record):
     previous content. `extra` holds the fields of the payload that users added.
     """
 
-    NAMES = ("image_id", "split", "order", "file", "captions", "url", "photo", "stale")
+    NAMES = frozenset(("image_id", "split", "order", "file", "captions", "url", "photo", "stale"))
 
     id: int
     split: str
@@ -102,7 +105,7 @@ class Caption(_Record):
     reads. `stale` and `extra` are as in an Image.
     """
 
-    NAMES = ("caption_id", "image_id", "split", "position", "text", "url", "truncated", "stale")
+    NAMES = frozenset(("caption_id", "image_id", "split", "position", "text", "url", "truncated", "stale"))
 
     id: int
     image_id: int
@@ -193,11 +196,12 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
 
 def _mark(stored: object) -> PhotoMark | None:
     """Return the mark in a payload's `photo`, or None if it is incomplete, so that the photo is embedded again."""
-    names = [field.name for field in fields(PhotoMark)]
-    if not isinstance(stored, Mapping) or any(name not in stored for name in names):
+    if not isinstance(stored, Mapping) or not stored.keys() >= MARK_NAMES:
         return None
-    return PhotoMark(**{name: stored[name] for name in names})
+    return PhotoMark(**{name: stored[name] for name in MARK_NAMES})
 
 
 def _extra(payload: Mapping[str, Any], kind: type[_Record]) -> Mapping[str, Any] | None:
-    return {key: value for key, value in payload.items() if key not in kind.NAMES} or None
+    if payload.keys() <= kind.NAMES:  # nearly always; a page of results reads hundreds of records
+        return None
+    return {key: value for key, value in payload.items() if key not in kind.NAMES}

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder
-from search.encoder.lazy import LazyEncoder
+from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
@@ -214,10 +214,12 @@ class Searcher:
         self.close()
 
 
-def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "auto") -> Encoder:
+def encoder_for(
+    spec: CollectionSpec, model: str | None = None, device: str = "auto", patience: float = PATIENCE
+) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
-    The remembered model is loaded only when it is needed: see `search.encoder.lazy`.
+    The remembered model is loaded only when it is needed: see `search.encoder.lazy`, which also defines `patience`.
 
     Raises:
         EncoderError: the model cannot be loaded.
@@ -234,7 +236,7 @@ def encoder_for(spec: CollectionSpec, model: str | None = None, device: str = "a
         return encoder
 
     if device in ("auto", "cpu") and model in (None, spec.model):
-        return LazyEncoder(spec, load, device)
+        return LazyEncoder(spec, load, device, patience)
     return load(device)
 
 

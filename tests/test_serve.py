@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from conftest import Call, ingest_options, one_line_error, write_photo_set
 from hypothesis import given
@@ -146,6 +147,7 @@ def test_running_requests_finish_before_it_stops(index: Path) -> None:
         assert (index / ".serve.json").exists()
         to = urlsplit(address)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
+        wait_for_the_model(address)  # otherwise the picture waits for it
         connection.putrequest("POST", "/api/pictures")
         photo = (index.parent / "photos/images/val2014/COCO_val2014_000000000103.jpg").read_bytes()
         connection.putheader("Content-Type", "image/jpeg")
@@ -164,6 +166,11 @@ def test_running_requests_finish_before_it_stops(index: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert not (index / ".serve.json").exists()
+
+
+def wait_for_the_model(address: str) -> None:
+    while not httpx.get(f"{address}/healthz").json()["ready"]["pictures"]:
+        threading.Event().wait(0.1)
 
 
 def wait_for_other_requests(address: str) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -387,7 +388,13 @@ def test_other_sites_are_refused(web: Web, client: httpx.Client) -> None:
 
 
 def test_health_collections_and_examples(web: Web, client: httpx.Client) -> None:
-    assert client.get("/healthz").json() == {"status": "ok", "dataset": "coco", "images": PHOTOS}
+    health = client.get("/healthz").json()
+    assert (health["status"], health["dataset"], health["images"]) == ("ok", "coco", PHOTOS)
+    assert health["ready"]["texts"] is True
+    deadline = time.monotonic() + 60
+    while not client.get("/healthz").json()["ready"]["pictures"]:  # the model is loaded behind the first answers
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     collections = client.get("/api/collections").json()["collections"]
     assert [collection["collection"] for collection in collections] == ["coco_images", "coco_captions"]
     assert [collection["points"] for collection in collections] == [PHOTOS, 5 * PHOTOS]

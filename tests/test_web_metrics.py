@@ -139,7 +139,7 @@ def test_two_applications_in_one_process(call: Call, photo_set: Path, clip_folde
     own, others = (read(request_in_process(application, "GET", "/metrics").text) for application in (used, idle))
     assert value(own, "requests_total", route="/api/search", method="POST", status="200") == 1
     assert value(own, "requests_total", route="/api/search", method="POST", status="500") == 1
-    assert value(own, "index_failures_total", call="spec") == 1
+    assert value(own, "index_failures_total", call="query") == 1
     assert value(own, "points", collection="coco_images") == 12
     assert ("coco_search_points", frozenset({("collection", "coco_captions")})) not in own
     assert not [labels for name, labels in others if ("route", "/api/search") in labels]

@@ -99,6 +99,29 @@ def bench_search(
     typer.echo(overhead.table(model or "the demo's tiny CLIP", overheads))
 
 
+@app.command("serve")
+def bench_serve(
+    connections: Annotated[
+        list[int] | None, typer.Option(min=1, help="Connections at a time; repeat (default: 1, 16, 64 and 256)")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each")] = 5,
+    rounds: RoundsOption = 1,
+    model: Annotated[
+        str | None, typer.Option(help="A sentence-transformers model, name or folder (default: the demo's tiny CLIP)")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the requests a second of the page, beside the engine and the HTTP layer alone."""
+    from eval.bench import serve
+    from ingest.demo import MODEL
+
+    measured = serve.measure_serve(model or str(MODEL), connections or [1, 16, 64, 256], seconds, rounds)
+    if as_json:
+        command.print_json(serve.as_json(measured), indent=1)
+    else:
+        typer.echo(serve.table(model or "the demo's tiny CLIP", measured))
+
+
 @app.command("scale")
 def bench_scale(
     points: Annotated[

@@ -24,6 +24,7 @@ from search.errors import CocoSearchError
 IMAGES = 5000
 LIMIT = 10
 WARM_UP = 5
+LOADING_SECONDS = 300
 QUERY = "a dog on a beach"
 BARE = """
 import sys, torch
@@ -123,7 +124,7 @@ def _start_row(starts: Sequence[Start], name: str, label: str) -> str:
 def _start(folder: str, model: str) -> Start:
     command = [sys.executable, "-m", "search", "text", QUERY, "--path", folder, "--device", "cpu"]
     _seconds(command, _cache(folder))  # writes the text tower, if no round before this one did
-    with _served(folder):
+    with serving(folder):
         served = _seconds(command, _cache(folder))
     return Start(
         command=_seconds(command, _cache(folder)),
@@ -151,7 +152,7 @@ def _seconds(command: Sequence[str], cache: str | None = None) -> float:
 
 def _page(folder: str, model: str, queries: int) -> Page:
     texts = [_caption(number) for number in range(queries + WARM_UP)]
-    with _served(folder) as address:
+    with serving(folder) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc)
         with closing(connection):
             text_ms = _median_ms(connection, [{"text": text} for text in texts])
@@ -159,9 +160,20 @@ def _page(folder: str, model: str, queries: int) -> Page:
     return Page(text_ms, measure(_encode, (folder, model, texts)).result, by_id_ms)
 
 
+def _wait_until_ready(address: str) -> None:
+    deadline = time.monotonic() + LOADING_SECONDS
+    while time.monotonic() < deadline:
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc)) as connection:
+            connection.request("GET", "/healthz")
+            if json.load(connection.getresponse())["ready"]["pictures"]:
+                return
+        time.sleep(0.1)
+    raise CocoSearchError(f"the page did not load its model in {LOADING_SECONDS} s")
+
+
 @contextmanager
-def _served(folder: str) -> Iterator[str]:
-    """Run the page, and yield its address."""
+def serving(folder: str) -> Iterator[str]:
+    """Run the page, and yield its address once the whole model is loaded."""
     command = [sys.executable, "-m", "search", "serve", "--path", folder, "--port", "0", "--device", "cpu"]
     environment = {**os.environ, "XDG_CACHE_HOME": _cache(folder)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
@@ -170,6 +182,7 @@ def _served(folder: str) -> Iterator[str]:
             for line in process.stderr or ():
                 lines.append(line)
                 if match := re.search(r" is at (http://\S+)", line):
+                    _wait_until_ready(match[1])
                     yield match[1]
                     return
             raise CocoSearchError(f"python -m search serve failed: {_last_line(''.join(lines)) or process.wait()}")

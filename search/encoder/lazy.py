@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec
     from search.records import Vectors
 
-BATCH, PATIENCE = 8, 5.0
-"""After so many seconds of encoding batches of so many texts, the whole model is loaded: it is faster in batches."""
+BATCH = 8
+PATIENCE = 5.0  # seconds; the whole model takes as long to load, and is faster in batches
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = [
     *(
@@ -53,9 +53,13 @@ class LazyEncoder:
         load: loads the whole model on a device; not called if only texts are encoded and the model's text tower has
             been prepared.
         device: the device of the whole model, such as "auto" or "cpu". The text tower uses the CPU.
+        patience: seconds of encoding batches of texts (`BATCH` or more) in the text tower, after which the whole model
+            encodes them.
     """
 
-    def __init__(self, spec: CollectionSpec, load: Callable[[str], ClipEncoder], device: str) -> None:
+    def __init__(
+        self, spec: CollectionSpec, load: Callable[[str], ClipEncoder], device: str, patience: float = PATIENCE
+    ) -> None:
         self.name = spec.model
         self.dim = spec.dim
         self._prompt = spec.prompt
@@ -63,7 +67,7 @@ class LazyEncoder:
         self._loading, self._preparing = Lock(), Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
-        self._seconds = 0.0
+        self._seconds, self._patience = 0.0, patience
         self._loads: bool | None = None
 
     @cached_property
@@ -86,7 +90,7 @@ class LazyEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
         batch = len(texts) >= BATCH
-        if tower is None or (batch and self._seconds > PATIENCE and self._can_load()):
+        if tower is None or (batch and self._seconds > self._patience and self._can_load()):
             return self.model.encode_texts(texts)
         start = time.perf_counter()
         vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)

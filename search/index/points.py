@@ -83,9 +83,21 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
     return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
 
 
-def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
-    """Convert scored points to hits; those without a payload have no record."""
+def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[Hit]:
+    """Convert scored points to hits; those without a payload have no record. `per_image` is that of SearchParams."""
+    if per_image:
+        points = _best_of_images(points)
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+
+
+def _best_of_images(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+    """Return the best point of each image, the one with the lowest id if several are; `points` are best first."""
+    best: dict[Any, ScoredPoint] = {}
+    for point in points:
+        rival = best.setdefault((point.payload or {}).get("image_id"), point)
+        if rival.score == point.score and id_of(point) < id_of(rival):
+            best[point.payload["image_id"]] = point
+    return list(best.values())
 
 
 def id_of(point: StoredPoint) -> int:

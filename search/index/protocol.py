@@ -47,7 +47,8 @@ class SearchParams:
     the limit (None: as many as when the index was built). The scores of quantised vectors are approximate: `rescore`
     finds `oversampling` times as many points as the limit and scores them again with the float32 vectors, and
     `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
-    many of the best hits to skip. `where`: the points to search (None: all).
+    many of the best hits to skip. `where`: the points to search (None: all). `per_image`: of the hits, only the best
+    of each image, which needs payloads; building the others would take most of the time.
     """
 
     exact: bool = False
@@ -58,6 +59,7 @@ class SearchParams:
     payload: bool = True
     offset: int = 0
     where: Where | None = None
+    per_image: bool = False
     __pydantic_config__ = NO_OTHER_FIELDS
 
 

@@ -10,9 +10,9 @@ from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -39,6 +39,7 @@ from search.web.schemas import (
     SearchResults,
     WebQuery,
 )
+from search.web.workers import Workers
 
 ASSETS = {  # path: (file, content type)
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -50,6 +51,7 @@ ASSETS = {  # path: (file, content type)
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PICTURES = "/api/pictures"
+UPLOADS_AT_ONCE, UPLOAD_QUEUE = 2, 64
 KINDS: tuple[Kind, ...] = ("images", "captions")
 CLIENT_LEFT = 499  # as in nginx: the client closed the connection before the response
 CACHE_FOREVER = "public, max-age=31536000, immutable"
@@ -83,8 +85,10 @@ def create_app(
     )
     _add_error_handlers(app)
     _add_assets(app)
-    _add_api(app, gallery)
-    _add_pictures(app, gallery)
+    workers = Workers()
+    uploads = Workers(UPLOADS_AT_ONCE, UPLOAD_QUEUE)  # which may wait for the model
+    _add_api(app, gallery, workers)
+    _add_pictures(app, gallery, workers, uploads)
     _add_metrics(app, gallery, metrics)
     if running is not None:
         app.include_router(index_calls(gallery.index, running))
@@ -114,16 +118,16 @@ class HeadAsGet:
         await self._app(scope, receive, send_without_body)
 
 
-def _add_api(app: FastAPI, gallery: Gallery) -> None:
-    @app.post("/api/search", responses=_failure_responses(404))
-    def search(query: WebQuery) -> SearchResults:
+def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
+    @app.post("/api/search", response_model=SearchResults, responses=_failure_responses(404))
+    async def search(query: WebQuery) -> Response:
         """Return the images or captions nearest to the weighted sum of the parts, best first."""
-        return gallery.search(query)
+        return await workers.run(lambda: _json(gallery.search(query)))
 
     @app.get("/api/images/{image_id}", responses=_failure_responses(404))
-    def image(image_id: Id) -> ImageRecord:
+    async def image(image_id: Id) -> ImageRecord:
         """Return one stored image."""
-        return gallery.image(image_id)
+        return await workers.run(partial(gallery.image, image_id))
 
     @app.get("/api/collections")
     def collections() -> Collections:
@@ -141,7 +145,7 @@ def _add_api(app: FastAPI, gallery: Gallery) -> None:
         return gallery.health()
 
 
-def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
+def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Workers) -> None:
     body = {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}, "required": True}
 
     @app.post(PICTURES, responses=_failure_responses(415), openapi_extra={"requestBody": body})
@@ -152,12 +156,12 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
         content = bytearray()
         async for chunk in request.stream():  # Protection raises if it is too large
             content += chunk
-        return PictureToken(picture=await run_in_threadpool(gallery.upload, bytes(content)))
+        return PictureToken(picture=await uploads.run(partial(gallery.upload, bytes(content))))
 
     jpeg: dict[str, Any] = {"content": {"image/jpeg": {}}}
 
     @app.get("/pictures/{image_id}", response_class=Response, responses={**_failure_responses(404), 200: jpeg, 304: {}})
-    def picture(
+    async def picture(
         image_id: Id,
         size: Annotated[Literal["360", "720", "1600"] | None, Query(description="The longer side in pixels")] = None,
         v: Annotated[
@@ -167,7 +171,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery) -> None:
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
         """Return the photo of a stored image, as JPEG."""
-        photo = gallery.jpeg(image_id, int(size) if size else None, if_none_match)
+        photo = await workers.run(partial(gallery.jpeg, image_id, int(size) if size else None, if_none_match))
         headers = {"ETag": photo.tag, "Cache-Control": CACHE_FOREVER if v == version(photo.tag) else "no-cache"}
         if photo.tag == if_none_match:
             return Response(status_code=304, headers=headers)
@@ -244,6 +248,11 @@ def _status(error: CocoSearchError) -> int:
             return 503
         case _:
             return 500
+
+
+def _json(answer: BaseModel) -> Response:
+    """Return a response that FastAPI sends as it is; a response model would be validated once more."""
+    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _failure(status: int, message: str, headers: Any = None) -> JSONResponse:

@@ -16,7 +16,17 @@ from search.records import Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
-from search.web.schemas import Collection, Collections, Health, ImageRecord, Result, SearchResults, WebPart, WebQuery
+from search.web.schemas import (
+    Collection,
+    Collections,
+    Health,
+    ImageRecord,
+    Ready,
+    Result,
+    SearchResults,
+    WebPart,
+    WebQuery,
+)
 
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
@@ -26,7 +36,8 @@ FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 class Gallery:
     """One data set, its photos (in `folder`, or where ingestion read them) and the pictures that users upload.
 
-    `warm_up` loads what would make the first requests slow: the model and the shards.
+    `warm_up` loads what would make the first requests slow, except for the model if texts can be encoded without it;
+    `load_model` does that.
     """
 
     def __init__(self, searcher: Searcher, folder: Path | None = None) -> None:
@@ -37,9 +48,10 @@ class Gallery:
         self._batcher = Batcher(searcher.encode)
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
+        self._ready_for_pictures = False
 
     def warm_up(self) -> None:
-        """Load the model, the examples and the shards of every data set, so that no two threads open the same shard.
+        """Load what texts need, the examples and the shards of every data set, so that no two threads open one shard.
 
         Raises:
             CocoSearchError: the model, a shard or the data set cannot be opened.
@@ -49,6 +61,11 @@ class Gallery:
             self.index.count(collection)
         self.examples  # noqa: B018
         self._photos  # noqa: B018
+
+    def load_model(self) -> None:
+        """Load the whole model, which pictures need. Raises CocoSearchError if it cannot be loaded."""
+        self.searcher.encoder.preparation  # noqa: B018
+        self._ready_for_pictures = True
 
     def close(self) -> None:
         """End the encoder's thread and close the index."""
@@ -64,7 +81,6 @@ class Gallery:
         """
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
-        self.searcher.check(options)
         parts = [self._part(part) for part in query.parts]
         hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
         return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
@@ -104,7 +120,9 @@ class Gallery:
 
     def health(self) -> Health:
         """Check that the index answers. Raises IndexFailure if it does not."""
-        return Health(status="ok", dataset=self.dataset, images=self.index.count(self.searcher.collection("images")))
+        images = self.index.count(self.searcher.collection("images"))
+        ready = Ready(texts=True, pictures=self._ready_for_pictures)
+        return Health(status="ok", dataset=self.dataset, images=images, ready=ready)
 
     @cached_property
     def examples(self) -> list[str]:
@@ -130,14 +148,18 @@ class Gallery:
         return Part(vector=vector, weight=part.weight)
 
     def _encode(self, parts: Sequence[Part]) -> Vectors:
-        """Return the direction of a query, float32 (dim,), encoded together with concurrent queries."""
-        direction = self._batcher.run(parts)
+        """Return the direction of a query, float32 (dim,), together with concurrent ones if it needs the model."""
+        if any(part.text is not None or part.image is not None for part in parts):
+            direction = self._batcher.run(parts)
+        else:
+            [direction] = self.searcher.encode([parts])
         if isinstance(direction, CocoSearchError):
             raise direction
         return direction
 
     def _encode_picture(self, content: bytes) -> Vectors:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
+        self.load_model()  # before the one thread that decodes pictures would wait for it
         with self._one_picture:
             return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])
 

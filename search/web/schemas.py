@@ -102,10 +102,18 @@ class Examples(BaseModel):
     captions: list[str] = Field(description="A few captions of the index to search for")
 
 
+class Ready(BaseModel):
+    """What is answered without a wait; the rest waits until the model is loaded."""
+
+    texts: bool
+    pictures: bool
+
+
 class Health(BaseModel):
     status: Literal["ok"]
     dataset: str
     images: int
+    ready: Ready
 
 
 class Failure(BaseModel):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from search.command import note, warn_of_pending, warn_of_silent_nodes
-from search.errors import SettingsError
+from search.errors import CocoSearchError, SettingsError
 from search.index import open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
@@ -60,12 +63,12 @@ def serve(
         searcher = Searcher(
             measured_index(index, metrics),
             dataset,
-            encoder=lambda spec: MeasuredEncoder(encoder_for(spec, model, device), metrics),
+            encoder=lambda spec: MeasuredEncoder(encoder_for(spec, model, device, patience=math.inf), metrics),
         )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
-        with ending_on_interrupt():  # closing the gallery would wait until the model is loaded
+        with ending_on_interrupt():  # closing the gallery would wait until a model without a text tower is loaded
             gallery.warm_up()
         stack.enter_context(_exiting_on_sigterm())
         running = None
@@ -87,19 +90,29 @@ def serve(
         if not is_loopback(host):
             note(f"warning: anyone who can reach {host} can search and see the photos: there are no passwords")
         addresses = " and ".join([_address(host, listener), *map(str, public)])
-        _Server(config, f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)").run([listener])
+        message = f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)"
+        _Server(config, message, partial(_load_model, gallery)).run([listener])
+
+
+def _load_model(gallery: Gallery) -> None:
+    """Load the model for pictures; texts can be searched without it."""
+    try:
+        gallery.load_model()
+    except CocoSearchError as error:
+        note(f"warning: no pictures can be searched for: {error}")
 
 
 class _Server(uvicorn.Server):
-    """A server of uvicorn that prints a message once it answers requests."""
+    """A server of uvicorn that prints a message and starts a thread once it answers requests."""
 
-    def __init__(self, config: uvicorn.Config, message: str) -> None:
+    def __init__(self, config: uvicorn.Config, message: str, then: Callable[[], None]) -> None:
         super().__init__(config)
-        self._message = message
+        self._message, self._then = message, then
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         note(self._message)
+        threading.Thread(target=self._then, daemon=True).start()  # a daemon, so that the server can stop meanwhile
 
 
 def _listening(host: str, port: int) -> socket.socket:

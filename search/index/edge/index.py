@@ -162,7 +162,7 @@ class EdgeIndex:
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers += map(hits_of, results)
+            answers += [hits_of(points, per_image=params.per_image) for points in results]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

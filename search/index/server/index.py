@@ -107,7 +107,7 @@ class ServerIndex:
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
-            answers += [hits_of(response.points) for response in responses]
+            answers += [hits_of(response.points, per_image=params.per_image) for response in responses]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

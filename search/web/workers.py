@@ -1,0 +1,42 @@
+"""Run the work of requests in a few threads, and refuse requests while too many are waiting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from starlette.exceptions import HTTPException
+
+Result = TypeVar("Result")
+
+THREADS = 4  # more of them compete for the interpreter lock; fewer encode fewer texts together
+QUEUE = 512  # requests
+RETRY_SECONDS = 2
+
+
+class Workers:
+    """Runs calls in at most `threads` threads; up to `queue` more calls wait for one, in order."""
+
+    def __init__(self, threads: int = THREADS, queue: int = QUEUE) -> None:
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="worker")
+        self._capacity = threads + queue
+        self._accepted = 0
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """Return the result of a call.
+
+        Raises:
+            HTTPException: status 503, at once, because the queue is full.
+            Exception: what the call raised.
+        """
+        if self._accepted >= self._capacity:
+            raise HTTPException(
+                503, "the server is busy: try again in a moment", headers={"Retry-After": str(RETRY_SECONDS)}
+            )
+        self._accepted += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        finally:
+            self._accepted -= 1
