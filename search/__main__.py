@@ -10,13 +10,23 @@ if __name__ == "__main__":
 import io
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search import command, show
-from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption, expanded
+from search.command import (
+    DatasetOption,
+    DeviceOption,
+    Exit,
+    PathOption,
+    TextModelOption,
+    TrustOption,
+    UrlOption,
+    expanded,
+)
 from search.errors import SettingsError
 from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
@@ -98,10 +108,13 @@ def serve(
     url: UrlOption = None,
     dataset: DatasetOption = None,
     model: Annotated[str | None, typer.Option(help="Where the model is now (default: as ingested)")] = None,
+    text_model: TextModelOption = None,
+    trust_remote_code: TrustOption = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
+        from search.searcher import encoder_for
         from search.web.serve import serve
 
     try:
@@ -111,9 +124,10 @@ def serve(
             host=host,
             port=port,
             public_urls=public_url or (),
-            model=model,
+            make_encoder=partial(
+                encoder_for, model=model, device=device, text_model=text_model, trust_remote_code=trust_remote_code
+            ),
             images=images,
-            device=device,
         )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None

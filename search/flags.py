@@ -13,6 +13,8 @@ from search.command import (
     DeviceOption,
     JsonOption,
     PathOption,
+    TextModelOption,
+    TrustOption,
     UrlOption,
     warn_of_pending,
     warn_of_silent_nodes,
@@ -20,6 +22,8 @@ from search.command import (
 from search.records import Wanted
 
 if TYPE_CHECKING:
+    from search.encoder import Encoder
+    from search.index import CollectionSpec
     from search.query import Options, Part
     from search.searcher import Searcher
 
@@ -79,17 +83,27 @@ class SourceFlags:
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it moved (default: the remembered one)")
     ] = None
+    text_model: TextModelOption = None
+    trust_remote_code: TrustOption = False
     device: DeviceOption = "auto"
+
+    def encoder(self, spec: CollectionSpec) -> Encoder:
+        """Return the encoder of queries for a collection. Raises the errors of `encoder_for`."""
+        from search.searcher import encoder_for
+
+        return encoder_for(
+            spec, self.model, self.device, text_model=self.text_model, trust_remote_code=self.trust_remote_code
+        )
 
     def searcher(self, *, exact: bool) -> Searcher:
         """Open the index, and warn of what keeps it from answering as it should."""
         from search.index import open_index
-        from search.searcher import Searcher, encoder_for
+        from search.searcher import Searcher
         from search.settings import load_settings
 
         index = open_index(load_settings(self.path, self.url))
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
-        searcher = Searcher(index, self.dataset, encoder=lambda spec: encoder_for(spec, self.model, self.device))
+        searcher = Searcher(index, self.dataset, encoder=self.encoder)
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)
         return searcher
 

@@ -6,14 +6,15 @@ import contextlib
 import errno
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from search.command import note, warn_of_pending, warn_of_silent_nodes
+from search.encoder import Encoder
 from search.errors import SettingsError
-from search.index import open_for_writing
+from search.index import CollectionSpec, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
 from search.interrupt import ending_on_interrupt
@@ -37,9 +38,8 @@ def serve(
     host: str,
     port: int,
     public_urls: Sequence[str] = (),
-    model: str | None = None,
+    make_encoder: Callable[[CollectionSpec], Encoder] = encoder_for,
     images: Path | None = None,
-    device: str = "auto",
 ) -> None:
     """Serve until SIGINT (raises KeyboardInterrupt) or SIGTERM; running requests finish first.
 
@@ -60,7 +60,7 @@ def serve(
         searcher = Searcher(
             measured_index(index, metrics),
             dataset,
-            encoder=lambda spec: MeasuredEncoder(encoder_for(spec, model, device), metrics),
+            encoder=lambda spec: MeasuredEncoder(make_encoder(spec), metrics),
         )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
