@@ -10,7 +10,6 @@ if __name__ == "__main__":
 import io
 import sys
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,13 +17,7 @@ import typer
 
 from search import command, show
 from search.command import (
-    DatasetOption,
-    DeviceOption,
     Exit,
-    PathOption,
-    TextModelOption,
-    TrustOption,
-    UrlOption,
     expanded,
 )
 from search.errors import SettingsError
@@ -96,7 +89,9 @@ def batch(
 
 
 @app.command()
+@expanded
 def serve(
+    source: SourceFlags,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one")] = 8000,
     public_url: Annotated[
@@ -104,29 +99,19 @@ def serve(
         typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
-    path: PathOption = None,
-    url: UrlOption = None,
-    dataset: DatasetOption = None,
-    model: Annotated[str | None, typer.Option(help="Where the model is now (default: as ingested)")] = None,
-    text_model: TextModelOption = None,
-    trust_remote_code: TrustOption = False,
-    device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
-        from search.searcher import encoder_for
         from search.web.serve import serve
 
     try:
         serve(
-            load_settings(path, url),
-            dataset,
+            load_settings(source.path, source.url),
+            source.dataset,
             host=host,
             port=port,
             public_urls=public_url or (),
-            make_encoder=partial(
-                encoder_for, model=model, device=device, text_model=text_model, trust_remote_code=trust_remote_code
-            ),
+            make_encoder=source.encoder,
             images=images,
         )
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from search.command import (
     TextModelOption,
     TrustOption,
     UrlOption,
+    note,
     warn_of_pending,
     warn_of_silent_nodes,
 )
@@ -91,9 +92,15 @@ class SourceFlags:
         """Return the encoder of queries for a collection. Raises the errors of `encoder_for`."""
         from search.searcher import encoder_for
 
-        return encoder_for(
+        encoder = encoder_for(
             spec, self.model, self.device, text_model=self.text_model, trust_remote_code=self.trust_remote_code
         )
+        if self.text_model is not None and spec.text_model is None:
+            note(
+                f"note: the captions of {spec.dataset} were embedded by {spec.model_id}, not by {self.text_model}: "
+                "only the photos can be compared with a text"
+            )
+        return encoder
 
     def searcher(self, *, exact: bool) -> Searcher:
         """Open the index, and warn of what keeps it from answering as it should."""

@@ -11,7 +11,6 @@ The path of a query from the command to the engine:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +31,6 @@ from search.query import Options, Part, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
-
-_log = logging.getLogger(__name__)
 
 
 class Searcher:
@@ -190,8 +187,8 @@ def encoder_for(
     The remembered model is loaded only when it is needed: see `search.encoder.lazy`.
 
     Args:
-        text_model: embeds texts; the remembered one by default. If the collection remembers none, the photos can be
-            searched with any model in their space; a warning states that the captions were embedded by another.
+        text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
+            space of the photos can search these; the captions were embedded by another.
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
 
     Raises:
@@ -218,14 +215,6 @@ def encoder_for(
         if own_texts:
             spec.check_text_model(encoder.text_model_id)
             spec.check_padding(encoder.padding)
-        else:
-            _log.warning(
-                "warning: the captions of %s were embedded by %s, not by %s, so only results among the photos can be "
-                "relied on",
-                spec.dataset,
-                spec.model_id,
-                encoder.text_model_id,
-            )
         return encoder
 
     is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))

@@ -207,7 +207,8 @@ class ClipEncoder:
         if limit is None:
             return [False] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
-        suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
+        prefix = _role_options(self.text_side, self._role)["prompt"] or ""
+        suspects = {text for text in wrapped if len(prefix + text) + MARKS > limit or not (prefix + text).isascii()}
         readable = list(filter(is_valid, suspects))
         too_long = {
             text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
