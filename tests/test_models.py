@@ -15,8 +15,9 @@ from clip_factory import save_random_clip
 from conftest import Call, ingest_options, one_line_error
 from text_factory import save_random_text_model, save_router, with_own_code, with_prompts
 
-from search.encoder.clip import ROLE_PROMPTS, ClipEncoder
+from search.encoder.clip import ClipEncoder
 from search.encoder.hub import locate
+from search.encoder.properties import ROLE_PROMPTS
 from search.errors import EncoderError, SpecMismatch
 from search.index import CollectionSpec
 from search.index.edge.index import EdgeIndex

@@ -6,18 +6,18 @@ video, which it then opens or downloads. So every text is passed as `{"text": ..
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from search.encoder.device import choose_device, choose_dtype
 from search.encoder.hub import ModelSource, first_line, locate, transport_errors
 from search.encoder.images import (
     UNREADABLE,
@@ -30,6 +30,7 @@ from search.encoder.images import (
     memory_errors,
     unit,
 )
+from search.encoder.properties import ROLE_PROMPTS, Role, role_options, text_limit, weights_hash
 from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import EncoderError, TextError
 from search.index.spec import ModelId, Padding
@@ -44,14 +45,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "clip-ViT-B-32"
 SAME = 1e-4  # greatest distance of two unit vectors that are equal except for rounding, in float32
 SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
-UNLIMITED = 1_000_000  # tokens; tokenizers without a limit report 1e30
 MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
-
-Role = Literal["query", "document"]
-ROLE_PROMPTS: dict[Role, tuple[str, ...]] = {  # their names, of which the first that exists is used
-    "query": ("query",),
-    "document": ("document", "passage", "corpus"),
-}
 
 
 class ClipEncoder:
@@ -155,7 +149,7 @@ class ClipEncoder:
     @cached_property
     def _takes_pictures_as_queries(self) -> bool:
         try:
-            self.model.preprocess([Image.new("RGB", (64, 48), "grey")], **_role_options(self.model, "query"))
+            self.model.preprocess([Image.new("RGB", (64, 48), "grey")], **role_options(self.model, "query"))
         except UNREADABLE:
             return False
         return True
@@ -207,7 +201,7 @@ class ClipEncoder:
         if limit is None:
             return [False] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
-        prefix = _role_options(self.text_side, self._role)["prompt"] or ""
+        prefix = role_options(self.text_side, self._role)["prompt"] or ""
         suspects = {text for text in wrapped if len(prefix + text) + MARKS > limit or not (prefix + text).isascii()}
         readable = list(filter(is_valid, suspects))
         too_long = {
@@ -244,7 +238,7 @@ class ClipEncoder:
         if not texts:
             return []
         unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
-        options = _role_options(self.text_side, self._role)
+        options = role_options(self.text_side, self._role)
         try:
             tokens = self.text_side.preprocess(as_texts(texts), processing_kwargs=unpadded, **options)
         except UNREADABLE:
@@ -265,7 +259,7 @@ class ClipEncoder:
                 show_progress_bar=False,
                 convert_to_tensor=True,
                 **(full if self.padding == "max_length" else {}),
-                **_role_options(self.text_side, self._role),
+                **role_options(self.text_side, self._role),
             )
         return unit(vectors.float())
 
@@ -276,7 +270,7 @@ class ClipEncoder:
         if not images:
             return torch.empty(0, self.dim)
         size, parts = batch_size or self.batch_size, []
-        options = _role_options(self.model, self._image_role) if self._image_role else {}
+        options = role_options(self.model, self._image_role) if self._image_role else {}
         with memory_errors(), torch.inference_mode():
             for start in range(0, len(images), size):
                 features = self.model.preprocess(images[start : start + size], **options)
@@ -338,9 +332,10 @@ class ClipEncoder:
 
     def _tells_roles_apart(self) -> bool:
         """Return whether the model encodes a text differently as a query and as a document."""
-        vectors, roles = [], list[Role](ROLE_PROMPTS)
+        vectors = []
         try:
-            for self._role in roles:
+            for role in ROLE_PROMPTS:
+                self._role = role
                 vectors.append(self._embed_texts([SHORT_TEXT]))
         except UNREADABLE:  # by a router without such routes
             return False
@@ -356,28 +351,6 @@ class ClipEncoder:
 def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
     """Wrap texts so that sentence-transformers treats them as texts whatever they contain."""
     return [{"text": text} for text in texts]
-
-
-def _role_options(model: SentenceTransformer, role: Role | None) -> dict[str, Any]:
-    """Return the options of `preprocess` and `encode` for a role, as `encode_query` and `encode_document` set them."""
-    if role is None:
-        return {"prompt": model.prompts.get(model.default_prompt_name or "")}
-    saved = [model.prompts[name] for name in ROLE_PROMPTS[role] if name in model.prompts]
-    return {"prompt": saved[0] if saved else None, "task": role}
-
-
-def text_limit(model: SentenceTransformer) -> int | None:
-    """Return how many tokens of a text the model reads, including start and end marks; None if there is no limit.
-
-    A tokenizer may allow more tokens than its text tower has positions: that of SigLIP 2 has no limit at all.
-    """
-    limits = [model.max_seq_length]
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(module, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
-            limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
-            limits.append(getattr(module, "processing_kwargs", {}).get("text", {}).get("max_length"))
-    return min((int(limit) for limit in limits if limit and 0 < limit < UNLIMITED), default=None)
 
 
 def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -422,42 +395,3 @@ def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) ->
             ) from error
         raise EncoderError(f"cannot load the model {source.name}: {first_line(error)}") from error
     return model.eval()
-
-
-def weights_hash(model: SentenceTransformer) -> str:
-    """Return the SHA-256 of the names, types, shapes and bytes of all tensors, which identifies the model anywhere."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device with this name; "auto" is cuda, else mps, else cpu. Raises EncoderError if it is missing."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise EncoderError(
-            f"the device {name!r} is not available ({first_line(error)}): use --device auto or cpu"
-        ) from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype with this name; "auto" is float16 on CUDA, else float32. Raises EncoderError for others."""
-    import torch
-
-    if name == "auto":
-        name = "float16" if device.type == "cuda" else "float32"  # elsewhere, half precision is slow or coarse
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise EncoderError(f"unknown dtype {name!r}: use auto, {', '.join(known)}")
-    return known[name]
