@@ -43,9 +43,8 @@ ADVICE = """
 To compare two models on your own photos, ingest them under two names:
 
 ```
-python -m ingest run --annotations coco/dataset_coco.json --images coco --split test --dataset b32
-python -m ingest run --annotations coco/dataset_coco.json --images coco --split test --dataset siglip \\
-    --model google/siglip-base-patch16-224
+python -m ingest run --annotations coco.json --images coco --dataset b32
+python -m ingest run --annotations coco.json --images coco --dataset siglip --model google/siglip-base-patch16-224
 python -m eval run --dataset b32 --out runs/b32
 python -m eval run --dataset siglip --out runs/siglip
 python -m eval compare runs/b32 runs/siglip
