@@ -246,13 +246,15 @@ def test_photos_can_be_searched_with_a_text_model(
         assert f"{clip_folder} with {wide} embeds images in 24 dimensions and texts in 20" in error
 
 
-@pytest.mark.parametrize("kind", ["prompts", "one prompt", "router"])
+@pytest.mark.parametrize("kind", ["prompts", "one prompt", "router", "text towers"])
 def test_stored_items_are_documents_and_searches_ask_queries(
-    call: Call, photo_set: Path, clip_folder: Path, place: list[str], tmp_path: Path, kind: str
+    call: Call, photo_set: Path, clip_folder: Path, text_folder: Path, place: list[str], tmp_path: Path, kind: str
 ) -> None:
     folder = tmp_path / "roles"
     if kind == "router":
         save_router(save_random_clip(tmp_path / "queries", seed=1), clip_folder, folder)
+    elif kind == "text towers":
+        save_router(text_folder, clip_folder, folder, by_modality=True)
     else:
         prompts = {"query": "find "} | ({"passage": "photo of "} if kind == "prompts" else {})
         with_prompts(clip_folder, folder, **prompts)
@@ -266,7 +268,12 @@ def test_stored_items_are_documents_and_searches_ask_queries(
     ):
         np.testing.assert_allclose(ours, unit(theirs), atol=1e-6)
     assert np.abs(documents.encode_texts(TEXTS) - queries.encode_texts(TEXTS)).max() > 0.01
-    if kind != "router":
+    if kind == "text towers":  # the tower for queries reads 64 tokens, the other 77
+        assert [encoder.too_long(["x" * 62, "x" * 63, "x" * 76]) for encoder in (documents, queries)] == [
+            [False, False, True],
+            [False, True, True],
+        ]
+    elif kind != "router":
         assert queries.too_long(["x" * 71, "x" * 72]) == [False, True]  # "find" is four tokens, and two are marks
 
     options = ingest_options(photo_set, folder, place)
@@ -282,6 +289,23 @@ def test_stored_items_are_documents_and_searches_ask_queries(
     assert score == pytest.approx(float(unit(model.encode_query([text]))[0] @ stored), abs=1e-5)
     assert call("ingest", *options)[0] == 0
     assert "encodes queries and documents differently" in one_line_error(call("eval", "run", *place))
+
+
+def test_a_query_tower_without_pictures_leaves_them_to_the_other(
+    clip_folder: Path, text_folder: Path, tmp_path: Path
+) -> None:
+    folder = save_router(text_folder, clip_folder, tmp_path / "router")
+    queries = ClipEncoder(str(folder), device="cpu", role="query")
+    np.testing.assert_allclose(queries.encode_images(PHOTOS), unit(library(clip_folder).encode(PHOTOS)), atol=1e-6)
+    np.testing.assert_allclose(queries.encode_texts(TEXTS), unit(library(text_folder).encode(TEXTS)), atol=1e-6)
+
+
+def test_a_clip_as_transformers_saves_it(clip_folder: Path) -> None:
+    folder = clip_folder / "0_CLIPModel"  # without modules.json
+    encoder, model = ClipEncoder(str(folder), device="cpu"), library(folder)
+    assert not encoder.roles
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), unit(model.encode(TEXTS)), atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_images(PHOTOS), unit(model.encode(PHOTOS)), atol=1e-6)
 
 
 def test_old_collections_of_a_model_with_roles_answer_as_before(

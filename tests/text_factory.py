@@ -66,8 +66,8 @@ def with_prompts(clip_folder: Path, folder: Path, **prompts: str) -> Path:
     return folder
 
 
-def save_router(query: Path, document: Path, folder: Path) -> Path:
-    """A model that routes queries and documents to two models."""
+def save_router(query: Path, document: Path, folder: Path, *, by_modality: bool = False) -> Path:
+    """A model that routes queries and documents to two models; `by_modality`: the first reads texts only."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Router
 
@@ -75,5 +75,10 @@ def save_router(query: Path, document: Path, folder: Path) -> Path:
         return list(SentenceTransformer(str(of), device="cpu", processor_kwargs={"backend": "pil"}).children())
 
     router = Router.for_query_document(tower(query), tower(document))
+    if by_modality:
+        router = Router(
+            {"short": tower(query), "long": tower(document), "picture": tower(document)},
+            route_mappings={("query", "text"): "short", (None, "text"): "long", (None, "image"): "picture"},
+        )
     SentenceTransformer(modules=[router], device="cpu").save(str(folder), create_model_card=False)
     return folder

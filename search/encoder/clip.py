@@ -30,12 +30,19 @@ from search.encoder.images import (
     memory_errors,
     unit,
 )
-from search.encoder.properties import ROLE_PROMPTS, Role, role_options, text_limit, weights_hash
-from search.encoder.texts import encode_each, is_valid, wrap
-from search.errors import EncoderError, TextError
+from search.encoder.properties import (
+    ROLE_PROMPTS,
+    Role,
+    role_options,
+    text_limit,
+    text_module,
+    text_modules,
+    weights_hash,
+)
+from search.encoder.texts import check_prompt, encode_each, is_valid, wrap
+from search.errors import EncoderError
 from search.index.spec import ModelId, Padding
 from search.records import Vectors
-from search.text import check_text
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +98,7 @@ class ClipEncoder:
         roles: bool | None = None,
     ) -> None:
         if prompt is not None:
-            _check_prompt(prompt)
+            check_prompt(prompt)
         self.prompt = prompt
         self.trust_remote_code = trust_remote_code
         sources = [locate(each) for each in (model, text_model) if each is not None]  # before either is loaded
@@ -104,9 +111,9 @@ class ClipEncoder:
         self.model, self.model_id = models[0], ids[0]
         self.text_side = models[-1]
         self.text_model_id = ids[1] if text_model is not None else None
-        self.limit = text_limit(self.text_side)
-        if self.limit and self.limit != self.text_side.max_seq_length:
-            self.text_side.max_seq_length = self.limit
+        for module in text_modules(self.text_side):
+            if limit := text_limit(module):
+                module.max_seq_length = limit
         self.batch_size = batch_size or (16 if self.model.device.type == "cpu" else 128)
         final_dtype = choose_dtype(dtype, self.model.device)
         self.padding: Padding = padding or "longest"
@@ -131,6 +138,11 @@ class ClipEncoder:
     @property
     def weights(self) -> str:
         return self.model_id.weights
+
+    @property
+    def limit(self) -> int | None:
+        """The number of tokens of a text that the model reads; None if there is no limit."""
+        return text_limit(text_module(self.text_side, self._role))
 
     @property
     def has_plain_texts(self) -> bool:
@@ -355,15 +367,6 @@ def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
 
 def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
     return float((left - right).norm()) <= SAME
-
-
-def _check_prompt(prompt: str) -> None:
-    if prompt.count("{}") != 1:
-        raise EncoderError(f"the prompt {prompt!r} must contain exactly one {{}}, which stands for the text")
-    try:
-        check_text(prompt)
-    except TextError as error:
-        raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
 
 
 def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) -> SentenceTransformer:

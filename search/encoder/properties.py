@@ -26,17 +26,31 @@ def weights_hash(model: Model) -> str:
     return digest.hexdigest()
 
 
-def text_limit(model: Model) -> int | None:
-    """Return how many tokens of a text the model reads, including start and end marks; None if there is no limit.
+def text_modules(model: Model) -> list[Model]:
+    """Return the modules that read the inputs: one, or that of each route of a router."""
+    routes = getattr(model[0], "sub_modules", None)
+    return [model[0]] if routes is None else [modules[0] for modules in routes.values()]
+
+
+def text_module(model: Model, role: Role | None) -> Model:
+    """Return the module that reads texts in this role."""
+    router = model[0]
+    if not hasattr(router, "sub_modules"):
+        return router
+    return router.sub_modules[router._resolve_route(task=role, modality="text")][0]
+
+
+def text_limit(module: Model) -> int | None:
+    """Return how many tokens of a text a module reads, including start and end marks; None if there is no limit.
 
     A tokenizer may allow more tokens than its text tower has positions: that of SigLIP 2 has no limit at all.
     """
-    limits = [model.max_seq_length]
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(module, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
+    limits = [getattr(module, "max_seq_length", None)]
+    for inner in module.modules():
+        config: Any = getattr(inner, "config", None)
+        if getattr(inner, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
             limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
-            limits.append(getattr(module, "processing_kwargs", {}).get("text", {}).get("max_length"))
+            limits.append(getattr(inner, "processing_kwargs", {}).get("text", {}).get("max_length"))
     return min((int(limit) for limit in limits if limit and 0 < limit < UNLIMITED), default=None)
 
 
