@@ -10,22 +10,27 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from eval.bench import command as bench
-from eval.options import Measured, Output, Queries, Source
+from eval.options import FormatOption, ImagesOption, Measured, Output, Queries, Source, one_format
 from search import command
 from search.command import JsonOption, expanded
 from search.errors import EvaluationError
 from search.text import shown
 
 if TYPE_CHECKING:
+    from eval.compare import Comparison
+    from eval.report.misses import Records
     from eval.report.report import Report
     from eval.runs import RunMetrics
     from search.index import ReadIndex
     from search.records import Caption, Image, Kind
+    from search.sheet import OpenPhoto
+
+MOST_RUNS = 26  # each has a letter
 
 app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
@@ -37,10 +42,12 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import evaluate
     from eval.ground_truth import read_ground_truth
+    from eval.report import export
     from eval.report.text import table
     from search.index import collection_name
     from search.searcher import only_dataset
 
+    one_format(output.format, output.json)
     plan = measured.plan()
     if output.out is not None:
         output.out.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
@@ -55,9 +62,11 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         report = evaluate(index, evaluation, plan, copies_in)
         metrics = report.metrics()
         if output.out is not None:
-            _write_out(output.out, report, metrics, index, output.images)
+            _write_out(output, output.out, report, metrics, index)
     if output.json:
         command.print_json(metrics.as_json(), indent=1)
+    elif output.format:
+        typer.echo(export.render(export.of_run(metrics), output.format.value, export.caption(metrics)))
     else:
         typer.echo(table(metrics, report.agreements()))
     if output.out is not None:
@@ -69,40 +78,120 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         )
 
 
-def _write_out(folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex, images: Path | None) -> None:
-    """Write metrics.json, ranks.jsonl and report.html; `images` is the current folder of the photos, if it moved."""
+def _write_out(output: Output, folder: Path, report: Report, metrics: RunMetrics, index: ReadIndex) -> None:
+    """Write metrics.json, ranks.jsonl, report.html and the TREC files."""
     from eval.report.page import report_page
     from eval.runs import PAGE_FILE, write_run
-    from search.searcher import Searcher
+    from eval.trec import write_trec
 
     results = list(report.results())
     write_run(folder, metrics, results)
-    searcher = Searcher(index, report.evaluation.spec.dataset)
+    write_trec(folder, report.evaluation.tasks, output.trec_depth or None)
+    page = report_page(metrics, results, *_lookups(index, report.evaluation.spec.dataset, output.images))
+    (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
+
+
+def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Records, OpenPhoto]:
+    """Return how a page looks up records and opens photos, which are in the folder `images` now, if they moved."""
+    from search.searcher import Searcher
+
+    searcher = Searcher(index, dataset)
 
     def records(kind: Kind, ids: Sequence[int]) -> dict[int, Image | Caption]:
         return {record.id: record for record in index.retrieve(searcher.collection(kind), ids).records}
 
-    page = report_page(metrics, results, records, lambda image_id: searcher.photo(image_id, images))
-    (folder / PAGE_FILE).write_text(shown(page), encoding="utf-8")
+    return records, lambda image_id: searcher.photo(image_id, images)
 
 
 @app.command()
+@expanded
 def compare(
-    a: Annotated[Path, typer.Argument(help="A folder that `run --out` wrote", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another", show_default=False)],
-    changed: Annotated[int, typer.Option(min=0, help="How many of the queries that changed most are shown")] = 5,
+    source: Source,
+    runs: Annotated[list[Path], typer.Argument(help="Two or more folders that `run --out` wrote")],
+    changed: Annotated[
+        int, typer.Option(min=0, help="How many of the queries that changed most are shown, of two runs")
+    ] = 5,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap that gives the intervals")] = 2000,
+    sort: Annotated[
+        str, typer.Option(help="Sort more than two runs by this metric, such as recall@1, of both directions")
+    ] = "recall_sum",
+    style: FormatOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write changes.html into this folder: what changed most between two runs")
+    ] = None,
+    images: ImagesOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two runs over the same queries: differences with intervals and p-values, and what changed most."""
-    from eval.compare import compare_folders
-    from eval.report import comparison
+    """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
+    from eval.compare import compare_all, compare_folders
+    from eval.metrics import METRICS
+    from eval.report import comparison, export
+    from eval.runs import read_run
 
-    compared = compare_folders(a, b, resamples=resamples, changed=changed)
+    metric = next((metric for metric in METRICS if metric.name == sort), None)
+    if metric is None:
+        raise typer.BadParameter(f"--sort {sort!r}: choose one of {', '.join(metric.name for metric in METRICS)}")
+    if not 2 <= len(runs) <= MOST_RUNS:
+        raise typer.BadParameter(f"give the folders of 2 to {MOST_RUNS} runs")
+    if out is not None and (len(runs) != 2 or style):
+        raise typer.BadParameter("--out shows what changed between two runs, and goes without --format")
+    one_format(style, as_json)
+    if len(runs) == 2 and not style:
+        pair = compare_folders(runs[0], runs[1], resamples=resamples, changed=changed)
+        if out is not None:
+            _write_changes(out, pair, source, images)
+        if as_json:
+            command.print_json(comparison.as_json(pair), indent=1)
+        else:
+            typer.echo(comparison.table(pair))
+        return
+    found = compare_all([read_run(folder) for folder in runs], resamples=resamples)
     if as_json:
-        command.print_json(comparison.as_json(compared), indent=1)
+        command.print_json(comparison.all_as_json(found, metric), indent=1)
+    elif style:
+        typer.echo(export.render(comparison.rows(found, metric), style.value, comparison.caption(found)))
     else:
-        typer.echo(comparison.table(compared))
+        typer.echo(comparison.table_of_all(found, metric))
+
+
+def _write_changes(out: Path, pair: Comparison, source: Source, images: Path | None) -> None:
+    """Write changes.html, with captions and photos of the index that run A evaluated."""
+    from eval.report.changes import changes_page
+    from eval.runs import CHANGES_FILE
+
+    out.mkdir(parents=True, exist_ok=True)
+    with closing(source.open()) as index:
+        page = changes_page(pair, *_lookups(index, source.dataset or pair.a.metrics.dataset, images))
+    (out / CHANGES_FILE).write_text(shown(page), encoding="utf-8")
+    command.note(f"what changed most is in {out.resolve() / CHANGES_FILE}")
+
+
+@app.command()
+@expanded
+def tune(
+    source: Source,
+    target: Annotated[float, typer.Option(min=0, max=1, help="Share of the exact first ten hits to find")] = 0.99,
+    direction: Annotated[
+        Literal["both", "image-to-text", "text-to-image"],
+        typer.Option(help="Captions as queries for images (text-to-image), images for captions, or both"),
+    ] = "both",
+    as_json: JsonOption = False,
+) -> None:
+    """Recommend the smallest HNSW beam (`ef`) and oversampling for the collections as they are; write nothing."""
+    from eval import tune as tuning
+    from search.index import collection_name
+    from search.searcher import only_dataset
+
+    with closing(source.open()) as index:
+        command.warn_of_silent_nodes(index)
+        name = source.dataset or only_dataset(index)
+        pairs = tuning.searches(index, name, None if direction == "both" else direction)
+        command.warn_of_pending(index, [collection_name(name, gallery) for _, gallery in pairs])
+        results = [tuning.tune(index, name, queries, gallery, target) for queries, gallery in pairs]
+    if as_json:
+        command.print_json(tuning.as_json(target, results), indent=1)
+    else:
+        typer.echo(tuning.table(target, results))
 
 
 def main() -> None:

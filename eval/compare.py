@@ -1,9 +1,9 @@
-"""Compare two runs of the same queries: differences, intervals, p-values, and the queries that changed most.
+"""Compare runs of the same queries: differences, intervals, p-values, and the queries that changed most.
 
-Both runs rank the same queries in the same gallery, so they are compared query by query: the interval of a difference
-comes from resampling the same images for both, its p-value from swapping the runs image by image (`eval.stats`). Many
-scores are compared at once, of which one in twenty would appear to differ by chance: the adjusted p-values account for
-that.
+All runs rank the same queries in the same gallery, so they are compared in pairs, query by query: the interval of a
+difference comes from resampling the same images for both, its p-value from swapping the runs image by image
+(`eval.stats`). Many scores are compared at once, of which one in twenty would appear to differ by chance: the adjusted
+p-values account for that.
 """
 
 from __future__ import annotations
@@ -11,56 +11,25 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
 
-from eval.metrics import METRICS, Average, Floats, Metric, Ranking
+from eval.differences import Difference, adjusted, differences
+from eval.metrics import METRICS, Ranking, scores
 from eval.protocol import DIRECTIONS
-from eval.runs import QueryResult, Run, read_run
-from eval.stats import (
-    RANDOMISATIONS,
-    RESAMPLES,
-    Interval,
-    columns,
-    holm,
-    image_numbers,
-    per_query,
-    percentile_interval,
-    resample,
-    swap_p_values,
-)
+from eval.runs import QueryResult, Run, Scores, read_run
+from eval.stats import RANDOMISATIONS, RESAMPLES
 from search.errors import EvaluationError
 
 CHANGED = 5  # most improved, and most worsened, queries shown
-SIGNIFICANT = 0.05
 TEXT_WIDTH = 72
+SWAPS_PER_COMPARISON = 40  # at least: with fewer than 20, no adjusted p could be under 0.05
 
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One metric in both runs (percent, or a rank): B - A, its 95 % interval and p-value.
-
-    `p_holm` is the p-value adjusted for all comparisons, in both directions.
-    """
-
-    metric: Metric
-    a: float
-    b: float
-    difference: float
-    interval: Interval
-    p: float
-    p_holm: float
-
-    @property
-    def better(self) -> str | None:
-        """A or B, if the adjusted p is under 0.05."""
-        if self.p_holm >= SIGNIFICANT or not self.difference:
-            return None
-        return "B" if (self.difference < 0) == (self.metric.better == "lower") else "A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +62,80 @@ class Direction:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Run B against run A. `settings` are those of their fingerprints that differ: (name, in A, in B)."""
+    """Run B against run A. `settings` are those of their fingerprints that differ: (name, [in A, in B])."""
 
     a: Run
     b: Run
     directions: tuple[Direction, ...]
-    settings: tuple[tuple[str, Any, Any], ...]
+    settings: tuple[tuple[str, list[Any]], ...]
     resamples: int
     randomisations: int
 
     @property
     def comparisons(self) -> int:
         return sum(len(direction.differences) for direction in self.directions)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Several runs, by the letters A, B, ..., and each pair of them compared.
+
+    Every `p_holm` is adjusted for the comparisons of all pairs. `settings` are those of the runs' fingerprints that
+    differ: the name, and the value in each run.
+    """
+
+    runs: dict[str, Run]
+    pairs: dict[tuple[str, str], Comparison]
+    settings: tuple[tuple[str, list[Any]], ...]
+
+    @property
+    def comparisons(self) -> int:
+        return sum(pair.comparisons for pair in self.pairs.values())
+
+    def scores(self, letter: str) -> dict[str, Scores]:
+        """Return the scores of a run by direction, from its ranks.jsonl."""
+        of = {way: [result for result in self.runs[letter].results if result.direction == way] for way in DIRECTIONS}
+        return {way: scores(_ranking(results)) for way, results in of.items() if results}
+
+    def better_than(self, letter: str) -> dict[str, dict[str, str]]:
+        """Return the letters of the runs than which a run is better, by direction and metric: adjusted p under 0.05."""
+        letters: dict[str, dict[str, str]] = {way: {} for way in DIRECTIONS}
+        for (a, b), pair in self.pairs.items():
+            for direction in pair.directions:
+                for found in direction.differences:
+                    if (found.better, letter) in (("A", a), ("B", b)):
+                        so_far = letters[direction.name].get(found.metric.name, "")
+                        letters[direction.name][found.metric.name] = so_far + (b if letter == a else a)
+        return letters
+
+
+def compare_all(
+    runs: Sequence[Run], *, resamples: int = RESAMPLES, randomisations: int = RANDOMISATIONS, seed: int = 0
+) -> Comparisons:
+    """Compare every pair of at most 26 runs as `compare` does; the p-values of all of them are adjusted together.
+
+    `randomisations` is raised with the number of comparisons.
+
+    Raises:
+        EvaluationError: two runs are not of the same queries and gallery.
+        ValueError: there are more than 26 runs.
+    """
+    if len(runs) > len(ascii_uppercase):
+        raise ValueError(f"{len(runs)} runs; at most {len(ascii_uppercase)} can be compared")
+    by_letter = dict(zip(ascii_uppercase, runs, strict=False))
+    most = math.comb(len(runs), 2) * len(DIRECTIONS) * len(METRICS)
+    randomisations = max(randomisations, SWAPS_PER_COMPARISON * most)
+    pairs = {
+        (a, b): compare(
+            by_letter[a], by_letter[b], changed=0, resamples=resamples, randomisations=randomisations, seed=seed
+        )
+        for a, b in combinations(by_letter, 2)
+    }
+    families = iter(adjusted([direction.differences for pair in pairs.values() for direction in pair.directions]))
+    for letters, pair in pairs.items():
+        directions = tuple(replace(direction, differences=tuple(next(families))) for direction in pair.directions)
+        pairs[letters] = replace(pair, directions=directions)
+    return Comparisons(by_letter, pairs, tuple(_settings(runs)))
 
 
 def compare_folders(
@@ -145,21 +176,20 @@ def compare(
     if not any(pairs.values()):
         raise EvaluationError(f"these runs cannot be compared: {a.folder} and {b.folder} hold no queries")
     found = {name: _differences(pair, resamples, randomisations, seed) for name, pair in pairs.items() if pair}
-    adjusted = iter(holm([difference.p for differences in found.values() for difference in differences]))
     directions = []
-    for name, differences in found.items():
+    for name, of_direction in zip(found, adjusted(list(found.values())), strict=True):
         improved, worsened = _changes(pairs[name], changed)
         directions.append(
             Direction(
                 name=name,
                 queries=len(pairs[name]),
                 images=len({ours.image_id for ours, _ in pairs[name]}),
-                differences=tuple(replace(difference, p_holm=next(adjusted)) for difference in differences),
+                differences=tuple(of_direction),
                 improved=improved,
                 worsened=worsened,
             )
         )
-    return Comparison(a, b, tuple(directions), tuple(_settings(a, b)), resamples, randomisations)
+    return Comparison(a, b, tuple(directions), tuple(_settings((a, b))), resamples, randomisations)
 
 
 def shown(value: object) -> str:
@@ -205,33 +235,9 @@ def _by_query(direction: str, run: Run) -> dict[int, QueryResult]:
 
 def _differences(pairs: Pairs, resamples: int, randomisations: int, seed: int) -> list[Difference]:
     """Return the difference of every metric for which both runs have what it needs; `p_holm` is not adjusted yet."""
-    image_of = image_numbers(np.array([ours.image_id for ours, _ in pairs], dtype=np.int64), len(pairs))
-    rankings = _ranking([ours for ours, _ in pairs]), _ranking([theirs for _, theirs in pairs])
-    means, medians = (_of_both(rankings, average) for average in ("mean", "median"))
-    by_query = columns((b - a for a, b in means.values()), len(pairs))
-    drawn = resample(
-        by_query, [of for both in medians.values() for of in both], image_of, resamples=resamples, seed=seed
-    )
-    p_means, p_medians = swap_p_values(
-        by_query, list(medians.values()), image_of, randomisations=randomisations, seed=seed
-    )
-    found = {}
-    for column, (metric, (a, b)) in enumerate(means.items()):
-        difference, p = float(by_query[:, column].mean()), float(p_means[column])
-        interval = percentile_interval(drawn.means[:, column], difference)
-        found[metric] = Difference(metric, float(a.mean()), float(b.mean()), difference, interval, p, p)
-    for column, (metric, (a, b)) in enumerate(medians.items()):
-        in_a, in_b, p = float(np.median(a)), float(np.median(b)), float(p_medians[column])
-        resampled = drawn.medians[:, 2 * column + 1] - drawn.medians[:, 2 * column]
-        interval = percentile_interval(resampled, in_b - in_a)
-        found[metric] = Difference(metric, in_a, in_b, in_b - in_a, interval, p, p)
-    return [found[metric] for metric in METRICS if metric in found]
-
-
-def _of_both(rankings: tuple[Ranking, Ranking], average: Average) -> dict[Metric, tuple[Floats, Floats]]:
-    """Return the values of each query in A and in B, for the metrics that both runs have."""
-    a, b = (per_query(ranking, average) for ranking in rankings)
-    return {metric: (values, b[metric]) for metric, values in a.items() if metric in b}
+    a, b = (_ranking(results) for results in zip(*pairs, strict=True))
+    image_of = np.array([ours.image_id for ours, _ in pairs], dtype=np.int64)
+    return differences(a, b, image_of, resamples=resamples, randomisations=randomisations, seed=seed)
 
 
 def _ranking(results: Sequence[QueryResult]) -> Ranking:
@@ -255,12 +261,13 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
     return tuple(improved[:count]), tuple(worsened[:count])
 
 
-def _settings(a: Run, b: Run) -> Iterator[tuple[str, Any, Any]]:
+def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, list[Any]]]:
     """Yield settings that differ between the fingerprints; nested names are joined by dots, a missing one is None."""
-    in_a, in_b = (dict(_flat(run.metrics.fingerprint)) for run in (a, b))
-    for name in sorted(in_a.keys() | in_b.keys()):
-        if in_a.get(name) != in_b.get(name):
-            yield name, in_a.get(name), in_b.get(name)
+    settings = [dict(_flat(run.metrics.fingerprint)) for run in runs]
+    for name in sorted(set().union(*settings)):
+        values = [of_run.get(name) for of_run in settings]
+        if any(value != values[0] for value in values):
+            yield name, values
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

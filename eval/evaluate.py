@@ -10,25 +10,27 @@ From `python -m eval run` to a printed row:
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
 A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
-module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py.
+module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py,
+losses against the oracle in differences.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
+from eval.differences import Difference, adjusted, differences
 from eval.eccv import judged_by_more
 from eval.fingerprint import fingerprint
 from eval.lengths import by_caption_length
 from eval.metrics import Ranking, scores
 from eval.mteb import as_mteb_counts
-from eval.protocol import Evaluation
+from eval.protocol import Evaluation, Ids
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
 from eval.ranks.rankers import (
@@ -100,6 +102,7 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
             for name, ranking in rankers[0].rankings.items()
         },
+        losses=losses(rankers, image_of, plan.resamples),
         folds=folds,
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
@@ -131,6 +134,25 @@ def _qdrant_rankers(
         with _bar(quantization, evaluation, times=2) as bar:
             rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
+
+
+def losses(
+    rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
+) -> dict[str, dict[str, list[Difference]]]:
+    """Return how the scores of every ranker as served, with `ef` or quantised differ from the oracle's, by direction.
+
+    Only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
+    """
+    oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
+    found = {
+        (ranker.name, way): differences(oracle.rankings[way], ranking, image_of[way], resamples=resamples)
+        for ranker in others
+        for way, ranking in ranker.rankings.items()
+    }
+    by_ranker: dict[str, dict[str, list[Difference]]] = {}
+    for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):
+        by_ranker.setdefault(name, {})[way] = of_direction
+    return by_ranker
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:

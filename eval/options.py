@@ -32,6 +32,25 @@ class Engine(str, Enum):
     NONE = "none"
 
 
+class Format(str, Enum):
+    """How the scores are printed, if not as aligned text. (Typer takes no literals that may be None.)"""
+
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+
+
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv")
+]
+
+
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
+]
+
+
 @dataclass(frozen=True)
 class Queries:
     """What is evaluated."""
@@ -101,12 +120,14 @@ class Output:
     """Where the results go."""
 
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write metrics.json, ranks.jsonl and report.html into this folder")
-    ] = None
-    images: Annotated[
         Path | None,
-        typer.Option("--images", help="Where the photos are now, for report.html (default: the remembered folder)"),
+        typer.Option("--out", help="Write metrics.json, ranks.jsonl, report.html and TREC files into this folder"),
     ] = None
+    images: ImagesOption = None
+    trec_depth: Annotated[
+        int, typer.Option("--trec-depth", min=0, help="Hits of each query in the TREC runs of --out, 0 for all")
+    ] = 100
+    format: FormatOption = None
     json: JsonOption = False
 
 
@@ -127,6 +148,12 @@ class Source:
         from search.index import open_for_writing
 
         return open_for_writing(load_settings(self.path, self.url))
+
+
+def one_format(style: Format | None, as_json: bool) -> None:
+    """Raise typer.BadParameter if two formats are requested."""
+    if style and as_json:
+        raise typer.BadParameter(f"--json and --format {style.value}: choose one of them")
 
 
 def beams(text: str) -> tuple[int, ...]:

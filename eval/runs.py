@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from search.text import decode_text, parse_json, to_json
 from search.validation import first_problem
 
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
+CHANGES_FILE = "changes.html"
 TOP = 10  # hits kept of each query
 MTEB_DIFFERS = (
     "Captions that are the same sentence are merged, and recall is the share of a query's positives that are found, "
@@ -52,7 +53,12 @@ class _Scored(BaseModel):
 
 
 class RankerMetrics(_Scored):
-    """One ranker, an item of `columns`: `latency_ms`, `queries_per_second` and `used` are by direction."""
+    """One ranker, an item of `columns`: all but the name, `about` and `bytes_per_vector` are by direction.
+
+    `latency_ms` is the median, `latency_percentiles_ms` has p50, p95 and p99.
+    """
+
+    _if_any: ClassVar[frozenset[str]] = frozenset({"pessimistic", "overlap_at_10", "latency_percentiles_ms"})
 
     name: str
     about: str = ""
@@ -60,6 +66,8 @@ class RankerMetrics(_Scored):
     pessimistic: dict[str, Scores] = {}
     queries_per_second: dict[str, float] | None = None
     latency_ms: dict[str, float] | None = None
+    latency_percentiles_ms: dict[str, dict[str, float]] | None = None
+    overlap_at_10: dict[str, float] | None = None
     bytes_per_vector: int | float | None = None
     used: Mapping[str, str] | None = None
 
@@ -103,6 +111,15 @@ class PublishedMetrics(_Scored):
     verdict: list[str] = []
 
 
+class LossMetrics(BaseModel):
+    """A loss, with its 95% interval, p-value, and the p-value adjusted for all losses of the run."""
+
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    p_holm: float
+
+
 class AgreementMetrics(BaseModel):
     """How many of the ranks by Qdrant's exact search differ from the oracle's."""
 
@@ -116,11 +133,11 @@ class RunMetrics(_Scored):
 
     `scores`, `intervals` and `pessimistic` are those of the ranker named `engine`: the oracle, in runs of older
     versions Qdrant's exact search if it was measured. `rsum` is the sum of recall@1, @5 and @10 of both directions.
-    `oracle`, `loss` of each ranker, `intervals`, `pessimistic`, `proportion`, `agreement` and `extended` of each judge
-    are by direction.
+    `oracle`, `loss` and `significance` of each ranker, `intervals`, `pessimistic`, `proportion`, `agreement` and
+    `extended` of each judge are by direction.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "mteb", "caption_lengths"})
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "significance", "mteb", "caption_lengths"})
 
     scores: dict[str, Scores] = {}
     rsum: float | None = None
@@ -129,6 +146,7 @@ class RunMetrics(_Scored):
     oracle: dict[str, Scores] = {}
     columns: list[RankerMetrics] = []
     loss: dict[str, dict[str, Scores]] = {}
+    significance: dict[str, dict[str, dict[str, LossMetrics]]] = {}
     intervals: dict[str, dict[str, tuple[float, float]]] = {}
     pessimistic: dict[str, Scores] = {}
     proportion: dict[str, Scores] = {}
@@ -171,7 +189,8 @@ class QueryResult:
     its own float32 scores, None if it was not measured. `recorded` are the values of the metrics that need the ranks of
     all positives, before scaling, by `Metric.recorded`; in the file they are fields of the line, such as
     `average_precision` (0 to 1). `served_rank` is the rank in the answer of the index as served, None if no positive
-    was among its first ten, or it was not measured. `top` are the first ten hits by the oracle.
+    was among its first ten, or it was not measured; `ranks` are the same for the rankers of `--ef` and
+    `--quantization`, by name. `top` are the first ten hits by the oracle.
     """
 
     direction: str
@@ -187,6 +206,7 @@ class QueryResult:
     top: tuple[TopHit, ...]
     exact_rank: int | None = None
     exact_pessimistic_rank: int | None = None
+    ranks: dict[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +228,8 @@ def write_run(folder: Path, metrics: RunMetrics, results: Iterable[QueryResult])
 
 def _as_line(result: QueryResult) -> dict[str, Any]:
     line = _spread(asdict(result), "recorded")
-    for name in ("exact_rank", "exact_pessimistic_rank"):
-        if line[name] is None:
+    for name in ("exact_rank", "exact_pessimistic_rank", "ranks"):
+        if line[name] in (None, {}):
             del line[name]
     return line
 
@@ -217,15 +237,15 @@ def _as_line(result: QueryResult) -> dict[str, Any]:
 def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the fields, with the field `name` replaced by the fields that it holds."""
     spread: dict[str, Any] = {}
-    for field, value in fields.items():
-        spread |= value if field == name else {field: value}
+    for key, value in fields.items():
+        spread |= value if key == name else {key: value}
     return spread
 
 
 def _of_line(line: Any) -> QueryResult:
     if not isinstance(line, dict):
         raise TypeError("a line is not an object")
-    own = {field.name for field in fields(QueryResult)}
+    own = {known.name for known in fields(QueryResult)}
     known = {name: value for name, value in line.items() if name in own}
     known["top"] = tuple(TopHit(**hit) for hit in line["top"])
     return QueryResult(**known, recorded={name: value for name, value in line.items() if name not in own})

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from threading import Event, Thread
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ from search.photos import current_mark
 from search.records import Caption, Image, Vectors
 
 ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
+TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index is built
 
 R = TypeVar("R", Image, Caption)
 
@@ -118,10 +120,9 @@ def _build_indexes(run: _Run, specs: Sequence[CollectionSpec]) -> None:
     """Optimize the collections, even if nothing was written: an earlier run may have been stopped before this."""
     for spec in specs:
         info = run.index.info(spec.collection)
-        if info.points - info.indexed_vectors > ANNOUNCE_FROM:
-            tqdm.write(f"building the index of {spec.collection} ({info.points:,} points)", file=sys.stderr)
-        with run.summary.timed("build the index"):
-            run.index.optimize(spec.collection)
+        shown = info.points - info.indexed_vectors > ANNOUNCE_FROM
+        with run.summary.timed("build the index"), _clock(spec.collection, info.points, shown=shown) as report:
+            run.index.optimize(spec.collection, report)
 
 
 class _ImageStage:
@@ -284,6 +285,30 @@ def _unusable(vectors: Vectors) -> list[int]:
 def _only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors) -> Points:
     rows = np.flatnonzero(usable(vectors))
     return Points([records[row] for row in rows.tolist()], vectors[rows])
+
+
+@contextmanager
+def _clock(collection: str, points: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show the elapsed time while an index is built; yield a function that takes the number of vectors in it so far."""
+    clock = f"building the index of {collection}, {points:,} points: {{elapsed}}"
+    with tqdm(total=points, bar_format=clock, disable=not shown) as bar:
+        done = Event()
+
+        def tick() -> None:
+            while not done.wait(TICK_SECONDS if sys.stderr.isatty() else TICK_SECONDS_IN_LOGS):
+                bar.refresh()
+
+        def report(indexed: int) -> None:
+            bar.bar_format = clock + ", {n:,} vectors indexed"
+            bar.n = indexed
+
+        thread = Thread(target=tick, daemon=True)
+        thread.start()
+        try:
+            yield report
+        finally:
+            done.set()
+            thread.join()
 
 
 def _bar(total: int, unit: str) -> tqdm[NoReturn]:

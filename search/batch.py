@@ -1,4 +1,4 @@
-"""Many queries, one a line, answered in order; what a line may hold, and what an answer says."""
+"""Answer many queries, one a line: read texts and JSON objects, and yield their answers in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from search import show
 from search.errors import CocoSearchError, PhotoError, QueryError, TextError
-from search.query import Options, Part, named_images, text_part
+from search.query import Options, Part, text_part
 from search.request import PartRequest, QueryRequest
 from search.searcher import Searcher
 from search.text import check_text, decode_text, parse_json, refuse_wide
@@ -37,11 +37,15 @@ class LineQuery(QueryRequest[LinePart]):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line's number (from 1), what it says (a text or a JSON object), and the query, or why it is none."""
+    """A line's number (from 1), its content (a text or a JSON object), and the query in it, or its error."""
 
     number: int
-    said: Any
+    content: Any
     query: tuple[list[Part], Options] | CocoSearchError
+
+    @property
+    def offset(self) -> int:
+        return self.query[1].offset if isinstance(self.query, tuple) else 0
 
 
 def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
@@ -63,67 +67,61 @@ def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
 
 
 def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Options) -> Iterator[dict[str, Any]]:
-    """For each line that is not blank `line`, `query` as it was given, and `hits`, or the `error` in one line.
+    """Yield `line`, `query` as it was given, and `hits` or a one-line `error`, for each line that is not blank.
 
-    Each list of lines is encoded at once and answered before the next is asked for.
+    Each list of lines is encoded at once and answered before the next one is read.
     """
     number = 0
     for batch in batches:
         lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
         number += len(batch)
-        asked = [line.query[0] for line in lines if isinstance(line.query, tuple)]
-        directions = iter(searcher.encode(asked))
+        results = iter(searcher.search_many([line.query for line in lines if isinstance(line.query, tuple)]))
         for line in lines:
-            answer = {"line": line.number, "query": line.said}
-            try:
-                if isinstance(line.query, CocoSearchError):
-                    raise line.query
-                direction = next(directions)
-                if isinstance(direction, CocoSearchError):
-                    raise direction
-                parts, options = line.query
-                hits = searcher.search_vector(direction, options, leave_out=named_images(parts))
-            except (QueryError, PhotoError, TextError) as error:
-                yield {**answer, "error": str(error)}
+            answer = {"line": line.number, "query": line.content}
+            result = next(results) if isinstance(line.query, tuple) else line.query
+            if isinstance(result, QueryError | PhotoError | TextError):
+                yield {**answer, "error": str(result)}
+            elif isinstance(result, CocoSearchError):
+                raise result
             else:
-                yield {**answer, "hits": show.as_json(hits, options.offset)}
+                yield {**answer, "hits": show.as_json(result, line.offset)}
 
 
 def read_line(number: int, line: bytes, default: Options) -> Line:
     """Read one line: JSON if it begins with `{`, else a text, which may end in a weight."""
-    said: Any = _text_of(line)
+    content: Any = _text_of(line)
     try:
         decode_text(line)
-        if said.startswith("{"):
-            said = _object(said)
-            _check_strings(said)
-            asked = LineQuery.model_validate(said if "parts" in said else _with_parts(said))
-            return Line(number, said, ([part.part() for part in asked.parts], asked.options(default)))
-        return Line(number, said, ([text_part(said)], default))
+        if content.startswith("{"):
+            content = _object(content)
+            _check_strings(content)
+            query = LineQuery.model_validate(content if "parts" in content else _with_parts(content))
+            return Line(number, content, ([part.part() for part in query.parts], query.options(default)))
+        return Line(number, content, ([text_part(content)], default))
     except ValidationError as error:
         problem = first_problem(error)
-        return Line(number, said, QueryError(f"{problem.place}: {problem.message}"))
+        return Line(number, content, QueryError(f"{problem.place}: {problem.message}"))
     except (QueryError, TextError) as error:
-        return Line(number, said, error)
+        return Line(number, content, error)
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise QueryError(f"not a JSON object ({error}); a text cannot begin with a brace") from None
-    assert isinstance(found, dict)  # it begins with a brace
-    return found
+    assert isinstance(value, dict)  # it begins with a brace
+    return value
 
 
-def _with_parts(asked: dict[str, Any]) -> dict[str, Any]:
-    """A query of one part may be written without `parts`."""
-    part = {name: value for name, value in asked.items() if name in LinePart.model_fields}
-    return {"parts": [part], **{name: value for name, value in asked.items() if name not in part}}
+def _with_parts(query: dict[str, Any]) -> dict[str, Any]:
+    """Return a query of one part, written without `parts`, with `parts`."""
+    part = {name: value for name, value in query.items() if name in LinePart.model_fields}
+    return {"parts": [part], **{name: value for name, value in query.items() if name not in part}}
 
 
 def _check_strings(value: Any) -> None:
-    """Raises TextError if a string anywhere in parsed JSON, names of fields included, is not text."""
+    """Raise TextError if a string anywhere in parsed JSON, names of fields included, is not valid Unicode."""
     if isinstance(value, str):
         check_text(value)
     elif isinstance(value, dict):

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from PIL import Image
 
 from search.encoder import Encoder
-from search.encoder.images import Pixels
 from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
 from search.index import Batch, CollectionSpec, ReadIndex, collection_name
-from search.photos import as_rgb, one_at_a_time, open_image
 from search.query import Part, brief, combine
 from search.records import Kind, Vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.images import Pixels
 
 PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
 
@@ -67,6 +69,10 @@ class QueryEncoder:
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, as `Searcher.prepare` describes. Raises PhotoError."""
+        from PIL import Image  # not above: a text needs no photo library, which takes 0.05 s to import
+
+        from search.photos import as_rgb, one_at_a_time, open_image
+
         if isinstance(image, Image.Image):
             return self._prepared(as_rgb(image))
         preparation = self.model.preparation if self.spec.decode == "scaled" else None
@@ -167,7 +173,7 @@ class _Pictures:
 
     def _encode(self) -> None:
         arrays = [each for each in self._waiting if isinstance(each, np.ndarray)]
-        images = [each for each in self._waiting if isinstance(each, Image.Image)]
+        images = [each for each in self._waiting if not isinstance(each, np.ndarray)]
         assert not (arrays and images)  # a model has a preparation, or not
         if self._waiting:
             self._vectors += list(self._queries.model.encode_images(np.stack(arrays) if arrays else images))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,35 @@ CAPTIONS_PER_IMAGE = 10  # more than most images have
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
 
 
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The page of `options` of one kind for a direction, float32 (dim,), without the images `leave_out`."""
+
+    vector: Vectors
+    kind: Kind
+    options: Options
+    leave_out: tuple[int, ...] = ()
+
+    @property
+    def where(self) -> Where:
+        where = self.options.where or Where()
+        if self.kind == "images" and self.leave_out:
+            return replace(where, not_ids=(*(where.not_ids or ()), *self.leave_out))
+        return where
+
+    @property
+    def end(self) -> int:
+        return self.options.offset + self.options.k
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The first hits, in order of scores, ties in order of ids; `whole` if there are no others."""
+
+    hits: list[Hit]
+    whole: bool
+
+
 class Pages:
     """The pages of one data set."""
 
@@ -26,32 +55,42 @@ class Pages:
         self._dataset = dataset
         self._means: dict[Kind, Vectors] = {}
 
-    def read(self, vector: Vectors, kind: Kind, options: Options, leave_out: tuple[int, ...]) -> list[Hit]:
-        """Return the page of `options` for a direction, float32 (dim,), without the images `leave_out`.
+    def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
+        """Return the page of each request; requests with equal filters and depths share one call of the engine."""
+        groups: dict[tuple[Kind, int, Where, bool], list[int]] = {}
+        for number, request in enumerate(requests):
+            key = request.kind, request.end + SPARE, request.where, request.options.exact
+            groups.setdefault(key, []).append(number)
+        pages: dict[int, list[Hit]] = {}
+        for (kind, depth, where, exact), numbers in groups.items():
+            vectors = np.stack([requests[number].vector for number in numbers])
+            rankings = self._rankings(vectors, kind, depth, where, exact=exact)
+            for number, first in zip(numbers, rankings, strict=True):
+                pages[number] = self._page(requests[number], first, depth)
+        return [pages[number] for number in range(len(requests))]
 
-        The ranking is read deeper until the page is full, so that pages continue each other.
+    def _page(self, request: PageRequest, read: Ranking, depth: int) -> list[Hit]:
+        """Return a page, given the ranking down to `depth`, which is read deeper until the page is full.
+
+        So pages continue each other.
         """
-        where = options.where or Where()
-        if kind == "images" and leave_out:
-            where = replace(where, not_ids=(*(where.not_ids or ()), *leave_out))
+        vector, kind, options, where = request.vector, request.kind, request.options, request.where
         grouped = kind == "captions" and options.group
-        end = options.offset + options.k
-        depth = end + SPARE
         while True:
-            hits, whole = self._ranking(vector, kind, depth, where, exact=options.exact)
-            least = self._least_score(vector, kind, options, hits)
-            kept = [hit for hit in hits if hit.score >= least]
+            least = self._least_score(vector, kind, options, read.hits)
+            kept = [hit for hit in read.hits if hit.score >= least]
             results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
-            if whole or len(results) >= end or len(kept) < len(hits):
+            if read.whole or len(results) >= request.end or len(kept) < len(read.hits):
                 break
             depth *= 4
-        page = results[options.offset : end]
+            [read] = self._rankings(vector[np.newaxis], kind, depth, where, exact=options.exact)
+        page = results[options.offset : request.end]
         if kind == "images":
             return self._with_nearest_caption(vector, page)
         return self._with_captions(vector, page, where, least) if grouped and page else page
 
-    def _ranking(self, vector: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> tuple[list[Hit], bool]:
-        """Return at most the first `depth` hits, in order of scores, ties in order of ids; and whether these are all.
+    def _rankings(self, vectors: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> list[Ranking]:
+        """Return at most the first `depth` hits of each row of `vectors` (n, dim).
 
         Hits that tie with the last one are dropped if more of them may lie beyond it.
         """
@@ -59,13 +98,15 @@ class Pages:
         if words is not None:
             where = replace(where, contains=words.indexed or None)
         params = SearchParams(exact=exact, where=where)
-        [hits] = self._index.query(self._collection(kind), vector[np.newaxis], depth, params)
-        whole = len(hits) < depth
-        if not whole:
-            hits = [hit for hit in hits if hit.score > hits[-1].score]
-        if words is not None:
-            hits = [hit for hit in hits if words.match(hit.record)]
-        return sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole
+        rankings = []
+        for hits in self._index.query(self._collection(kind), vectors, depth, params):
+            whole = len(hits) < depth
+            if not whole:
+                hits = [hit for hit in hits if hit.score > hits[-1].score]
+            if words is not None:
+                hits = [hit for hit in hits if words.match(hit.record)]
+            rankings.append(Ranking(sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole))
+        return rankings
 
     def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
         if options.fold is None:
@@ -85,9 +126,9 @@ class Pages:
         depth, whole = CAPTIONS_PER_IMAGE * len(images), False
         while not whole:
             of_images = replace(where, image_ids=images)
-            captions, whole = self._ranking(vector, "captions", depth, of_images, exact=True)
-            depth *= 4
-        return ranking.with_captions(page, [hit for hit in captions if hit.score >= least])
+            [captions] = self._rankings(vector[np.newaxis], "captions", depth, of_images, exact=True)
+            depth, whole = 4 * depth, captions.whole
+        return ranking.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
     def _with_nearest_caption(self, vector: Vectors, page: list[Hit]) -> list[Hit]:
         """Return images with the caption nearest to the query among all of their captions, whatever the filter."""

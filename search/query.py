@@ -7,17 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
-from search.encoder.images import Pixels
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
 from search.records import Kind, Vectors, Wanted
 from search.text import check_text
 from search.words import Words
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.images import Pixels
 
 MAX_DEPTH = 100_000  # results: a page further down would be a scan, not a search
 HALFWAY = 0.5

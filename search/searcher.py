@@ -3,10 +3,10 @@
 The path of a query from the command to the engine:
 
 1. `search/__main__.py`: `text()` parses the command line into parts and options, and `_answer()` prints the hits.
-2. `Searcher.search()` turns the parts into one direction (`search/encoding.py`).
-3. `Searcher.search_vector()` asks for a page of images, of captions, or of both.
-4. `Pages.read()` (`search/pages.py`) reads the ranking as deep as the page requires.
-5. `ReadIndex.query()` (`search/index/`) queries the engine.
+2. `Searcher.search()` is `Searcher.search_many()` for one query: it turns the parts into one direction
+   (`search/encoding.py`) and requests a page of images, of captions, or of both.
+3. `Pages.read()` (`search/pages.py`) reads the ranking, deeper than the page if filters and folds require it.
+4. `ReadIndex.query()` (`search/index/`) queries the engine.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
-
-from PIL import Image
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder
-from search.encoder.clip import ClipEncoder
-from search.encoder.images import Pixels
 from search.encoder.lazy import LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
-from search.pages import Pages
-from search.photos import open_photo
+from search.pages import PageRequest, Pages
 from search.query import Options, Part, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.images import Pixels
 
 
 class Searcher:
@@ -77,10 +78,41 @@ class Searcher:
         """
         options = options or Options()
         self.check(options)
-        [vector] = self.encode([parts])
-        if isinstance(vector, CocoSearchError):
-            raise vector
-        return self.search_vector(vector, options, leave_out=named_images(parts))
+        [answer] = self.search_many([(parts, options)])
+        if isinstance(answer, CocoSearchError):
+            raise answer
+        return answer
+
+    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[Hit] | CocoSearchError]:
+        """Return the hits of each query as `search` does, or the error of that query alone.
+
+        The queries are encoded together, and those with equal options are sent to the engine in one call.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        directions = self.encode([parts for parts, _ in queries])
+        outcomes = [
+            self._requests(direction, options, named_images(parts))
+            for (parts, options), direction in zip(queries, directions, strict=True)
+        ]
+        pages = iter(
+            self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
+        )
+        return [
+            [hit for _ in of_query for hit in next(pages)] if isinstance(of_query, list) else of_query
+            for of_query in outcomes
+        ]
+
+    def _requests(
+        self, direction: Vectors | CocoSearchError, options: Options, leave_out: tuple[int, ...]
+    ) -> list[PageRequest] | CocoSearchError:
+        """Return the request of each kind, or the error of the query."""
+        if isinstance(direction, CocoSearchError):
+            return direction
+        if problem := self._problem(options):
+            return problem
+        return [PageRequest(direction, kind, options, leave_out) for kind in options.kinds]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -90,7 +122,8 @@ class Searcher:
             CollectionMissing: the data set does not exist.
         """
         self.check(options)
-        return [hit for kind in options.kinds for hit in self._pages.read(vector, kind, options, tuple(leave_out))]
+        requests = [PageRequest(vector, kind, options, tuple(leave_out)) for kind in options.kinds]
+        return [hit for page in self._pages.read(requests) for hit in page]
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
@@ -137,6 +170,8 @@ class Searcher:
         records = self.index.retrieve(self.collection("images"), [image_id]).records
         if not records or not isinstance(records[0], ImageRecord):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
+        from search.photos import open_photo
+
         spec = self._queries.spec
         return open_photo(folder or spec.photo_folder, records[0].file, follow_links=spec.follow_links)
 
@@ -154,13 +189,18 @@ class Searcher:
 
         Raises:
             QueryError: a split does not exist.
-            CollectionMissing: the data set does not exist.
+            CollectionMissing: a split is given, and the data set does not exist.
         """
-        for kind in options.kinds:
+        if problem := self._problem(options):
+            raise problem
+
+    def _problem(self, options: Options) -> QueryError | None:
+        splits = options.where.splits if options.where else None
+        for kind in options.kinds if splits else ():
             known = self.index.spec(self.collection(kind)).splits
-            splits = options.where.splits if options.where else None
             if unknown := [split for split in splits or () if split not in known]:
-                raise QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+                return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        return None
 
     def close(self) -> None:
         self.index.close()
@@ -200,6 +240,8 @@ def encoder_for(
     remembered = str(spec.text_model) if spec.text_model else None
 
     def load(device: str) -> ClipEncoder:
+        from search.encoder.clip import ClipEncoder
+
         encoder = ClipEncoder(
             model or str(spec.model_id),
             text_model=text_model or remembered,

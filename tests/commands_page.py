@@ -58,6 +58,7 @@ PAGES = {  # what a command is about
     "search batch": "searching",
     "search serve": "web",
     "eval run": "evaluation",
+    "eval tune": "evaluation",
     "eval compare": "evaluation",
     "eval bench ingest": "ingestion",
     "eval bench eval": "evaluation",

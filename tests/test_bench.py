@@ -137,13 +137,13 @@ def test_search(call: Call) -> None:
 
 
 def test_the_overhead_table_by_hand() -> None:
-    around = overhead.Overhead(
-        [overhead.Start(3.0, 2.0)] * 3, [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
-    )
-    said = overhead.table("some-model", around)
-    assert "command / this 1.50" in said
-    assert "15.0 ms" in said
-    assert "encoding takes 33%" in said
+    start = overhead.Start(command=0.5, served=0.6, model=3.0, bare=2.0, floor=0.4, python=0.02)
+    pages = [overhead.Page(20.0, 5.0, 4.0), overhead.Page(10.0, 5.0, 6.0)]
+    rows = overhead.table("some-model", overhead.Overhead([start] * 3, pages)).splitlines()
+    assert rows[1].split("  ")[-1].split() == ["0.50", "s,", "0.25", "of", "sentence-transformers", "alone"]
+    assert "1.50 of" in rows[3]
+    assert "15.0 ms" in rows[7]
+    assert "encoding takes 33%" in rows[-1]
 
 
 def test_the_latency_table_names_the_method() -> None:

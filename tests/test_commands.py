@@ -174,10 +174,12 @@ def test_a_moved_model_and_moved_photos_are_no_matter(
     model = shutil.copytree(clip_folder, tmp_path / "here")
     assert call("ingest", *ingest_options(photos, model, place))[0] == 0
     model.rename(tmp_path / "there")
-    error = one_line_error(call("search", "text", "noise", *place))
+    assert call("search", "text", "noise", *place)[0] == 0  # its text tower is in the cache
+    photo = next((photos / "images").rglob("*.jpg"))
+    error = one_line_error(call("search", "image", photo, *place))
     assert str(model) in error
     assert "--model" in error
-    assert call("search", "text", "noise", "--model", tmp_path / "there", *place)[0] == 0
+    assert call("search", "image", photo, "--model", tmp_path / "there", *place)[0] == 0
 
 
 def test_paths_are_remembered_as_absolute_ones(

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.compare import Comparison, Difference, compare, compare_folders
+from eval.compare import Comparison, compare, compare_folders
+from eval.differences import Difference
 from eval.metrics import METRICS
 from eval.report.comparison import as_json, table
 from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run

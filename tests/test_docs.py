@@ -142,7 +142,8 @@ def scores(text: str) -> dict[str, list[float]]:
     rows = re.findall(
         r"^((?:image-to-text|text-to-image) +(?:oracle|qdrant-exact))((?: +[\d.]+){5})(?: |$)", text, re.M
     )
-    return {" ".join(name.split()): [float(number) for number in numbers.split()] for name, numbers in rows}
+    first_table = reversed(rows)  # later rows of these names belong to other tables
+    return {" ".join(name.split()): [float(number) for number in numbers.split()] for name, numbers in first_table}
 
 
 def hits(text: str) -> dict[str, str]:

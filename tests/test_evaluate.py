@@ -82,8 +82,30 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
         assert narrow[direction]["mean_rank"] is None
         assert narrow[direction]["recall@10"] <= wide[direction]["recall@10"] + 1
         assert found["loss"]["hnsw ef=12"][direction]["mean_rank"] is None
+        assert served["overlap_at_10"][direction] == 100
+        assert narrow["overlap_at_10"][direction] <= wide["overlap_at_10"][direction] <= 100
+        assert found["significance"]["qdrant-served"][direction]["recall@1"] == {
+            "difference": 0,
+            "interval": [0, 0],
+            "p": 1,
+            "p_holm": 1,
+        }
+        of_direction = [result for result in run.results if result.direction == direction]
+        for column in (narrow, wide):
+            percentiles = column["latency_percentiles_ms"][direction]
+            assert percentiles["p50"] == column["latency_ms"][direction] <= percentiles["p95"] <= percentiles["p99"]
+            of_queries = [result.ranks[column["name"]] for result in of_direction]
+            in_first_five = [rank is not None and rank <= 5 for rank in of_queries]
+            assert column[direction]["recall@5"] == pytest.approx(100 * np.mean(in_first_five))
+            tested = found["significance"][column["name"]][direction]
+            assert list(tested) == ["recall@1", "recall@5", "recall@10", "recall_sum"]  # what ten hits show
+            for name, of in tested.items():
+                assert of["difference"] == pytest.approx(found["loss"][column["name"]][direction][name])
+                assert of["interval"][0] <= of["difference"] <= of["interval"][1]
+                assert of["p"] <= of["p_holm"] <= 1
     page = (out / "report.html").read_text()
-    assert "hnsw ef=12" in page
+    assert page.count(">hnsw ef=12<") >= 4
+    assert "Against exact search" in page
 
     left = EdgeIndex(Path(place[1]))
     assert left.collections() == ["coco_captions", "coco_images"]
@@ -144,7 +166,8 @@ def test_the_table(call: Call, place: list[str]) -> None:
     assert code == 0
     assert "100 images, 600 captions (all of each image)" in out
     assert "95% interval" in out
-    assert out.count("qdrant-served  ") == 2
+    assert out.count("qdrant-served  ") == 4  # in two tables
+    assert "against exact search" in out
     assert "all 600 ranks are the same" in out
     assert max(map(len, out.splitlines()[4:14])) <= 120
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eval.metrics import average_precision
 from eval.protocol import Side, Task
-from eval.ranks.oracle import OracleRanks, first_hits, oracle_ranks
+from eval.ranks.oracle import OracleRanks, first_hits, oracle_ranks, overlaps
 from eval.ranks.replay import agreement
 from search.index import Where
 
@@ -187,6 +187,17 @@ def test_blocks_are_invisible(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("scores", "higher", "tied", "near", "near_higher", "positive_ranks"):
         assert getattr(parts, name).tolist() == getattr(whole, name).tolist(), name
     assert first_hits(of, 5)[0].tolist() == first[0].tolist()
+
+
+def test_overlap_by_hand() -> None:
+    """Rows 3 to 12 are the ten best; 20 is the same vector as the tenth, 13 the next best."""
+    angles = np.linspace(0.1, 1.5, 30)
+    gallery = unit(np.stack([np.cos(angles), np.sin(angles)], axis=1))[np.r_[29, 28, 27, 0:10, 10:27]]
+    gallery[20] = gallery[12]
+    oracle = oracle_ranks(task(np.array([[1, 0]] * 3, dtype=np.float32), gallery, [[3]] * 3))
+    best = list(range(3, 13))
+    answers = [best, [*best[:-1], 20], [*best[:7], 13, 20, -1]]
+    assert overlaps(oracle, np.array(answers)).tolist() == [1, 1, 0.8]
 
 
 def test_average_precision_by_hand() -> None:

@@ -17,7 +17,7 @@ import qdrant_edge
 from conftest import write_photo_set
 
 from ingest.karpathy import read_annotations
-from ingest.pipeline import Plan, ingest
+from ingest.pipeline import Plan, _clock, ingest
 from ingest.specs import collection_specs
 from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
@@ -288,3 +288,14 @@ def test_what_only_half_precision_has_no_vector_for_is_embedded(tmp_path: Path, 
     expected = ClipEncoder(str(clip_folder), device="cpu").encode_texts([ODD_TEXT])[0]
     assert vector @ expected > 0.99
     job.index.close()
+
+
+def test_building_an_index_shows_the_time_and_the_vectors(capfd: pytest.CaptureFixture[str]) -> None:
+    with _clock("coco_images", 123_287, shown=True) as report:
+        report(20_000)
+    lines = capfd.readouterr().err.replace("\r", "\n")
+    assert "building the index of coco_images, 123,287 points: 00:00" in lines
+    assert "20,000 vectors indexed" in lines
+    with _clock("coco_images", 123_287, shown=False) as report:
+        report(1)
+    assert capfd.readouterr().err == ""

@@ -230,7 +230,7 @@ def test_a_stored_photo_finds_itself_with_one_photo_decoded_at_a_time(
         decoded.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr("search.encoding.open_image", opened)
+    monkeypatch.setattr("search.photos.open_image", opened)
     with Searcher.open(Settings(index_path=tmp_path / "index")) as searcher:
         stored = next(searcher.index.scan("coco_images", vectors=True))
         assert stored.vectors is not None

@@ -16,6 +16,13 @@ from search.records import Vectors
 
 Used = Literal["hnsw", "scan", "indistinguishable from a scan"]
 
+REASONS: dict[Used, str] = {
+    "scan": "a full scan answered; the collection is too small for Qdrant to build HNSW for it",
+    "indistinguishable from a scan": "the answers cannot be told from a full scan's (below full_scan_threshold, "
+    "a narrow filter, or so few points that HNSW misses nothing)",
+}
+"""Why answers are not known to be those of HNSW, for reports."""
+
 PROBES = 200  # of each kind
 SEED = 714_025  # unlike any gallery's: a stored point as direction would be found with any effort
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from eval.metrics import PositiveRanks, Ranking, Ranks
 from eval.protocol import Ids, Task
+from eval.runs import TOP
 from search.records import Vectors
 
 QUERIES_PER_TILE = 256
@@ -87,6 +88,11 @@ class OracleRanks:
     def pessimistic_positive_ranks(self) -> Ranks:
         """int64 (pairs,): the ranks of all positives, of each query ascending; negatives come first in every tie."""
         return self._all_ranks(self.higher + self.tied)
+
+    @cached_property
+    def first_ten(self) -> tuple[Ids, Scores]:
+        """The ten best items of each query, as `first_hits` returns them."""
+        return first_hits(self.task, TOP)
 
     @cached_property
     def ranking(self) -> Ranking:
@@ -175,6 +181,21 @@ def first_hits(task: Task, k: int) -> tuple[Ids, Scores]:
         chosen = order[(np.cumsum(counts) - counts)[:, np.newaxis] + np.arange(k)]
         best_rows[first:last], best_scores[first:last] = item[chosen], exact[chosen]
     return best_rows, best_scores
+
+
+def overlaps(oracle: OracleRanks, ids: Ids) -> Scores:
+    """Return the share of the ten best items of each query that are among `ids` (n, 10), float64 (n,) from 0 to 1.
+
+    An item that scores exactly as high as the tenth counts: which of equal items come first means nothing. -1 stands
+    for no item.
+    """
+    gallery = oracle.task.gallery
+    order = np.argsort(gallery.ids)
+    query, place = np.nonzero(ids >= 0)
+    items = order[np.searchsorted(gallery.ids, ids[query, place], sorter=order)]
+    best = oracle.first_ten[1]
+    enough = _dots(oracle.task.queries.vectors, gallery.vectors, query, items) >= best[query, -1]
+    return np.asarray(np.bincount(query, enough, minlength=len(ids)) / best.shape[1], dtype=np.float64)
 
 
 def _compare(task: Task, query_rows: Ids, items: Ids, pairs: Ids, scores: Scores) -> Signs:

@@ -58,7 +58,8 @@ class Replay:
     positive was returned. `pessimistic` int64 (n,): 1 + the number of negatives that score at least as high, by
     Qdrant's own scores; `NOT_FOUND` if hits that were not fetched could tie too. `depth`: how many hits were fetched,
     None if as many as every rank took. `top_ids` int64 and `top_scores` float64, both (n, 10): the first hits, padded
-    with -1 and NaN. `queries_per_second`: of queries sent together. `latency_ms`: the median of single queries.
+    with -1 and NaN. `queries_per_second`: of queries sent together. `latencies_ms` float64 (m,): of single
+    queries.
     """
 
     ranks: Ranks
@@ -67,7 +68,7 @@ class Replay:
     top_ids: Ids
     top_scores: npt.NDArray[np.float64]
     queries_per_second: float
-    latency_ms: float
+    latencies_ms: npt.NDArray[np.float64]
 
     def ranking(self) -> Ranking:
         """Return the ranks of the best positives, from which metrics are computed."""
@@ -190,8 +191,8 @@ def _rank(hits: list[Hit], positives: set[int], best: set[int], offset: int, to_
     )
 
 
-def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, float]:
-    """Return queries per second in one call, and the median milliseconds of single queries.
+def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, npt.NDArray[np.float64]]:
+    """Return queries per second in one call, and the milliseconds of single queries.
 
     Measured for the first ten hits of `TIMED` queries spread over the split.
     """
@@ -205,7 +206,7 @@ def _speed(index: ReadIndex, task: Task, params: SearchParams) -> tuple[float, f
         started = time.perf_counter()
         _query(index, task, rows[row : row + 1], limit, params)
         seconds.append(time.perf_counter() - started)
-    return rate, float(1000 * np.median(seconds))
+    return rate, 1000 * np.array(seconds)
 
 
 def agreement(oracle: OracleRanks, exact: Ranks) -> Agreement:

@@ -1,12 +1,18 @@
-"""A comparison of two runs as one JSON object, and as aligned text for a terminal."""
+"""Runs compared, as one JSON object and as aligned text for a terminal: two in detail, or more in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from eval.compare import SAME, SIGNIFICANT, Comparison, Direction, shown
+from eval.compare import SAME, Comparison, Comparisons, Direction, shown
+from eval.differences import SIGNIFICANT
+from eval.metrics import METRICS, Metric, rsum
+from eval.protocol import DIRECTIONS
+from eval.report.export import Scored
+from eval.report.text import number
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
 
@@ -16,7 +22,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
     return {
         "a": _side(found.a),
         "b": _side(found.b),
-        "settings": {name: {"a": in_a, "b": in_b} for name, in_a, in_b in found.settings},
+        "settings": {name: {"a": in_a, "b": in_b} for name, (in_a, in_b) in found.settings},
         "resamples": found.resamples,
         "randomisations": found.randomisations,
         "randomisations_of_the_median": min(found.randomisations, OF_THE_MEDIAN),
@@ -28,19 +34,94 @@ def as_json(found: Comparison) -> dict[str, Any]:
 def table(found: Comparison) -> str:
     """Return the comparison as aligned text for a terminal."""
     of_directions = (line for direction in found.directions for line in _lines(direction))
-    return "\n".join([*_heading(found), *of_directions, *_foot(found)])
+    return "\n".join([*_heading({"A": found.a, "B": found.b}, found.settings), *of_directions, *_foot(found)])
 
 
-def _heading(found: Comparison) -> Iterator[str]:
-    width = max(len(str(run.folder)) for run in (found.a, found.b))
-    for letter, run in (("A", found.a), ("B", found.b)):
-        yield f"{letter}  {run.folder!s:<{width}}  " + ", ".join(
+def table_of_all(found: Comparisons, sort: Metric) -> str:
+    """Return the scores of all runs as aligned text, best first, with the letters of the runs each is better than."""
+    lines = list(_heading(found.runs, found.settings))
+    listed = rows(found, sort)
+    width = max(len(row.name) for row in listed)
+    for way in DIRECTIONS:
+        metrics = [metric for metric in METRICS if any(metric.name in row.scores.get(way, {}) for row in listed)]
+        if not metrics:
+            continue
+        cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
+        column = 2 + max(len(text) for texts in (*cells.values(), _heads(metrics)) for text in texts)
+        lines += ["", way]
+        for name, texts in {"": _heads(metrics), **cells}.items():
+            lines.append(f"{name:<{width}}" + "".join(f"{text:>{column}}" for text in texts))
+    lines.append("")
+    lines += [f"{row.name:<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]
+    some = next(iter(found.pairs.values()))
+    lines += [
+        f"\nsorted by {sort.title}, both directions; letters: better than these runs, at p (Holm) under {SIGNIFICANT}",
+        f"p: two runs swapped image by image, {some.randomisations:,} times",
+        f"p (Holm): adjusted for {found.comparisons:,} comparisons",
+    ]
+    return "\n".join(lines)
+
+
+def rows(found: Comparisons, sort: Metric) -> list[Scored]:
+    """Return a row for each run, best first by the sum of a metric over both directions; runs without it come last."""
+
+    def place(row: Scored) -> float:
+        values = [scores.get(sort.name) for scores in row.scores.values()]
+        total = sum(math.inf if value is None else value for value in values)
+        return -total if sort.better == "higher" and math.isfinite(total) else total
+
+    by_run = [
+        Scored(f"{letter} {shown(run.folder)}", found.scores(letter), run.metrics.intervals, found.better_than(letter))
+        for letter, run in found.runs.items()
+    ]
+    return sorted(by_run, key=place)
+
+
+def caption(found: Comparisons) -> str:
+    """Return one or two sentences about the table of all runs."""
+    metrics = found.runs["A"].metrics
+    counts = f"{number(metrics.images, 0)} images, {number(metrics.captions, 0)} captions"
+    letters = f"Letters: better than these runs (p < {SIGNIFICANT}, Holm, {found.comparisons:,} comparisons)."
+    return f"Split {metrics.split}: {counts}. {letters}"
+
+
+def all_as_json(found: Comparisons, sort: Metric) -> dict[str, Any]:
+    """Return one JSON object: the runs, best first, the settings that differ, and each pair as `as_json` returns it."""
+    runs = {}
+    for row in rows(found, sort):
+        letter = row.name[0]
+        runs[letter] = {**_side(found.runs[letter]), **row.scores, "rsum": rsum(row.scores)}
+    pairs = [{**as_json(pair), "a": a, "b": b} for (a, b), pair in found.pairs.items()]
+    return {
+        "runs": runs,
+        "sort": sort.name,
+        "settings": {name: dict(zip(found.runs, values, strict=True)) for name, values in found.settings},
+        "comparisons": found.comparisons,
+        "pairs": pairs,
+    }
+
+
+def _heads(metrics: Sequence[Metric]) -> list[str]:
+    return [metric.short or metric.name for metric in metrics]
+
+
+def _marked(row: Scored, way: str, metric: Metric) -> str:
+    letters = row.better_than.get(way, {}).get(metric.name, "")
+    return f"{number(row.scores.get(way, {}).get(metric.name), 2)} {letters}".rstrip()
+
+
+def _heading(runs: Mapping[str, Run], settings: Sequence[tuple[str, list[Any]]]) -> Iterator[str]:
+    width = max(len(shown(run.folder)) for run in runs.values())
+    for letter, run in runs.items():
+        yield f"{letter}  {shown(run.folder):<{width}}  " + ", ".join(
             f"{key} {getattr(run.metrics, key) or 'unknown'}" for key in ("model", "dataset")
         )
-    yield ", ".join(f"{key.replace('_', ' ')} {getattr(found.a.metrics, key) or 'unknown'}" for key in SAME)
-    for name, in_a, in_b in found.settings:
-        yield f"differs: {name}: {shown(in_a)} in A, {shown(in_b)} in B"
-    if not found.settings:
+    first = next(iter(runs.values()))
+    yield ", ".join(f"{key.replace('_', ' ')} {getattr(first.metrics, key) or 'unknown'}" for key in SAME)
+    for name, values in settings:
+        in_runs = (f"{shown(value)} in {letter}" for letter, value in zip(runs, values, strict=True))
+        yield f"differs: {name}: {', '.join(in_runs)}"
+    if not settings:
         yield "no recorded setting differs"
 
 

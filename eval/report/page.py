@@ -51,15 +51,7 @@ def report_page(
     photos = Photos(open_photo)
     keep = metrics.captions_per_image if isinstance(metrics.captions_per_image, int) else None
     galleries = [gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # what a run did not measure is left out
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": tables.number, "named": label, "cosine": tables.cosine}
-    return environment.get_template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         metrics=metrics,
         model=Path(metrics.model or "model").name,
         directions=DIRECTIONS,
@@ -69,6 +61,7 @@ def report_page(
         scores=(scores := tables.scores(metrics)),
         censored=tables.NOT_RANKED if scores.censored else "",
         more_scores=tables.more_scores(metrics),
+        against_exact=tables.against_exact(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
@@ -76,6 +69,19 @@ def report_page(
         photos=photos.used,
         fingerprint=list(_flat(metrics.fingerprint)),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a template of this folder."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.ChainableUndefined,  # what a run did not measure is left out
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": tables.number, "named": label, "cosine": tables.cosine}
+    return environment.get_template(name)
 
 
 def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:

@@ -9,17 +9,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from eval.differences import Difference
 from eval.eccv import MoreScores
-from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Metric, pessimistic_scores, rsum, scores
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
-from eval.ranks.oracle import OracleRanks, first_hits
-from eval.ranks.rankers import EXACT, SERVED, Ranker
+from eval.ranks.hnsw_check import REASONS
+from eval.ranks.oracle import OracleRanks, overlaps
+from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published
 from eval.runs import (
-    TOP,
     FoldMetrics,
     LengthMetrics,
+    LossMetrics,
     MtebMetrics,
     QueryResult,
     RankerMetrics,
@@ -40,6 +44,7 @@ class Report:
     oracle: dict[str, OracleRanks]
     rankers: list[Ranker]
     intervals: dict[str, dict[str, Interval]]
+    losses: dict[str, dict[str, list[Difference]]]
     folds: FoldMetrics | None
     more: MoreScores | None
     mteb: MtebMetrics | None
@@ -87,6 +92,10 @@ class Report:
             oracle=self.scores(self.rankers[0]),
             columns=[self._of_ranker(ranker) for ranker in self.rankers],
             loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
+            significance={
+                name: {way: _tested(differences) for way, differences in by_direction.items()}
+                for name, by_direction in self.losses.items()
+            },
             intervals=self.intervals,
             pessimistic=self.pessimistic(self.headline, (*METRICS, *PROPORTIONS)),
             proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
@@ -114,7 +123,12 @@ class Report:
             scores=self.scores(ranker),
             pessimistic=self.pessimistic(ranker),
             queries_per_second={way: found.queries_per_second for way, found in replays.items()} or None,
-            latency_ms={way: found.latency_ms for way, found in replays.items()} or None,
+            latency_ms={way: float(np.median(found.latencies_ms)) for way, found in replays.items()} or None,
+            latency_percentiles_ms={way: _percentiles(found.latencies_ms) for way, found in replays.items()} or None,
+            overlap_at_10={
+                way: float(100 * overlaps(self.oracle[way], found.top_ids).mean()) for way, found in replays.items()
+            }
+            or None,
             bytes_per_vector=ranker.bytes_per_vector,
             used=ranker.used,
         )
@@ -123,7 +137,7 @@ class Report:
         """Return what a reader of the rankers' scores must know."""
         notes = []
         for ranker in self.rankers:
-            for answered, reason in _NOT_HNSW.items():
+            for answered, reason in REASONS.items():
                 if where := [direction for direction, by in (ranker.used or {}).items() if by == answered]:
                     more = "; --ef 64 measures HNSW on a copy that must use it" if ranker.name == SERVED else ""
                     notes.append(f"{ranker.name}, {' and '.join(where)}: {reason}{more}")
@@ -136,6 +150,7 @@ class Report:
         """Yield the result of every query, image-to-text first, in the order of the annotation file."""
         evaluation = self.evaluation
         served, exact = self._named(SERVED), self._named(EXACT)
+        others = [ranker for ranker in self.rankers if ranker.name not in (ORACLE, EXACT, SERVED)]
         image_ids = evaluation.image_to_text.queries.ids
         for task, texts, images in (
             (evaluation.image_to_text, evaluation.files, image_ids),
@@ -144,7 +159,8 @@ class Report:
             oracle = self.oracle[task.name]
             best, ranks, pessimistic = oracle.best, oracle.ranks, oracle.pessimistic
             by_exact = exact.replays[task.name] if exact and exact.replays else None
-            top_rows, top_scores = first_hits(task, TOP)
+            top_rows, top_scores = oracle.first_ten
+            by_others = {ranker.name: ranker.ranks(task.name).tolist() for ranker in others}
             recorded = {
                 metric.recorded: values
                 for metric in METRICS
@@ -152,7 +168,6 @@ class Report:
             }
             for row, query in enumerate(task.queries.ids.tolist()):
                 positives = set(task.gallery.ids[task.positives_of(row)].tolist())
-                served_rank = int(served.ranks(task.name)[row]) if served else NOT_FOUND
                 yield QueryResult(
                     direction=task.name,
                     query=query,
@@ -165,7 +180,8 @@ class Report:
                     score=round(float(oracle.scores[best[row]]), DIGITS),
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
                     recorded={name: round(float(values[row]), 6) for name, values in recorded.items()},
-                    served_rank=None if served_rank == NOT_FOUND else served_rank,
+                    served_rank=_if_found(int(served.ranks(task.name)[row])) if served else None,
+                    ranks={name: _if_found(ranks_by[row]) for name, ranks_by in by_others.items()},
                     top=tuple(
                         TopHit(item, round(score, DIGITS), item in positives)
                         for item, score in zip(
@@ -178,18 +194,28 @@ class Report:
         return next((ranker for ranker in self.rankers if ranker.name == name), None)
 
 
-_NOT_HNSW = {
-    "scan": "a full scan answered; the collection is too small for Qdrant to build HNSW for it",
-    "indistinguishable from a scan": "the answers cannot be told from a full scan's (below full_scan_threshold, "
-    "a narrow filter, or so few points that HNSW misses nothing)",
-}
-
-
 def _too_few_hits(ranker: Ranker) -> list[str]:
     depth = next((ranking.depth for ranking in ranker.rankings.values()), None)
     short = [metric.name for metric in METRICS if metric.depth is not None and metric.exceeds(depth)]
     unknown = f"cannot be known from the first {depth} hits, unless they hold a positive of every query"
     return [f"{ranker.name}: {', '.join(short)} {unknown}"] if short else []
+
+
+def _tested(differences: Iterable[Difference]) -> dict[str, LossMetrics]:
+    return {
+        found.metric.name: LossMetrics(
+            difference=found.difference, interval=found.interval, p=found.p, p_holm=found.p_holm
+        )
+        for found in differences
+    }
+
+
+def _percentiles(values: Floats) -> dict[str, float]:
+    return {f"p{share}": float(np.percentile(values, share)) for share in (50, 95, 99)}
+
+
+def _if_found(rank: int) -> int | None:
+    return None if rank == NOT_FOUND else rank
 
 
 def _difference(value: float | None, other: float | None) -> float | None:

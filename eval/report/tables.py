@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from eval.metrics import METRICS, Metric, label
+from eval.metrics import METRICS, RECALLS, Metric, label
 from eval.protocol import DIRECTIONS
-from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
 ByDirection = Mapping[str, Scores]
 
@@ -74,6 +74,39 @@ def more_scores(metrics: RunMetrics) -> Table | None:
     """Return the other scores of the rankers that have any, laid out as by `scores`; None if there are none."""
     table = _rankers_table(metrics, "more", "In percent; the recall sum is that of recall@1, @5 and @10")
     return table if table.head else None
+
+
+def against_exact(metrics: RunMetrics) -> Table | None:
+    """Return the rankers that search: hits found, times, and losses with intervals and p-values; None without any."""
+    rankers = [ranker for ranker in rankers_of(metrics) if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
+    if not rankers:
+        return None
+    times = ("p50", "p95", "p99")
+
+    def row(ranker: RankerMetrics, way: str) -> Row:
+        latency = (ranker.latency_percentiles_ms or {}).get(way, {})
+        losses = metrics.significance.get(ranker.name, {}).get(way, {})
+        cells = [Cell(number((ranker.overlap_at_10 or {}).get(way), 2))]
+        cells += [_cost(latency.get(time), way) for time in times]
+        cells += [_tested(losses.get(metric.name)) for metric in RECALLS]
+        return Row(ranker.name, tuple(cells))
+
+    head = (
+        "overlap@10",
+        *(f"{time} ms" for time in times),
+        *(f"\N{GREEK CAPITAL LETTER DELTA} {metric.label}" for metric in RECALLS),
+    )
+    groups = tuple((_title(metrics, way), tuple(row(ranker, way) for ranker in rankers)) for way in DIRECTIONS)
+    return Table("Against exact search: overlap@10 in percent, times of single queries", head, groups)
+
+
+def _tested(found: LossMetrics | None) -> Cell:
+    if found is None:
+        return Cell(ABSENT)
+    if not any(found.interval):
+        return Cell(signed(found.difference))
+    interval = "{:+.2f} to {:+.2f}".format(*found.interval).replace("-", MINUS)
+    return Cell(signed(found.difference), f"{interval}, p {found.p_holm:.4f}")
 
 
 def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:

@@ -25,6 +25,7 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         "",
         *_table(metrics, MORE),
         "",
+        *_against_exact(metrics),
         *_below(metrics),
         "",
     ]
@@ -71,6 +72,32 @@ def _rows(
         yield f"{'':<15}{'  95% interval':<15}" + "".join(f"{f'{low:.1f}-{high:.1f}':>12}" for low, high in ends)
     elif ranker.name in metrics.loss:
         yield f"{'':<15}{'  difference':<15}{_cells(metrics.loss[ranker.name][way], shown, sign='+')}"
+
+
+def _against_exact(metrics: RunMetrics) -> Iterator[str]:
+    """Yield a row for each direction and ranker that searches: hits found, times, and whether the loss is real."""
+    rankers = [ranker for ranker in metrics.columns if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
+    if not rankers:
+        return
+    times = ("p50", "p95", "p99")
+    yield (
+        f"{'against exact search':<30}{'overlap@10':>12}"
+        + "".join(f"{f'{time} ms':>9}" for time in times)
+        + "".join(f"{metric.name:>18}" for metric in RECALLS)
+    )
+    for way in DIRECTIONS:
+        for ranker in rankers:
+            overlap, latency = (ranker.overlap_at_10 or {})[way], (ranker.latency_percentiles_ms or {})[way]
+            losses = metrics.significance.get(ranker.name, {}).get(way, {})
+            tested = [losses[metric.name] for metric in RECALLS if metric.name in losses]
+            yield f"{way:<15}{ranker.name:<15}{overlap:>12.2f}" + "".join(
+                [*(f"{latency[time]:>9.2f}" for time in times), *(f"{found.difference:>+18.2f}" for found in tested)]
+            )
+            if any(any(found.interval) for found in tested):
+                ends = (f"{found.interval[0]:+.2f} to {found.interval[1]:+.2f}" for found in tested)
+                yield f"{'':<15}{'  95% interval':<54}" + "".join(f"{end:>18}" for end in ends)
+                yield f"{'':<15}{'  p (Holm)':<54}" + "".join(f"{found.p_holm:>18.4f}" for found in tested)
+    yield ""
 
 
 def _cells(scores: Scores, shown: Sequence[Metric], sign: str = "") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from threading import Lock
@@ -12,7 +13,7 @@ import numpy as np
 
 from search.encoder.text_tower import TextTower, write
 from search.encoder.texts import encode_each, is_valid, wrap
-from search.errors import EncoderError
+from search.errors import CocoSearchError, EncoderError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec
     from search.records import Vectors
 
+PATIENCE = 5.0  # seconds of encoding in the text tower, after which the whole model, faster in batches, is loaded
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = [
     *(
@@ -60,6 +62,8 @@ class LazyEncoder:
         self._loading = Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
+        self._seconds = 0.0
+        self._loads: bool | None = None
 
     @cached_property
     def _model(self) -> ClipEncoder:
@@ -80,9 +84,12 @@ class LazyEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
-        if tower is None:
+        if tower is None or (self._seconds > PATIENCE and self._can_load()):
             return self.model.encode_texts(texts)
-        return encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
+        start = time.perf_counter()
+        vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
+        self._seconds += time.perf_counter() - start
+        return vectors
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether it is, within the prompt, longer than the model reads."""
@@ -90,6 +97,15 @@ class LazyEncoder:
         if tower is None:
             return self.model.too_long(texts)
         return [is_valid(text) and tower.too_long([text])[0] for text in wrap(texts, self._prompt)]
+
+    def _can_load(self) -> bool:
+        """Return whether the whole model can be loaded; it may have moved, which the text tower does not need."""
+        if self._loads is None:
+            try:
+                self._loads = self.model is not None
+            except CocoSearchError:
+                self._loads = False
+        return self._loads
 
     def _ready_tower(self) -> TextTower | None:
         if self._tower is None and not self._tried:

@@ -126,7 +126,9 @@ class TextTower:
         return self._linear((shares @ values).swapaxes(1, 2).reshape(count, length, width), name + "out")
 
     def _linear(self, states: Vectors, name: str) -> Vectors:
-        return np.asarray(states @ self._tensors[name + ".weight"].T + self._tensors[name + ".bias"])
+        rows = states.reshape(-1, states.shape[-1])  # one matrix product instead of one for each text
+        products = rows @ self._tensors[name + ".weight"].T + self._tensors[name + ".bias"]
+        return products.reshape(*states.shape[:-1], -1)
 
     def _norm(self, states: Vectors, name: str) -> Vectors:
         centred = states - states.mean(axis=-1, keepdims=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -216,8 +216,11 @@ class Index(ReadIndex, Protocol):
         """Leave building the HNSW index to `optimize`, because many points are about to be written."""
         ...
 
-    def optimize(self, collection: str) -> None:
-        """Build the HNSW index, deferred or not; return when it is complete."""
+    def optimize(self, collection: str, report: Callable[[int], None] | None = None) -> None:
+        """Build the HNSW index, deferred or not; return when it is complete.
+
+        `report` is called with the number of vectors that are indexed so far, if the engine reports it.
+        """
         ...
 
     def drop(self, collection: str) -> None:

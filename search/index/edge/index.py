@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ class EdgeIndex:
     def pending(self, collection: str, *, exact: bool = False) -> str | None:  # noqa: ARG002
         return None
 
-    def optimize(self, collection: str) -> None:
+    def optimize(self, collection: str, report: Callable[[int], None] | None = None) -> None:  # noqa: ARG002
         shard = self._shard(collection)
         folder, points = self.path / collection, self.count(collection)
         with _engine(f"reading {collection}"):

@@ -7,21 +7,29 @@ Only one process can have a shard open, so while `python -m search serve` runs, 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from search.errors import IndexBusy
 from search.files import replacing
 
+if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
 ROUTE = "/internal/index"
 CONNECT_SECONDS = 5.0
 COMMAND = "python -m search serve"
+
+
+def _new_token() -> str:
+    import secrets
+
+    return secrets.token_urlsafe(32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +41,18 @@ class Running:
 
     address: str
     pid: int = field(default_factory=os.getpid)
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    token: str = field(default_factory=_new_token, repr=False)
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
-    def connect(self, seconds: float) -> http.client.HTTPConnection:
+    def connect(self, seconds: float) -> HTTPConnection:
         """Return a connection, which opens at its first use; `seconds` is its timeout."""
+        from http.client import HTTPConnection  # not above: most commands find no server, and it imports ssl
+
         parts = urlsplit(self.address)
-        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
+        return HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
 
 
 @contextlib.contextmanager
@@ -86,10 +96,12 @@ def _read(file: Path) -> Running | None:
 
 def _answers(running: Running) -> bool:
     """Return whether the server that wrote the file answers; another one on its old port does not know the token."""
+    from http.client import HTTPException
+
     try:
         with contextlib.closing(running.connect(CONNECT_SECONDS)) as connection:
             connection.request("GET", ROUTE, headers=running.headers)
             answer = connection.getresponse()
             return answer.status == 200 and json.loads(answer.read(4096)).get("pid") == running.pid
-    except (OSError, ValueError, AttributeError, http.client.HTTPException):
+    except (OSError, ValueError, AttributeError, HTTPException):
         return False

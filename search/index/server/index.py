@@ -5,7 +5,7 @@ ServerIndex takes a connection around a `QdrantClient`, so the contract tests ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -135,8 +135,8 @@ class ServerIndex:
     def defer_indexing(self, collection: str) -> None:
         indexing.defer_indexing(self._connection, collection)
 
-    def optimize(self, collection: str) -> None:
-        indexing.build(self._connection, collection)
+    def optimize(self, collection: str, report: Callable[[int], None] | None = None) -> None:
+        indexing.build(self._connection, collection, report)
 
     def pending(self, collection: str, *, exact: bool = False) -> str | None:
         return indexing.pending(self._connection, collection, exact=exact)

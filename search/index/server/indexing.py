@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from qdrant_client import QdrantClient, models
 
@@ -30,8 +31,10 @@ def defer_indexing(connection: Connection, collection: str) -> None:
     _set_threshold(connection, collection, 0, remember=DEFAULT_INDEXING_THRESHOLD if threshold is None else threshold)
 
 
-def build(connection: Connection, collection: str) -> None:
+def build(connection: Connection, collection: str, report: Callable[[int], None] | None = None) -> None:
     """Turn indexing on again if it was deferred, and wait until the server has nothing left to build.
+
+    `report` is called with the number of indexed vectors whenever it has changed.
 
     Raises:
         ServerError: the server's optimizer failed, or makes no progress.
@@ -50,6 +53,8 @@ def build(connection: Connection, collection: str) -> None:
             raise ServerError(f"the optimizer of {collection} at {connection.url} failed: see the server's log")
         if info.indexed_vectors_count != indexed:
             indexed, last_progress = info.indexed_vectors_count or 0, time.monotonic()
+            if report:
+                report(indexed)
         if time.monotonic() - last_progress > STALLED_SECONDS:
             raise ServerError(
                 f"{collection} at {connection.url} has been building its index for {STALLED_SECONDS / 60:.0f} minutes "
