@@ -21,6 +21,7 @@ slow: .venv/installed
 
 docs: .venv/installed
 	$(BIN)/python tests/commands_page.py
+	PYTHONPATH=. $(BIN)/python tests/models_page.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'

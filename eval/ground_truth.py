@@ -33,10 +33,16 @@ def read_ground_truth(
 
     Raises:
         CollectionMissing: the index does not hold the data set.
-        EvaluationError: a split does not exist, or images or captions of it are missing.
+        EvaluationError: a split does not exist, images or captions of it are missing, or the stored vectors are not
+            those of queries.
     """
     names = collection_name(dataset, "images"), collection_name(dataset, "captions")
     spec = index.spec(names[0])
+    if spec.roles:
+        raise EvaluationError(
+            f"{spec.model_id} encodes queries and documents differently, and {dataset} holds documents only, which "
+            "cannot be evaluated as queries: evaluate a model without such roles"
+        )
     if missing := [split for split in splits if split not in spec.splits and split != "all"]:
         raise EvaluationError(
             f"{names[0]} has no split {missing[0]!r}: it was filled from {', '.join(spec.splits) or 'nothing'}"

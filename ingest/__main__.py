@@ -99,7 +99,8 @@ def _ingest(
     with summary.timed("load the model"):
         encoders = embedding.encoders(stored)
     first, used = encoders[0], ", ".join(encoder.device for encoder in encoders)
-    note(f"model {first.name}: {first.dim} dimensions, {first.dtype} on {used}")
+    text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
+    note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
     specs = collection_specs(annotations, chosen, photos, first, dataset, embedding.decode, follow_links=follow_links)
     try:
         ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)

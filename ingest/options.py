@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from search.command import JsonOption, PathOption, UrlOption
+from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption
 
 if TYPE_CHECKING:
     from ingest.karpathy import Annotations
@@ -71,9 +71,12 @@ class Embedding:
         str | None,
         typer.Option(
             "--model",
-            help="A sentence-transformers model, by name or folder (default: the stored one, or clip-ViT-B-32)",
+            metavar="NAME[@REVISION]|DIR",
+            help="A sentence-transformers model (default: the stored one, or clip-ViT-B-32)",
         ),
     ] = None
+    text_model: TextModelOption = None
+    trust_remote_code: TrustOption = False
     prompt: Annotated[
         str | None,
         typer.Option("--prompt", help='Text around every caption, such as "a photo of {}"', callback=_check_prompt),
@@ -109,12 +112,20 @@ class Embedding:
         """
         from search.encoder.clip import DEFAULT_MODEL, ClipEncoder
 
-        model = self.model or (stored.model if stored else DEFAULT_MODEL)
-        prompt = self.prompt or (stored.prompt if stored else None)
-        load = partial(ClipEncoder, model, dtype=self.dtype, batch_size=self.batch_size, prompt=prompt)
+        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
+        load = partial(
+            ClipEncoder,
+            self.model or (str(stored.model_id) if stored else DEFAULT_MODEL),
+            text_model=self.text_model or stored_text_model,
+            trust_remote_code=self.trust_remote_code,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            prompt=self.prompt or (stored.prompt if stored else None),
+        )
         device, *others = self.devices.split(",")
         first = load(device=device)
-        return [first, *(load(device=other, dim=first.dim, padding=first.padding) for other in others)]
+        again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
+        return [first, *(again(device=other) for other in others)]
 
     def links(self, stored: CollectionSpec | None) -> bool:
         """Return whether links may lead out of the photo folder."""

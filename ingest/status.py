@@ -57,7 +57,7 @@ def _as_json(index: ReadIndex, info: CollectionInfo) -> dict[str, Any]:
         **info.as_json(),
         "points_by_split": by_split,
         "disk_bytes": index.disk_bytes(info.name),
-        "text_tower_bytes": tower_bytes(info.spec.weights),
+        "text_tower_bytes": _tower_bytes(info.spec),
     }
 
 
@@ -79,7 +79,8 @@ def _describe(info: CollectionInfo) -> str:
         f"  settings         {settings}\n"
         + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
-        + f"  model            {spec.model} ({spec.dim} dimensions, {spec.dtype})\n"
+        + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype})\n"
+        + (f"  text model       {spec.text_model}\n" if spec.text_model else "")
         + _text_tower(spec)
         + f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"
@@ -87,8 +88,12 @@ def _describe(info: CollectionInfo) -> str:
 
 
 def _text_tower(spec: CollectionSpec) -> str:
-    size = tower_bytes(spec.weights)
+    size = _tower_bytes(spec)
     return f"  text tower       {size / 1e6:,.1f} MB in {cache_folder()}\n" if size else ""
+
+
+def _tower_bytes(spec: CollectionSpec) -> int | None:
+    return tower_bytes(spec.weights) if spec.has_plain_texts else None
 
 
 def _copies(info: CollectionInfo) -> str:

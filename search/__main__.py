@@ -8,16 +8,21 @@ if __name__ == "__main__":
     end_on_interrupt()
 
 import io
+import math
 import os
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from search import command, show
-from search.command import DatasetOption, DeviceOption, Exit, PathOption, UrlOption, expanded
+from search.command import (
+    Exit,
+    expanded,
+)
 from search.errors import SettingsError
 from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
@@ -87,7 +92,9 @@ def batch(
 
 
 @app.command()
+@expanded
 def serve(
+    source: SourceFlags,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one")] = 8000,
     public_url: Annotated[
@@ -95,11 +102,6 @@ def serve(
         typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
-    path: PathOption = None,
-    url: UrlOption = None,
-    dataset: DatasetOption = None,
-    model: Annotated[str | None, typer.Option(help="Where the model is now (default: as ingested)")] = None,
-    device: DeviceOption = "auto",
 ) -> None:
     """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
@@ -107,14 +109,13 @@ def serve(
 
     try:
         serve(
-            load_settings(path, url),
-            dataset,
+            load_settings(source.path, source.url),
+            source.dataset,
             host=host,
             port=port,
             public_urls=public_url or (),
-            model=model,
+            make_encoder=partial(source.encoder, patience=math.inf),  # the model is loaded for pictures, in a thread
             images=images,
-            device=device,
         )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -35,6 +35,17 @@ DatasetOption = Annotated[
     str | None,
     typer.Option("--dataset", help="Name of the data set (default: the only one in the index, or coco)"),
 ]
+TextModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text-model",
+        metavar="NAME[@REVISION]|DIR",
+        help="Another model that embeds texts in the same space, such as one for other languages",
+    ),
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the model, if it needs that")
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
 

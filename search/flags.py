@@ -13,13 +13,18 @@ from search.command import (
     DeviceOption,
     JsonOption,
     PathOption,
+    TextModelOption,
+    TrustOption,
     UrlOption,
+    note,
     warn_of_pending,
     warn_of_silent_nodes,
 )
 from search.records import Wanted
 
 if TYPE_CHECKING:
+    from search.encoder import Encoder
+    from search.index import CollectionSpec
     from search.query import Options, Part
     from search.searcher import Searcher
 
@@ -79,17 +84,38 @@ class SourceFlags:
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it moved (default: the remembered one)")
     ] = None
+    text_model: TextModelOption = None
+    trust_remote_code: TrustOption = False
     device: DeviceOption = "auto"
+
+    def encoder(self, spec: CollectionSpec, **options: float) -> Encoder:
+        """Return the encoder of queries for a collection; `options` are further ones of `encoder_for`."""
+        from search.searcher import encoder_for
+
+        encoder = encoder_for(
+            spec,
+            self.model,
+            self.device,
+            text_model=self.text_model,
+            trust_remote_code=self.trust_remote_code,
+            **options,
+        )
+        if self.text_model is not None and spec.text_model is None:
+            note(
+                f"note: the captions of {spec.dataset} were embedded by {spec.model_id}, not by {self.text_model}: "
+                "only the photos can be compared with a text"
+            )
+        return encoder
 
     def searcher(self, *, exact: bool) -> Searcher:
         """Open the index, and warn of what keeps it from answering as it should."""
         from search.index import open_index
-        from search.searcher import Searcher, encoder_for
+        from search.searcher import Searcher
         from search.settings import load_settings
 
         index = open_index(load_settings(self.path, self.url))
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
-        searcher = Searcher(index, self.dataset, encoder=lambda spec: encoder_for(spec, self.model, self.device))
+        searcher = Searcher(index, self.dataset, encoder=self.encoder)
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)
         return searcher
 

@@ -215,27 +215,53 @@ class Searcher:
 
 
 def encoder_for(
-    spec: CollectionSpec, model: str | None = None, device: str = "auto", patience: float = PATIENCE
+    spec: CollectionSpec,
+    model: str | None = None,
+    device: str = "auto",
+    *,
+    text_model: str | None = None,
+    trust_remote_code: bool = False,
+    patience: float = PATIENCE,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
     The remembered model is loaded only when it is needed: see `search.encoder.lazy`, which also defines `patience`.
 
+    Args:
+        text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
+            space of the photos can search these; the captions were embedded by another.
+        trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
+
     Raises:
-        EncoderError: the model cannot be loaded.
+        EncoderError: a model cannot be loaded.
         SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
     """
+    spec.check_trust(trust_remote_code)
+    own_texts = text_model is None or spec.text_model is not None
+    remembered = str(spec.text_model) if spec.text_model else None
 
     def load(device: str) -> ClipEncoder:
         from search.encoder.clip import ClipEncoder
 
-        name = model or spec.model
-        encoder = ClipEncoder(name, device=device, prompt=spec.prompt, dim=spec.dim, padding=spec.padding)
-        spec.check_weights(encoder.name, encoder.weights)
-        spec.check_padding(encoder.padding)
+        encoder = ClipEncoder(
+            model or str(spec.model_id),
+            text_model=text_model or remembered,
+            trust_remote_code=trust_remote_code,
+            device=device,
+            prompt=spec.prompt,
+            role="query",
+            dim=spec.dim,
+            padding=spec.padding if own_texts else None,
+            roles=spec.roles if own_texts else None,
+        )
+        spec.check_model(encoder.model_id)
+        if own_texts:
+            spec.check_text_model(encoder.text_model_id)
+            spec.check_padding(encoder.padding)
         return encoder
 
-    if device in ("auto", "cpu") and model in (None, spec.model):
+    is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
+    if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
         return LazyEncoder(spec, load, device, patience)
     return load(device)
 

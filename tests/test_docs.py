@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import commands_page
+import models_page
 import pytest
 from conftest import Call, ingest_options, plain_spec
 from test_replay import related, store
@@ -58,6 +59,11 @@ def test_the_page_of_commands_is_current(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, value)
     is_current = commands_page.FILE.read_text(encoding="utf-8") == commands_page.page()
     assert is_current, f"docs/commands.md is stale: run `{commands_page.REGENERATE}`"
+
+
+def test_the_page_of_models_is_current() -> None:
+    is_current = models_page.FILE.read_text(encoding="utf-8") == models_page.page()
+    assert is_current, f"docs/models.md is stale: run `{commands_page.REGENERATE}`"
 
 
 def commands_in(page: Path) -> Iterator[list[str]]:

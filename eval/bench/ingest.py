@@ -90,11 +90,12 @@ def plain_loop(job: Job) -> float:
     import PIL.Image
     from sentence_transformers import SentenceTransformer
 
-    from search.encoder.clip import choose_device, choose_dtype
+    from search.encoder.device import choose_device, choose_dtype
     from search.encoder.hub import locate
 
     device = choose_device(job.device)
-    model = SentenceTransformer(locate(job.model).name, device=str(device), processor_kwargs={"backend": "pil"})
+    source, options = locate(job.model), {"backend": "pil"}
+    model = SentenceTransformer(source.name, revision=source.revision, device=str(device), processor_kwargs=options)
     model.to(choose_dtype(job.dtype, device))
     paths = [Path(job.folder) / file for file in job.files]
     model.encode([PIL.Image.open(paths[0])])

@@ -11,6 +11,7 @@ from eval.runs import PublishedMetrics, Scores
 from eval.stats import Interval
 from search.index import CollectionSpec
 
+PUBLISHED_FILE = "published.json"
 PUBLISHED_IMAGES = 5000
 
 ROUNDED = 0.05  # published figures are given to a tenth
@@ -32,15 +33,15 @@ class Published:
     source: str
     scores: ByDirection
 
-    def is_of(self, model: str) -> bool:
-        """Return whether a model's name, or its folder's, is one of these."""
-        last = model.rstrip("/").rpartition("/")[2].lower()
-        return last in {name.lower() for name in self.models}
+    def is_of(self, spec: CollectionSpec) -> bool:
+        """Return whether the name or folder of a collection's model is one of these, and no other embeds the texts."""
+        last = spec.model.rstrip("/").rpartition("/")[2].lower()
+        return spec.text_model is None and last in {name.lower() for name in self.models}
 
 
 def published() -> tuple[Published, ...]:
     """Return the rows of `published.json`."""
-    data = json.loads(resources.files("eval.report").joinpath("published.json").read_text(encoding="utf-8"))
+    data = json.loads(resources.files("eval.report").joinpath(PUBLISHED_FILE).read_text(encoding="utf-8"))
     return tuple(
         Published(
             row["name"],
@@ -64,7 +65,7 @@ def compare_with_published(evaluation: Evaluation, scores: ByDirection, interval
             name=row.name,
             source=row.source,
             scores=row.scores,
-            same_model=(same := row.is_of(evaluation.spec.model)),
+            same_model=(same := row.is_of(evaluation.spec)),
             verdict=_verdict(row, scores, intervals, evaluation) if same else [],
         )
         for row in published()

@@ -6,7 +6,6 @@ video, which it then opens or downloads. So every text is passed as `{"text": ..
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from search.encoder.device import choose_device, choose_dtype
 from search.encoder.hub import ModelSource, first_line, locate, transport_errors
 from search.encoder.images import (
     UNREADABLE,
@@ -30,11 +30,19 @@ from search.encoder.images import (
     memory_errors,
     unit,
 )
-from search.encoder.texts import encode_each, is_valid, wrap
-from search.errors import EncoderError, TextError
-from search.index.spec import Padding
+from search.encoder.properties import (
+    ROLE_PROMPTS,
+    Role,
+    role_options,
+    text_limit,
+    text_module,
+    text_modules,
+    weights_hash,
+)
+from search.encoder.texts import check_prompt, encode_each, is_valid, wrap
+from search.errors import EncoderError
+from search.index.spec import ModelId, Padding
 from search.records import Vectors
-from search.text import check_text
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +52,6 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "clip-ViT-B-32"
 SAME = 1e-4  # greatest distance of two unit vectors that are equal except for rounding, in float32
 SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
-UNLIMITED = 1_000_000  # tokens; tokenizers without a limit report 1e30
 MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
 
 
@@ -54,57 +61,110 @@ class ClipEncoder:
     Not thread-safe.
 
     Args:
-        model: a folder, or a name on the Hugging Face hub (in `sentence-transformers/` if it has no organisation).
+        model: a folder, or a name on the Hugging Face hub (in `sentence-transformers/` if it has no organisation),
+            perhaps with the revision to use: `NAME@REVISION`.
+        text_model: another model that embeds the texts, in the same space, such as one for other languages.
+        trust_remote_code: whether code that comes with the models may run.
         device: "auto" (cuda, else mps, else cpu) or a torch device such as "cuda:1".
         batch_size: inputs per forward pass; None means 128 on a GPU and 16 on a CPU (where more are not faster, and
             Ctrl-C would wait for them).
         dtype: of weights and inputs: "auto" (float16 on CUDA, else float32), "float32", "float16" or "bfloat16".
         prompt: wraps every text, with `{}` for the text itself, such as "a photo of {}".
-        dim, padding: known from an earlier use of the same weights, for example from the specification of a collection.
-            If either is None, the model is probed, which takes about a second. Texts are padded to the longest of their
-            batch or, as SigLIP needs, to the full length.
+        role: what inputs are, for a model that encodes queries and documents differently.
+        dim, padding, roles: known from an earlier use of the same weights, for example from the specification of a
+            collection. If `dim` or `padding` is None, the model is probed, which takes about a second. Texts are padded
+            to the longest of their batch or, as SigLIP needs, to the full length. `roles` is whether the role makes a
+            difference; if not, inputs are encoded without one.
 
     Raises:
-        EncoderError: the model does not exist, the hub cannot be reached, the model does not take both images and
-            texts, or the vector of an input depends on the other inputs in its batch.
+        EncoderError: a model does not exist, the hub cannot be reached, a model needs code of its own that may not run,
+            the models do not take images and texts or differ in dimensions, or the vector of an input depends on the
+            other inputs in its batch.
     """
 
     def __init__(
         self,
         model: str = DEFAULT_MODEL,
         *,
+        text_model: str | None = None,
+        trust_remote_code: bool = False,
         device: str = "auto",
         batch_size: int | None = None,
         dtype: str = "auto",
         prompt: str | None = None,
+        role: Role = "document",
         dim: int | None = None,
         padding: Padding | None = None,
+        roles: bool | None = None,
     ) -> None:
         if prompt is not None:
-            _check_prompt(prompt)
-        source = locate(model)
-        self.name = source.name
-        self.revision = source.revision
+            check_prompt(prompt)
         self.prompt = prompt
-        self.model = _load(source, choose_device(device))
-        self.weights = weights_hash(self.model)
-        self.limit = text_limit(self.model)
-        if self.limit and self.limit != self.model.max_seq_length:
-            self.model.max_seq_length = self.limit
+        self.trust_remote_code = trust_remote_code
+        sources = [locate(each) for each in (model, text_model) if each is not None]  # before either is loaded
+        models = [_load(source, choose_device(device), trust_remote_code) for source in sources]
+        ids = [
+            ModelId(model=source.name, revision=source.revision, weights=weights_hash(loaded))
+            for source, loaded in zip(sources, models, strict=True)
+        ]
+        self._models = models
+        self.model, self.model_id = models[0], ids[0]
+        self.text_side = models[-1]
+        self.text_model_id = ids[1] if text_model is not None else None
+        for module in text_modules(self.text_side):
+            if limit := text_limit(module):
+                module.max_seq_length = limit
         self.batch_size = batch_size or (16 if self.model.device.type == "cpu" else 128)
         final_dtype = choose_dtype(dtype, self.model.device)
         self.padding: Padding = padding or "longest"
         self.dim = dim or 0
+        self._role: Role | None = None  # while the model is probed
+        self.roles = bool(roles)
         if dim is None or padding is None:
-            self.model.float()  # half precision is too coarse for a comparison
-            self._probe()
-        self.model.to(final_dtype)
+            for each in models:
+                each.float()  # half precision is too coarse for a comparison
+            self._probe(roles)
+        if self.roles:
+            self._role = role
+        for each in models:
+            each.to(final_dtype)
         self.dtype = str(self.model.dtype).removeprefix("torch.")
         self.device = str(self.model.device)
 
+    @property
+    def name(self) -> str:
+        return self.model_id.model
+
+    @property
+    def weights(self) -> str:
+        return self.model_id.weights
+
+    @property
+    def limit(self) -> int | None:
+        """The number of tokens of a text that the model reads; None if there is no limit."""
+        return text_limit(text_module(self.text_side, self._role))
+
+    @property
+    def has_plain_texts(self) -> bool:
+        """Whether texts are embedded by the text tower of the model, without a role or code of the model's own."""
+        return not (self.text_model_id or self.trust_remote_code or self.roles)
+
     @cached_property
     def _pixels(self) -> PixelPath | None:
-        return find_pixel_path(self.model)
+        return None if self.roles else find_pixel_path(self.model)  # which knows no roles
+
+    @property
+    def _image_role(self) -> Role | None:
+        """The role of pictures: "document", even of a query, if the model reads none as queries."""
+        return "document" if self._role == "query" and not self._takes_pictures_as_queries else self._role
+
+    @cached_property
+    def _takes_pictures_as_queries(self) -> bool:
+        try:
+            self.model.preprocess([Image.new("RGB", (64, 48), "grey")], **role_options(self.model, "query"))
+        except UNREADABLE:
+            return False
+        return True
 
     @property
     def texts_at_once(self) -> int:
@@ -153,7 +213,8 @@ class ClipEncoder:
         if limit is None:
             return [False] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
-        suspects = {text for text in wrapped if len(text) + MARKS > limit or not text.isascii()}
+        prefix = role_options(self.text_side, self._role)["prompt"] or ""
+        suspects = {text for text in wrapped if len(prefix + text) + MARKS > limit or not (prefix + text).isascii()}
         readable = list(filter(is_valid, suspects))
         too_long = {
             text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
@@ -176,22 +237,22 @@ class ClipEncoder:
         import torch
 
         dtype = self.model.dtype
-        self.model.to(torch.float32)
+        for model in self._models:
+            model.to(torch.float32)
         try:
             yield
         finally:
-            self.model.to(dtype)
+            for model in self._models:
+                model.to(dtype)
 
     def _lengths(self, texts: list[str], most: int) -> list[int]:
         """Return the number of tokens of each text, at most `most`; 0 for one that the tokenizer cannot read."""
         if not texts:
             return []
-        model = self.model
         unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
+        options = role_options(self.text_side, self._role)
         try:
-            tokens = model.preprocess(
-                as_texts(texts), prompt=model.prompts.get(model.default_prompt_name or ""), processing_kwargs=unpadded
-            )
+            tokens = self.text_side.preprocess(as_texts(texts), processing_kwargs=unpadded, **options)
         except UNREADABLE:
             return [0] if len(texts) == 1 else [self._lengths([text], most)[0] for text in texts]
         return [len(ids) for ids in tokens["input_ids"]]
@@ -204,12 +265,13 @@ class ClipEncoder:
             return torch.empty(0, self.dim)
         full: dict[str, Any] = {"processing_kwargs": {"text": {"padding": "max_length"}}}
         with memory_errors():
-            vectors = self.model.encode(
+            vectors = self.text_side.encode(
                 as_texts(texts),
                 batch_size=self.texts_at_once,
                 show_progress_bar=False,
                 convert_to_tensor=True,
                 **(full if self.padding == "max_length" else {}),
+                **role_options(self.text_side, self._role),
             )
         return unit(vectors.float())
 
@@ -220,9 +282,10 @@ class ClipEncoder:
         if not images:
             return torch.empty(0, self.dim)
         size, parts = batch_size or self.batch_size, []
+        options = role_options(self.model, self._image_role) if self._image_role else {}
         with memory_errors(), torch.inference_mode():
             for start in range(0, len(images), size):
-                features = self.model.preprocess(images[start : start + size])
+                features = self.model.preprocess(images[start : start + size], **options)
                 # sentence-transformers leaves inputs in float32 even if the weights are in half precision.
                 for name, value in features.items():
                     if isinstance(value, torch.Tensor):
@@ -231,8 +294,10 @@ class ClipEncoder:
                 parts.append(self.model(features)["sentence_embedding"].float())
         return unit(torch.cat(parts))
 
-    def _probe(self) -> None:
-        """Set `dim` and `padding`, after comparing inputs encoded alone with the same inputs in a batch of two.
+    def _probe(self, roles: bool | None) -> None:
+        """Set `dim`, `padding` and, unless it is known, `roles`.
+
+        Inputs that are encoded alone are compared with the same inputs in a batch of two.
 
         Raises:
             EncoderError: the model does not encode both images and texts, or the vector of an input varies.
@@ -241,36 +306,54 @@ class ClipEncoder:
 
         try:
             with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse too
-                self._compare()
+                self._compare(roles)
         except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
             raise EncoderError(
-                f"{self.name} does not embed both images and texts ({first_line(error)}): "
+                f"{self._named} does not embed both images and texts ({first_line(error)}): "
                 "use a CLIP-like sentence-transformers model"
             ) from error
 
-    def _compare(self) -> None:
+    @property
+    def _named(self) -> str:
+        return f"{self.name} with {self.text_model_id.model}" if self.text_model_id else self.name
+
+    def _compare(self, roles: bool | None) -> None:
         photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
         image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
         text = self._embed_texts([SHORT_TEXT])
         if image.shape != text.shape:
+            remedy = "a text model made for this model" if self.text_model_id else "a CLIP-like model"
             raise EncoderError(
-                f"{self.name} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: "
-                "use a CLIP-like model"
+                f"{self._named} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: use {remedy}"
             )
         self.dim = image.shape[1]
         if image.isnan().any() or text.isnan().any():
             raise EncoderError(
-                f"{self.name} gives no usable vector for a plain photo or a short text: it may be damaged"
+                f"{self._named} gives no usable vector for a plain photo or a short text: it may be damaged"
             )
         if not _same(image, pair[:1]):
             raise EncoderError(f"{self.name} embeds a photo differently in a batch: use another model")
+        self.roles = self._tells_roles_apart() if roles is None else roles
         if not self._same_in_a_batch(text):
             self.padding = "max_length"
             if self.limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
                 raise EncoderError(
-                    f"{self.name} embeds a text differently in a batch with a longer one, even with all "
+                    f"{self._named} embeds a text differently in a batch with a longer one, even with all "
                     "texts padded to full length: use another model"
                 )
+
+    def _tells_roles_apart(self) -> bool:
+        """Return whether the model encodes a text differently as a query and as a document."""
+        vectors = []
+        try:
+            for role in ROLE_PROMPTS:
+                self._role = role
+                vectors.append(self._embed_texts([SHORT_TEXT]))
+        except UNREADABLE:  # by a router without such routes
+            return False
+        finally:
+            self._role = None
+        return not _same(*vectors)
 
     def _same_in_a_batch(self, short: torch.Tensor) -> bool:
         """Return whether SHORT_TEXT has this vector, (1, dim), in a batch with a longer text too."""
@@ -282,34 +365,11 @@ def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
     return [{"text": text} for text in texts]
 
 
-def text_limit(model: SentenceTransformer) -> int | None:
-    """Return how many tokens of a text the model reads, including start and end marks; None if there is no limit.
-
-    A tokenizer may allow more tokens than its text tower has positions: that of SigLIP 2 has no limit at all.
-    """
-    limits = [model.max_seq_length]
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(module, "tokenizer", None) is not None and hasattr(config, "get_text_config"):
-            limits.append(getattr(config.get_text_config(), "max_position_embeddings", None))
-            limits.append(getattr(module, "processing_kwargs", {}).get("text", {}).get("max_length"))
-    return min((int(limit) for limit in limits if limit and 0 < limit < UNLIMITED), default=None)
-
-
 def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
     return float((left - right).norm()) <= SAME
 
 
-def _check_prompt(prompt: str) -> None:
-    if prompt.count("{}") != 1:
-        raise EncoderError(f"the prompt {prompt!r} must contain exactly one {{}}, which stands for the text")
-    try:
-        check_text(prompt)
-    except TextError as error:
-        raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
-
-
-def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
+def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) -> SentenceTransformer:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -326,49 +386,15 @@ def _load(source: ModelSource, device: torch.device) -> SentenceTransformer:
             device=str(device),
             revision=source.revision,
             local_files_only=source.cached,
+            trust_remote_code=trust_remote_code,
             processor_kwargs={"backend": "pil"},  # torchvision's resize gives other vectors
         )
     except broken as error:
         if isinstance(error, OSError) and source.cached and source.revision:
-            return _load(replace(source, cached=False), device)  # resume an interrupted download
+            return _load(replace(source, cached=False), device, trust_remote_code)  # resume an interrupted download
+        if "trust_remote_code" in str(error) and not trust_remote_code:
+            raise EncoderError(
+                f"the model {source.name} comes with code of its own: add --trust-remote-code if you trust it"
+            ) from error
         raise EncoderError(f"cannot load the model {source.name}: {first_line(error)}") from error
     return model.eval()
-
-
-def weights_hash(model: SentenceTransformer) -> str:
-    """Return the SHA-256 of the names, types, shapes and bytes of all tensors, which identifies the model anywhere."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device with this name; "auto" is cuda, else mps, else cpu. Raises EncoderError if it is missing."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise EncoderError(
-            f"the device {name!r} is not available ({first_line(error)}): use --device auto or cpu"
-        ) from error
-    return device
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype with this name; "auto" is float16 on CUDA, else float32. Raises EncoderError for others."""
-    import torch
-
-    if name == "auto":
-        name = "float16" if device.type == "cuda" else "float32"  # elsewhere, half precision is slow or coarse
-    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-    if name not in known:
-        raise EncoderError(f"unknown dtype {name!r}: use auto, {', '.join(known)}")
-    return known[name]

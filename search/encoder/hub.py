@@ -15,7 +15,7 @@ HUB_SECONDS = 10  # timeout of the first request to the model hub
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The location of a model: a hub name with its revision, or an absolute folder."""
+    """The location of a model: a hub name with its revision, a commit, or an absolute folder."""
 
     name: str
     revision: str | None
@@ -23,10 +23,13 @@ class ModelSource:
 
 
 def locate(model: str) -> ModelSource:
-    """Find a model without loading it.
+    """Find a model, such as `NAME`, `NAME@REVISION` or a folder, without loading it.
+
+    A revision is a commit, a tag or a branch of the hub; the result holds the commit.
 
     Raises:
-        EncoderError: the folder or name does not exist, or the hub cannot be reached and the model is not cached.
+        EncoderError: the folder, name or revision does not exist, or the hub cannot be reached and the model is not
+            cached.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -38,24 +41,31 @@ def locate(model: str) -> ModelSource:
         return ModelSource(path, None, cached=True)
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
-    return _locate_on_hub(model if "/" in model else f"sentence-transformers/{model}")
+    name, at, revision = model.partition("@")
+    if at and not revision:
+        raise EncoderError(f"{model} has no revision after the @: use --model {name}@REVISION, or --model {name}")
+    if at and Path(name).is_dir():
+        raise EncoderError(f"{model}: the folder {name} has no revisions: use --model {name}")
+    return _locate_on_hub(name if "/" in name else f"sentence-transformers/{name}", revision or None)
 
 
-def _locate_on_hub(name: str) -> ModelSource:
+def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    full_name = f"{name}@{revision}" if revision else name
     elsewhere = "give a model folder with --model PATH"
-    absent = f"the model {name} is not in this machine's cache"
+    absent = f"the model {full_name} is not in this machine's cache"
     try:
         for file in ("modules.json", "config.json"):
-            if isinstance(cached := try_to_load_from_cache(name, file), str):
+            if isinstance(cached := try_to_load_from_cache(name, file, revision=revision), str):
                 return ModelSource(name, Path(cached).parent.name, cached=True)
         if constants.HF_HUB_OFFLINE:
             raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
         if problem := _unreachable(constants.ENDPOINT):  # the hub's client would retry for a minute
             raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
-        return ModelSource(name, HfApi().model_info(name, timeout=HUB_SECONDS).sha, cached=False)
+        commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha
+        return ModelSource(name, commit, cached=False)
     except HFValidationError:
         raise EncoderError(
             f"{name} is neither a model folder nor a valid name on the model hub: check --model"
@@ -67,7 +77,7 @@ def _locate_on_hub(name: str) -> ModelSource:
             ) from error
         status = error.response.status_code
         raise EncoderError(
-            f"the model hub does not provide {name} (HTTP {status}): check the name, or {elsewhere}"
+            f"the model hub does not provide {full_name} (HTTP {status}): check the name, or {elsewhere}"
         ) from error
 
 

@@ -125,9 +125,12 @@ class LazyEncoder:
 def prepare(encoder: ClipEncoder) -> TextTower | None:
     """Write the text tower of a model into the user's cache, so that the next query need not load the model.
 
-    Return None if the layout of the model is not CLIP's, if it is in half precision, which rounds the weights, or,
-    after a warning, if the tower cannot be written or differs from the model.
+    Return None if the layout of the model is not CLIP's, if a text model, a role or the model's own code has a part in
+    the vectors of texts, if the model is in half precision, which rounds the weights, or, after a warning, if the tower
+    cannot be written or differs from the model.
     """
+    if not encoder.has_plain_texts:
+        return None
     if encoder.dtype != "float32":
         return None
 

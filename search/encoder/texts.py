@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from search.errors import TextError
+from search.errors import EncoderError, TextError
 from search.records import Vectors
 from search.text import check_text
 
@@ -14,6 +14,16 @@ from search.text import check_text
 def wrap(texts: Sequence[str], prompt: str | None) -> list[str]:
     """Return the texts within the prompt, which contains `{}` once."""
     return [prompt.replace("{}", text) if prompt else text for text in texts]
+
+
+def check_prompt(prompt: str) -> None:
+    """Raise EncoderError unless the prompt contains `{}` once and is valid Unicode."""
+    if prompt.count("{}") != 1:
+        raise EncoderError(f"the prompt {prompt!r} must contain exactly one {{}}, which stands for the text")
+    try:
+        check_text(prompt)
+    except TextError as error:
+        raise EncoderError(f"the prompt {prompt!r} cannot be used: {error}") from None
 
 
 def is_valid(text: str) -> bool:

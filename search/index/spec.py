@@ -41,15 +41,37 @@ class SplitSize(BaseModel):
     images_in_file: int
 
 
+class ModelId(BaseModel):
+    """A model: its folder, or its name on the hub and the commit, and a hash of its tensors.
+
+    A model that was only moved or renamed has the same `weights`.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    revision: str | None = None
+    weights: str
+
+    def __str__(self) -> str:
+        """Return the model as `--model` takes it."""
+        return f"{self.model}@{self.revision}" if self.revision else self.model
+
+    @property
+    def with_weights(self) -> str:
+        return f"{self} (weights {self.weights[:12]})"
+
+
 class CollectionSpec(BaseModel):
     """How the vectors of one collection were made.
 
-    `weights` is a hash of the model's tensors, so a model that was only moved or renamed is recognised; `annotations`
-    is the SHA-256 of the annotation file; `prompt` wraps every text ("a photo of {}"); `padding` is how texts were
-    padded (None in older collections, whose texts were padded to the longest without checking that the model allows
-    it); `decode` is how photos were decoded; `photos` is the folder that file names are relative to (a `file:` URL if
-    its name is not UTF-8: `photo_folder` reads both); with `follow_links`, links may lead out of it; `version` is that
-    of this software.
+    `model`, `revision` and `weights` are those of `model_id`; `text_model` embeds the texts if another model embeds the
+    photos; `trust_remote_code` allowed both to run code of their own; with `roles`, photos and captions were encoded as
+    documents, by a model that encodes queries differently; `annotations` is the SHA-256 of the annotation file;
+    `prompt` wraps every text ("a photo of {}"); `padding` is how texts were padded (None in older collections, whose
+    texts were padded to the longest without checking that the model allows it); `decode` is how photos were decoded;
+    `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
+    both); with `follow_links`, links may lead out of it; `version` is that of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -60,6 +82,9 @@ class CollectionSpec(BaseModel):
     model: str
     revision: str | None = None
     weights: str
+    text_model: ModelId | None = None
+    trust_remote_code: bool = False
+    roles: bool = False
     dtype: str
     prompt: str | None = None
     padding: Padding | None = None
@@ -83,13 +108,45 @@ class CollectionSpec(BaseModel):
     def collection(self) -> str:
         return collection_name(self.dataset, self.kind)
 
-    def check_weights(self, model: str, weights: str) -> None:
-        """Raise SpecMismatch, with the names of both models, unless this collection was made with `weights`."""
-        if weights != self.weights:
+    @property
+    def model_id(self) -> ModelId:
+        """The model that embedded the photos."""
+        return ModelId(model=self.model, revision=self.revision, weights=self.weights)
+
+    @property
+    def has_plain_texts(self) -> bool:
+        """Whether texts are embedded by the text tower of `model`, without a role or code of the model's own."""
+        return not (self.text_model or self.trust_remote_code or self.roles)
+
+    def check_model(self, model: ModelId) -> None:
+        """Raise SpecMismatch, with the names of both models, unless the photos were embedded by this model."""
+        if model.weights != self.weights:
             raise SpecMismatch(
-                f"{self.collection} holds vectors of {self.model} (weights {self.weights[:12]}), not of {model} "
-                f"(weights {weights[:12]}): use --model {self.model}, keep both with another --dataset NAME, "
-                f"or delete it with `python -m ingest drop --dataset {self.dataset}`"
+                f"{self.collection} holds vectors of {self.model_id.with_weights} in {self.dim} dimensions, not of "
+                f"{model.with_weights}: use --model {self.model_id}, keep both with another --dataset NAME, or delete "
+                f"it with `python -m ingest drop --dataset {self.dataset}`"
+            )
+
+    def check_text_model(self, text_model: ModelId | None) -> None:
+        """Raise SpecMismatch, with both names, unless this model embedded the captions (None: that of the photos)."""
+        stored, other = self.text_model or self.model_id, text_model or self.model_id
+        if stored.weights != other.weights:
+            remedy = f"use --text-model {self.text_model}" if self.text_model else "leave out --text-model"
+            raise SpecMismatch(
+                f"the captions of {self.dataset} were embedded by {stored.with_weights}, not by {other.with_weights}: "
+                f"{remedy}, or keep both with another --dataset NAME"
+            )
+
+    def check_trust(self, trust_remote_code: bool) -> None:
+        """Raise SpecMismatch unless the model's own code was allowed to run, or not, when this collection was made."""
+        if trust_remote_code and not self.trust_remote_code:
+            raise SpecMismatch(
+                f"{self.collection} was made without --trust-remote-code: leave it out, or use another --dataset NAME"
+            )
+        if self.trust_remote_code and not trust_remote_code:
+            raise SpecMismatch(
+                f"{self.collection} was made with code that comes with {self.model_id}: "
+                "add --trust-remote-code if you trust it"
             )
 
     def is_padded(self, padding: Padding | None) -> bool:
@@ -100,10 +157,11 @@ class CollectionSpec(BaseModel):
         """Raise SpecMismatch unless texts of this collection were padded like this (None: to the longest)."""
         if not self.is_padded(padding):
             ways = {"longest": "to the longest of their batch", "max_length": "to full length"}
+            stored, needed = ways[self.padding or "longest"], ways[padding or "longest"]
             raise SpecMismatch(
-                f"{self.collection} was made with texts padded {ways[self.padding or 'longest']}, and {self.model} "
-                f"needs them padded {ways[padding or 'longest']}, so its vectors are wrong: encode everything again "
-                "with `python -m ingest run --force`"
+                f"{self.collection} was made with texts padded {stored}, and {self.text_model or self.model_id} needs "
+                f"them padded {needed}, so its vectors are wrong: encode everything again with "
+                "`python -m ingest run --force`"
             )
 
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
@@ -112,7 +170,9 @@ class CollectionSpec(BaseModel):
         Raises:
             SpecMismatch: the vectors of `new` cannot be compared with the stored ones.
         """
-        self.check_weights(new.model, new.weights)
+        self.check_model(new.model_id)
+        self.check_text_model(new.text_model)
+        self.check_trust(new.trust_remote_code)
         self.check_padding(new.padding)
         for what, old_value, new_value in (
             ("dimension", self.dim, new.dim),
@@ -123,6 +183,12 @@ class CollectionSpec(BaseModel):
                     f"{self.collection} was made with {what} {old_value!r}, not {new_value!r}: "
                     "use the same, or another --dataset NAME"
                 )
+        if self.roles != new.roles:
+            raise SpecMismatch(
+                f"{self.collection} was made by an older version, without the roles of queries and documents that "
+                f"{new.model_id} distinguishes: use another --dataset NAME, or delete it with "
+                f"`python -m ingest drop --dataset {self.dataset}`"
+            )
         warnings = [
             f"{self.collection} was made with {what} {old_value}: it will contain vectors of that and of {new_value}"
             for what, old_value, new_value in (

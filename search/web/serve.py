@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import signal
 import socket
 import threading
@@ -15,8 +14,9 @@ from pathlib import Path
 import uvicorn
 
 from search.command import note, warn_of_pending, warn_of_silent_nodes
+from search.encoder import Encoder
 from search.errors import CocoSearchError, SettingsError
-from search.index import open_for_writing
+from search.index import CollectionSpec, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
 from search.interrupt import ending_on_interrupt
@@ -40,9 +40,8 @@ def serve(
     host: str,
     port: int,
     public_urls: Sequence[str] = (),
-    model: str | None = None,
+    make_encoder: Callable[[CollectionSpec], Encoder] = encoder_for,
     images: Path | None = None,
-    device: str = "auto",
 ) -> None:
     """Serve until SIGINT (raises KeyboardInterrupt) or SIGTERM; running requests finish first.
 
@@ -63,7 +62,7 @@ def serve(
         searcher = Searcher(
             measured_index(index, metrics),
             dataset,
-            encoder=lambda spec: MeasuredEncoder(encoder_for(spec, model, device, patience=math.inf), metrics),
+            encoder=lambda spec: MeasuredEncoder(make_encoder(spec), metrics),
         )
         gallery = Gallery(searcher, images)
         stack.callback(gallery.close)
