@@ -196,7 +196,7 @@ def test_a_user_without_a_home_has_no_tower(monkeypatch: pytest.MonkeyPatch) -> 
 def test_another_tokenizer_has_another_tower(clip_folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(clip_folder, tmp_path / "other")
     (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": {"query": "a photo of "}, "default_prompt_name": "query"})
+        json.dumps({"prompts": {"plain": "a photo of "}, "default_prompt_name": "plain"})
     )
     plain, prompted = ClipEncoder(str(clip_folder), device="cpu"), ClipEncoder(str(folder), device="cpu")
     assert plain.weights == prompted.weights
