@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Call, one_line_error
 
-from eval.bench import cost, evaluation, overhead, scale, search, vectors
+from eval.bench import cost, evaluation, overhead, scale, search, serve, vectors
 from eval.bench.measure import Measured, measure
 from eval.bench.synthetic import space_for
 from search.errors import CocoSearchError, EvaluationError
@@ -289,3 +289,27 @@ def test_two_sizes_are_too_few(call: Call) -> None:
     code, _, err = call("eval", "bench", "scale", "--points", 100, "--points", 200)
     assert code == 2
     assert "different sizes" in " ".join(err.split())
+
+
+def test_the_serve_table_by_hand() -> None:
+    loads = [serve.Load("healthz", 16, 500.0, 2.0, 3.0, 0), serve.Load("text", 16, 125.0, 8.0, 20.0, 7)]
+    rows = serve.table("some-model", [serve.Round(1000.0, loads)]).splitlines()
+    assert "1,000 queries a second" in rows[1]
+    assert rows[3].split() == ["healthz", "16", "500", "2.0", "ms", "3", "ms", "0", "0.50", "1.00"]
+    assert rows[4].split() == ["text", "16", "125", "8.0", "ms", "20", "ms", "7", "0.12", "0.25"]
+
+
+@pytest.mark.slow  # it fills an index of 5,000 photos
+def test_serve_is_measured_beside_the_engine_and_the_http_layer(call: Call, clip_folder: Path) -> None:
+    options = ("--connections", 2, "--seconds", 0.3, "--model", clip_folder)
+    code, out, _ = call("eval", "bench", "serve", *options, "--json")
+    assert code == 0
+    [measured] = json.loads(out)
+    assert measured["engine_per_second"] > 0
+    loads = measured["loads"]
+    assert [load["request"] for load in loads] == ["healthz", "text", "image id", "picture"]
+    for load in loads:
+        assert load["connections"] == 2
+        assert load["refused"] == 0
+        assert load["per_second"] > 0
+        assert load["p99_ms"] >= load["p50_ms"] > 0
