@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -19,7 +20,7 @@ from search.errors import CocoSearchError, SettingsError
 from search.index import CollectionSpec, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
-from search.interrupt import ending_on_interrupt
+from search.interrupt import INTERRUPTED, ending_on_interrupt
 from search.searcher import Searcher, encoder_for
 from search.settings import Settings, is_loopback
 from search.web.app import create_app
@@ -53,7 +54,7 @@ def serve(
         CocoSearchError: the index or the model cannot be opened.
     """
     public = [read_public_url(public_url) for public_url in public_urls]
-    with contextlib.ExitStack() as stack:
+    with _exiting_despite_threads() as threads, contextlib.ExitStack() as stack:
         _raise_open_file_limit()
         listener = stack.enter_context(_listening(host, port))  # before the model, which is slow to load
         index = open_for_writing(settings)
@@ -90,7 +91,8 @@ def serve(
             note(f"warning: anyone who can reach {host} can search and see the photos: there are no passwords")
         addresses = " and ".join([_address(host, listener), *map(str, public)])
         message = f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)"
-        _Server(config, message, partial(_load_model, gallery)).run([listener])
+        threads.append(threading.Thread(target=_load_model, args=[gallery], daemon=True))
+        _Server(config, message, threads[0]).run([listener])
 
 
 def _load_model(gallery: Gallery) -> None:
@@ -104,14 +106,30 @@ def _load_model(gallery: Gallery) -> None:
 class _Server(uvicorn.Server):
     """A server of uvicorn that prints a message and starts a thread once it answers requests."""
 
-    def __init__(self, config: uvicorn.Config, message: str, then: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, message: str, thread: threading.Thread) -> None:
         super().__init__(config)
-        self._message, self._then = message, then
+        self._message, self._thread = message, thread
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         note(self._message)
-        threading.Thread(target=self._then, daemon=True).start()  # a daemon, so that the server can stop meanwhile
+        self._thread.start()
+
+
+@contextlib.contextmanager
+def _exiting_despite_threads() -> Iterator[list[threading.Thread]]:
+    """Yield a list of threads; end the process after a signal if one of them is still running.
+
+    The interpreter cannot shut down in order beside a thread that imports a library: it prints tracebacks, or hangs.
+    """
+    threads: list[threading.Thread] = []
+    try:
+        yield threads
+    except (KeyboardInterrupt, SystemExit) as signalled:
+        if any(thread.is_alive() for thread in threads):
+            sys.stderr.flush()
+            os._exit(INTERRUPTED if isinstance(signalled, KeyboardInterrupt) else 0)
+        raise
 
 
 def _listening(host: str, port: int) -> socket.socket:
