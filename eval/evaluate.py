@@ -10,8 +10,8 @@ From `python -m eval run` to a printed row:
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
 A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
-module: folds here, CxC and ECCV Caption in eccv.py, MTEB's scores in mteb.py, recall by caption length in lengths.py,
-losses against the oracle in differences.py.
+module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in eval/extended/; losses against
+the oracle in differences.py.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from eval.differences import Difference, adjusted, differences
-from eval.eccv import judged_by_more
+from eval.extended.eccv import judged_by_more
+from eval.extended.lengths import by_caption_length
+from eval.extended.mteb import as_mteb_counts
 from eval.fingerprint import fingerprint
-from eval.lengths import by_caption_length
 from eval.metrics import Ranking, scores
-from eval.mteb import as_mteb_counts
 from eval.protocol import Evaluation, Ids
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks

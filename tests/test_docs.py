@@ -15,7 +15,7 @@ import pytest
 from conftest import Call, ingest_options, plain_spec
 from test_replay import related, store
 
-from eval.eccv import ECCV
+from eval.extended.eccv import ECCV
 from search.index.edge.index import EdgeIndex
 
 ROOT = Path(__file__).resolve().parents[1]

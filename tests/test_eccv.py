@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from eval.eccv import judged_by_more
 from eval.evaluate import fold_metrics
+from eval.extended.eccv import judged_by_more
 from eval.protocol import Evaluation, Side, both_tasks
 from eval.ranks.oracle import oracle_ranks
 from search.index import CollectionSpec, Where

@@ -8,7 +8,7 @@ from conftest import KARPATHY_TEST, needs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.lengths import length_groups
+from eval.extended.lengths import length_groups
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=80))

@@ -12,7 +12,7 @@ import pytest
 from conftest import KARPATHY_TEST, needs
 from test_oracle import anything
 
-from eval.mteb import as_mteb_counts, merged_tasks, sentence
+from eval.extended.mteb import as_mteb_counts, merged_tasks, sentence
 from eval.protocol import Evaluation, Side, both_tasks
 from search.index import CollectionSpec, Where
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from eval.differences import Difference
-from eval.eccv import MoreScores
+from eval.extended.eccv import MoreScores
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import REASONS

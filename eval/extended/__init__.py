@@ -1,0 +1,1 @@
+"""Count in other ways: more positives, merged sentences, captions by length."""
