@@ -158,7 +158,7 @@ def text_part(value: str, sign: int = 1) -> Part:
 def image_part(value: str, sign: int = 1) -> Part:
     """Parse the id of a stored image, such as `42`, or the path of a file; both may end in a weight: `42^0.5`."""
     name, weight = _weighted(value)
-    if re.fullmatch("[0-9]{1,30}", name):  # Python parses no integer of thousands of digits
+    if re.fullmatch("[0-9]{1,100}", name):  # Python parses no integer of thousands of digits
         return Part(image_id=int(name), weight=sign * weight)
     return Part(image=Path(name), weight=sign * weight)
 

@@ -249,7 +249,7 @@ def memory(web: Web) -> int:
         (b"no picture", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
         (png((15_000, 15_000)), "megapixels"),
-        (png((30_000, 10)), "as long as wide"),
+        (png((30_000, 10)), "aspect ratio"),
         (png((64, 64), "RGB")[:70], "truncated"),
     ],
     ids=["empty", "text", "svg", "bomb", "strip", "truncated"],

@@ -15,6 +15,7 @@ from eval.report.export import Scored
 from eval.report.text import number
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
+from search.text import shown as printable
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -111,9 +112,9 @@ def _marked(row: Scored, way: str, metric: Metric) -> str:
 
 
 def _heading(runs: Mapping[str, Run], settings: Sequence[tuple[str, list[Any]]]) -> Iterator[str]:
-    width = max(len(shown(run.folder)) for run in runs.values())
+    width = max(len(printable(str(run.folder))) for run in runs.values())
     for letter, run in runs.items():
-        yield f"{letter}  {shown(run.folder):<{width}}  " + ", ".join(
+        yield f"{letter}  {printable(str(run.folder)):<{width}}  " + ", ".join(
             f"{key} {getattr(run.metrics, key) or 'unknown'}" for key in ("model", "dataset")
         )
     first = next(iter(runs.values()))
