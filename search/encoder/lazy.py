@@ -26,21 +26,8 @@ if TYPE_CHECKING:
 BATCH = 8
 PATIENCE = 5.0  # seconds; the whole model takes as long to load, and is faster in batches
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
-PROBES = [
-    *(
-        "a dog",
-        "a photo of a dog on a beach, seen from above",
-        "",
-        " ",
-        "\n",
-        "A RED BUS",
-        "déjà vu",
-        "猫",
-        "🐶",
-        "1 2 3",
-    ),
-    *("<|endoftext|> and more", "don't", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20),
-]
+PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
+PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
 
 _log = logging.getLogger(__name__)
 
@@ -129,9 +116,7 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     the vectors of texts, if the model is in half precision, which rounds the weights, or, after a warning, if the tower
     cannot be written or differs from the model.
     """
-    if not encoder.has_plain_texts:
-        return None
-    if encoder.dtype != "float32":
+    if not encoder.has_plain_texts or encoder.dtype != "float32":
         return None
 
     def verify(tower: TextTower) -> None:
