@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,16 +19,16 @@ def test_each_thread_gets_its_own_result_from_few_calls() -> None:
     start = threading.Event()
 
     def square(numbers: Sequence[int]) -> list[int]:
-        start.wait(10)  # until all threads have submitted their item
         batches.append(len(numbers))
+        start.wait(10)  # until all threads have submitted their item
         threads.add(threading.get_ident())
         return [number * number for number in numbers]
 
     batcher: Batcher[int, int] = Batcher(square, max_batch=16)
     with ThreadPoolExecutor(50) as clients:
         results = [clients.submit(batcher.run, number) for number in range(50)]
-        while len(batcher._waiting) < 49 and not any(result.done() for result in results):
-            pass
+        while not batches or len(batcher._waiting) + batches[0] < 50:
+            time.sleep(0.001)
         start.set()
         assert [result.result() for result in results] == [number * number for number in range(50)]
     batcher.close()
