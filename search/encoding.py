@@ -11,7 +11,7 @@ import numpy as np
 
 from search.encoder import Encoder
 from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
-from search.index import Batch, CollectionSpec, ReadIndex, collection_name
+from search.index import CollectionSpec, ReadIndex, collection_name
 from search.query import Part, brief, combine
 from search.records import Kind, Vectors
 
@@ -89,12 +89,11 @@ class QueryEncoder:
             "images": [part.image_id for part in parts if part.image_id is not None],
             "captions": [part.caption_id for part in parts if part.caption_id is not None],
         }
-        return {kind: self._vectors_by_id(kind, named) for kind, named in ids.items()}
-
-    def _vectors_by_id(self, kind: Kind, ids: list[int]) -> dict[int, Vectors]:
-        batch = self._index.retrieve(collection_name(self._dataset, kind), ids, vectors=True) if ids else Batch([])
-        rows = [] if batch.vectors is None else list(batch.vectors)
-        return {record.id: vector for record, vector in zip(batch.records, rows, strict=True)}
+        return {
+            kind: self._index.retrieve(collection_name(self._dataset, kind), named, vectors=True).vectors_by_id()
+            for kind, named in ids.items()
+            if named
+        }
 
     def _inputs(
         self, parts: Sequence[Part], stored: Stored, pictures: _Pictures

@@ -130,9 +130,7 @@ class Pages:
         return ranking.fold_photos(results, self._image_vectors, options.fold)
 
     def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
-        batch = self._index.retrieve(self._collection("images"), ids, vectors=True)
-        rows = [] if batch.vectors is None else list(batch.vectors)
-        return {record.id: vector for record, vector in zip(batch.records, rows, strict=True)}
+        return self._index.retrieve(self._collection("images"), ids, vectors=True).vectors_by_id()
 
     def _with_captions(self, vector: Vectors, page: list[Hit], where: Where, least: float) -> list[Hit]:
         """Return results that stand for images, with all captions of these images that score at least `least`."""

@@ -28,7 +28,7 @@ GROUPS = (
         "Confident misses",
         "The first hit scores highest above the expected one: the model's strongest opinions, or wrong labels.",
     ),
-    ("furthest", "Furthest away", "The worst ranks: what the model does not see at all."),
+    ("furthest", "Furthest away", "The worst ranks: the model does not see these at all."),
 )
 
 Records = Callable[[Kind, Sequence[int]], Mapping[int, Image | Caption]]

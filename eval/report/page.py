@@ -76,7 +76,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=jinja2.ChainableUndefined,  # what a run did not measure is left out
+        undefined=jinja2.ChainableUndefined,  # values that a run did not measure are left out
         trim_blocks=True,
         lstrip_blocks=True,
     )

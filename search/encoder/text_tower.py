@@ -161,7 +161,9 @@ def _read_tokenizer(text: str) -> Tokenizer:
 
     try:
         return Tokenizer.from_str(text)
-    except Exception as error:  # the package raises nothing more specific
+    except Exception as error:
+        if type(error) is not Exception:  # the package raises bare Exception; subclasses come from elsewhere
+            raise
         raise ValueError(str(error)) from error
 
 

@@ -58,6 +58,11 @@ class Batch:
     records: list[Image | Caption]
     vectors: Vectors | None = None
 
+    def vectors_by_id(self) -> dict[int, Vectors]:
+        """Return the vectors, float32 (dim,), by the ids of their points; none if they were not requested."""
+        rows = [] if self.vectors is None else list(self.vectors)
+        return {record.id: vector for record, vector in zip(self.records, rows, strict=bool(rows))}
+
 
 class StoredPoint(Protocol):
     """A point as the clients of both engines return it."""
