@@ -76,7 +76,7 @@ def served_ranker(
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
     return _ranker(
         SERVED,
-        f"{index.engine}, as `search` asks: the first {TOP}",
+        f"{index.engine}, as `search` queries it: the first {TOP} hits",
         replays,
         answered or answered_by(index, evaluation),
         bytes_per_vector(evaluation.spec.dim, quantization),
