@@ -12,7 +12,7 @@ from conftest import KARPATHY_TEST, SAMPLE, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.karpathy import read_annotations
+from ingest.annotations.karpathy import read_annotations
 from search.errors import AnnotationError
 from search.records import Caption, Image, record_of
 

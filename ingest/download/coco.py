@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ingest.download.http import DEFAULT_RETRY, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, space_needed, unpack
-from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
+from ingest.annotations.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
 from search.errors import DownloadError, OutOfSpace, Unreachable
 from search.records import Image

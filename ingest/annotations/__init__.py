@@ -1,0 +1,1 @@
+"""Annotations: which photos there are, their captions and their splits."""
