@@ -66,7 +66,7 @@ def list_folder(folder: Path, *, follow_links: bool = False) -> Listing:
             else:
                 pending.append(path / entry.name)
     for link in [] if follow_links else links:
-        if not os.path.realpath(folder / link).startswith(os.path.realpath(folder) + os.sep):
+        if not Path(os.path.realpath(folder / link)).is_relative_to(os.path.realpath(folder)):
             listing.failures.append((spell_path(link), LINK_LEADS_OUT))
     for name in sorted(names):
         suffix = name.suffix.lower()

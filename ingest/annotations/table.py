@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from ingest.annotations.fields import Id, PhotoPath, SplitName, check_caption
 from ingest.annotations.lines import Line, Lines
@@ -37,6 +37,7 @@ COLUMNS = {  # the names of each column, of which the first that exists is used
     "caption_id": ("caption_id", "sentid"),
 }
 DELIMITERS = ",\t;|"
+LINES_TRIED = 10  # for one that is not broken
 LINES_PER_RECORD = 1000  # a quote that is not closed within so many lines is a fault of its line
 
 Fields = Mapping[str, object]
@@ -50,7 +51,7 @@ class _Row(BaseModel):
 
     model_config = ConfigDict(extra="ignore", str_strip_whitespace=True)
 
-    file: Annotated[PhotoPath, Field(min_length=1)]
+    file: PhotoPath
     split: Annotated[SplitName | None, _unless_empty] = None
     image_id: Annotated[Id | None, _unless_empty] = None
     caption_id: Annotated[Id | None, _unless_empty] = None
@@ -60,12 +61,17 @@ def fits(start: bytes) -> bool:
     """Return whether a file that starts like this is not JSON, or is JSON lines."""
     if not start.startswith((b"{", b"[")):
         return True
-    first, second = ([line.strip() for line in start.split(b"\n") if line.strip()] + [b""])[:2]
+    lines = list(islice((line.strip() for line in start.split(b"\n") if line.strip()), LINES_TRIED))
+    is_one_document = lines[0].endswith((b"{", b"[", b","))  # that continues in the next line
+    return not is_one_document and any(map(_is_json_of_a_photo, lines))
+
+
+def _is_json_of_a_photo(line: bytes) -> bool:
     try:
-        fields = parse_json(first.decode())
-    except (ValueError, RecursionError):  # a JSON document in many lines, or a broken line above others
-        return first.startswith(b"{") and not first.endswith((b"{", b"[", b",", b":")) and second.startswith(b"{")
-    return isinstance(fields, dict) and (_columns(list(fields)).keys() >= {"file"} or second.startswith(b"{"))
+        fields = parse_json(line.decode())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(fields, dict) and "file" in _columns(list(fields))
 
 
 def read(source: Source) -> Annotations:
@@ -154,7 +160,9 @@ class _Table:
         if isinstance(file, str):
             for folder in self._folders:
                 file = file.removeprefix(folder)
-            fields = {**fields, "file": str(PurePosixPath(file)) if file.strip() else ""}
+            if not file.strip():
+                raise ValueError("it names no file")
+            fields = {**fields, "file": str(PurePosixPath(file))}
         try:
             return _Row.model_validate(fields)
         except ValidationError as error:
