@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -18,7 +17,7 @@ def check_path(path: str) -> str:
     Raises:
         ValueError: it leads out of the folder, or cannot be stored as text.
     """
-    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if "\\" in path or path.startswith("/") or (".." in path and ".." in path.split("/")):  # pathlib takes 20 µs
         raise ValueError(f"{path!r} leads out of the photo folder")
     return _check_unicode(path)
 

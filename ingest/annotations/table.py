@@ -7,14 +7,16 @@ takes no more memory than its records.
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from tqdm import tqdm
 
 from ingest.annotations.fields import Id, PhotoPath, SplitName, check_caption
 from ingest.annotations.lines import Line, Lines
@@ -37,6 +39,7 @@ COLUMNS = {  # the names of each column, of which the first that exists is used
     "caption_id": ("caption_id", "sentid"),
 }
 DELIMITERS = ",\t;|"
+SHOWN_FROM = 20_000_000  # bytes; smaller files are read in seconds
 LINES_TRIED = 10  # for one that is not broken
 LINES_PER_RECORD = 1000  # a quote that is not closed within so many lines is a fault of its line
 
@@ -83,13 +86,16 @@ def read(source: Source) -> Annotations:
     """
     lines, table = Lines(source.stream), _Table(source)
     parse = _json_fields if source.start().startswith(b"{") else _delimited(source.file, lines)
-    for line in lines:
-        if line.text is not None and not line.text.strip():
-            continue
-        try:
-            table.add(line.number, parse(line))
-        except ValueError as error:
-            table.skip(line.number, str(error))
+    size = os.fstat(source.stream.fileno()).st_size
+    with tqdm(total=size, unit="B", unit_scale=True, desc=source.file.name, disable=size < SHOWN_FROM) as bar:
+        for line in lines:
+            bar.update(len(line.text or ""))
+            if line.text is not None and not line.text.strip():
+                continue
+            try:
+                table.add(line.number, parse(line))
+            except ValueError as error:
+                table.skip(line.number, str(error))
     return table.annotations(lines.sha256())
 
 
@@ -158,16 +164,22 @@ class _Table:
     def _row(self, fields: Fields) -> _Row:
         file = fields.get("file")
         if isinstance(file, str):
-            for folder in self._folders:
-                file = file.removeprefix(folder)
-            if not file.strip():
-                raise ValueError("it names no file")
-            fields = {**fields, "file": str(PurePosixPath(file))}
+            fields = {**fields, "file": self._relative(file)}
         try:
             return _Row.model_validate(fields)
         except ValidationError as error:
             problem = first_problem(error)
             raise ValueError(f"{problem.place}: {problem.message}") from None
+
+    def _relative(self, path: str) -> str:
+        """Return the path below the photo folder, without `.` and double slashes."""
+        path = path.strip()
+        for folder in self._folders:
+            path = path.removeprefix(folder)
+        parts = [part for part in path.split("/") if part not in ("", ".")]
+        if not parts:
+            raise ValueError("it names no file")
+        return "/" * path.startswith("/") + "/".join(parts)
 
 
 def _texts(value: object) -> list[str]:
