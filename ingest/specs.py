@@ -30,10 +30,6 @@ def collection_specs(
     follow_links: bool = False,
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the image and the caption collection of this run."""
-    in_file = annotations.splits()
-    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
-    images = Counter(image.split for image in chosen[0])
-    captions = Counter(caption.split for caption in chosen[1])
     of_images = CollectionSpec(
         dataset=dataset,
         kind="images",
@@ -51,13 +47,22 @@ def collection_specs(
         annotations=annotations.sha256,
         photos=spell_path(photos.resolve()),
         follow_links=follow_links,
-        splits={
-            split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
-            for split, count in sorted(images.items())
-        },
+        splits=split_sizes(annotations, chosen),
         version=version("coco-search"),
     )
     return of_images, of_images.model_copy(update={"kind": "captions"})
+
+
+def split_sizes(annotations: Annotations, chosen: Chosen) -> dict[str, SplitSize]:
+    """Return the size of each split of the chosen images and captions."""
+    in_file = annotations.splits()
+    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
+    images = Counter(image.split for image in chosen[0])
+    captions = Counter(caption.split for caption in chosen[1])
+    return {
+        split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
+        for split, count in sorted(images.items())
+    }
 
 
 def create_collections(index: Index, specs: Sequence[CollectionSpec], tuning: Tuning | None) -> list[str]:
