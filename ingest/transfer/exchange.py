@@ -168,6 +168,6 @@ def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
         for failure in failed
     )
-    note(f"{len(failed):,} images and captions were not imported; they are listed in {listed.resolve()}")
+    note(f"{len(failed):,} images or captions could not be imported; they are listed in {listed.resolve()}")
     for (kind, reason), count in reasons.items():
-        note(f"  {kind}: {count:,}: {reason}")
+        note(f"  {count:,} {kind if count > 1 else kind.removesuffix('s')}: {reason}")

@@ -81,12 +81,11 @@ class ParquetCollection:
 
     def __init__(self, file: Path, dataset: str | None = None) -> None:
         self.file = file
-        with open_parquet(file) as parquet:
-            metadata, schema, self.count = (
-                parquet.metadata.metadata or {},
-                parquet.schema_arrow,
-                parquet.metadata.num_rows,
-            )
+        metadata: Mapping[bytes, bytes] = {}
+        if is_parquet(file):
+            with open_parquet(file) as parquet:
+                metadata, schema = parquet.metadata.metadata or {}, parquet.schema_arrow
+                self.count: int = parquet.metadata.num_rows
         if METADATA_KEY not in metadata:
             raise IndexFailure(
                 f"{file} was not written by `python -m ingest export`: if it has ids and vectors, import it with "
@@ -108,7 +107,7 @@ class ParquetCollection:
         """Raise IndexFailure unless the file has exactly the columns that `export_collection` writes."""
         expected = {field.name: field.type for field in _schema(self.spec)}
         columns = {field.name: field.type for field in schema}
-        for name in expected.keys() | columns.keys():
+        for name in {**expected, **columns}:
             if not (name in columns and name in expected and columns[name].equals(expected[name])):
                 raise IndexFailure(
                     f"{self.file}: the column {name} is {columns.get(name, 'missing')}, and should be "
@@ -143,6 +142,11 @@ class ParquetCollection:
         if not isinstance(added, dict):
             raise ValueError(f"the column extra is not a JSON object, but {extra[:40]!r}")
         return record_of({**added, ID_FIELD[self.spec.kind]: columns.pop("id"), **columns})
+
+
+def is_parquet(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 @contextmanager

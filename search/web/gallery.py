@@ -127,7 +127,9 @@ class Gallery:
 
     @cached_property
     def examples(self) -> list[str]:
-        """A few short captions of different images; the same ones at every start."""
+        """A few short captions of different images; the same ones at every start. None if texts cannot be encoded."""
+        if not self._takes_texts:
+            return []
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
         short = [caption for caption in captions if _is_example(caption.text.strip())]
