@@ -95,7 +95,7 @@ class Elsewhere:
             typer.BadParameter: the annotation file or the name of the model is missing.
             AnnotationError: the annotation file cannot be read, or lacks the split.
         """
-        from ingest.karpathy import read_annotations
+        from ingest.annotations import read_annotations
         from ingest.transfer.load import annotated
 
         if self.annotations is None or not self.model_name:

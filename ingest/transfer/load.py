@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
-from ingest.karpathy import Annotations
+from ingest.annotations import Annotations
 from ingest.selection import Chosen
 from ingest.specs import create_collections, split_sizes
 from ingest.summary import Failure
