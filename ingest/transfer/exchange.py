@@ -118,7 +118,7 @@ def import_(
     new: NewCollections,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Parquet files that `export` wrote", show_default=False),
+        typer.Argument(metavar="FILE", help="Parquet files that `export` wrote", show_default=False),
     ] = None,
     failures: Annotated[
         Path, typer.Option("--failures", help="File that lists photos, captions and ids without a usable vector")
