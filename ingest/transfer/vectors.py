@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 IDS, VECTORS = ("ids", "id"), ("vectors", "vector")
 ROWS_PER_BLOCK = 1000
 NEARLY_UNIT = 1e-6  # of the squared length; the engines do not scale such a vector either, so its bits are kept
+FLOATS = {"halffloat": "float16", "float": "float32", "double": "float64"}  # Arrow's names, and NumPy's
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 Ids = npt.NDArray[np.int64]
@@ -202,7 +203,7 @@ class _ParquetVectors:
             if ids.null_count:
                 raise InvalidPoints(f"{file}: {ids.null_count:,} rows have no id")
             self.ids = _as_int64(file, ids.to_numpy())
-            self._name, self.dtype = field.name, np.dtype(field.type.value_type.to_pandas_dtype()).name
+            self._name, self.dtype = field.name, FLOATS[str(field.type.value_type)]
             first = next(self._columns(parquet), None)
             self.dim = 0 if first is None else int(np.bincount(_widths(first)).argmax())
         if len(self.ids) and not self.dim:
