@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from ingest.annotations import Annotations
     from ingest.download.coco import Downloaded
     from ingest.summary import Summary
-    from search.index import CollectionInfo, Index
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.remembered import KnownEncoder
+    from search.index import CollectionInfo, CollectionSpec, Index
 
 app = command.application("Embed captioned photos into the two collections of the index.")
 
@@ -84,7 +86,7 @@ def _ingest(
     from ingest.folder import all_refused, unreachable_photos
     from ingest.pipeline import ingest
     from ingest.selection import part_of
-    from ingest.specs import collection_specs
+    from ingest.specs import collection_specs, create_collections
     from search.encoder.lazy import prepare
     from search.index import collection_name
 
@@ -96,15 +98,28 @@ def _ingest(
     if failures := unreachable_photos(photos, part[0], follow_links=follow_links):
         summary.failures += failures
         raise AnnotationError(all_refused(photos, [failure.reason for failure in failures]))
-    with summary.timed("load the model"):
-        encoders = embedding.encoders(stored)
-    first, used = encoders[0], ", ".join(encoder.device for encoder in encoders)
-    text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
-    note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
-    specs = collection_specs(annotations, chosen, photos, first, dataset, embedding.decode, follow_links=follow_links)
+    known = embedding.known(stored)
+
+    def specs_of(encoder: ClipEncoder | KnownEncoder) -> tuple[CollectionSpec, CollectionSpec]:
+        decode = embedding.decode
+        return collection_specs(annotations, chosen, photos, encoder, dataset, decode, follow_links=follow_links)
+
+    def load() -> list[ClipEncoder]:
+        with summary.timed("load the model"):
+            loaded = embedding.encoders(stored)
+        first, used = loaded[0], ", ".join(encoder.device for encoder in loaded)
+        text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
+        note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
+        if known is not None:  # the collections have been compared with what was known, not with the model itself
+            warnings = create_collections(index, specs_of(first), None)
+            summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
+        return loaded
+
+    encoders = embedding.lazy_encoders(load)
     try:
-        ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)
-        prepare(first)
+        ingest(index, specs_of(known or encoders[0]), part, encoders, embedding.plan(new.tuning()), summary)
+        if encoders.loaded:
+            prepare(encoders[0])
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
         note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")

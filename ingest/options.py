@@ -13,11 +13,15 @@ import typer
 from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.annotations import Annotations
+    from ingest.models import LazyEncoders
     from ingest.pipeline import Plan
     from ingest.selection import Chosen
     from ingest.summary import Failure
     from search.encoder.clip import ClipEncoder
+    from search.encoder.remembered import KnownEncoder, ModelFiles
     from search.index import CollectionSpec, Tuning
 
 
@@ -104,39 +108,81 @@ class Embedding:
         ),
     ] = None
 
+    def known(self, stored: CollectionSpec | None) -> KnownEncoder | None:
+        """Return what an earlier run has found out about the model, if that is all that this run must know to begin.
+
+        It is not if the collection is new or everything is encoded again, or if the dtype is to be another.
+
+        Raises:
+            EncoderError: the model does not exist.
+        """
+        if stored is None or self.force or self.dtype not in ("auto", stored.dtype):
+            return None
+        files = self._files(stored)
+        return files.recall(dtype=stored.dtype, prompt=self._prompt(stored)) if files else None
+
     def encoders(self, stored: CollectionSpec | None) -> list[ClipEncoder]:
         """Load the model once for each device.
 
         Raises:
             EncoderError: it cannot be loaded.
         """
-        from search.encoder.clip import DEFAULT_MODEL, ClipEncoder
+        from search.encoder.clip import ClipEncoder
 
-        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
+        model, text_model = self._models(stored)
         load = partial(
             ClipEncoder,
-            self.model or (str(stored.model_id) if stored else DEFAULT_MODEL),
-            text_model=self.text_model or stored_text_model,
+            model,
+            text_model=text_model,
             trust_remote_code=self.trust_remote_code,
             dtype=self.dtype,
             batch_size=self.batch_size,
-            prompt=self.prompt or (stored.prompt if stored else None),
+            prompt=self._prompt(stored),
         )
-        device, *others = self.devices.split(",")
+        files = self._files(stored)
+        device, *others = self._devices
         first = load(device=device)
+        if files is not None and files == self._files(stored):  # they have not changed meanwhile
+            files.remember(first)
         again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
         return [first, *(again(device=other) for other in others)]
+
+    def lazy_encoders(self, load: Callable[[], list[ClipEncoder]]) -> LazyEncoders:
+        """Return the encoders of all devices, which `load` loads when they are used."""
+        from ingest.models import LazyEncoders
+
+        return LazyEncoders(load, len(self._devices))
+
+    @property
+    def _devices(self) -> list[str]:
+        return self.devices.split(",")
+
+    def _models(self, stored: CollectionSpec | None) -> tuple[str, str | None]:
+        """Return the model, and the model of texts if that is another."""
+        from search.encoder.clip import DEFAULT_MODEL
+
+        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
+        return self.model or (str(stored.model_id) if stored else DEFAULT_MODEL), self.text_model or stored_text_model
+
+    def _files(self, stored: CollectionSpec | None) -> ModelFiles | None:
+        """Return the files of the models; None if code of their own takes part, which may come from elsewhere."""
+        from search.encoder.remembered import ModelFiles
+
+        return None if self.trust_remote_code else ModelFiles.of(*self._models(stored))
+
+    def _prompt(self, stored: CollectionSpec | None) -> str | None:
+        return self.prompt or (stored.prompt if stored else None)
 
     def links(self, stored: CollectionSpec | None) -> bool:
         """Return whether links may lead out of the photo folder."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
-    def plan(self, device: str, tuning: Tuning | None) -> Plan:
-        """Return the plan of a run whose first model is on `device`."""
+    def plan(self, tuning: Tuning | None) -> Plan:
+        """Return the plan of a run."""
         from ingest.pipeline import Plan
 
         workers = self.workers or os.cpu_count() or 1
-        return Plan(workers, "cuda" in device, self.decode == "scaled", self.force, tuning)
+        return Plan(workers, None, self.decode == "scaled", self.force, tuning)
 
 
 @dataclass(frozen=True)

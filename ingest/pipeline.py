@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -36,10 +36,11 @@ from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, PhotoError
 from search.index import CollectionSpec, Index, Points, Tuning, defer_indexing_if_many, usable
-from search.photos import current_mark
+from search.photos import PhotoFolder
 from search.records import Caption, Image, Vectors
 
 ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
+TRIED_FIRST = 64  # photos that are opened to see whether there is anything to embed, before a model is loaded
 TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index is built
 
 R = TypeVar("R", Image, Caption)
@@ -49,12 +50,13 @@ R = TypeVar("R", Image, Caption)
 class Plan:
     """How photos are read and collections built.
 
-    `workers` read photos, as processes if there is a GPU to feed; `scaled_decode` lets JPEG be scaled while it is
-    decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for new collections.
+    `workers` read photos, as `processes` (None: if there is a GPU to feed) or threads; `scaled_decode` lets JPEG be
+    scaled while it is decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for
+    new collections.
     """
 
     workers: int
-    processes: bool
+    processes: bool | None
     scaled_decode: bool = False
     force: bool = False
     tuning: Tuning | None = None
@@ -62,7 +64,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What both stages of a run share; `encoders` are copies of one model on different devices."""
+    """What both stages of a run share.
+
+    `encoders` are copies of one model on different devices. They may be lazy, so nothing but the encoding of inputs may
+    use one.
+    """
 
     index: Index
     encoders: Sequence[ClipEncoder]
@@ -133,20 +139,39 @@ class _ImageStage:
 
     def __init__(self, run: _Run, spec: CollectionSpec, writer: Writer, *, same_folder: bool) -> None:
         self._run, self._spec, self._writer, self._same_folder = run, spec, writer, same_folder
-        preparation, plan = run.encoders[0].preparation, run.plan
-        self._recipe = Recipe(spec.photo_folder, preparation, plan.scaled_decode, spec.follow_links)
+        self._folder = PhotoFolder(spec.photo_folder, follow_links=spec.follow_links)
+        self._recipe = Recipe(spec.photo_folder, None, run.plan.scaled_decode, spec.follow_links)
         self._in_flight: deque[tuple[list[Image], PendingVectors, ClipEncoder]] = deque()
         self._failed: dict[int, str] = {}
 
     def embed(self, images: Sequence[Image]) -> dict[int, str]:
         """Embed the images whose stored vector is not current, and return why some of them failed, by id."""
-        run, size = self._run, self._run.encoders[0].batch_size
-        current = self._writer.look_up(images, self._current_record, force=run.plan.force)
-        defer_indexing_if_many(run.index, self._spec.collection, len(images) - len(current))
-        batches = _batches(images, current, size)
+        current = self._writer.look_up(images, self._current_record, force=self._run.plan.force)
+        missing = [image for image in images if image.id not in current]
+        if len(missing) <= TRIED_FIRST:
+            self._fail_unreadable(missing)
+        if len(missing) > len(self._failed):
+            self._embed(images, current | self._failed.keys())
+        return self._failed
+
+    def _fail_unreadable(self, images: Sequence[Image]) -> None:
+        """Let images fail that cannot be opened: if there are no others, as in most folders, no model is needed."""
+        for image in images:
+            try:
+                self._recipe.read_alone(image.file)
+            except PhotoError as error:
+                self._fail(image, "open", str(error))
+
+    def _embed(self, images: Sequence[Image], done: Set[int]) -> None:
+        """Embed the images whose ids are not in `done`."""
+        run, first = self._run, self._run.encoders[0]
+        self._recipe = replace(self._recipe, preparation=first.preparation)
+        defer_indexing_if_many(run.index, self._spec.collection, len(images) - len(done))
+        batches = _batches(images, done, first.batch_size)
         devices = cycle(run.encoders)
-        reader = PhotoReader(self._recipe, workers=run.plan.workers, processes=run.plan.processes, batch_size=size)
-        with _bar(len(images) - len(current), "images") as bar, reader:
+        processes = "cuda" in first.device if run.plan.processes is None else run.plan.processes
+        reader = PhotoReader(self._recipe, workers=run.plan.workers, processes=processes, batch_size=first.batch_size)
+        with _bar(len(images) - len(done), "images") as bar, reader:
             read_ahead = reader.batches([[image.file for image in batch] for batch in batches])
             for batch, photos in zip(batches, run.summary.waited("photos", read_ahead), strict=True):
                 run.summary.worked(photos.seconds)
@@ -156,15 +181,13 @@ class _ImageStage:
                 bar.update(len(batch))
             while self._in_flight:
                 self._finish_oldest()
-        return self._failed
 
     def _current_record(self, image: Image, stored: Image | Caption) -> Image | None:
         """Return the image with its photo's mark if that photo is still the one that was embedded."""
         if not isinstance(stored, Image) or stored.photo is None:
             return None
-        folder, follow_links = self._spec.photo_folder, self._spec.follow_links
         same_place = self._same_folder and image.file == stored.file
-        mark = current_mark(folder, image.file, stored.photo, same_place=same_place, follow_links=follow_links)
+        mark = self._folder.current_mark(image.file, stored.photo, same_place=same_place)
         return None if mark is None else replace(image, photo=mark)
 
     def _start(self, batch: Sequence[Image], photos: ReadBatch, encoder: ClipEncoder) -> None:
@@ -216,6 +239,8 @@ def _embed_captions(
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
     current = writer.look_up(ordered, _current_caption, force=run.plan.force)
+    if len(current) == len(captions):
+        return failed
     defer_indexing_if_many(run.index, spec.collection, len(captions) - len(current))
     batches = _batches(ordered, current, run.encoders[0].texts_at_once)
     with _bar(len(captions) - len(current), "captions") as bar, closing(_encode_ahead(run, batches)) as encoded:
@@ -236,7 +261,7 @@ def _current_caption(caption: Caption, stored: Image | Caption) -> Caption | Non
     """Return the caption, marked as truncated like the stored one, if its text is still the one that was embedded."""
     if not isinstance(stored, Caption) or stored.text != caption.text:
         return None
-    return replace(caption, truncated=stored.truncated)
+    return replace(caption, truncated=True) if stored.truncated else caption
 
 
 def _encode_ahead(run: _Run, batches: Sequence[list[Caption]]) -> Generator[tuple[list[Caption], Vectors], None, None]:
@@ -267,7 +292,7 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
     return marked, encoder.encode_texts(texts)
 
 
-def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
+def _batches(records: Sequence[R], current: Set[int], size: int) -> list[list[R]]:
     """Return batches of the records that are not current.
 
     Batch bounds do not depend on which are current, so a run that was killed and resumed encodes the same batches as
