@@ -110,6 +110,7 @@ def _ingest(
     """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
     from ingest.folder import all_refused, unreachable_photos
     from ingest.pipeline import ingest
+    from ingest.prune import Gone, check_prunable, find_gone
     from ingest.selection import part_of, with_urls
     from ingest.specs import check_source, collection_specs, create_collections
     from search.encoder.lazy import prepare
@@ -124,6 +125,8 @@ def _ingest(
     if failures := unreachable_photos(photos, part[0], follow_links=follow_links):
         summary.failures += failures
         raise AnnotationError(all_refused(photos, [failure.reason for failure in failures]))
+    if selection.prune:
+        check_prunable(annotations, stored, selection.splits)
     known = embedding.known(stored)
 
     def specs_of(encoder: ClipEncoder | KnownEncoder) -> tuple[CollectionSpec, CollectionSpec]:
@@ -150,8 +153,15 @@ def _ingest(
         return loaded
 
     encoders = embedding.lazy_encoders(load)
+    specs = specs_of(known or encoders[0])
+    gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
+    summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
+    if gone:
+        selection.confirm_pruning(
+            f"{gone} of {dataset} at {index.place} are no longer in {shown(str(annotations.file))}"
+        )
     try:
-        ingest(index, specs_of(known or encoders[0]), part, encoders, embedding.plan(new.tuning()), summary)
+        ingest(index, specs, part, encoders, embedding.plan(new.tuning(), prune=selection.prune), summary, gone)
         if encoders.loaded:
             prepare(encoders[0])
     except KeyboardInterrupt:
@@ -280,9 +290,10 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         return
     for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
         updated = f"{tally.updated:,} updated without embedding, " if tally.updated else ""
+        pruned = f", {tally.pruned:,} removed" if tally.pruned else ""
         typer.echo(
             f"{info.name}: {info.points:,} points "
-            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already)"
+            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already{pruned})"
         )
     if summary.truncated:
         typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")

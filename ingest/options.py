@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption
+from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
+from search.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +52,7 @@ def _check_prompt(prompt: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which entries of the annotation file are embedded."""
+    """Which entries are embedded, and whether those that are no longer listed are removed."""
 
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split, such as test, or all; may be repeated")
@@ -59,6 +61,39 @@ class Selection:
     shard: Annotated[
         str, typer.Option("--shard", help="This machine's part of the work if several fill one server, such as 2/8")
     ] = "1/1"
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove photos and captions of these splits that are no longer listed, or there"),
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them without asking")] = False
+
+    def __post_init__(self) -> None:
+        if self.prune and not self.is_whole:
+            raise typer.BadParameter("--prune compares all photos with the index: leave out --limit and --shard")
+
+    @property
+    def splits(self) -> list[str]:
+        return self.split or ["all"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this run alone embeds all of its splits."""
+        return self.limit is None and self.shard == "1/1"
+
+    def confirm_pruning(self, what: str) -> None:
+        """State what is gone and, with `--prune`, ask whether to remove it.
+
+        Raises:
+            SettingsError: there is no terminal to ask at, and no `--yes`.
+        """
+        if not self.prune:
+            note(f"{what}: add --prune to remove them")
+        elif self.yes:
+            note(f"{what}, and are removed")
+        elif sys.stdin.isatty():
+            typer.confirm(f"{what}: remove them?", abort=True, err=True)
+        else:
+            raise SettingsError(f"{what}: add --yes to let --prune remove them without asking")
 
     def choose(self, annotations: Annotations) -> Chosen:
         """Return the images and captions of these splits, on all machines together.
@@ -66,7 +101,7 @@ class Selection:
         Raises:
             AnnotationError: a split is not in the file.
         """
-        return annotations.select(self.split or ["all"], self.limit)
+        return annotations.select(self.splits, self.limit)
 
     def failures(self, annotations: Annotations) -> list[Failure]:
         """Return the broken entries that this machine reports.
@@ -77,7 +112,7 @@ class Selection:
         from ingest.selection import skipped_of
         from ingest.summary import Failure
 
-        skipped = skipped_of(annotations.skipped(self.split or ["all"], self.limit), self.shard)
+        skipped = skipped_of(annotations.skipped(self.splits, self.limit), self.shard)
         return [
             Failure(entry.file, entry.image_id, "annotations", entry.reason, entry.kind, entry.caption_id)
             for entry in skipped
@@ -194,12 +229,12 @@ class Embedding:
         """Return whether links may lead out of the photo folder."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
-    def plan(self, tuning: Tuning | None) -> Plan:
-        """Return the plan of a run."""
+    def plan(self, tuning: Tuning | None, *, prune: bool = False) -> Plan:
+        """Return the plan of a run, which may `prune` the collections."""
         from ingest.pipeline import Plan
 
         workers = self.workers or os.cpu_count() or 1
-        return Plan(workers, None, self.decode == "scaled", self.force, tuning)
+        return Plan(workers, None, self.decode == "scaled", self.force, tuning, prune)
 
 
 @dataclass(frozen=True)

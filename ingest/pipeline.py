@@ -28,6 +28,8 @@ from tqdm import tqdm
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, ReadBatch, Recipe
+from ingest.prune import Gone, prune
+from ingest.renamed import copy_vectors, renamed_images, same_captions
 from ingest.selection import Chosen
 from ingest.specs import check_counts, create_collections, forget_empty_splits, has_same_folder
 from ingest.summary import NO_VECTOR, Failure, Summary
@@ -52,7 +54,7 @@ class Plan:
 
     `workers` read photos, as `processes` (None: if there is a GPU to feed) or threads; `scaled_decode` lets JPEG be
     scaled while it is decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for
-    new collections.
+    new collections; `prune` deletes the points that are gone.
     """
 
     workers: int
@@ -60,6 +62,7 @@ class Plan:
     scaled_decode: bool = False
     force: bool = False
     tuning: Tuning | None = None
+    prune: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class _Run:
     encoders: Sequence[ClipEncoder]
     plan: Plan
     summary: Summary
+    gone: Gone
 
 
 def ingest(
@@ -83,11 +87,13 @@ def ingest(
     encoders: Sequence[ClipEncoder],
     plan: Plan,
     summary: Summary,
+    gone: Gone | None = None,
 ) -> None:
     """Embed images and captions and write them into the two collections that `specs` describe.
 
     A photo whose content, or a caption whose text, is unchanged since it was embedded is not embedded again; if
-    anything else changed, only its payload is written. Fields that users added to a payload stay. A photo that cannot
+    anything else changed, only its payload is written. New photos and captions with the content of some that are `gone`
+    get their vectors. Fields that users added to a payload stay. A photo that cannot
     be opened, and an input without a usable vector, becomes a failure of the summary; the captions of such a photo are
     still embedded. What `summary` counts as embedded or updated is acknowledged by the index, even if an error ends
     the run.
@@ -99,7 +105,7 @@ def ingest(
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
-    run, (images, captions) = _Run(index, encoders, plan, summary), chosen
+    run, (images, captions) = _Run(index, encoders, plan, summary, gone or Gone()), chosen
     wrong = wrongly_padded(index, specs, captions) if plan.force else []
     # A stored collection keeps its specification until all of it is encoded again, in case this run is killed.
     specs = of_images, of_captions = with_padding_of(wrong, specs[0]), with_padding_of(wrong, specs[1])
@@ -112,6 +118,8 @@ def ingest(
     files = {image.id: image.file for image in images}
     with Writer(index, of_captions, summary.captions, summary) as writer:
         failed_captions = _embed_captions(run, of_captions, writer, captions, files)
+    if plan.prune:
+        prune(index, specs, run.gone, summary)
     _build_indexes(run, specs)
     with summary.timed("count"):
         check_counts(index, of_images.collection, [image for image in images if image.id not in failed_images])
@@ -147,12 +155,21 @@ class _ImageStage:
     def embed(self, images: Sequence[Image]) -> dict[int, str]:
         """Embed the images whose stored vector is not current, and return why some of them failed, by id."""
         current = self._writer.look_up(images, self._current_record, force=self._run.plan.force)
+        if not self._run.plan.force:
+            current |= self._copy_renamed([image for image in images if image.id not in current])
         missing = [image for image in images if image.id not in current]
         if len(missing) <= TRIED_FIRST:
             self._fail_unreadable(missing)
         if len(missing) > len(self._failed):
             self._embed(images, current | self._failed.keys())
         return self._failed
+
+    def _copy_renamed(self, images: Sequence[Image]) -> set[int]:
+        """Copy the vectors of renamed photos, and return their new ids."""
+        run, spec = self._run, self._spec
+        new = list(filter(self._writer.is_new, images))
+        pairs = renamed_images(run.gone.images, new, spec.photo_folder, follow_links=spec.follow_links)
+        return copy_vectors(run.index, spec.collection, pairs, self._writer.copy)
 
     def _fail_unreadable(self, images: Sequence[Image]) -> None:
         """Let images fail that cannot be opened: if there are no others, as in most folders, no model is needed."""
@@ -239,6 +256,9 @@ def _embed_captions(
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
     current = writer.look_up(ordered, _current_caption, force=run.plan.force)
+    if not run.plan.force:
+        new = [caption for caption in ordered if caption.id not in current and writer.is_new(caption)]
+        current |= copy_vectors(run.index, spec.collection, same_captions(run.gone.captions, new), writer.copy)
     if len(current) == len(captions):
         return failed
     defer_indexing_if_many(run.index, spec.collection, len(captions) - len(current))
