@@ -138,6 +138,20 @@ def test_updates_create_no_points(index: Index, make_spec: MakeSpec) -> None:
     assert index.count(spec.collection) == 3
 
 
+def test_deleted_points_are_gone(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    vectors = fill(index, spec, 600)
+    index.delete(spec.collection, [*range(500), 2**62])  # more than fits into a request, and one that does not exist
+    index.delete(spec.collection, [])
+    index.optimize(spec.collection)
+    assert index.count(spec.collection) == 100
+    assert index.retrieve(spec.collection, [0, 499]).records == []
+    [hits] = index.query(spec.collection, vectors[:1], 600)
+    assert {hit.id for hit in hits} == set(range(500, 600))
+    assert [record.id for batch in index.scan(spec.collection) for record in batch.records] == list(range(500, 600))
+
+
 def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=16)
     index.create(spec)

@@ -210,6 +210,10 @@ class Index(ReadIndex, Protocol):
         """
         ...
 
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        """Delete points, which survives kills as in `upsert`; ids that do not exist are ignored."""
+        ...
+
     def set_spec(self, spec: CollectionSpec) -> None:
         """Replace the stored specification of an existing collection."""
         ...

@@ -150,7 +150,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Wor
 
     @app.post(PICTURES, responses=_failure_responses(415), openapi_extra={"requestBody": body})
     async def upload(request: Request) -> PictureToken:
-        """Upload a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
+        """Upload a picture as the body of the request: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF, at most 20 MB."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise HTTPException(415, "send the picture as the request body, with its Content-Type, such as image/jpeg")
         content = bytearray()

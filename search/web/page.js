@@ -142,7 +142,7 @@ function addText(weight) {
 
 async function searchFromFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP or TIFF file.`));
+  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF file.`));
   setBusy(true);
   try {
     const picture = await upload(file);

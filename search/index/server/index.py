@@ -85,6 +85,9 @@ class ServerIndex:
     def set_vectors(self, collection: str, points: Points) -> None:
         self._uploader.set_vectors(collection, points)
 
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        self._uploader.delete(collection, ids)
+
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
