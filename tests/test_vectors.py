@@ -223,6 +223,8 @@ def test_options_that_make_no_sense(call: Call, unit_vectors: np.ndarray[Any, An
     both = ["--image-vectors", images, "--caption-vectors", captions]
     assert "differ in dimension: 6 in i.npz, 5 in c.npz" in one_line_error(call("ingest", "import", *both, *MODEL))
     assert "--image-vectors" in one_line_error(call("ingest", "import", images))
+    no_photos = [*MODEL, "--images", "absent"]
+    assert "no photo folder absent" in one_line_error(call("ingest", "import", "--image-vectors", images, *no_photos))
     assert "No such file" in one_line_error(call("ingest", "import", "--image-vectors", "absent.npz", *MODEL))
 
 
