@@ -174,9 +174,9 @@ def annotated(
             dtype=files[0].dtype,
             decode=UNKNOWN_DECODE,
             annotations=annotations.sha256,
+            sources=(source_of(annotations),),
             photos=spell_path(photos.resolve()),
             imported=True,
-            sources=(source_of(annotations),),
             splits=split_sizes(annotations, chosen),
             version=version("coco-search"),
         )

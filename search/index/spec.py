@@ -74,8 +74,8 @@ class CollectionSpec(BaseModel):
     `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
     both); with `follow_links`, links may lead out of it; `photo_url` is the address that photos are below, if given;
     `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
-    Karpathy's); `version` is that of this software. If `imported`, the vectors
-    were computed elsewhere: `model` is the name that the user gave, and no query can be encoded.
+    Karpathy's). If `imported`, the vectors were computed elsewhere: `model` is the name that the user gave, and no
+    query can be encoded. `version` is that of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -96,9 +96,9 @@ class CollectionSpec(BaseModel):
     annotations: str
     photos: str
     follow_links: bool = False
-    imported: bool = False
     photo_url: str | None = None
     sources: tuple[Source, ...] = ()
+    imported: bool = False
     splits: dict[str, SplitSize]
     version: str
 
