@@ -32,7 +32,8 @@ ADVICE = {
 class Failure:
     """One input that could not be read or embedded: a photo or, if `kind` is "captions", a caption.
 
-    `stage`: "annotations", "open" or "encode". Ids are None if the annotations do not give a valid one.
+    `stage`: "annotations", "open", "encode" or, of an import, "vectors". Ids are None if the annotations do not give a
+    valid one.
     """
 
     file: str
