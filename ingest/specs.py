@@ -63,7 +63,7 @@ def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> No
     for kind in kinds:
         collection = collection_name(dataset, kind)
         if collection in index.collections() and index.count(collection):
-            index.spec(collection).check_source(source_of(annotations), annotations.sha256)
+            index.spec(collection).check_source(source_of(annotations))
 
 
 def source_of(annotations: Annotations) -> Source:

@@ -308,7 +308,7 @@ async function drawWelcome() {
   const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
     `${formatCount(images.points, "photos")} and ${formatCount(captions?.points ?? 0, "captions")} of ${dataset}. ` +
-    `Describe a photo, drop or paste a picture${examples.captions.length ? ", or try:" : "."}`;
+    `Describe a photo, ${examples.captions.length ? "drop or paste a picture, or try:" : "or drop or paste a picture."}`;
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
     button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));
