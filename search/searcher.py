@@ -76,9 +76,7 @@ class Searcher:
             SpecMismatch: the encoder is not the model that made the collection.
             CollectionMissing: the data set does not exist.
         """
-        options = options or Options()
-        self.check(options)
-        [answer] = self.search_many([(parts, options)])
+        [answer] = self.search_many([(parts, options or Options())])
         if isinstance(answer, CocoSearchError):
             raise answer
         return answer
@@ -91,11 +89,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        directions = self.encode([parts for parts, _ in queries])
-        outcomes = [
-            self._requests(direction, options, named_images(parts))
-            for (parts, options), direction in zip(queries, directions, strict=True)
-        ]
+        outcomes = self._requests(queries)
         pages = iter(
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
@@ -104,15 +98,18 @@ class Searcher:
             for of_query in outcomes
         ]
 
-    def _requests(
-        self, direction: Vectors | CocoSearchError, options: Options, leave_out: tuple[int, ...]
-    ) -> list[PageRequest] | CocoSearchError:
-        """Return the request of each kind, or the error of the query."""
-        if isinstance(direction, CocoSearchError):
-            return direction
-        if problem := self._problem(options):
-            return problem
-        return [PageRequest(direction, kind, options, leave_out) for kind in options.kinds]
+    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
+        """Return one request for each kind that a query asks for, or the error of that query."""
+        problems = [self._problem(options) for _, options in queries]
+        valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
+        directions = iter(self.encode(valid))  # only now: the model may have to be loaded
+        outcomes = [problem or next(directions) for problem in problems]
+        return [
+            outcome
+            if isinstance(outcome, CocoSearchError)
+            else [PageRequest(outcome, kind, options, named_images(parts)) for kind in options.kinds]
+            for (parts, options), outcome in zip(queries, outcomes, strict=True)
+        ]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from search.records import Vectors
 
 BATCH = 8
-PATIENCE = 5.0  # seconds; the whole model takes as long to load, and is faster in batches
+PATIENCE = 10.0  # seconds; the whole model takes about as long to load, and is faster in batches
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
@@ -40,8 +40,8 @@ class LazyEncoder:
         load: loads the whole model on a device; not called if only texts are encoded and the model's text tower has
             been prepared.
         device: the device of the whole model, such as "auto" or "cpu". The text tower uses the CPU.
-        patience: seconds of encoding batches of texts (`BATCH` or more) in the text tower, after which the whole model
-            encodes them.
+        patience: seconds of processor time for batches of texts (`BATCH` or more) in the text tower, after which the
+            whole model encodes them.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class LazyEncoder:
         batch = len(texts) >= BATCH
         if tower is None or (batch and self._seconds > self._patience and self._can_load()):
             return self.model.encode_texts(texts)
-        start = time.perf_counter()
+        start = time.process_time()
         vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
-        self._seconds += batch * (time.perf_counter() - start)
+        self._seconds += batch * (time.process_time() - start)
         return vectors
 
     def too_long(self, texts: Sequence[str]) -> list[bool]:
