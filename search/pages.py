@@ -154,7 +154,7 @@ class Pages:
         if rows:
             limit = max(sum(len(captions[row][id_]) for id_ in several[row]) for row in rows)
             where = tuple(Where(image_ids=several[row]) for row in rows)
-            params = SearchParams(exact=True, where=where, per_image=True)
+            params = SearchParams(exact=True, each_where=where, per_image=True)
             with suppress(CollectionMissing):
                 answers = self._index.query(self._collection("captions"), vectors[rows], limit, params)
                 for row, hits in zip(rows, answers, strict=True):

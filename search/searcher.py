@@ -12,6 +12,7 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -57,7 +58,7 @@ class Searcher:
     ) -> None:
         self.index = index
         self.dataset = dataset or only_dataset(index)
-        self._queries = QueryEncoder(index, self.dataset, encoder or encoder_for)
+        self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
 
     @classmethod
@@ -219,6 +220,7 @@ def encoder_for(
     text_model: str | None = None,
     trust_remote_code: bool = False,
     patience: float = PATIENCE,
+    index: ReadIndex | None = None,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
@@ -228,6 +230,8 @@ def encoder_for(
         text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
             space of the photos can search these; the captions were embedded by another.
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
+        index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
+            unless `model` or `device` is given.
 
     Raises:
         EncoderError: a model cannot be loaded.
@@ -259,7 +263,8 @@ def encoder_for(
 
     is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
     if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        return LazyEncoder(spec, load, device, patience)
+        served = index.served_model if index and model is None and device == "auto" else lambda: None
+        return LazyEncoder(spec, load, device, patience, served)
     return load(device)
 
 

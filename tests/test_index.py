@@ -206,7 +206,9 @@ def test_each_vector_can_have_its_own_filter(index: Index, make_spec: MakeSpec) 
     where = (Where(image_ids=(0, 2)), Where(image_ids=(3,)), Where(max_position=1))
     queries = unit(3, seed=5)
     for per_image in (False, True):
-        together = index.query(spec.collection, queries, 40, SearchParams(exact=True, where=where, per_image=per_image))
+        together = index.query(
+            spec.collection, queries, 40, SearchParams(exact=True, each_where=where, per_image=per_image)
+        )
         for query, condition, hits in zip(queries, where, together, strict=True):
             alone = SearchParams(exact=True, where=condition, per_image=per_image)
             assert index.query(spec.collection, query[np.newaxis], 40, alone) == [hits]

@@ -185,6 +185,9 @@ class EdgeIndex:
     def defer_indexing(self, collection: str) -> None:
         pass  # only `optimize` builds the index
 
+    def served_model(self) -> None:
+        return None
+
     def silent_nodes(self) -> list[str]:
         return []
 

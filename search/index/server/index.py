@@ -140,6 +140,9 @@ class ServerIndex:
     def pending(self, collection: str, *, exact: bool = False) -> str | None:
         return indexing.pending(self._connection, collection, exact=exact)
 
+    def served_model(self) -> None:
+        return None
+
     def silent_nodes(self) -> list[str]:
         return list(self._connection.health().silent_nodes)
 
