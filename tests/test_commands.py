@@ -353,7 +353,7 @@ def test_options_of_an_ingestion_that_make_no_sense(
 @pytest.mark.parametrize(
     ("package", "commands"),
     [
-        ("ingest", ["", "run", "demo", "download", "status", "drop", "copy", "backup", "restore"]),
+        ("ingest", ["", "run", "demo", "download", "status", "drop", "copy", "backup", "restore", "export", "import"]),
         ("search", ["", "text", "image", "serve", "batch"]),
         ("eval", ["", "run", "bench ingest", "bench eval", "bench search", "bench scale"]),
     ],
