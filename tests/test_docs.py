@@ -173,3 +173,7 @@ def test_the_demo_prints_what_the_readme_shows(call: Call, tmp_path: Path) -> No
     page = (tmp_path / "demo/index.html").read_text()
     assert page.count("<img ") >= 20
     assert "qdrant-exact" in page
+
+    code, out, _ = call("ingest", "demo", "--images", 20)  # a smaller demo after a larger one
+    assert code == 0
+    assert "split test: 20 images" in out
