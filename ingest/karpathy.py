@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from search.errors import AnnotationError, TextError
-from search.records import Caption, Image, Kind
+from search.records import COCO_PHOTOS, Caption, Image, Kind
 from search.text import check_text, decode_text
 from search.validation import Problem, first_problem, problem_of
 
@@ -157,7 +157,7 @@ def read_annotations(file: Path) -> Annotations:
     for order, photo in photos:
         path = str(PurePosixPath(photo.filepath, photo.filename))
         official = dataset == "coco" and photo.filepath in OFFICIAL_FOLDERS
-        url = f"http://images.cocodataset.org/{path}" if official else None
+        url = f"{COCO_PHOTOS}{path}" if official else None
         texts = tuple(sentence.raw for sentence in photo.sentences)
         assert photo.id is not None
         image = Image(id=photo.id, split=photo.split, order=order, file=path, url=url, captions=texts)

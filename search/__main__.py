@@ -137,6 +137,9 @@ def _answer(parts: list[Part], options: Options, source: SourceFlags, output: Ou
                 command.print_json(line)
         else:
             typer.echo(show.table(hits, first=options.offset + 1))
+        [truncations] = searcher.truncations([parts])
+        for number, truncation in truncations.items():
+            command.note(f"note: {show.truncation_note(parts[number], truncation)}")
         if output.html is not None or output.open:
             _write_sheet(searcher, parts, hits, options.offset + 1, output)
 
