@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise, zip_longest
+from pathlib import PurePath
 from typing import Literal
 
 from eval.metrics import METRICS, RECALL_SUM, Metric, rsum
@@ -55,7 +56,7 @@ def of_run(metrics: RunMetrics) -> list[Scored]:
 def caption(metrics: RunMetrics) -> str:
     """Return one sentence about the evaluation, such as a caption for `of_run`."""
     counts = f"{number(metrics.images)} images, {number(metrics.captions)} captions"
-    return f"{metrics.model} on {metrics.dataset}, split {metrics.split}: {counts}."
+    return f"{PurePath(metrics.model).name} on {metrics.dataset}, split {metrics.split}: {counts}."
 
 
 def render(rows: Sequence[Scored], style: Format, caption: str) -> str:

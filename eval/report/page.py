@@ -17,7 +17,7 @@ from markupsafe import Markup
 from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
 from eval.report import export, plots, tables
-from eval.report.misses import Photos, Records, gallery
+from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, LengthMetrics, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
 
@@ -84,6 +84,7 @@ def report_page(
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
         galleries=galleries,
+        first_shown=PER_GROUP,
         photos=photos.used,
         fingerprint=list(_flat(metrics.fingerprint)),
     )
