@@ -33,7 +33,8 @@ def status(
             typer.echo(heading)
         names = index.collections()
         if dataset is not None:
-            names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
+            of_dataset = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
+            names = [name for name in of_dataset if name in names] or of_dataset
         infos = [index.info(name) for name in names]
         if as_json:
             print_json([_as_json(index, info) for info in infos], indent=1)
@@ -79,7 +80,7 @@ def _describe(info: CollectionInfo) -> str:
         f"  settings         {settings}\n"
         + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
-        + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype})\n"
+        + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype}{', imported' * spec.imported})\n"
         + (f"  text model       {spec.text_model}\n" if spec.text_model else "")
         + _text_tower(spec)
         + f"  data set         {spec.dataset}: {sizes}\n"

@@ -112,8 +112,14 @@ class Pages:
         if words is not None:
             where = replace(where, contains=words.indexed or None)
         params = SearchParams(exact=exact, where=where)
+        try:
+            answers = self._index.query(self._collection(kind), vectors, depth, params)
+        except CollectionMissing:
+            if kind == "images":
+                raise
+            answers = [[] for _ in vectors]  # a data set may consist of photos alone
         rankings = []
-        for hits in self._index.query(self._collection(kind), vectors, depth, params):
+        for hits in answers:
             whole = len(hits) < depth
             if not whole:
                 hits = [hit for hit in hits if hit.score > hits[-1].score]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ CHECKSUM_BITS = 128
 
 Point = tuple[Image | Caption, Vectors]
 """A record and its vector, float32 (dim,)."""
+
+Pairs = Iterator[tuple[Point, Point | None] | tuple[None, Point]]
+"""Points of the source with their counterparts in the target, and points that only the target has."""
 
 
 @dataclass(slots=True)
@@ -158,17 +162,27 @@ def prepare(source: ReadIndex, target: Index, collections: Sequence[str], tuning
 
 
 def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied:
+    """Copy the points of one collection; see `write_differences`."""
+    return write_differences(
+        target, collection, partial(_walk, source, target, collection), source.count(collection), source.place
+    )
+
+
+def write_differences(
+    target: Index, collection: str, walk: Callable[[str], Pairs], count: int, place: str, doing: str = "copying"
+) -> Copied:
     """Write the points that are missing or different in the target, build its index, and compare everything again.
 
-    Points that only the target has stay, and are counted.
+    Points that only the target has stay. `walk` yields the points of the source, `count` of them, from `place`, each
+    with its counterpart; it is called with a description for its progress bar, a second time for the comparison.
 
     Raises:
-        IndexFailure: one of the indexes refuses, or the target does not hold what was written.
+        IndexFailure: the source cannot be read, the target refuses, or it does not hold what was written.
     """
     pending: list[Point] = []
     before = Comparison()
-    defer_indexing_if_many(target, collection, source.count(collection) - target.count(collection))
-    for point, counterpart in _walk(source, target, collection, f"copying {collection}"):
+    defer_indexing_if_many(target, collection, count - target.count(collection))
+    for point, counterpart in walk(f"{doing} {collection}"):
         if before.add(point, counterpart) and point is not None:
             record, vector = point
             extra = {**(counterpart[0].extra or {}), **(record.extra or {})} if counterpart else record.extra
@@ -183,21 +197,19 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
     after = before
     if written:
         after = Comparison()
-        for point, counterpart in _walk(source, target, collection, f"verifying {collection}"):
+        for point, counterpart in walk(f"verifying {collection}"):
             after.add(point, counterpart)
     info = target.info(collection)
-    if after.missing or after.different or info.points != after.points + after.extra:
+    if after.missing or after.different or info.points < after.points + after.extra:
         raise IndexFailure(
-            f"{collection} in {target.place} differs from {source.place}: {after.missing:,} points are missing, "
+            f"{collection} in {target.place} differs from {place}: {after.missing:,} points are missing, "
             f"{after.different:,} differ, {info.points:,} are counted: is another process writing there? "
             "Run the same command again"
         )
     return Copied(collection, written, before.same, info.indexed_vectors, after)
 
 
-def _walk(
-    source: ReadIndex, target: ReadIndex, collection: str, doing: str
-) -> Iterator[tuple[Point, Point | None] | tuple[None, Point]]:
+def _walk(source: ReadIndex, target: ReadIndex, collection: str, doing: str) -> Pairs:
     """Yield the points of both sides, matched by id; a progress bar counts those of the source."""
     with tqdm(desc=doing, total=source.count(collection), unit=" points", file=sys.stderr, dynamic_ncols=True) as bar:
         # The caller only writes points that this walk has passed, so it never meets them.

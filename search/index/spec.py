@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from search.errors import SettingsError, SpecMismatch
+from search.errors import QueryError, SettingsError, SpecMismatch
+from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
 from search.records import Kind
 from search.text import read_path
 from search.validation import first_problem
@@ -71,7 +72,10 @@ class CollectionSpec(BaseModel):
     `prompt` wraps every text ("a photo of {}"); `padding` is how texts were padded (None in older collections, whose
     texts were padded to the longest without checking that the model allows it); `decode` is how photos were decoded;
     `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
-    both); with `follow_links`, links may lead out of it; `version` is that of this software.
+    both); with `follow_links`, links may lead out of it; `photo_url` is the address that photos are below, if given;
+    `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
+    Karpathy's). If `imported`, the vectors were computed elsewhere: `model` is the name that the user gave, and no
+    query can be encoded. `version` is that of this software.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -92,6 +96,9 @@ class CollectionSpec(BaseModel):
     annotations: str
     photos: str
     follow_links: bool = False
+    photo_url: str | None = None
+    sources: tuple[Source, ...] = ()
+    imported: bool = False
     splits: dict[str, SplitSize]
     version: str
 
@@ -116,14 +123,32 @@ class CollectionSpec(BaseModel):
     @property
     def has_plain_texts(self) -> bool:
         """Whether texts are embedded by the text tower of `model`, without a role or code of the model's own."""
-        return not (self.text_model or self.trust_remote_code or self.roles)
+        return not (self.imported or self.text_model or self.trust_remote_code or self.roles)
+
+    def check_queryable(self) -> None:
+        """Raise QueryError if texts and pictures cannot be encoded, because the vectors were imported."""
+        if self.imported:
+            raise QueryError(
+                f"{self.dataset} holds imported vectors of {self.model}, a model that is not known here, so neither "
+                "texts nor pictures can be encoded: search with the id of a stored image"
+            )
+
+    def check_imported(self, imported: bool) -> None:
+        """Raise SpecMismatch unless the vectors of this collection were imported, or not, like those to be added."""
+        if imported != self.imported:
+            holds = f"imported vectors of {self.model}, a model that is not known here"
+            raise SpecMismatch(
+                f"{self.collection} holds {holds if self.imported else f'vectors that {self.model_id} embedded here'}: "
+                f"use another --dataset NAME, or delete it with `python -m ingest drop --dataset {self.dataset}`"
+            )
 
     def check_model(self, model: ModelId) -> None:
         """Raise SpecMismatch, with the names of both models, unless the photos were embedded by this model."""
         if model.weights != self.weights:
+            option = "--model-name" if self.imported else "--model"
             raise SpecMismatch(
                 f"{self.collection} holds vectors of {self.model_id.with_weights} in {self.dim} dimensions, not of "
-                f"{model.with_weights}: use --model {self.model_id}, keep both with another --dataset NAME, or delete "
+                f"{model.with_weights}: use {option} {self.model_id}, keep both with another --dataset NAME, or delete "
                 f"it with `python -m ingest drop --dataset {self.dataset}`"
             )
 
@@ -164,12 +189,22 @@ class CollectionSpec(BaseModel):
                 "`python -m ingest run --force`"
             )
 
+    def check_source(self, source: Source, annotations: str) -> None:
+        """Raise SpecMismatch unless the collection was filled from this source, whose SHA-256 is `annotations`."""
+        stored = self.sources or OF_OLDER_VERSIONS
+        if self.annotations != annotations and not any(each.is_same(source) for each in stored):
+            raise SpecMismatch(
+                f"{self.collection} was filled from {', '.join(map(str, stored))}, and {source} is another source: "
+                "use another --dataset NAME, or --add to add it; points with the same ids are then replaced"
+            )
+
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
         """Return this specification after adding points that were made as `new` describes, and warnings.
 
         Raises:
             SpecMismatch: the vectors of `new` cannot be compared with the stored ones.
         """
+        self.check_imported(new.imported)
         self.check_model(new.model_id)
         self.check_text_model(new.text_model)
         self.check_trust(new.trust_remote_code)
@@ -197,7 +232,8 @@ class CollectionSpec(BaseModel):
             )
             if old_value != new_value
         ]
-        if self.annotations != new.annotations:
+        formats = {source.format for source in (*self.sources, *new.sources)}
+        if self.annotations != new.annotations and formats <= {KARPATHY}:
             warnings.append(
                 f"{self.collection} was filled from another annotation file before: entries that only that file has "
                 "stay in it"
@@ -207,7 +243,14 @@ class CollectionSpec(BaseModel):
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
         padding = new.padding or self.padding
-        kept = {"dtype": self.dtype, "padding": padding, "decode": self.decode, "splits": splits}
+        kept = {
+            "dtype": self.dtype,
+            "padding": padding,
+            "decode": self.decode,
+            "photo_url": self.photo_url if new.photo_url is None else new.photo_url,
+            "sources": joined(self.sources, new.sources) if new.sources else self.sources,
+            "splits": splits,
+        }
         return new.model_copy(update=kept), warnings
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import get_args
 
 from search.encoder import Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, named_images
-from search.records import Caption, Hit, Image, Vectors
+from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
 from search.show import truncated_as_json
 from search.web.batching import Batcher
@@ -61,7 +62,8 @@ class Gallery:
         Raises:
             CocoSearchError: the model, a shard or the data set cannot be opened.
         """
-        self._encode([Part(text="a photo")])
+        if self._takes_texts:
+            self._encode([Part(text="a photo")])
         for collection in self.index.collections():
             self.index.count(collection)
         self.examples  # noqa: B018
@@ -124,25 +126,33 @@ class Gallery:
             raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
 
     def collections(self) -> Collections:
-        """Return the current state of the two collections."""
-        infos = [self.index.info(self.searcher.collection(kind)) for kind in ("images", "captions")]
+        """Return the current state of the collections: of images, and of captions, if there is one."""
+        stored = self.index.collections()
+        names = [self.searcher.collection(kind) for kind in get_args(Kind)]
+        infos = [self.index.info(name) for name in names if name in stored]
         return Collections(dataset=self.dataset, collections=[Collection(**info.as_json()) for info in infos])
 
     def health(self) -> Health:
         """Check that the index answers. Raises IndexFailure if it does not."""
         images = self.index.count(self.searcher.collection("images"))
-        ready = Ready(texts=True, pictures=self._ready_for_pictures)
+        ready = Ready(texts=self._takes_texts, pictures=self._ready_for_pictures)
         return Health(status="ok", dataset=self.dataset, images=images, ready=ready)
 
     @cached_property
     def examples(self) -> list[str]:
-        """A few short captions of different images; the same ones at every start."""
+        """A few short captions of different images; the same ones at every start. None if texts cannot be encoded."""
+        if not self._takes_texts or "captions" not in self.searcher.kinds:
+            return []
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
         short = [caption for caption in captions if _is_example(caption.text.strip())]
         random.Random(0).shuffle(short)
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
+
+    @cached_property
+    def _takes_texts(self) -> bool:
+        return not self.index.spec(self.searcher.collection("images")).imported
 
     @cached_property
     def _photos(self) -> Photos:
