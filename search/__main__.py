@@ -118,6 +118,7 @@ def serve(
             public_urls=public_url or (),
             make_encoder=partial(source.encoder, patience=math.inf),  # the model is loaded for pictures, in a thread
             images=images,
+            shares_model=source.text_model is None,
         )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -8,7 +8,7 @@ typed in the dashboard, are kept in `extra`, which is ignored in comparisons.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from search.errors import IndexFailure
@@ -35,6 +35,9 @@ class PhotoMark:
     bytes: int
     modified: int = field(compare=False)
     blake2b: str
+
+    def fields(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "modified": self.modified, "blake2b": self.blake2b}
 
 
 MARK_NAMES = frozenset(field.name for field in fields(PhotoMark))
@@ -94,7 +97,7 @@ class Image(_Record):
             "file": self.file,
             "captions": list(self.captions),
             **({"url": self.url} if self.url else {}),
-            **({"photo": asdict(self.photo)} if self.photo else {}),
+            **({"photo": self.photo.fields()} if self.photo else {}),
             **({"stale": True} if self.stale else {}),
         }
 

@@ -391,7 +391,7 @@ def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) ->
         )
     except broken as error:
         if isinstance(error, OSError) and source.cached and source.revision:
-            return _load(replace(source, cached=False), device, trust_remote_code)  # resume an interrupted download
+            return _load(replace(source, folder=None), device, trust_remote_code)  # resume an interrupted download
         if "trust_remote_code" in str(error) and not trust_remote_code:
             raise EncoderError(
                 f"the model {source.name} comes with code of its own: add --trust-remote-code if you trust it"

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import get_args
 
-from search.encoder import Truncation
+from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, named_images
 from search.records import Caption, Hit, Image, Kind, Vectors
@@ -42,15 +42,17 @@ FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 class Gallery:
     """One data set, its photos (in `folder`, or where ingestion read them) and the pictures that users upload.
 
+    `shared`: other commands may use the model, since it is the one that made the data set, for photos and for texts.
+
     `warm_up` loads what would make the first requests slow, except for the model if texts can be encoded without it;
     `load_model` does that.
     """
 
-    def __init__(self, searcher: Searcher, folder: Path | None = None) -> None:
+    def __init__(self, searcher: Searcher, folder: Path | None = None, *, shared: bool = True) -> None:
         self.searcher = searcher
         self.index = searcher.index
         self.dataset = searcher.dataset
-        self._folder = folder
+        self._folder, self._shared = folder, shared
         self._batcher = Batcher(self._encode_many)
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
@@ -73,6 +75,10 @@ class Gallery:
         """Load the whole model, which pictures need. Raises CocoSearchError if it cannot be loaded."""
         self.searcher.encoder.preparation  # noqa: B018
         self._ready_for_pictures = True
+
+    def ready_model(self) -> Encoder | None:
+        """Return the model, for the commands that read the index through this server; None until it is loaded."""
+        return self.searcher.encoder if self._shared and self._ready_for_pictures else None
 
     def close(self) -> None:
         """End the encoder's thread and close the index."""

@@ -149,7 +149,7 @@ function addText(weight) {
 
 async function searchFromFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP or TIFF file.`));
+  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF file.`));
   setBusy(true);
   try {
     const picture = await upload(file);
@@ -315,7 +315,7 @@ async function drawWelcome() {
   const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
     `${formatCount(images.points, "photos")} and ${formatCount(captions?.points ?? 0, "captions")} of ${dataset}. ` +
-    `Describe a photo, drop or paste a picture${examples.captions.length ? ", or try:" : "."}`;
+    `Describe a photo, ${examples.captions.length ? "drop or paste a picture, or try:" : "or drop or paste a picture."}`;
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
     button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));
