@@ -18,6 +18,7 @@ well there: if a mean rank matters, read it with the median.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -217,6 +218,32 @@ def unanimous_interval(estimate: float, images: int, level: float = LEVEL, highe
     """
     unlike = 1 - math.pow((1 - level) / 2, 1 / images)
     return estimate * (1 - unlike), estimate * (1 - unlike) + highest * unlike
+
+
+def share_interval(found: int, drawn: int, total: int, level: float = LEVEL) -> Interval:
+    """Return the interval, in percent, of a share of `total` items, if `found` of `drawn` drawn at random belong to it.
+
+    Exact, from the hypergeometric distribution: with many items it is Clopper and Pearson's; if all are drawn, it is
+    the share itself.
+    """
+
+    def fewest(found: int) -> int:
+        """Return the smallest number among all items with which so many or more are found often enough."""
+        often_enough = range(found, total - drawn + found + 1)
+        return often_enough[bisect_left(often_enough, (1 - level) / 2, key=lambda among: at_least(found, among))]
+
+    def at_least(found: int, among: int) -> float:
+        ways = (_log_ways(among, k) + _log_ways(total - among, drawn - k) for k in range(found, min(among, drawn) + 1))
+        return math.fsum(math.exp(each - _log_ways(total, drawn)) for each in ways)
+
+    return 100 * fewest(found) / total, 100 * (total - fewest(drawn - found)) / total
+
+
+def _log_ways(items: int, chosen: int) -> float:
+    """Return the logarithm of the number of ways to choose some of the items."""
+    if not 0 <= chosen <= items:
+        return -math.inf
+    return math.lgamma(items + 1) - math.lgamma(chosen + 1) - math.lgamma(items - chosen + 1)
 
 
 def swap_p_values(

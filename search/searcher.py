@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
@@ -147,6 +147,16 @@ class Searcher:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         return self._queries.encode(queries)
+
+    def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
+        """Return for each query which of its texts are longer than the model reads, by the 0-based number of the part.
+
+        The rest of such a text has no influence on the results.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        return self._queries.truncations(queries)
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it, for use as a part of a query.
