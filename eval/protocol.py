@@ -50,6 +50,7 @@ class Evaluation:
 
     Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
     `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit.
+    `of_coco` is whether the annotation file calls all images MS COCO's.
     """
 
     spec: CollectionSpec
@@ -62,6 +63,7 @@ class Evaluation:
     texts: list[str]
     truncated: int
     notes: tuple[str, ...]
+    of_coco: bool = False
 
     @property
     def images(self) -> int:

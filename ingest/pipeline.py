@@ -307,8 +307,8 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
     """Return the captions, each marked if the model truncates it, and their vectors float32 (n, dim)."""
     texts = [caption.text for caption in captions]
     marked = [
-        replace(caption, truncated=too_long)
-        for caption, too_long in zip(captions, encoder.too_long(texts), strict=True)
+        replace(caption, truncated=truncation is not None)
+        for caption, truncation in zip(captions, encoder.truncations(texts), strict=True)
     ]
     return marked, encoder.encode_texts(texts)
 

@@ -12,11 +12,12 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
@@ -57,7 +58,7 @@ class Searcher:
     ) -> None:
         self.index = index
         self.dataset = dataset or only_dataset(index)
-        self._queries = QueryEncoder(index, self.dataset, encoder or encoder_for)
+        self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
 
     @classmethod
@@ -76,9 +77,7 @@ class Searcher:
             SpecMismatch: the encoder is not the model that made the collection.
             CollectionMissing: the data set does not exist.
         """
-        options = options or Options()
-        self.check(options)
-        [answer] = self.search_many([(parts, options)])
+        [answer] = self.search_many([(parts, options or Options())])
         if isinstance(answer, CocoSearchError):
             raise answer
         return answer
@@ -91,11 +90,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        directions = self.encode([parts for parts, _ in queries])
-        outcomes = [
-            self._requests(direction, options, named_images(parts))
-            for (parts, options), direction in zip(queries, directions, strict=True)
-        ]
+        outcomes = self._requests(queries)
         pages = iter(
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
@@ -104,15 +99,18 @@ class Searcher:
             for of_query in outcomes
         ]
 
-    def _requests(
-        self, direction: Vectors | CocoSearchError, options: Options, leave_out: tuple[int, ...]
-    ) -> list[PageRequest] | CocoSearchError:
-        """Return the request of each kind, or the error of the query."""
-        if isinstance(direction, CocoSearchError):
-            return direction
-        if problem := self._problem(options):
-            return problem
-        return [PageRequest(direction, kind, options, leave_out) for kind in options.kinds]
+    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
+        """Return one request for each kind that a query asks for, or the error of that query."""
+        problems = [self._problem(options) for _, options in queries]
+        valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
+        directions = iter(self.encode(valid))  # only now: the model may have to be loaded
+        outcomes = [problem or next(directions) for problem in problems]
+        return [
+            outcome
+            if isinstance(outcome, CocoSearchError)
+            else [PageRequest(outcome, kind, options, named_images(parts)) for kind in options.kinds]
+            for (parts, options), outcome in zip(queries, outcomes, strict=True)
+        ]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -149,6 +147,16 @@ class Searcher:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         return self._queries.encode(queries)
+
+    def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
+        """Return for each query which of its texts are longer than the model reads, by the 0-based number of the part.
+
+        The rest of such a text has no influence on the results.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        return self._queries.truncations(queries)
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it, for use as a part of a query.
@@ -229,6 +237,7 @@ def encoder_for(
     text_model: str | None = None,
     trust_remote_code: bool = False,
     patience: float = PATIENCE,
+    index: ReadIndex | None = None,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
@@ -238,6 +247,8 @@ def encoder_for(
         text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
             space of the photos can search these; the captions were embedded by another.
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
+        index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
+            unless `model` or `device` is given.
 
     Raises:
         EncoderError: a model cannot be loaded.
@@ -269,7 +280,8 @@ def encoder_for(
 
     is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
     if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        return LazyEncoder(spec, load, device, patience)
+        served = index.served_model if index and model is None and device == "auto" else lambda: None
+        return LazyEncoder(spec, load, device, patience, served)
     return load(device)
 
 

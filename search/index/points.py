@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -91,17 +91,18 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
 def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[Hit]:
     """Convert scored points to hits; those without a payload have no record. `per_image` is that of SearchParams."""
     if per_image:
-        points = _best_of_images(points)
+        points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
 
 
-def _best_of_images(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:
     """Return the best point of each image, the one with the lowest id if several are; `points` are best first."""
-    best: dict[Any, ScoredPoint] = {}
+    best: dict[int | None, ScoredPoint] = {}
     for point in points:
-        rival = best.setdefault((point.payload or {}).get("image_id"), point)
+        image = image_of(point)
+        rival = best.setdefault(image, point)
         if rival.score == point.score and id_of(point) < id_of(rival):
-            best[point.payload["image_id"]] = point
+            best[image] = point
     return list(best.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import ConfigDict
 
@@ -13,6 +13,10 @@ from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 
+if TYPE_CHECKING:
+    from search.encoder import Encoder
+
+T = TypeVar("T")
 OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
 NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
 DEFER_INDEXING_FROM = 10_000
@@ -47,8 +51,9 @@ class SearchParams:
     the limit (None: as many as when the index was built). The scores of quantised vectors are approximate: `rescore`
     finds `oversampling` times as many points as the limit and scores them again with the float32 vectors, and
     `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
-    many of the best hits to skip. `where`: the points to search (None: all). `per_image`: of the hits, only the best
-    of each image, which needs payloads; building the others would take most of the time.
+    many of the best hits to skip. `where`: the points to search (None: all); `each_where` instead of it: those to
+    search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
+    others would take most of the time.
     """
 
     exact: bool = False
@@ -59,8 +64,13 @@ class SearchParams:
     payload: bool = True
     offset: int = 0
     where: Where | None = None
+    each_where: tuple[Where, ...] | None = None
     per_image: bool = False
     __pydantic_config__ = NO_OTHER_FIELDS
+
+    def filters(self, count: int, convert: Callable[[Where | None], T]) -> Sequence[T]:
+        """Return the filter of each of `count` vectors, converted to the form of an engine."""
+        return [convert(self.where)] * count if self.each_where is None else list(map(convert, self.each_where))
 
 
 DEFAULT_PARAMS = SearchParams()
@@ -152,6 +162,10 @@ class ReadIndex(Protocol):
 
         Either the HNSW index is not complete, which does not matter to `exact` queries, or shards lack copies.
         """
+        ...
+
+    def served_model(self) -> Encoder | None:
+        """Return the model of the `search serve` that has the index open, or None if it has none ready to use."""
         ...
 
     def silent_nodes(self) -> list[str]:

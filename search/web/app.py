@@ -91,7 +91,7 @@ def create_app(
     _add_pictures(app, gallery, workers, uploads)
     _add_metrics(app, gallery, metrics)
     if running is not None:
-        app.include_router(index_calls(gallery.index, running))
+        app.include_router(index_calls(gallery.index, running, gallery.ready_model))
     # Outermost, so that error responses have the security headers too, and refused requests are counted.
     limits = {PICTURES: PICTURE_BYTES, **({ROUTE: INTERNAL_BYTES} if running else {})}
     token = running.headers["Authorization"] if running else ""

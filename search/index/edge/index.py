@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,8 @@ import qdrant_edge as qdrant
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
 from search.index.edge import building, space
-from search.index.edge.filter import filter_of, index_payload
+from search.index.edge.filter import filter_of, index_payload, requests_of
+from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
@@ -68,6 +70,7 @@ class EdgeIndex:
             )
         self.path = path
         self._shards: dict[str, qdrant.EdgeShard] = {}
+        self._records: defaultdict[str, RecordCache] = defaultdict(RecordCache)
 
     @property
     def place(self) -> str:
@@ -143,27 +146,15 @@ class EdgeIndex:
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        conditions = filter_of(params.where)
-        quantization = qdrant.QuantizationSearchParams(
-            ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
-        )
-        engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
-        requests = [
-            qdrant.QueryRequest(
-                limit=limit,
-                offset=params.offset,
-                query=qdrant.Query.Nearest(vector),
-                filter=conditions,
-                params=engine_params,
-                with_payload=params.payload,
-            )
-            for vector in vectors.tolist()
-        ]
+        requests = requests_of(vectors, limit, params)
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers += [hits_of(points, per_image=params.per_image) for points in results]
+                if params.payload:
+                    answers += self._records[collection].hits(shard, results, per_image=params.per_image)
+                else:
+                    answers += map(hits_of, results)
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
@@ -194,6 +185,9 @@ class EdgeIndex:
 
     def defer_indexing(self, collection: str) -> None:
         pass  # only `optimize` builds the index
+
+    def served_model(self) -> None:
+        return None
 
     def silent_nodes(self) -> list[str]:
         return []
@@ -265,9 +259,12 @@ class EdgeIndex:
         shard = self._shard(collection)
         space.check_space(self.path, space.SPARE_BYTES, "writing")
         building.set_built(self.path / collection, False)
-        with _engine(f"writing into {collection}"):
-            for operation in operations:
-                shard.update(operation)
+        try:
+            with _engine(f"writing into {collection}"):
+                for operation in operations:
+                    shard.update(operation)
+        finally:
+            self._records[collection].clear()
 
     def _spec_file(self, collection: str) -> Path:
         return self.path / f"{collection}.json"
@@ -301,6 +298,7 @@ class EdgeIndex:
 
     def _release(self, collection: str) -> None:
         shard = self._shards.pop(collection)
+        self._records.pop(collection, None)
         with _engine(f"closing {collection}"):
             shard.flush()
             shard.close()

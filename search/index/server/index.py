@@ -91,7 +91,6 @@ class ServerIndex:
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        conditions = filter_of(params.where)
         quantization = models.QuantizationSearchParams(
             ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
         )
@@ -105,7 +104,7 @@ class ServerIndex:
                 params=engine_params,
                 with_payload=params.payload,
             )
-            for vector in vectors.tolist()
+            for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
@@ -143,6 +142,9 @@ class ServerIndex:
 
     def pending(self, collection: str, *, exact: bool = False) -> str | None:
         return indexing.pending(self._connection, collection, exact=exact)
+
+    def served_model(self) -> None:
+        return None
 
     def silent_nodes(self) -> list[str]:
         return list(self._connection.health().silent_nodes)
