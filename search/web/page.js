@@ -1,106 +1,124 @@
 // Show the query and its results, and turn clicks and keys into the next query.
 
+import { NOTHING, fetchAnswer, fetchFolded } from "./answers.js";
+import { image, request } from "./api.js";
+import { drawChips } from "./chips.js";
+import { focusResult, handleKeys, makeReachable, resultIndex } from "./keyboard.js";
+import { acceptPictures, addPicture, pictureUrl } from "./pictures.js";
+import { createPlace } from "./place.js";
 import {
   HALFWAY,
+  PAGE_SIZE,
   SAME_PHOTO,
   emptyQuery,
   fromUrl,
   hasPicture,
+  idsIn,
   isEmpty,
-  request,
-  search,
-  toRequest,
+  lookedUp,
+  shorten,
   toUrl,
-  upload,
 } from "./query.js";
-import { drawChips } from "./chips.js";
-import { countColumns, createViewer, drawResults, indexAfterKey } from "./results.js";
+import { drawResults, searchFrom, titleOf } from "./results.js";
+import { copyFrom, toCommand, toLink } from "./share.js";
+import { createViewer } from "./viewer.js";
+import { drawRemedies, drawWelcome, statusText, titleText } from "./wording.js";
 
 const $ = (id) => document.getElementById(id);
 const box = $("text");
 const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value of each check box
 const MAX_PARTS = 16; // the API's limit
-const uploads = new Map(); // token -> {file, url}: the pictures uploaded by this page
 
 let query = emptyQuery();
-let results = []; // those shown
+let answer = NOTHING; // what is shown
 let running = null; // the AbortController of the current search
+let index = null; // {dataset, place}, as soon as the server has told
+let viewed = null; // the result in the viewer
+
+const place = createPlace(() => ({ query, draft: box.value, scroll: scrollY }));
 
 // ---- searching
 
-// Change the query, add it to the history, and search.
-function updateQuery(changes) {
-  query = { ...query, box: box.value.trim(), ...changes }; // with the text that has not been submitted
-  history.pushState(query, "", toUrl(query));
-  runQuery();
+// Change the query, add it to the history, and search. `keep` the number of results and the place; `keepText` in the
+// box that has not been sent; if it is `sent` now, it is not remembered for Back.
+function updateQuery(changes, { keep = false, keepText = keep, sent = false, focus = null } = {}) {
+  const draft = keepText && box.value.trim() !== query.box.trim() ? box.value : null;
+  go({ ...query, count: keep ? query.count : PAGE_SIZE, ...changes, view: null }, { draft }, sent ? { draft: null } : {});
+  if (viewer.isOpen) viewer.close();
+  return run({ scroll: keep ? scrollY : 0, draft, focus });
 }
 
-async function runQuery() {
-  drawQuery();
+// Add an entry with another query to the history, after saving the place in the present one.
+function go(next, state, left = {}) {
+  place.push({ query: next, ...state }, toUrl(next), left);
+  query = next;
+}
+
+// Search with the text in the box, which may not have been submitted yet, and with changed options.
+function submit(changes = {}) {
+  return updateQuery({ box: box.value.trim(), contains: $("contains").value, split: $("split").value, ...changes }, { sent: true });
+}
+
+// Fetch and show the results of the query; then `scroll` to a place and `focus` the result with this index.
+async function run({ scroll = 0, draft = null, focus = null } = {}) {
+  drawQuery(draft);
+  const shown = await load(0, query.count, () => run({ scroll, draft, focus }));
+  if (!shown) return;
+  scrollTo({ top: scroll });
+  if (focus !== null && answer.results.length) focusResult($("results"), Math.min(focus, answer.results.length - 1), { preventScroll: true });
+  place.ready(true);
+  await drawView();
+}
+
+// Fetch results, from the first `kept` on, and show them; return whether that succeeded.
+async function load(kept, end, retry) {
   running?.abort();
-  $("error").hidden = true;
-  if (isEmpty(query)) {
-    running = null;
-    setBusy(false);
-    results = [];
-    drawResults($("results"), results, query.to);
-    $("status").textContent = "";
-    $("more").hidden = true;
-    $("welcome").hidden = false;
-    return;
-  }
-  $("welcome").hidden = true;
-  await fetchResults(0);
-}
-
-async function fetchResults(offset) {
   const controller = (running = new AbortController());
+  place.ready(false);
   setBusy(true);
+  $("error").hidden = true;
   try {
-    const answer = await searchWithUploads(offset, controller.signal);
-    if (controller !== running) return;
-    results = offset ? [...results, ...answer.results] : answer.results;
-    drawResults($("results"), answer.results, query.to, offset);
-    $("more").hidden = !answer.more;
-    $("status").textContent = [statusText(answer.more), ...answer.truncated.map(truncatedText)].join(" ");
-    if (!offset) window.scrollTo({ top: 0 });
+    const rest = await fetchAnswer(query, kept, end, controller.signal);
+    if (controller !== running) return false;
+    answer = { ...rest, results: [...(kept ? answer.results : []), ...rest.results] };
+    drawAnswer(answer.results.length - rest.results.length);
+    return true;
   } catch (error) {
-    if (controller !== running || error.name === "AbortError") return;
-    showError(error, () => fetchResults(offset));
-    if (!offset) {
-      results = [];
-      drawResults($("results"), results, query.to);
-      $("more").hidden = true;
+    if (controller !== running || error.name === "AbortError") return false;
+    showError(error, retry);
+    if (!kept) {
+      answer = NOTHING;
+      drawAnswer(0);
+      $("nothing").hidden = error.status !== 422 || !drawRemedies($("nothing"), query, submit);
       $("status").textContent = "";
     }
+    return false;
   } finally {
     if (controller === running) setBusy(false);
   }
 }
 
-// Search; upload the pictures of the query again if the server has dropped them.
-async function searchWithUploads(offset, signal) {
-  try {
-    return await search(query, offset, signal);
-  } catch (error) {
-    const uploaded = query.parts.map((part) => uploads.get(part.picture)).filter(Boolean);
-    if (error.status !== 404 || !uploaded.length) throw error;
-    for (const { file } of uploaded) await upload(file);
-    return search(query, offset, signal);
-  }
+// Show the answer; the first `kept` results are there already.
+function drawAnswer(kept) {
+  const { results, more } = answer;
+  const searched = !isEmpty(query) && !lookedUp(query);
+  drawResults($("results"), results, query, kept);
+  $("more").hidden = !more;
+  $("welcome").hidden = !isEmpty(query);
+  $("share").hidden = isEmpty(query);
+  $("copy-command").hidden = !searched || !index;
+  $("nothing").hidden = results.length > 0 || !drawRemedies($("nothing"), query, submit);
+  $("status").textContent = statusText(query, answer);
 }
 
-function statusText(more) {
-  const noun = query.to === "captions" ? "caption" : "photo";
-  if (!results.length) return `No ${noun}s found${query.split || query.contains ? ": try other filters" : ""}.`;
-  const count = `${more ? "The nearest " : ""}${results.length.toLocaleString("en")} ${noun}${results.length > 1 ? "s" : ""}`;
-  return hasPicture(query) ? `${count}. Your picture is not part of this page's address, so the link does not share it.` : count;
-}
-
-// Say that the model does not read the end of a text. A part's number is that in the request.
-function truncatedText({ part, read, given }) {
-  const text = toRequest(query, 0).parts[part].text;
-  return `The model reads only the first ${read} of the ${given.toLocaleString("en")} tokens of “${text.slice(0, 40).trim()}…”.`;
+async function loadMore() {
+  const before = answer.results.length;
+  const count = answer.results.filter((result) => !result.folded).length;
+  if (!(await load(count, count + PAGE_SIZE, loadMore))) return false;
+  query = { ...query, count: count + PAGE_SIZE };
+  place.replace({ query }, toUrl(query));
+  place.ready(true);
+  return answer.results.length > before;
 }
 
 function setBusy(busy) {
@@ -122,39 +140,35 @@ function showError(error, retry) {
 
 // ---- changing the query
 
-function searchFrom(result) {
-  if (result.kind === "caption") updateQuery({ box: result.text, parts: [] });
-  else updateQuery({ box: "", parts: [{ image_id: result.image_id, weight: 1 }] });
-}
-
 function addResult(result, weight) {
   const part = result.kind === "caption" ? { text: result.text, weight } : { image_id: result.image_id, weight };
-  addPart(part);
+  const focused = viewed ? answer.results.indexOf(viewed) : resultIndex($("results"), document.activeElement);
+  addParts([part], {}, { keep: true, focus: focused < 0 ? null : focused });
 }
 
-// Add a part in place of an equal one, whose weight may differ.
-function addPart(part, changes = {}) {
-  const same = (other) => ["text", "image_id", "picture"].every((name) => other[name] === part[name]);
-  const others = query.parts.filter((other) => !same(other));
-  const count = others.length + 2; // with the new part and the text in the box
+// Add parts in place of equal ones, whose weight may differ.
+function addParts(parts, changes, options) {
+  const same = (one, other) => ["text", "image_id", "picture"].every((name) => one[name] === other[name]);
+  const others = query.parts.filter((other) => !parts.some((part) => same(part, other)));
+  const count = others.length + parts.length + 1; // with the text in the box
   if (count > MAX_PARTS) return showError(new Error(`A query has at most ${MAX_PARTS} parts: remove one first.`));
-  updateQuery({ parts: [...others, part], ...changes });
+  updateQuery({ parts: [...others, ...parts], ...changes }, options);
 }
 
 function addText(weight) {
   const text = box.value.trim();
-  if (text) addPart({ text, weight }, { box: "" });
+  const ids = idsIn(text);
+  if (text) addParts(ids ? ids.map((image_id) => ({ image_id, weight })) : [{ text, weight }], { box: "" }, { sent: true });
   box.focus();
 }
 
 async function searchFromFile(file) {
   if (!file) return;
-  if (file.type && !file.type.startsWith("image/")) return showError(new Error(`${file.name} is not a picture. Choose a JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF file.`));
   setBusy(true);
+  $("error").hidden = true;
   try {
-    const picture = await upload(file);
-    if (!uploads.has(picture)) uploads.set(picture, { file, url: URL.createObjectURL(file) });
-    updateQuery({ box: "", parts: [{ picture, weight: 1 }] });
+    const picture = await addPicture(file);
+    updateQuery({ box: "", parts: [{ picture, weight: 1, name: file.name }] });
   } catch (error) {
     setBusy(false);
     showError(error);
@@ -162,18 +176,16 @@ async function searchFromFile(file) {
 }
 
 function clear() {
-  updateQuery(emptyQuery({ to: query.to }));
+  updateQuery(emptyQuery({ to: query.to, seed: query.seed }));
   box.focus();
 }
 
 // ---- showing the query
 
-function drawQuery() {
-  if (box.value.trim() !== query.box.trim()) box.value = query.box;
-  drawChips($("chips"), query.parts, {
-    pictureUrl: (token) => uploads.get(token)?.url,
-    onChange: (parts) => updateQuery({ parts }),
-  });
+function drawQuery(draft) {
+  const text = draft ?? query.box;
+  if (box.value.trim() !== text.trim()) box.value = text;
+  drawChips($("chips"), query.parts, { pictureUrl, onChange: (parts) => updateQuery({ parts }, { keep: true }) });
   document.querySelector(`[name=to][value=${query.to}]`).checked = true;
   const split = $("split");
   if (query.split && ![...split.options].some((option) => option.value === query.split)) {
@@ -182,23 +194,84 @@ function drawQuery() {
   split.value = query.split;
   $("contains").value = query.contains;
   for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
-  $("clear").hidden = isEmpty(query) && !query.split && !query.contains && !Object.keys(SWITCHES).some((name) => query[name] !== null);
+  const filters = [query.split, query.contains, ...Object.keys(SWITCHES).map((name) => query[name] !== null)].filter(Boolean).length;
+  $("filters-button").textContent = filters ? `Filters (${filters})` : "Filters";
+  $("clear").hidden = isEmpty(query) && !filters;
   drawBoxButtons();
-  const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image_id ? `image ${part.image_id}` : "a picture"))[0];
-  document.title = title ? `${title} · coco-search` : "coco-search";
+  document.title = titleText(query);
 }
 
 function drawBoxButtons() {
   $("add-text").hidden = $("subtract-text").hidden = !box.value.trim();
 }
 
+// ---- the viewer
+
+const viewer = createViewer($("view"), { onStep: step, onAction: (name, result) => actions[name](result), onClose: leaveView });
+
+// Show the photo that the address names; it may not be among the results.
+async function drawView() {
+  if (query.view === null) {
+    if (viewer.isOpen) viewer.close();
+    return;
+  }
+  const id = query.view;
+  let result = answer.results.find((each) => each.image_id === id);
+  try {
+    result ??= await image(id);
+  } catch (error) {
+    if (query.view === id) showError(error);
+    return;
+  }
+  if (query.view !== id) return;
+  viewed = result;
+  const number = answer.results.indexOf(result);
+  viewer.show(result, {
+    contains: query.contains,
+    previous: number > 0,
+    next: number >= 0 && (number < answer.results.length - 1 || answer.more),
+    position: number < 0 ? "" : `${(number + 1).toLocaleString("en")} of ${answer.results.length.toLocaleString("en")}${answer.more ? " shown" : ""}`,
+  });
+  document.title = `${shorten(titleOf(result))} · coco-search`;
+}
+
+function view(result) {
+  go({ ...query, view: result.image_id }, { draft: box.value, scroll: scrollY, opened: true });
+  place.ready(true);
+  drawView();
+}
+
+async function step(by) {
+  const number = answer.results.indexOf(viewed) + by;
+  if (number === answer.results.length && !(answer.more && (await loadMore()))) return;
+  if (!answer.results[number] || query.view === null) return;
+  query = { ...query, view: answer.results[number].image_id };
+  place.replace({ query }, toUrl(query));
+  drawView();
+}
+
+// Return to the results: by Back, if the viewer was opened from them, so that Forward opens it again.
+function leaveView() {
+  const number = answer.results.indexOf(viewed);
+  viewed = null;
+  document.title = titleText(query);
+  if (query.view === null) return number >= 0 && document.activeElement === document.body ? focusResult($("results"), number) : undefined;
+  query = { ...query, view: null };
+  if (history.state?.opened) history.back();
+  else place.replace({ query }, toUrl(query));
+  if (number >= 0) focusResult($("results"), number);
+}
+
 // ---- events
 
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
-  updateQuery({ contains: $("contains").value, split: $("split").value });
+  submit();
 });
-box.addEventListener("input", drawBoxButtons);
+box.addEventListener("input", () => {
+  drawBoxButtons();
+  place.saveSoon();
+});
 $("add-text").addEventListener("click", () => addText(1));
 $("subtract-text").addEventListener("click", () => addText(-1));
 $("file").addEventListener("change", (event) => {
@@ -206,127 +279,129 @@ $("file").addEventListener("change", (event) => {
   event.target.value = "";
 });
 for (const radio of document.querySelectorAll("[name=to]")) {
-  radio.addEventListener("change", () => updateQuery({ to: radio.value }));
+  radio.addEventListener("change", () => submit({ to: radio.value }));
 }
-$("split").addEventListener("change", () => updateQuery({ split: $("split").value }));
-$("contains").addEventListener("change", () => updateQuery({ contains: $("contains").value }));
+$("split").addEventListener("change", () => submit());
+$("contains").addEventListener("change", () => submit());
 for (const [name, value] of Object.entries(SWITCHES)) {
-  $(name).addEventListener("change", () => updateQuery({ [name]: $(name).checked ? value : null }));
+  $(name).addEventListener("change", () => submit({ [name]: $(name).checked ? value : null }));
 }
+$("filters-button").addEventListener("click", () => {
+  const open = $("filters").classList.toggle("open");
+  $("filters-button").setAttribute("aria-expanded", open);
+});
 $("clear").addEventListener("click", clear);
+$("shuffle").addEventListener("click", () => updateQuery({ seed: randomSeed() }, { keepText: true }));
 $("help-button").addEventListener("click", () => $("help").showModal());
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the fragment would become part of the address
+  if (answer.results.length) focusResult($("results"), 0);
+  else $("results").focus();
+});
 $("more").addEventListener("click", async () => {
-  const before = results.length;
-  await fetchResults(before);
-  $("results").children[before]?.querySelector(".photo").focus();
+  const before = answer.results.length;
+  if (await loadMore()) focusResult($("results"), before);
 });
 
-// By the `data-do` attributes of buttons.
+function offerCopy(button, text) {
+  copyFrom(button, text, $("notice")).catch((error) => showError(error));
+}
+$("copy-link").addEventListener("click", () => offerCopy($("copy-link"), toLink(query)));
+$("copy-command").addEventListener("click", () => offerCopy($("copy-command"), toCommand(query, index)));
+
+const viewButton = (name) => $("view").querySelector(`[data-do=${name}]`);
+
+// By the `data-do` attributes of links and buttons.
 const actions = {
-  from: searchFrom,
+  view,
+  from: (result) => updateQuery(searchFrom(result), { keepText: true, focus: 0 }),
   add: (result) => addResult(result, 1),
   subtract: (result) => addResult(result, -1),
-  view: (result) => viewer.open(results, results.indexOf(result)),
+  also: toggleFolded,
+  "copy-id": (result) => offerCopy(viewButton("copy-id"), result.image_id),
+  "copy-file": (result) => offerCopy(viewButton("copy-file"), result.file),
+  "copy-view": () => offerCopy(viewButton("copy-view"), location.href),
 };
-const viewer = createViewer($("view"), actions);
 
-$("results").addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-do]");
-  if (button) actions[button.dataset.do](results[resultIndex(button)]);
-});
-$("results").addEventListener("focusin", (event) => {
-  for (const button of document.querySelectorAll("#results button[tabindex='0']")) button.tabIndex = -1;
-  for (const button of event.target.closest("li")?.querySelectorAll("button") ?? []) button.tabIndex = 0;
-});
-
-function resultIndex(element) {
-  return [...$("results").children].indexOf(element.closest("li"));
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.key === "Escape") return clear();
-  const typing = event.target.matches("input[type=text], select");
-  if (event.key === "ArrowDown" && event.target === box) return focusResult(event, 0);
-  if (typing || event.target.matches("input[type=radio], input[type=checkbox]")) return;
-  const current = $("results").contains(event.target) ? resultIndex(event.target) : -1;
-  const keys = { "+": "add", "-": "subtract", "−": "subtract", v: "view" };
-  if (event.key === "/") {
-    event.preventDefault();
-    box.focus();
-    box.select();
-  } else if (event.key === "?") {
-    $("help").showModal();
-  } else if (current >= 0 && keys[event.key]) {
-    event.preventDefault();
-    actions[keys[event.key]](results[current]);
-  } else if (current >= 0) {
-    const next = indexAfterKey(event.key, current, results.length, countColumns($("results")));
-    if (next === -1) {
-      event.preventDefault();
-      box.focus();
-    } else if (next !== null) focusResult(event, next);
-  } else if (event.key === "ArrowDown" && event.target === document.body) focusResult(event, 0);
-});
-
-function focusResult(event, index) {
-  const button = $("results").children[index]?.querySelector(".photo");
-  if (!button) return;
-  event.preventDefault();
+// Show the results that one stands for after it, or hide them.
+async function toggleFolded(result) {
+  const number = answer.results.indexOf(result);
+  let { results } = answer;
+  if (results[number + 1]?.folded === result) {
+    results = results.filter((each) => each.folded !== result);
+  } else {
+    const shown = query;
+    const inserted = await fetchFolded(query, result).catch((error) => (showError(error), []));
+    if (shown !== query) return;
+    results = [...results.slice(0, number + 1), ...inserted, ...results.slice(number + 1)];
+  }
+  answer = { ...answer, results };
+  const open = results[number + 1]?.folded === result;
+  drawResults($("results"), results, query);
+  const button = $("results").children[number].querySelector(".also");
+  button.textContent = open ? "hide them" : button.textContent;
+  button.setAttribute("aria-expanded", open);
+  makeReachable($("results"), $("results").children[number]);
   button.focus();
 }
 
-document.addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])].find((candidate) => candidate.type.startsWith("image/"));
-  if (file) {
-    event.preventDefault();
-    searchFromFile(file);
-  }
-});
-let dragDepth = 0; // nested elements that a dragged picture is over: each fires its own dragenter and dragleave
-const dragsFiles = (event) => event.dataTransfer?.types.includes("Files");
-document.addEventListener("dragenter", (event) => {
-  if (dragsFiles(event)) $("drop").hidden = ++dragDepth === 0;
-});
-document.addEventListener("dragleave", (event) => {
-  if (dragsFiles(event)) $("drop").hidden = --dragDepth <= 0;
-});
-document.addEventListener("dragover", (event) => dragsFiles(event) && event.preventDefault());
-document.addEventListener("drop", (event) => {
-  dragDepth = 0;
-  $("drop").hidden = true;
-  if (!dragsFiles(event)) return;
+$("results").addEventListener("click", (event) => {
+  const control = event.target.closest("[data-do]");
+  if (!control || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return; // a new tab or window
   event.preventDefault();
-  searchFromFile(event.dataTransfer.files[0]);
+  actions[control.dataset.do](answer.results[resultIndex($("results"), control)]);
 });
-window.addEventListener("popstate", (event) => {
-  query = emptyQuery(event.state ?? fromUrl(location.search));
-  runQuery();
+handleKeys($("results"), box, {
+  act: (name, number) => actions[name](answer.results[number]),
+  help: () => $("help").showModal(),
+  clear,
+});
+acceptPictures($("drop"), searchFromFile, showError);
+
+addEventListener("popstate", (event) => {
+  const before = query;
+  query = readEntry(event.state);
+  const search = (of) => JSON.stringify({ ...of, view: null, count: null });
+  if (search(query) !== search(before) || !answer.results.length) {
+    run({ scroll: event.state?.scroll, draft: event.state?.draft });
+  } else { // only the viewer differs, which may have loaded more results
+    query = { ...query, count: Math.max(query.count, before.count) };
+    place.replace({ query }, toUrl(query));
+    drawView();
+  }
 });
 
 // ---- start
 
-async function drawWelcome() {
-  const [{ dataset, collections }, examples] = await Promise.all([request("api/collections"), request("api/examples")]);
-  const [images, captions] = collections;
-  for (const name of Object.keys(images.splits)) {
-    if (![...$("split").options].some((option) => option.value === name)) $("split").add(new Option(name, name));
-  }
-  const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
-  $("about").textContent =
-    `${formatCount(images.points, "photos")} and ${formatCount(captions?.points ?? 0, "captions")} of ${dataset}. ` +
-    `Describe a photo, ${examples.captions.length ? "drop or paste a picture, or try:" : "or drop or paste a picture."}`;
-  for (const caption of examples.captions) {
-    const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
-    button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));
-    const item = document.createElement("li");
-    item.append(button);
-    $("examples").append(item);
-  }
+function randomSeed() {
+  return Math.floor(Math.random() * 1e6);
 }
 
-query = emptyQuery(history.state ?? fromUrl(location.search)); // the state may be of an older page
-history.replaceState(query, "", hasPicture(query) ? undefined : toUrl(query));
-runQuery();
-drawWelcome().catch((error) => showError(error, () => location.reload()));
-if (isEmpty(query) && matchMedia("(hover: hover)").matches) box.focus();
+// Return the query of an entry of the history, which may be missing.
+function readEntry(state) {
+  const known = emptyQuery(state?.query ?? fromUrl(location.search));
+  return { ...known, seed: known.seed ?? query.seed ?? randomSeed() };
+}
+
+// The header covers what is behind it: let the browser scroll a focused result to below it.
+new ResizeObserver(([entry]) => {
+  const covers = getComputedStyle(entry.target).position === "sticky";
+  document.documentElement.style.scrollPaddingTop = covers ? `${entry.target.offsetHeight + 12}px` : "";
+}).observe(document.querySelector("header"));
+
+async function start() {
+  query = readEntry(history.state);
+  history.replaceState({ ...history.state, query }, "", hasPicture(query) ? undefined : toUrl(query));
+  if (isEmpty(query) && query.view === null && matchMedia("(hover: hover)").matches) box.focus();
+  await Promise.all([run({ scroll: history.state.scroll, draft: history.state.draft }), describeIndex()]);
+}
+
+async function describeIndex() {
+  const [collections, examples] = await Promise.all([request("api/collections"), request("api/examples")]);
+  index = collections;
+  drawWelcome(collections, examples.captions, (caption) => updateQuery({ box: caption, parts: [] }));
+  drawQuery(box.value);
+  $("copy-command").hidden = isEmpty(query) || Boolean(lookedUp(query));
+}
+
+start().catch((error) => showError(error, () => location.reload()));
