@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest import hubness
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands
@@ -218,6 +219,7 @@ def drop(
 
 
 app.command()(status)
+app.command()(hubness.command)
 for _command in (expanded(commands.copy), commands.backup, commands.restore):
     app.command()(_command)
 

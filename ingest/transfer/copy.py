@@ -18,7 +18,17 @@ import numpy as np
 from tqdm import tqdm
 
 from search.errors import IndexFailure
-from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, defer_indexing_if_many
+from search.index import (
+    TRIAL,
+    HubnessSpec,
+    Index,
+    Points,
+    Quantization,
+    ReadIndex,
+    Tuning,
+    collection_name,
+    defer_indexing_if_many,
+)
 from search.records import Caption, Image, Vectors
 
 POINTS_PER_WRITE = 1000
@@ -167,6 +177,8 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
     """
     pending: list[Point] = []
     before = Comparison()
+    numbers = source.spec(collection).hubness
+    _set_hubness(target, collection, numbers and numbers.incomplete())
     defer_indexing_if_many(target, collection, source.count(collection) - target.count(collection))
     for point, counterpart in _walk(source, target, collection, f"copying {collection}"):
         if before.add(point, counterpart) and point is not None:
@@ -192,7 +204,15 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
             f"{after.different:,} differ, {info.points:,} are counted: is another process writing there? "
             "Run the same command again"
         )
+    _set_hubness(target, collection, numbers and (numbers.incomplete() if after.extra else numbers))
     return Copied(collection, written, before.same, info.indexed_vectors, after)
+
+
+def _set_hubness(target: Index, collection: str, hubness: HubnessSpec | None) -> None:
+    """Store what describes the numbers of the target; they are incomplete while points are being copied."""
+    spec = target.spec(collection)
+    if spec.hubness != hubness:
+        target.set_spec(spec.model_copy(update={"hubness": hubness}))
 
 
 def _walk(

@@ -19,7 +19,7 @@ from search.index.protocol import (
     Where,
     defer_indexing_if_many,
 )
-from search.index.spec import TRIAL, CollectionSpec, SplitSize, collection_name
+from search.index.spec import TRIAL, CollectionSpec, HubnessSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
 
@@ -34,6 +34,7 @@ __all__ = [
     "Batch",
     "CollectionInfo",
     "CollectionSpec",
+    "HubnessSpec",
     "Index",
     "Points",
     "Quantization",

@@ -62,6 +62,32 @@ class ModelId(BaseModel):
         return f"{self} (weights {self.weights[:12]})"
 
 
+class HubnessSpec(BaseModel):
+    """How the numbers `hubness` of a collection of images were made (`ingest/hubness.py`), and how they are used.
+
+    `alpha` is how many times the number is subtracted from each cosine, None if queries are not corrected by default.
+    `points` have a number, the `smallest` of which is given: the mean cosine of the `k` nearest of `count` references,
+    whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of their
+    texts (`search.sentences.pack`), which an evaluation refuses as queries. `complete` is false while the numbers are being
+    written, and after images were added or embedded again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    alpha: float | None = None
+    k: int
+    points: int
+    smallest: float
+    count: int
+    dropped: int
+    sha256: str
+    sentences: str
+    complete: bool = True
+
+    def incomplete(self) -> HubnessSpec:
+        return self.model_copy(update={"complete": False})
+
+
 class CollectionSpec(BaseModel):
     """How the vectors of one collection were made.
 
@@ -71,7 +97,8 @@ class CollectionSpec(BaseModel):
     `prompt` wraps every text ("a photo of {}"); `padding` is how texts were padded (None in older collections, whose
     texts were padded to the longest without checking that the model allows it); `decode` is how photos were decoded;
     `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
-    both); with `follow_links`, links may lead out of it; `version` is that of this software.
+    both); with `follow_links`, links may lead out of it; `version` is that of this software; `hubness` describes the
+    numbers of that name, if images have them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -94,6 +121,7 @@ class CollectionSpec(BaseModel):
     follow_links: bool = False
     splits: dict[str, SplitSize]
     version: str
+    hubness: HubnessSpec | None = None
 
     @field_validator("splits")
     @classmethod
@@ -207,7 +235,8 @@ class CollectionSpec(BaseModel):
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
         padding = new.padding or self.padding
-        kept = {"dtype": self.dtype, "padding": padding, "decode": self.decode, "splits": splits}
+        hubness = new.hubness or self.hubness
+        kept = {"dtype": self.dtype, "padding": padding, "decode": self.decode, "splits": splits, "hubness": hubness}
         return new.model_copy(update=kept), warnings
 
 

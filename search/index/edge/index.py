@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from search.index.points import Batch, Points, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import Caption, Hit, Image, Vectors
+from search.records import HUBNESS, Caption, Hit, Image, Vectors
 from search.text import shown
 
 QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
@@ -42,6 +42,7 @@ BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 M, EF_CONSTRUCT = 16, 100  # the engine's defaults, which must be repeated to change another setting of HNSW
 FULL_SCAN_THRESHOLD = 0  # KB of vectors below which the engine scans instead, with `index_everything`
 
+_NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
     "none": None,
     "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
@@ -129,8 +130,11 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self.set_fields(collection, {record.id: record.changes() for record in records})
+
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
         # The engine merges: it deletes fields that are None and keeps fields that are not mentioned.
-        operations = [qdrant.UpdateOperation.set_payload([record.id], record.changes()) for record in records]
+        operations = [qdrant.UpdateOperation.set_payload([each], dict(changed)) for each, changed in fields.items()]
         self._write(collection, operations)
 
     def set_vectors(self, collection: str, points: Points) -> None:
@@ -154,7 +158,7 @@ class EdgeIndex:
                 query=qdrant.Query.Nearest(vector),
                 filter=conditions,
                 params=engine_params,
-                with_payload=params.payload,
+                with_payload=_NUMBER if params.hubness else params.payload,
             )
             for vector in vectors.tolist()
         ]
@@ -162,7 +166,7 @@ class EdgeIndex:
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers += [hits_of(points, per_image=params.per_image) for points in results]
+            answers += [hits_of(points, per_image=params.per_image, hubness=params.hubness) for points in results]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
