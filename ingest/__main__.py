@@ -29,8 +29,8 @@ from search.text import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ingest.annotations import Annotations
     from ingest.download.coco import Downloaded
-    from ingest.karpathy import Annotations
     from ingest.summary import Summary
     from search.index import CollectionInfo, Index
 
@@ -46,7 +46,7 @@ def run(
     output: Output,
 ) -> None:
     """Embed images and captions and upsert them. A second run embeds only what is missing or has changed."""
-    from ingest.karpathy import read_annotations
+    from ingest.annotations import read_annotations
     from ingest.summary import Summary, write_failures
     from search.index import collection_name, open_for_writing
 

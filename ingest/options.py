@@ -13,7 +13,7 @@ import typer
 from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption
 
 if TYPE_CHECKING:
-    from ingest.karpathy import Annotations
+    from ingest.annotations import Annotations
     from ingest.pipeline import Plan
     from ingest.selection import Chosen
     from ingest.summary import Failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ingest.karpathy import Unusable
+from ingest.annotations import Unusable
 from search.errors import SettingsError
 from search.records import Caption, Image
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from ingest.karpathy import Annotations
+from ingest.annotations import Annotations
 from ingest.selection import Chosen
 from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, SpecMismatch

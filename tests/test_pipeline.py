@@ -16,7 +16,7 @@ import pytest
 import qdrant_edge
 from conftest import write_photo_set
 
-from ingest.karpathy import read_annotations
+from ingest.annotations import read_annotations
 from ingest.pipeline import Plan, _clock, ingest
 from ingest.specs import collection_specs
 from ingest.summary import Summary

@@ -162,6 +162,6 @@ def _encoder(job: Job) -> Any:
 
 def empty_annotations(images: Sequence[Any]) -> Any:
     """Return annotations of these images, without captions."""
-    from ingest.karpathy import Annotations
+    from ingest.annotations import Annotations
 
     return Annotations(Path("bench"), "bench", "", tuple(images), ())

@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
+from ingest.annotations import Annotations
+from ingest.annotations.karpathy import OFFICIAL_FOLDERS, read_karpathy
 from ingest.download.http import DEFAULT_RETRY, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, space_needed, unpack
-from ingest.karpathy import OFFICIAL_FOLDERS, Annotations, read_annotations
 from search.command import note
 from search.errors import DownloadError, OutOfSpace, Unreachable
 from search.records import Image
@@ -110,7 +111,7 @@ def download_coco(
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = annotations or fetcher.annotations(sources.annotations)
-        photos = _official_photos(read_annotations(file), splits)
+        photos = _official_photos(read_karpathy(file), splits)
         missing = [photo for photo in photos if not _exists(out / photo.file)]
         result = Downloaded(file, out, len(photos), failures=[] if failures is None else failures)
         if not missing:

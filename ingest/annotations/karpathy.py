@@ -8,17 +8,16 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ingest.annotations.records import Annotations, Unusable
 from search.errors import AnnotationError, TextError
-from search.records import Caption, Image, Kind
+from search.records import Caption, Image
 from search.text import check_text, decode_text
 from search.validation import Problem, first_problem, problem_of
 
@@ -77,65 +76,7 @@ class _File(_Entry):
     images: Annotated[list[_Photo], Field(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """An entry or a caption of an annotation file that is skipped.
-
-    `image_id`, `split` and `caption_id` are None if they cannot be read; `order` is the entry's 0-based place.
-    """
-
-    order: int
-    kind: Kind
-    file: str
-    image_id: int | None
-    split: str | None
-    caption_id: int | None
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Annotations:
-    """An annotation file: the name of its data set, its SHA-256, its images and captions in the order of the file, and
-    the broken entries and captions that are skipped."""
-
-    file: Path
-    dataset: str
-    sha256: str
-    images: tuple[Image, ...]
-    captions: tuple[Caption, ...]
-    unusable: tuple[Unusable, ...] = ()
-
-    def splits(self) -> Counter[str]:
-        """Return the number of images of each split, without those that are skipped."""
-        return Counter(image.split for image in self.images)
-
-    def skipped(self, splits: Sequence[str], limit: int | None = None) -> list[Unusable]:
-        """Return what is skipped among the entries that `select` examines, and those whose split cannot be read."""
-        chosen, _ = self.select(splits, limit)
-        last = chosen[-1].order if chosen and len(chosen) == limit else sys.maxsize
-        known = set(self.splits()) if "all" in splits else set(splits)
-        return [
-            entry
-            for entry in self.unusable
-            if entry.order <= last and ("all" in splits or entry.split is None or entry.split in known)
-        ]
-
-    def select(self, splits: Sequence[str], limit: int | None = None) -> tuple[list[Image], list[Caption]]:
-        """Return the first `limit` images of some splits ("all" means every split), and their captions.
-
-        Raises:
-            AnnotationError: a split that is not in the file.
-        """
-        known = self.splits()
-        if missing := [split for split in splits if split not in known and split != "all"]:
-            existing = ", ".join(f"{name} ({count:,} images)" for name, count in known.items())
-            raise AnnotationError(f"{self.file}: no split {missing[0]!r}; it has {existing}")
-        images = [image for image in self.images if "all" in splits or image.split in splits][:limit]
-        chosen = {image.id for image in images}
-        return images, [caption for caption in self.captions if caption.image_id in chosen]
-
-
-def read_annotations(file: Path) -> Annotations:
+def read_karpathy(file: Path) -> Annotations:
     """Read and validate an annotation file.
 
     A broken caption, or a broken entry with all of its captions, is skipped and listed in `unusable`. Positions count
