@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ingest.karpathy import read_annotations
+from ingest.annotations import read_annotations
 from search.encoder import Encoder
 from search.errors import AnnotationError, EncoderError, SettingsError, SpecMismatch, TextError
 from search.index import ReadIndex, Where, collection_name, usable

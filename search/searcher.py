@@ -20,9 +20,10 @@ from search.encoder import Encoder
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
@@ -59,6 +60,7 @@ class Searcher:
         self.dataset = dataset or only_dataset(index)
         self._queries = QueryEncoder(index, self.dataset, encoder or encoder_for)
         self._pages = Pages(index, self.dataset)
+        self._corrections = Corrections(index, self.collection("images"))
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -93,7 +95,7 @@ class Searcher:
         """
         directions = self.encode([parts for parts, _ in queries])
         outcomes = [
-            self._requests(direction, options, named_images(parts))
+            self._requests(direction, for_parts(options, parts), named_images(parts))
             for (parts, options), direction in zip(queries, directions, strict=True)
         ]
         pages = iter(
@@ -112,7 +114,16 @@ class Searcher:
             return direction
         if problem := self._problem(options):
             return problem
-        return [PageRequest(direction, kind, options, leave_out) for kind in options.kinds]
+        try:
+            return [
+                PageRequest(direction, kind, options, leave_out, self._correction(kind, options))
+                for kind in options.kinds
+            ]
+        except QueryError as error:
+            return error
+
+    def _correction(self, kind: Kind, options: Options) -> Correction | None:
+        return self._corrections.of(options.hubness) if kind == "images" else None
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -121,8 +132,9 @@ class Searcher:
             QueryError: a split does not exist.
             CollectionMissing: the data set does not exist.
         """
-        self.check(options)
-        requests = [PageRequest(vector, kind, options, tuple(leave_out)) for kind in options.kinds]
+        requests = self._requests(vector, options, tuple(leave_out))
+        if isinstance(requests, CocoSearchError):
+            raise requests
         return [hit for page in self._pages.read(requests) for hit in page]
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:

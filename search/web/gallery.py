@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from search.errors import CocoSearchError, NotFound, PhotoError
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
@@ -82,6 +82,7 @@ class Gallery:
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
         parts = [self._part(part) for part in query.parts]
+        options = for_parts(options, parts)
         hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
         return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
 
@@ -191,6 +192,7 @@ def _result(hit: Hit, image: Image | None, rank: int) -> Result:
     return Result(
         rank=rank,
         score=round(hit.score, 6),
+        cosine=round(hit.cosine, 6),
         kind="caption" if isinstance(record, Caption) else "image",
         id=str(hit.id),
         image_id=str(hit.image_id),
