@@ -57,22 +57,25 @@ class PageRequest:
 class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
-    `best` is the highest cosine of a hit. Of the points that were not read, no cosine is above `cosine`, and no score
-    above `score`; both are -inf if there are none.
+    Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
+    are none.
     """
 
     hits: list[Hit]
-    best: float
     cosine: float
     score: float
 
     @classmethod
-    def of(cls, hits: Sequence[Hit], words: Words | None, lowest: float, correction: Correction | None) -> Self:
-        """Sort the hits that contain the words; `lowest` is the lowest cosine that was read."""
-        kept = [hit for hit in hits if words is None or words.match(hit.record)]
-        kept.sort(key=lambda hit: (-hit.score, hit.id))
-        best = max((hit.cosine for hit in kept), default=-math.inf)
-        return cls(kept, best, lowest, correction.highest(lowest) if correction else lowest)
+    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
+        """Return the ranking that a query of `depth` hits answered."""
+        lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
+        ranked = sorted(hits, key=lambda hit: (-hit.score, hit.id))
+        return cls(ranked, lowest, correction.highest(lowest) if correction else lowest)
+
+    @property
+    def best(self) -> float:
+        """The highest cosine of a hit."""
+        return max((hit.cosine for hit in self.hits), default=-math.inf)
 
     @property
     def whole(self) -> bool:
@@ -143,10 +146,11 @@ class Pages:
         params = SearchParams(exact=request.options.exact, where=where, hubness=alpha)
         rankings = []
         for hits in self._index.query(self._collection(request.kind), vectors, depth, params):
-            lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-            if correction and words is not None:
-                hits = self._with_records(hits)
-            rankings.append(Ranking.of(hits, words, lowest, correction))
+            read = Ranking.of(hits, depth, correction)
+            if words is not None:
+                ranked = self._with_records(read.hits) if correction else read.hits
+                read = replace(read, hits=[hit for hit in ranked if words.match(hit.record)])
+            rankings.append(read)
         return rankings
 
     def _with_records(self, hits: Sequence[Hit]) -> list[Hit]:
