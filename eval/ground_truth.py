@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,9 +43,15 @@ def read_ground_truth(
             f"{spec.model_id} encodes queries and documents differently, and {dataset} holds documents only, which "
             "cannot be evaluated as queries: evaluate a model without such roles"
         )
+    if spec.splits and not any(size.captions for size in spec.splits.values()):
+        raise EvaluationError(
+            f"{dataset} has no captions, which are the queries of an evaluation: ingest it with --annotations FILE, or "
+            "with a text file NAME.txt beside every photo NAME.jpg"
+        )
     if missing := [split for split in splits if split not in spec.splits and split != "all"]:
         raise EvaluationError(
-            f"{names[0]} has no split {missing[0]!r}: it was filled from {', '.join(spec.splits) or 'nothing'}"
+            f"{names[0]} has no split {missing[0]!r}: "
+            + (f"use {_options(spec.splits)}" if spec.splits else "run `python -m ingest run` first")
         )
     chosen = tuple(sorted(spec.splits)) if "all" in splits else tuple(sorted(set(splits)))
     last = None if captions_per_image is None else captions_per_image - 1
@@ -79,6 +85,11 @@ def read_ground_truth(
         truncated=sum(captions.truncated),
         notes=tuple(notes),
     )
+
+
+def _options(splits: Iterable[str]) -> str:
+    """Return the options that choose one of these splits, or all."""
+    return ", ".join(f"--split {split}" for split in splits) + ", or --split all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +195,9 @@ def _check_no_more_images(spec: CollectionSpec, splits: Sequence[str], images: _
     for split in splits:
         if images_of[split] > spec.splits[split].images:
             raise EvaluationError(
-                f"split {split} holds {images_of[split]:,} images where its annotation file has "
-                f"{spec.splits[split].images:,}: it was filled from several files; "
-                "ingest them under different --dataset names"
+                f"split {split} holds {images_of[split]:,} images where its annotation file or folder has "
+                f"{spec.splits[split].images:,}: remove the others with `python -m ingest run --prune`, or ingest "
+                "several files under different --dataset names"
             )
 
 

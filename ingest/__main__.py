@@ -32,43 +32,67 @@ if TYPE_CHECKING:
     from ingest.annotations import Annotations
     from ingest.download.coco import Downloaded
     from ingest.summary import Summary
-    from search.index import CollectionInfo, Index
+    from search.index import CollectionInfo, CollectionSpec, Index
 
-app = command.application("Embed captioned photos into the two collections of the index.")
+app = command.application("Embed photos and their captions into the two collections of the index.")
 
 
 def run(
-    annotations: Annotated[Path, typer.Option(help="dataset_coco.json, or its Flickr8k or Flickr30k counterpart")],
-    images: Annotated[Path, typer.Option(help="The photo folder, which contains val2014 and train2014")],
+    images: Annotated[Path, typer.Option(help="The photo folder; with COCO, the one that contains val2014")],
     selection: Selection,
     embedding: Embedding,
     new: NewCollections,
     output: Output,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Captions: dataset_coco.json, captions_*.json, a table (CSV, TSV, JSON lines), or a folder of text "
+            "files (default: text files beside the photos, if there are any)",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Embed images and captions and upsert them. A second run embeds only what is missing or has changed."""
-    from ingest.annotations import read_annotations
+    """Embed photos and captions and upsert them. A second run embeds only what is missing or has changed."""
+    from ingest.annotations import name_of, read_annotations
     from ingest.summary import Summary, write_failures
     from search.index import collection_name, open_for_writing
 
     settings = load_settings(output.path, output.url)
-    read = read_annotations(annotations)
-    summary = Summary(failures=selection.failures(read))
-    if selection.split == ["train"] and "restval" in read.splits():
-        note("note: Karpathy's training set is train plus restval: add --split restval")
-    dataset = output.dataset or read.dataset
-    collections = collection_name(dataset, "images"), collection_name(dataset, "captions")
-    try:
-        with closing(open_for_writing(settings)) as index:
-            _ingest(index, dataset, read, images, selection, embedding, new, summary)
+    with closing(open_for_writing(settings)) as index:
+        stored = _stored(index, output.dataset or name_of(annotations or images))
+        read = read_annotations(annotations, images, follow_links=embedding.links(stored))
+        _describe(read, selection)
+        dataset = output.dataset or read.dataset
+        collections = collection_name(dataset, "images"), collection_name(dataset, "captions")
+        summary = Summary(failures=selection.failures(read))
+        try:
+            _ingest(index, dataset, read, images, selection, embedding, new, output, summary)
             infos = [index.info(collection) for collection in collections]
-    finally:  # however the run ends, the file lists its failures
-        listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
+        finally:  # however the run ends, the file lists its failures
+            listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
     _report(summary, infos, listed, output.json)
     if summary.failures:
         raise typer.Exit(Exit.PARTLY)
 
 
 app.command()(expanded(run))  # `demo` calls it as well, as a plain function
+
+
+def _stored(index: Index, dataset: str) -> CollectionSpec | None:
+    """Return the specification of the photos of a data set, if it exists."""
+    from search.index import collection_name
+
+    collection = collection_name(dataset, "images")
+    return index.spec(collection) if collection in index.collections() else None
+
+
+def _describe(annotations: Annotations, selection: Selection) -> None:
+    """State what a folder holds, and what Karpathy's `train` lacks."""
+    if annotations.format == "folder":
+        photos, captions = len(annotations.images), len(annotations.captions)
+        note(f"{annotations.file}: {photos:,} photos, {captions:,} captions in text files")
+    if selection.split == ["train"] and "restval" in annotations.splits():
+        note("note: Karpathy's training set is train plus restval: add --split restval")
 
 
 def _ingest(
@@ -79,20 +103,22 @@ def _ingest(
     selection: Selection,
     embedding: Embedding,
     new: NewCollections,
+    output: Output,
     summary: Summary,
 ) -> None:
     """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
     from ingest.folder import all_refused, unreachable_photos
     from ingest.pipeline import ingest
-    from ingest.selection import part_of
-    from ingest.specs import collection_specs
+    from ingest.selection import part_of, with_urls
+    from ingest.specs import check_source, collection_specs
     from search.encoder.lazy import prepare
-    from search.index import collection_name
 
-    chosen = selection.choose(annotations)
+    stored = _stored(index, dataset)
+    if not output.add:
+        check_source(index, dataset, annotations)
+    photo_url = output.photo_url if output.photo_url is not None or stored is None else stored.photo_url
+    chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)
-    collection = collection_name(dataset, "images")
-    stored = index.spec(collection) if collection in index.collections() else None
     follow_links = embedding.links(stored)
     if failures := unreachable_photos(photos, part[0], follow_links=follow_links):
         summary.failures += failures
@@ -102,7 +128,16 @@ def _ingest(
     first, used = encoders[0], ", ".join(encoder.device for encoder in encoders)
     text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
     note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
-    specs = collection_specs(annotations, chosen, photos, first, dataset, embedding.decode, follow_links=follow_links)
+    specs = collection_specs(
+        annotations,
+        chosen,
+        photos,
+        first,
+        dataset,
+        embedding.decode,
+        follow_links=follow_links,
+        photo_url=photo_url,
+    )
     try:
         ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)
         prepare(first)
@@ -129,7 +164,7 @@ def demo(
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.print_command("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     output = Output(path=path, url=url, dataset=tour.DATASET)
-    run(annotations, out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output)
+    run(out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output, annotations)
     tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -21,6 +22,22 @@ if TYPE_CHECKING:
     from search.index import CollectionSpec, Tuning
 
 
+def _check_photo_url(base: str | None) -> str | None:
+    """Return the address with a slash at its end; an empty one stays empty."""
+    if not base:
+        return base
+    if not base.isascii() or not base.isprintable() or " " in base:
+        raise typer.BadParameter(f"{base!r} contains characters that must be percent-encoded")
+    try:
+        parts = urlsplit(base)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise typer.BadParameter(f"{base!r} is not an address such as http://localhost:8080/photos")
+    return base.removesuffix("/") + "/"
+
+
 def _check_prompt(prompt: str | None) -> str | None:
     if prompt is not None and prompt.count("{}") != 1:
         raise typer.BadParameter(f"{prompt!r} must contain {{}} exactly once, in place of the caption")
@@ -32,7 +49,7 @@ class Selection:
     """Which entries of the annotation file are embedded."""
 
     split: Annotated[
-        list[str] | None, typer.Option("--split", help="test, val, train, restval or all; may be repeated")
+        list[str] | None, typer.Option("--split", help="Only this split, such as test, or all; may be repeated")
     ] = None
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images")] = None
     shard: Annotated[
@@ -178,6 +195,24 @@ class Output:
     path: PathOption = None
     url: UrlOption = None
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="Name of the data set (default: the one in the annotation file)")
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Name of the data set (default: that of Karpathy's file, or the name of the file or folder)",
+            show_default=False,
+        ),
+    ] = None
+    add: Annotated[
+        bool, typer.Option("--add", help="Add to a data set that was filled from another file or folder")
+    ] = False
+    photo_url: Annotated[
+        str | None,
+        typer.Option(
+            "--photo-url",
+            metavar="BASE",
+            help="Address of the photo folder, which Qdrant's dashboard shows photos from (default: as before)",
+            callback=_check_photo_url,
+            show_default=False,
+        ),
     ] = None
     json: JsonOption = False

@@ -139,7 +139,7 @@ def _texts(file: Path) -> tuple[list[str], set[str]]:
 
 
 def _of_annotations(file: Path) -> tuple[list[str], set[str]]:
-    annotations = read_annotations(file)
+    annotations = read_annotations(file, file.parent)
     texts = [caption.text for caption in annotations.captions if caption.split in FROM_SPLITS]
     if not texts:
         raise AnnotationError(f"{file} has no captions of {' or '.join(FROM_SPLITS)} to use as references")

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ingest.annotations import Unusable
 from search.errors import SettingsError
 from search.records import Caption, Image
+from search.text import percent_encoded, read_path
 
 Chosen = tuple[Sequence[Image], Sequence[Caption]]
 """The images of a run, and their captions."""
+
+
+def with_urls(chosen: Chosen, base: str | None) -> Chosen:
+    """Return the images and captions with the addresses of their photos below `base`, unless it is None or empty."""
+    if not base:
+        return chosen
+    urls = {image.id: base + percent_encoded(read_path(image.file)) for image in chosen[0]}
+    images = [replace(image, url=urls[image.id]) for image in chosen[0]]
+    return images, [replace(caption, url=urls[caption.image_id]) for caption in chosen[1]]
 
 
 def part_of(chosen: Chosen, shard: str) -> Chosen:

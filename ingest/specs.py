@@ -11,8 +11,8 @@ from ingest.annotations import Annotations
 from ingest.selection import Chosen
 from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, SpecMismatch
-from search.index import CollectionSpec, Index, ReadIndex, SplitSize, Tuning, Where
-from search.records import Caption, Image
+from search.index import CollectionSpec, Index, ReadIndex, Source, SplitSize, Tuning, Where, collection_name
+from search.records import Caption, Image, Kind
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000
@@ -28,6 +28,7 @@ def collection_specs(
     decode: str = FULL_DECODE,
     *,
     follow_links: bool = False,
+    photo_url: str | None = None,
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the image and the caption collection of this run."""
     in_file = annotations.splits()
@@ -51,6 +52,8 @@ def collection_specs(
         annotations=annotations.sha256,
         photos=spell_path(photos.resolve()),
         follow_links=follow_links,
+        photo_url=photo_url,
+        sources=(source_of(annotations),),
         splits={
             split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
             for split, count in sorted(images.items())
@@ -58,6 +61,20 @@ def collection_specs(
         version=version("coco-search"),
     )
     return of_images, of_images.model_copy(update={"kind": "captions"})
+
+
+def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> None:
+    """Raise SpecMismatch if the data set was filled from another source."""
+    kinds: tuple[Kind, ...] = ("images", "captions")
+    for kind in kinds:
+        collection = collection_name(dataset, kind)
+        if collection in index.collections() and index.count(collection):
+            index.spec(collection).check_source(source_of(annotations), annotations.sha256)
+
+
+def source_of(annotations: Annotations) -> Source:
+    """Return the source of these annotations as a collection remembers it."""
+    return Source(format=annotations.format, path=spell_path(annotations.file.resolve()))
 
 
 def create_collections(index: Index, specs: Sequence[CollectionSpec], tuning: Tuning | None) -> list[str]:

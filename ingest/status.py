@@ -33,7 +33,8 @@ def status(
             typer.echo(heading)
         names = index.collections()
         if dataset is not None:
-            names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
+            of_dataset = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
+            names = [name for name in of_dataset if name in names] or of_dataset
         infos = [index.info(name) for name in names]
         if as_json:
             print_json([_as_json(index, info) for info in infos], indent=1)

@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,10 +62,11 @@ def image(
     source: SourceFlags,
     output: OutputFlags,
 ) -> None:
-    """Find the captions, or images, nearest to a picture."""
+    """Find the captions, or images, nearest to a picture (default: captions, if there are any)."""
     from search.query import image_part
 
-    _answer([image_part(query), *mix.parts()], flags.options(to="captions"), source, output)
+    options = flags.options(to="captions")
+    _answer([image_part(query), *mix.parts()], options, source, output, or_images=flags.to is None)
 
 
 @app.command()
@@ -129,8 +131,13 @@ def _standard_input() -> io.BufferedReader:
     return stream  # type: ignore[no-any-return]
 
 
-def _answer(parts: list[Part], options: Options, source: SourceFlags, output: OutputFlags) -> None:
+def _answer(
+    parts: list[Part], options: Options, source: SourceFlags, output: OutputFlags, *, or_images: bool = False
+) -> None:
+    """Print the hits; with `or_images`, images if the data set has no captions."""
     with source.searcher(exact=options.exact) as searcher:
+        if or_images and searcher.kinds == ["images"]:
+            options = replace(options, to="images")
         hits = searcher.search(parts, options)
         if output.json:
             for line in show.as_json(hits, options.offset):

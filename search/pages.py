@@ -144,8 +144,14 @@ class Pages:
             where = replace(where, contains=words.indexed or None)
         alpha = correction.alpha if correction else 0.0
         params = SearchParams(exact=request.options.exact, where=where, hubness=alpha)
+        try:
+            answers = self._index.query(self._collection(request.kind), vectors, depth, params)
+        except CollectionMissing:
+            if request.kind == "images":
+                raise
+            answers = [[] for _ in vectors]  # a data set may consist of photos alone
         rankings = []
-        for hits in self._index.query(self._collection(request.kind), vectors, depth, params):
+        for hits in answers:
             read = Ranking.of(hits, depth, correction)
             if words is not None:
                 ranked = self._with_records(read.hits) if correction else read.hits

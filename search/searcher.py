@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
 from search.encoder import Encoder
 from search.encoder.lazy import PATIENCE, LazyEncoder
@@ -195,6 +195,13 @@ class Searcher:
     def collection(self, kind: Kind) -> str:
         """Return the name of the collection of the images or of the captions."""
         return collection_name(self.dataset, kind)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kinds of records that the data set has: a data set of photos alone has no captions."""
+        stored = self.index.collections()
+        names: dict[Kind, str] = {kind: self.collection(kind) for kind in get_args(Kind)}
+        return [kind for kind, name in names.items() if name in stored and self.index.count(name)]
 
     def check(self, options: Options) -> None:
         """Refuse options that cannot be answered, before a model is loaded for them.

@@ -3,7 +3,7 @@
 Text is Unicode without NUL and without lone surrogates (half of a pair, such as `\\ud83d` in JSON, or a byte of a file
 name that is not UTF-8). Text files are UTF-8, with or without a byte order mark. JSON is strict in both directions: no
 NaN, no Infinity, and output is valid UTF-8, with lone surrogates spelled out. A path may consist of any bytes; if it is
-not UTF-8 and must be stored as text, it is stored as a `file:` URL.
+not UTF-8 and must be stored as text, it is stored as a `file:` URL, also if it is relative: `file://caf%E9.jpg`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import json
 import math
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn, TextIO
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from search.errors import TextError
 
@@ -100,10 +100,15 @@ def holds_unicode(stream: TextIO | None) -> bool:
     return codecs.lookup(encoding).name.startswith("utf-")
 
 
-def spell_path(path: Path) -> str:
-    """Return an absolute path as text: unchanged, or as a `file:` URL if its bytes are not UTF-8."""
+def spell_path(path: PurePath) -> str:
+    """Return a path as text: unchanged, or with percent signs after `file://` if its bytes are not UTF-8."""
     text = str(path)
-    return text if _LONE.search(text) is None else path.as_uri()
+    return text if _LONE.search(text) is None else _FILE_URL + percent_encoded(path)
+
+
+def percent_encoded(path: PurePath) -> str:
+    """Return a path as part of a URL, with every byte outside ASCII's letters, digits and `_.-~/` as `%E9`."""
+    return quote(os.fsencode(path))
 
 
 def read_path(text: str) -> Path:

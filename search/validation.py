@@ -30,5 +30,6 @@ def first_problem(error: Invalid) -> Problem:
 
 
 def problem_of(details: Mapping[str, Any]) -> Problem:
-    """Convert one entry of `errors()`, without the prefix that pydantic adds to the message of a ValueError."""
-    return Problem(tuple(details["loc"]), details["msg"].removeprefix("Value error, "))
+    """Convert one entry of `errors()`, without the prefix that pydantic adds, and without the names of our classes."""
+    message = "Input should be an object" if details["type"] == "model_type" else details["msg"]
+    return Problem(tuple(details["loc"]), message.removeprefix("Value error, "))

@@ -80,12 +80,12 @@ def make_index(folder: Path, photo_set: Path, model: Path) -> Path:
     (photo_set / "dataset_coco.json").write_text(json.dumps(annotations))
     output = Output(path=folder / "index")
     run(
-        photo_set / "dataset_coco.json",
         photo_set / "images",
         Selection(),
         Embedding(model=str(model)),
         NewCollections(),
         output,
+        photo_set / "dataset_coco.json",
     )
     return folder / "index"
 

@@ -12,7 +12,7 @@ from conftest import KARPATHY_TEST, SAMPLE, needs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.annotations.karpathy import read_karpathy
+from ingest.annotations import Annotations, read_annotations
 from search.errors import AnnotationError
 from search.records import Caption, Image, record_of
 
@@ -44,6 +44,10 @@ COCO: dict[str, Any] = {
 }
 
 
+def read(file: Path) -> Annotations:
+    return read_annotations(file, file.parent)
+
+
 def written(folder: Path, content: Any) -> Path:
     file = folder / "dataset.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
@@ -51,10 +55,10 @@ def written(folder: Path, content: Any) -> Path:
 
 
 def test_coco_becomes_records(tmp_path: Path) -> None:
-    read = read_karpathy(written(tmp_path, COCO))
+    found = read(written(tmp_path, COCO))
     url = "http://images.cocodataset.org/val2014/COCO_val2014_000000000042.jpg"
-    assert read.dataset == "coco"
-    assert read.images[0] == Image(
+    assert found.dataset == "coco"
+    assert found.images[0] == Image(
         id=42,
         split="test",
         order=0,
@@ -62,33 +66,33 @@ def test_coco_becomes_records(tmp_path: Path) -> None:
         url=url,
         captions=("A dog.", "A shoe."),
     )
-    assert read.captions[1] == Caption(id=8, image_id=42, split="test", position=1, text="A shoe.", url=url)
-    assert read.splits() == {"test": 1, "train": 1}
+    assert found.captions[1] == Caption(id=8, image_id=42, split="test", position=1, text="A shoe.", url=url)
+    assert found.splits() == {"test": 1, "train": 1}
 
 
 def test_flickr_has_neither_folders_nor_coco_ids_nor_addresses(tmp_path: Path) -> None:
     flickr = deepcopy(COCO) | {"dataset": "flickr8k"}
     for entry in flickr["images"]:
         del entry["filepath"], entry["cocoid"]
-    read = read_karpathy(written(tmp_path, flickr))
-    assert [image.id for image in read.images] == [0, 1]
-    assert read.images[0].file == "COCO_val2014_000000000042.jpg"
-    assert read.images[0].url is None
+    found = read(written(tmp_path, flickr))
+    assert [image.id for image in found.images] == [0, 1]
+    assert found.images[0].file == "COCO_val2014_000000000042.jpg"
+    assert found.images[0].url is None
 
 
 def test_a_copy_under_another_name_gets_no_official_address(tmp_path: Path) -> None:
-    assert read_karpathy(written(tmp_path, COCO | {"dataset": "mine"})).images[0].url is None
+    assert read(written(tmp_path, COCO | {"dataset": "mine"})).images[0].url is None
 
 
 def test_select(tmp_path: Path) -> None:
-    read = read_karpathy(written(tmp_path, COCO))
-    assert read.select(["all"]) == (list(read.images), list(read.captions))
-    images, captions = read.select(["train"])
+    found = read(written(tmp_path, COCO))
+    assert found.select(["all"]) == (list(found.images), list(found.captions))
+    images, captions = found.select(["train"])
     assert ([image.id for image in images], [caption.id for caption in captions]) == ([9], [9])
-    images, captions = read.select(["test", "train"], limit=1)
+    images, captions = found.select(["test", "train"], limit=1)
     assert ([image.id for image in images], [caption.id for caption in captions]) == ([42], [7, 8])
     with pytest.raises(AnnotationError, match=r"no split 'valid'; it has test \(1 images\), train"):
-        read.select(["valid"])
+        found.select(["valid"])
 
 
 def change(*place: Any, to: Any = None) -> Callable[[Any], None]:
@@ -121,7 +125,7 @@ def test_what_is_wrong_with_the_whole_file_is_named(
     break_it(content)
     file = written(tmp_path, content)
     with pytest.raises(AnnotationError, match=complaint) as refusal:
-        read_karpathy(file)
+        read(file)
     assert str(refusal.value).startswith(str(file))
     assert "\n" not in str(refusal.value)
 
@@ -151,10 +155,10 @@ def test_a_broken_entry_is_listed_and_skipped(
 ) -> None:
     content = deepcopy(COCO)
     break_it(content)
-    read = read_karpathy(written(tmp_path, content))
-    assert [image.id for image in read.images] == [42]
-    assert [caption.id for caption in read.captions] == [7, 8]
-    [entry] = read.unusable
+    found = read(written(tmp_path, content))
+    assert [image.id for image in found.images] == [42]
+    assert [caption.id for caption in found.captions] == [7, 8]
+    [entry] = found.unusable
     assert (entry.kind, entry.image_id, entry.order) == ("images", image_id, 1)
     assert re.search(reason, entry.reason)
 
@@ -176,24 +180,24 @@ def test_a_broken_caption_is_listed_and_skipped(
 ) -> None:
     content = deepcopy(COCO)
     break_it(content["images"][0]["sentences"][0])
-    read = read_karpathy(written(tmp_path, content))
-    assert read.images[0].captions == ("A shoe.",)
-    assert [(caption.id, caption.position) for caption in read.captions] == [(8, 0), (9, 0)]
-    [caption] = read.unusable
+    found = read(written(tmp_path, content))
+    assert found.images[0].captions == ("A shoe.",)
+    assert [(caption.id, caption.position) for caption in found.captions] == [(8, 0), (9, 0)]
+    [caption] = found.unusable
     assert (caption.kind, caption.image_id, caption.caption_id) == ("captions", 42, caption_id)
     assert caption.reason.startswith("images[0].sentences[0]")
     assert reason in caption.reason
-    assert read.skipped(["test"]) == read.skipped(["all"]) == [caption]
-    assert read.skipped(["train"]) == []
+    assert found.skipped(["test"]) == found.skipped(["all"]) == [caption]
+    assert found.skipped(["train"]) == []
 
 
 @pytest.mark.parametrize("sentences", [[], None, "text", [{"raw": " ", "sentid": 7}]])
 def test_a_photo_without_captions_is_kept(tmp_path: Path, sentences: object) -> None:
     content = deepcopy(COCO)
     content["images"][0]["sentences"] = sentences
-    read = read_karpathy(written(tmp_path, content))
-    assert [(image.id, image.captions) for image in read.images] == [(42, ()), (9, ("Food.",))]
-    assert len(read.unusable) == (sentences != [])
+    found = read(written(tmp_path, content))
+    assert [(image.id, image.captions) for image in found.images] == [(42, ()), (9, ("Food.",))]
+    assert len(found.unusable) == (sentences != [])
 
 
 def test_entries_keep_their_places_beside_broken_ones(tmp_path: Path) -> None:
@@ -202,29 +206,27 @@ def test_entries_keep_their_places_beside_broken_ones(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + json.dumps({"dataset": "mine", "images": entries}).encode()
     file = tmp_path / "bom.json"
     file.write_bytes(content)
-    read = read_karpathy(file)
-    assert [(image.id, image.order) for image in read.images] == [(n, n) for n in (1, 2, 4, 5)]
-    assert [(each.order, each.split) for each in read.unusable] == [(0, None), (3, "test")]
-    assert [each.order for each in read.skipped(["test"], limit=2)] == [0]
-    assert [each.order for each in read.skipped(["test"], limit=9)] == [0, 3]
+    found = read(file)
+    assert [(image.id, image.order) for image in found.images] == [(n, n) for n in (1, 2, 4, 5)]
+    assert [(each.order, each.split) for each in found.unusable] == [(0, None), (3, "test")]
+    assert [each.order for each in found.skipped(["test"], limit=2)] == [0]
+    assert [each.order for each in found.skipped(["test"], limit=9)] == [0, 3]
     for entry in entries:
         entry["imgid"] = None
     with pytest.raises(AnnotationError, match=r"it has no usable image: images\[0\]"):
-        read_karpathy(written(tmp_path, {"dataset": "mine", "images": entries}))
+        read(written(tmp_path, {"dataset": "mine", "images": entries}))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '"text"', "null", "\x00\x01", "<html></html>"])
 def test_what_is_no_annotation_file(tmp_path: Path, content: str) -> None:
     with pytest.raises(AnnotationError, match=r"dataset\.json: ") as refusal:
-        read_karpathy(written(tmp_path, content))
+        read(written(tmp_path, content))
     assert "\n" not in str(refusal.value)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="No such file"):
-        read_karpathy(tmp_path / "absent.json")
-    with pytest.raises(AnnotationError, match="directory"):
-        read_karpathy(tmp_path)
+        read(tmp_path / "absent.json")
 
 
 _json = st.recursive(
@@ -251,37 +253,37 @@ def test_any_damage_is_refused_or_read(data: st.DataObject, tmp_path_factory: py
         break
     file = written(tmp_path_factory.mktemp("fuzz"), content)
     try:
-        read = read_karpathy(file)
+        found = read(file)
     except AnnotationError as refusal:
         assert "\n" not in str(refusal)
     else:
-        assert [record_of(image.payload()) for image in read.images] == list(read.images)
-        assert [record_of(caption.payload()) for caption in read.captions] == list(read.captions)
+        assert [record_of(image.payload()) for image in found.images] == list(found.images)
+        assert [record_of(caption.payload()) for caption in found.captions] == list(found.captions)
 
 
 @needs(KARPATHY_TEST)
 def test_the_whole_test_split() -> None:
-    read = read_karpathy(KARPATHY_TEST)
-    assert len(read.images) == 5000
-    assert len(read.captions) == 25009
-    assert len(read.select(["test"])[1]) == 25009
-    assert sum(len(image.captions) > 5 for image in read.images) == 9
+    found = read(KARPATHY_TEST)
+    assert len(found.images) == 5000
+    assert len(found.captions) == 25009
+    assert len(found.select(["test"])[1]) == 25009
+    assert sum(len(image.captions) > 5 for image in found.images) == 9
 
 
 @needs(SAMPLE)
 def test_every_sample_entry_has_its_photo() -> None:
-    read = read_karpathy(SAMPLE / "dataset_coco.json")
-    assert len(read.images) == 301
-    assert all((SAMPLE / "images" / image.file).is_file() for image in read.images)
-    assert all(image.url and image.url.endswith(image.file) for image in read.images)
+    found = read(SAMPLE / "dataset_coco.json")
+    assert len(found.images) == 301
+    assert all((SAMPLE / "images" / image.file).is_file() for image in found.images)
+    assert all(image.url and image.url.endswith(image.file) for image in found.images)
 
 
 def test_a_file_with_a_mark_is_read_and_another_encoding_is_refused(photo_set: Path, tmp_path: Path) -> None:
     text = (photo_set / "dataset_coco.json").read_text()
     file = tmp_path / "dataset_coco.json"
     file.write_text(text, encoding="utf-8-sig")
-    assert len(read_karpathy(file).images) == 12
+    assert len(read(file).images) == 12
     for encoding in ("utf-16", "utf-16-le", "utf-32-be"):
         file.write_text(text, encoding=encoding)
         with pytest.raises(AnnotationError, match="UTF-16 or UTF-32: save it as UTF-8"):
-            read_karpathy(file)
+            read(file)

@@ -84,7 +84,7 @@ class Job:
         """Photos and captions embedded, photos and captions updated."""
         summary = self.summary = Summary()
         self.encoder.photos = self.encoder.texts = 0
-        read = read_annotations(self.annotations)
+        read = read_annotations(self.annotations, self.images)
         chosen = read.select(["all"])
         specs = collection_specs(read, chosen, self.images, self.encoder, "coco")
         ingest(self.index, specs, chosen, [self.encoder], Plan(2, processes=False, force=force), summary)

@@ -124,7 +124,7 @@ def test_left_over_captions_are_an_error(index: Index, make_spec: MakeSpec, data
 
 def test_a_split_that_is_not_there(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     store(index, make_spec, *related(10, 5, 8, noise=0.5))
-    with pytest.raises(EvaluationError, match="no split 'train': it was filled from test, val"):
+    with pytest.raises(EvaluationError, match="no split 'train': use --split test, --split val, or --split all"):
         read(index, dataset, ["train"])
 
 

@@ -164,4 +164,4 @@ def empty_annotations(images: Sequence[Any]) -> Any:
     """Return annotations of these images, without captions."""
     from ingest.annotations import Annotations
 
-    return Annotations(Path("bench"), "bench", "", tuple(images), ())
+    return Annotations(Path("bench"), "bench", "bench", "", tuple(images), ())

@@ -13,40 +13,19 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ingest.annotations.fields import CaptionText, Id, PhotoPath, id_or_none
 from ingest.annotations.records import Annotations, Unusable
+from ingest.annotations.source import Source
 from search.errors import AnnotationError, TextError
+from search.index.sources import KARPATHY
 from search.records import Caption, Image
-from search.text import check_text, decode_text
+from search.text import decode_text
 from search.validation import Problem, first_problem, problem_of
 
+NAME = KARPATHY
 OFFICIAL_FOLDERS = ("train2014", "val2014")
-
-
-def _check_path(path: str) -> str:
-    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-        raise ValueError(f"{path!r} leads out of the photo folder")
-    return _check_unicode(path)
-
-
-def _check_unicode(text: str) -> str:
-    try:
-        return check_text(text)
-    except TextError as error:
-        raise ValueError(str(error)) from None
-
-
-def _check_caption(value: object) -> object:
-    if isinstance(value, str):
-        if not value.strip():
-            raise ValueError("the caption is empty")
-        _check_unicode(value)
-    return value
-
-
-_Id = Annotated[int, Field(ge=0, lt=2**63)]
-_Path = Annotated[str, BeforeValidator(lambda value: _check_path(value) if isinstance(value, str) else value)]
 
 
 class _Entry(BaseModel):
@@ -54,15 +33,15 @@ class _Entry(BaseModel):
 
 
 class _Sentence(_Entry):
-    raw: Annotated[str, BeforeValidator(_check_caption)]
-    sentid: _Id
+    raw: CaptionText
+    sentid: Id
 
 
 class _Photo(_Entry):
-    filename: Annotated[_Path, Field(min_length=1)]
-    filepath: _Path = ""
-    imgid: _Id | None = None
-    cocoid: _Id | None = None
+    filename: Annotated[PhotoPath, Field(min_length=1)]
+    filepath: PhotoPath = ""
+    imgid: Id | None = None
+    cocoid: Id | None = None
     split: Annotated[str, Field(min_length=1)]
     sentences: list[_Sentence]
 
@@ -76,19 +55,21 @@ class _File(_Entry):
     images: Annotated[list[_Photo], Field(min_length=1)]
 
 
-def read_karpathy(file: Path) -> Annotations:
+def fits(start: bytes) -> bool:
+    """Return whether a file that starts like this is JSON, if no other format fits; `read` explains what is wrong."""
+    return start.startswith((b"{", b"["))
+
+
+def read(source: Source) -> Annotations:
     """Read and validate an annotation file.
 
     A broken caption, or a broken entry with all of its captions, is skipped and listed in `unusable`. Positions count
     the captions that are left.
 
     Raises:
-        AnnotationError: the file cannot be read, is not an annotation file, uses an id twice, or has no usable image.
+        AnnotationError: it is not an annotation file, uses an id twice, or has no usable image.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise AnnotationError(f"cannot read the annotation file {file}: {error.strerror}") from error
+    file, content = source.file, source.stream.read()
     dataset, photos, unusable = _parse(file, content.removeprefix(codecs.BOM_UTF8))
     _refuse_duplicates(file, "images[{}]." + ("cocoid" if photos[0][1].cocoid is not None else "imgid"), _ids(photos))
     sentences = [sentence for _, photo in photos for sentence in photo.sentences]
@@ -107,9 +88,8 @@ def read_karpathy(file: Path) -> Annotations:
             Caption(sentence.sentid, image.id, photo.split, position, sentence.raw, url)
             for position, sentence in enumerate(photo.sentences)
         ]
-    return Annotations(
-        file, dataset, hashlib.sha256(content).hexdigest(), tuple(images), tuple(captions), tuple(unusable)
-    )
+    digest = hashlib.sha256(content).hexdigest()
+    return Annotations(file, NAME, dataset, digest, tuple(images), tuple(captions), tuple(unusable))
 
 
 _Photos = list[tuple[int, _Photo]]
@@ -196,19 +176,15 @@ def _remove_faults(file: Path, raw: dict[str, Any], error: ValidationError, unus
 def _of_entry(order: int, entry: object, reason: str) -> Unusable:
     fields = entry if isinstance(entry, dict) else {}
     names = [name for name in (fields.get("filepath"), fields.get("filename")) if isinstance(name, str) and name]
-    image_id = _id_or_none(fields.get("imgid") if fields.get("cocoid") is None else fields["cocoid"])
+    image_id = id_or_none(fields.get("imgid") if fields.get("cocoid") is None else fields["cocoid"])
     split = fields.get("split")
     return Unusable(order, "images", "/".join(names), image_id, split if isinstance(split, str) else None, None, reason)
 
 
 def _of_sentence(order: int, entry: dict[str, Any], number: int, reason: str) -> Unusable:
     sentence = entry["sentences"][number]
-    caption_id = _id_or_none(sentence.get("sentid")) if isinstance(sentence, dict) else None
+    caption_id = id_or_none(sentence.get("sentid")) if isinstance(sentence, dict) else None
     return replace(_of_entry(order, entry, reason), kind="captions", caption_id=caption_id)
-
-
-def _id_or_none(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 2**63 else None
 
 
 def _ids(photos: _Photos) -> Iterator[tuple[int, int]]:

@@ -30,10 +30,14 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """An annotation file: the name of its data set, its SHA-256, its images and captions in the order of the file, and
-    the broken entries and captions that are skipped."""
+    """The images and captions that a source lists, in its order, and the broken entries and captions that are skipped.
+
+    `file` is the annotation file or folder, and `format` the name of its format; `dataset` names the data set, and
+    `sha256` is that of the file, or of everything that a folder contributes.
+    """
 
     file: Path
+    format: str
     dataset: str
     sha256: str
     images: tuple[Image, ...]

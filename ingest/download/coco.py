@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from tqdm import tqdm
 
-from ingest.annotations import Annotations
-from ingest.annotations.karpathy import OFFICIAL_FOLDERS, read_karpathy
+from ingest.annotations import Annotations, karpathy
+from ingest.annotations.source import opened
 from ingest.download.http import DEFAULT_RETRY, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, space_needed, unpack
 from search.command import note
@@ -35,7 +35,7 @@ PHOTO_SPACE = 200_000  # bytes of disk for one, with margin
 PHOTOS_MARGIN = 20_000_000  # bytes: a few photos may be much larger than the average
 MAX_FAILURES_IN_A_ROW = 20  # photos, after which the download stops
 JPEG, ZIP = b"\xff\xd8\xff", b"PK"
-_PHOTO = re.compile(rf"({'|'.join(OFFICIAL_FOLDERS)})/[\w.-]+\.jpg", re.ASCII)
+_PHOTO = re.compile(rf"({'|'.join(karpathy.OFFICIAL_FOLDERS)})/[\w.-]+\.jpg", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,8 @@ def download_coco(
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = annotations or fetcher.annotations(sources.annotations)
-        photos = _official_photos(read_karpathy(file), splits)
+        with opened(file, out) as source:
+            photos = _official_photos(karpathy.read(source), splits)
         missing = [photo for photo in photos if not _exists(out / photo.file)]
         result = Downloaded(file, out, len(photos), failures=[] if failures is None else failures)
         if not missing:

@@ -19,6 +19,7 @@ from search.index.protocol import (
     Where,
     defer_indexing_if_many,
 )
+from search.index.sources import Source
 from search.index.spec import TRIAL, CollectionSpec, HubnessSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
@@ -40,6 +41,7 @@ __all__ = [
     "Quantization",
     "ReadIndex",
     "SearchParams",
+    "Source",
     "SplitSize",
     "Tuning",
     "Where",

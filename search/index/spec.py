@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from search.errors import SettingsError, SpecMismatch
+from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
 from search.records import Kind
 from search.text import read_path
 from search.validation import first_problem
@@ -97,8 +98,9 @@ class CollectionSpec(BaseModel):
     `prompt` wraps every text ("a photo of {}"); `padding` is how texts were padded (None in older collections, whose
     texts were padded to the longest without checking that the model allows it); `decode` is how photos were decoded;
     `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
-    both); with `follow_links`, links may lead out of it; `version` is that of this software; `hubness` describes the
-    numbers of that name, if images have them.
+    both); with `follow_links`, links may lead out of it; `photo_url` is the address that photos are below, if given;
+    `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
+    Karpathy's); `version` is that of this software; `hubness` describes the numbers of that name, if images have them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -119,6 +121,8 @@ class CollectionSpec(BaseModel):
     annotations: str
     photos: str
     follow_links: bool = False
+    photo_url: str | None = None
+    sources: tuple[Source, ...] = ()
     splits: dict[str, SplitSize]
     version: str
     hubness: HubnessSpec | None = None
@@ -192,6 +196,15 @@ class CollectionSpec(BaseModel):
                 "`python -m ingest run --force`"
             )
 
+    def check_source(self, source: Source, annotations: str) -> None:
+        """Raise SpecMismatch unless the collection was filled from this source, whose SHA-256 is `annotations`."""
+        stored = self.sources or OF_OLDER_VERSIONS
+        if self.annotations != annotations and not any(each.is_same(source) for each in stored):
+            raise SpecMismatch(
+                f"{self.collection} was filled from {', '.join(map(str, stored))}, and {source} is another source: "
+                "use another --dataset NAME, or --add to add it; points with the same ids are then replaced"
+            )
+
     def merged(self, new: CollectionSpec) -> tuple[CollectionSpec, list[str]]:
         """Return this specification after adding points that were made as `new` describes, and warnings.
 
@@ -225,7 +238,8 @@ class CollectionSpec(BaseModel):
             )
             if old_value != new_value
         ]
-        if self.annotations != new.annotations:
+        formats = {source.format for source in (*self.sources, *new.sources)}
+        if self.annotations != new.annotations and formats <= {KARPATHY}:
             warnings.append(
                 f"{self.collection} was filled from another annotation file before: entries that only that file has "
                 "stay in it"
@@ -235,8 +249,15 @@ class CollectionSpec(BaseModel):
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
         padding = new.padding or self.padding
-        hubness = new.hubness or self.hubness
-        kept = {"dtype": self.dtype, "padding": padding, "decode": self.decode, "splits": splits, "hubness": hubness}
+        kept = {
+            "dtype": self.dtype,
+            "padding": padding,
+            "decode": self.decode,
+            "photo_url": self.photo_url if new.photo_url is None else new.photo_url,
+            "sources": joined(self.sources, new.sources) if new.sources else self.sources,
+            "splits": splits,
+            "hubness": new.hubness or self.hubness,
+        }
         return new.model_copy(update=kept), warnings
 
 

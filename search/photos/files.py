@@ -13,7 +13,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from search.errors import PhotoError
 from search.records import PhotoMark
-from search.text import shown
+from search.text import read_path, shown
 
 MAX_BYTES = 200_000_000
 SETTLED_NANOSECONDS = 2 * 10**9  # modification times are not coarser on any file system
@@ -61,11 +61,14 @@ def _names(folder: Path, modified: int) -> dict[str, list[str]]:  # noqa: ARG001
 def find_photo(folder: Path, file: str, *, follow_links: bool = False) -> Path:
     """Return the path of the photo `file` (a relative path) in `folder`, with any Unicode normalisation of its name.
 
+    `file` is spelled as `spell_path` does.
+
     Raises:
         PhotoError: the file does not exist, cannot be reached, or its path leads out of the folder. With
             `follow_links`, links may lead out.
     """
     try:
+        file = str(read_path(file))
         path = _spelled(folder, file)
         if PurePath(file).is_absolute() or ".." in PurePath(file).parts:
             raise PhotoError("the path leads out of the photo folder")

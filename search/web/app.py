@@ -180,13 +180,14 @@ def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Wor
 
 def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:
     names = [gallery.searcher.collection(kind) for kind in KINDS]
+    stored = gallery.index.collections()
     build = {
         "version": app.version,
         "dataset": gallery.dataset,
         "model": gallery.index.spec(names[0]).model,
         "engine": gallery.index.engine,
     }
-    metrics.describe(build, {name: partial(gallery.index.count, name) for name in names})
+    metrics.describe(build, {name: partial(gallery.index.count, name) for name in names if name in stored})
 
     @app.get("/metrics", include_in_schema=False)
     def exposition(accept: Annotated[str, Header()] = "") -> Response:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
+from typing import get_args
 
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, for_parts, named_images
-from search.records import Caption, Hit, Image, Vectors
+from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
@@ -115,8 +116,10 @@ class Gallery:
             raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
 
     def collections(self) -> Collections:
-        """Return the current state of the two collections."""
-        infos = [self.index.info(self.searcher.collection(kind)) for kind in ("images", "captions")]
+        """Return the current state of the collections: of images, and of captions, if there is one."""
+        stored = self.index.collections()
+        names = [self.searcher.collection(kind) for kind in get_args(Kind)]
+        infos = [self.index.info(name) for name in names if name in stored]
         return Collections(dataset=self.dataset, collections=[Collection(**info.as_json()) for info in infos])
 
     def health(self) -> Health:
@@ -128,6 +131,8 @@ class Gallery:
     @cached_property
     def examples(self) -> list[str]:
         """A few short captions of different images; the same ones at every start."""
+        if "captions" not in self.searcher.kinds:
+            return []
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
         short = [caption for caption in captions if _is_example(caption.text.strip())]

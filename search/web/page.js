@@ -307,8 +307,8 @@ async function drawWelcome() {
   }
   const formatCount = (count, noun) => `${count.toLocaleString("en")} ${noun}`;
   $("about").textContent =
-    `${formatCount(images.points, "photos")} and ${formatCount(captions.points, "captions")} of ${dataset}. ` +
-    "Describe a photo, drop or paste a picture, or try:";
+    `${formatCount(images.points, "photos")} and ${formatCount(captions?.points ?? 0, "captions")} of ${dataset}. ` +
+    `Describe a photo, drop or paste a picture${examples.captions.length ? ", or try:" : "."}`;
   for (const caption of examples.captions) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: caption });
     button.addEventListener("click", () => updateQuery({ box: caption, parts: [] }));

@@ -1,0 +1,58 @@
+"""The rules for paths, captions and ids, which are the same in every format."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from search.errors import TextError
+from search.index.points import MAX_ID
+from search.text import check_text
+
+
+def check_path(path: str) -> str:
+    """Return the path of a photo below its folder unchanged.
+
+    Raises:
+        ValueError: it leads out of the folder, or cannot be stored as text.
+    """
+    if "\\" in path or path.startswith("/") or (".." in path and ".." in path.split("/")):  # pathlib takes 20 µs
+        raise ValueError(f"{path!r} leads out of the photo folder")
+    return _check_unicode(path)
+
+
+def check_caption(text: str) -> str:
+    """Return the caption without white space at both ends.
+
+    Raises:
+        ValueError: it is empty, or cannot be encoded.
+    """
+    if not (stripped := text.strip()):
+        raise ValueError("the caption is empty")
+    return _check_unicode(stripped)
+
+
+def _check_split(name: str) -> str:
+    if name == "all":
+        raise ValueError("'all' stands for every split: use another name")
+    return _check_unicode(name)
+
+
+def _check_unicode(text: str) -> str:
+    try:
+        return check_text(text)
+    except TextError as error:
+        raise ValueError(str(error)) from None
+
+
+SplitName = Annotated[str, AfterValidator(_check_split)]
+Id = Annotated[int, Field(ge=0, lt=MAX_ID)]
+# The checks come before pydantic's own: it would describe half of a surrogate pair in its own words.
+PhotoPath = Annotated[str, BeforeValidator(lambda value: check_path(value) if isinstance(value, str) else value)]
+CaptionText = Annotated[str, BeforeValidator(lambda value: check_caption(value) if isinstance(value, str) else value)]
+
+
+def id_or_none(value: object) -> int | None:
+    """Return the id if it is valid."""
+    return value if type(value) is int and 0 <= value < MAX_ID else None
