@@ -22,7 +22,7 @@ from search.records import Caption, Vectors
 from search.sentences import words_of
 from search.text import decode_text
 
-EVALUATED = ("val", "test")
+EVALUATED = ("val", "test")  # the names of splits begin like this: val, val2017
 FROM_SPLITS = ("train", "restval")
 TEXTS_AT_ONCE = 500
 POINTS_AT_ONCE = 1000
@@ -74,7 +74,8 @@ def read_references(
     """
     collection = collection_name(dataset, "captions")
     splits = index.spec(collection).splits if collection in index.collections() else {}
-    evaluated = {words_of(each.text) for each in _captions(index, collection, [s for s in EVALUATED if s in splits])}
+    asked_for = [name for name in splits if name.startswith(EVALUATED)]
+    evaluated = {words_of(caption.text) for caption in _captions(index, collection, asked_for)}
     if source in splits:
         return _of_split(index, collection, source, sample, evaluated)
     file = Path(source)
@@ -140,10 +141,10 @@ def _texts(file: Path) -> tuple[list[str], set[str]]:
 
 def _of_annotations(file: Path) -> tuple[list[str], set[str]]:
     annotations = read_annotations(file, file.parent)
-    texts = [caption.text for caption in annotations.captions if caption.split in FROM_SPLITS]
+    texts = [caption.text for caption in annotations.captions if caption.split.startswith(FROM_SPLITS)]
     if not texts:
         raise AnnotationError(f"{file} has no captions of {' or '.join(FROM_SPLITS)} to use as references")
-    return texts, {words_of(caption.text) for caption in annotations.captions if caption.split in EVALUATED}
+    return texts, {words_of(caption.text) for caption in annotations.captions if caption.split.startswith(EVALUATED)}
 
 
 def _captions(index: ReadIndex, collection: str, splits: Sequence[str]) -> Iterator[Caption]:

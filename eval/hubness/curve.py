@@ -33,14 +33,15 @@ class Step:
 class Curve:
     """recall@5 of text-to-image by alpha, on one split.
 
-    `recommended` is the alpha of the highest recall, the smallest of equal ones, or 0 if the interval of its gain
-    contains 0: a correction that may not help is not worth its cost.
+    `best` is the alpha of the highest recall, the smallest of equal ones. `recommended` is the same, or 0 if the
+    interval of its gain contains 0: a correction that may not help is not worth its cost.
     """
 
     dataset: str
     split: str
     images: int
     captions: int
+    best: float
     recommended: float
     curve: tuple[Step, ...]
 
@@ -69,6 +70,7 @@ def tune_hubness(evaluation: Evaluation, progress: Progress = int) -> Curve:
         split="+".join(evaluation.splits),
         images=evaluation.images,
         captions=evaluation.captions,
+        best=best.alpha,
         recommended=best.alpha if best.gain_interval[0] > 0 else 0.0,
         curve=steps,
     )
@@ -105,4 +107,5 @@ def _lines(curve: Curve) -> Iterator[str]:
             f"`python -m ingest hubness --alpha {curve.recommended:g}`"
         )
     else:
-        yield "recommended: alpha 0, which is no correction: no gain is certain"
+        best = f"; the highest recall is that of alpha {curve.best:g}" if curve.best else ""
+        yield f"recommended: alpha 0, which is no correction: no gain is certain on this split{best}"
