@@ -19,7 +19,7 @@ import typer
 from ingest import hubness
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
-from ingest.transfer import commands
+from ingest.transfer import commands, exchange
 from search import command
 from search.command import Exit, PathOption, UrlOption, expanded, note
 from search.errors import AnnotationError
@@ -120,6 +120,8 @@ def _ingest(
     chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)
     follow_links = embedding.links(stored)
+    if stored is not None:
+        stored.check_imported(False)
     if failures := unreachable_photos(photos, part[0], follow_links=follow_links):
         summary.failures += failures
         raise AnnotationError(all_refused(photos, [failure.reason for failure in failures]))
@@ -255,8 +257,9 @@ def drop(
 
 app.command()(status)
 app.command()(hubness.command)
-for _command in (expanded(commands.copy), commands.backup, commands.restore):
+for _command in (expanded(commands.copy), commands.backup, commands.restore, exchange.export):
     app.command()(_command)
+app.command("import")(expanded(exchange.import_))
 
 
 def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_json: bool) -> None:

@@ -31,10 +31,6 @@ def collection_specs(
     photo_url: str | None = None,
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the image and the caption collection of this run."""
-    in_file = annotations.splits()
-    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
-    images = Counter(image.split for image in chosen[0])
-    captions = Counter(caption.split for caption in chosen[1])
     of_images = CollectionSpec(
         dataset=dataset,
         kind="images",
@@ -54,10 +50,7 @@ def collection_specs(
         follow_links=follow_links,
         photo_url=photo_url,
         sources=(source_of(annotations),),
-        splits={
-            split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
-            for split, count in sorted(images.items())
-        },
+        splits=split_sizes(annotations, chosen),
         version=version("coco-search"),
     )
     return of_images, of_images.model_copy(update={"kind": "captions"})
@@ -75,6 +68,18 @@ def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> No
 def source_of(annotations: Annotations) -> Source:
     """Return the source of these annotations as a collection remembers it."""
     return Source(format=annotations.format, path=spell_path(annotations.file.resolve()))
+
+
+def split_sizes(annotations: Annotations, chosen: Chosen) -> dict[str, SplitSize]:
+    """Return the size of each split of the chosen images and captions."""
+    in_file = annotations.splits()
+    in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
+    images = Counter(image.split for image in chosen[0])
+    captions = Counter(caption.split for caption in chosen[1])
+    return {
+        split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
+        for split, count in sorted(images.items())
+    }
 
 
 def create_collections(index: Index, specs: Sequence[CollectionSpec], tuning: Tuning | None) -> list[str]:

@@ -81,7 +81,7 @@ def _describe(info: CollectionInfo) -> str:
         + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
         + (f"  hubness          {_hubness(spec.hubness)}\n" if spec.hubness else "")
-        + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype})\n"
+        + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype}{', imported' * spec.imported})\n"
         + (f"  text model       {spec.text_model}\n" if spec.text_model else "")
         + _text_tower(spec)
         + f"  data set         {spec.dataset}: {sizes}\n"

@@ -42,6 +42,8 @@ class QueryEncoder:
 
     @cached_property
     def model(self) -> Encoder:
+        """The encoder. Raises QueryError if the vectors were imported."""
+        self.spec.check_queryable()
         return self._make_encoder(self.spec)
 
     def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
@@ -108,6 +110,7 @@ class QueryEncoder:
 
     def _input(self, part: Part, stored: Stored, pictures: _Pictures) -> str | int | Vectors:
         if part.text is not None:
+            self.spec.check_queryable()
             return part.text
         if part.vector is not None:
             return self._unit(part.vector)

@@ -53,6 +53,8 @@ PAGES = {  # what a command is about
     "ingest copy": "transfer",
     "ingest backup": "transfer",
     "ingest restore": "transfer",
+    "ingest export": "transfer",
+    "ingest import": "transfer",
     "search text": "searching",
     "search image": "searching",
     "search batch": "searching",

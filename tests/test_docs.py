@@ -69,7 +69,7 @@ def test_the_page_of_models_is_current() -> None:
 def commands_in(page: Path) -> Iterator[list[str]]:
     """Yield the words after `python -m` of every command in the page's fenced blocks."""
     for block in prose_and_code(page)[1]:
-        for line in re.findall(r"^(?:\$ )?python -m (.*(?:\\\n.*)*)", block, re.M):
+        for line in re.findall(r"^(?:\$ )?python -m ((?:ingest|search|eval) (?:\\\n|.)*)", block, re.M):
             yield shlex.split(line.replace("\\\n", " "), comments=True)
 
 

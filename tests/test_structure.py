@@ -22,6 +22,7 @@ ONLY = {  # who alone may import a library
         for part in ("index", "connection", "failures", "upload", "indexing", "translate", "cluster")
     },
     "grpc": {"search/index/server/failures.py"},
+    "pyarrow": {"ingest/transfer/parquet.py", "ingest/transfer/vectors.py"},
     "prometheus_client": {"search/web/metrics.py"},
     "sentence_transformers": {"search/encoder/clip.py", "search/encoder/text_tower.py"},
 }

@@ -51,7 +51,7 @@ def copy(
         print_json([copied.as_json() for copied in done], indent=1)
         return
     for copied in done:
-        typer.echo(_describe(copied))
+        typer.echo(describe(copied))
 
 
 def backup(
@@ -96,10 +96,11 @@ def _address(settings: Settings) -> str:
     return settings.qdrant_url.rstrip("/") if settings.qdrant_url else str(settings.index_path.resolve())
 
 
-def _describe(copied: Copied) -> str:
+def describe(copied: Copied, verb: str = "copied") -> str:
+    """Return the result of one collection in a few lines; `verb`: what was done to its points."""
     comparison = copied.comparison
     lines = [
-        f"{copied.collection}: {comparison.points:,} points ({copied.written:,} copied now, "
+        f"{copied.collection}: {comparison.points:,} points ({copied.written:,} {verb} now, "
         f"{copied.already_there:,} were there already), {copied.indexed_vectors:,} vectors indexed"
     ]
     if comparison.inexact:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ingest.specs import outdate_hubness
 from search.errors import IndexFailure
 from search.index import (
     TRIAL,
@@ -37,6 +39,9 @@ CHECKSUM_BITS = 128
 
 Point = tuple[Image | Caption, Vectors]
 """A record and its vector, float32 (dim,)."""
+
+Pairs = Iterator[tuple[Point, Point | None] | tuple[None, Point]]
+"""Points of the source with their counterparts in the target, and points that only the target has."""
 
 
 @dataclass(slots=True)
@@ -168,19 +173,31 @@ def prepare(source: ReadIndex, target: Index, collections: Sequence[str], tuning
 
 
 def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied:
+    """Copy the points of one collection, and what describes their numbers `hubness`; see `write_differences`."""
+    numbers = source.spec(collection).hubness
+    _set_hubness(target, collection, numbers and numbers.incomplete())
+    copied = write_differences(
+        target, collection, partial(_walk, source, target, collection), source.count(collection), source.place
+    )
+    _set_hubness(target, collection, numbers and (numbers.incomplete() if copied.comparison.extra else numbers))
+    return copied
+
+
+def write_differences(
+    target: Index, collection: str, walk: Callable[[str], Pairs], count: int, place: str, doing: str = "copying"
+) -> Copied:
     """Write the points that are missing or different in the target, build its index, and compare everything again.
 
-    Points that only the target has stay, and are counted.
+    Points that only the target has stay. `walk` yields the points of the source, `count` of them, from `place`, each
+    with its counterpart; it is called with a description for its progress bar, a second time for the comparison.
 
     Raises:
-        IndexFailure: one of the indexes refuses, or the target does not hold what was written.
+        IndexFailure: the source cannot be read, the target refuses, or it does not hold what was written.
     """
     pending: list[Point] = []
     before = Comparison()
-    numbers = source.spec(collection).hubness
-    _set_hubness(target, collection, numbers and numbers.incomplete())
-    defer_indexing_if_many(target, collection, source.count(collection) - target.count(collection))
-    for point, counterpart in _walk(source, target, collection, f"copying {collection}"):
+    defer_indexing_if_many(target, collection, count - target.count(collection))
+    for point, counterpart in walk(f"{doing} {collection}"):
         if before.add(point, counterpart) and point is not None:
             record, vector = point
             extra = {**(counterpart[0].extra or {}), **(record.extra or {})} if counterpart else record.extra
@@ -195,16 +212,15 @@ def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied
     after = before
     if written:
         after = Comparison()
-        for point, counterpart in _walk(source, target, collection, f"verifying {collection}"):
+        for point, counterpart in walk(f"verifying {collection}"):
             after.add(point, counterpart)
     info = target.info(collection)
-    if after.missing or after.different or info.points != after.points + after.extra:
+    if after.missing or after.different or info.points < after.points + after.extra:
         raise IndexFailure(
-            f"{collection} in {target.place} differs from {source.place}: {after.missing:,} points are missing, "
+            f"{collection} in {target.place} differs from {place}: {after.missing:,} points are missing, "
             f"{after.different:,} differ, {info.points:,} are counted: is another process writing there? "
             "Run the same command again"
         )
-    _set_hubness(target, collection, numbers and (numbers.incomplete() if after.extra else numbers))
     return Copied(collection, written, before.same, info.indexed_vectors, after)
 
 
@@ -215,9 +231,7 @@ def _set_hubness(target: Index, collection: str, hubness: HubnessSpec | None) ->
         target.set_spec(spec.model_copy(update={"hubness": hubness}))
 
 
-def _walk(
-    source: ReadIndex, target: ReadIndex, collection: str, doing: str
-) -> Iterator[tuple[Point, Point | None] | tuple[None, Point]]:
+def _walk(source: ReadIndex, target: ReadIndex, collection: str, doing: str) -> Pairs:
     """Yield the points of both sides, matched by id; a progress bar counts those of the source."""
     with tqdm(desc=doing, total=source.count(collection), unit=" points", file=sys.stderr, dynamic_ncols=True) as bar:
         # The caller only writes points that this walk has passed, so it never meets them.
@@ -245,6 +259,8 @@ def _points(index: ReadIndex, collection: str) -> Iterator[Point]:
 
 
 def _write(target: Index, collection: str, points: Sequence[Point]) -> None:
+    if any(isinstance(record, Image) and record.hubness is None for record, _ in points):
+        outdate_hubness(target, collection)
     target.upsert(collection, Points([record for record, _ in points], np.stack([vector for _, vector in points])))
 
 

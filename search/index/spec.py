@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from search.errors import SettingsError, SpecMismatch
+from search.errors import QueryError, SettingsError, SpecMismatch
 from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
 from search.records import Kind
 from search.text import read_path
@@ -100,7 +100,9 @@ class CollectionSpec(BaseModel):
     `photos` is the folder that file names are relative to (a `file:` URL if its name is not UTF-8: `photo_folder` reads
     both); with `follow_links`, links may lead out of it; `photo_url` is the address that photos are below, if given;
     `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
-    Karpathy's); `version` is that of this software; `hubness` describes the numbers of that name, if images have them.
+    Karpathy's). If `imported`, the vectors were computed elsewhere: `model` is the name that the user gave, and no
+    query can be encoded. `version` is that of this software; `hubness` describes the numbers of that name, if images
+    have them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -123,6 +125,7 @@ class CollectionSpec(BaseModel):
     follow_links: bool = False
     photo_url: str | None = None
     sources: tuple[Source, ...] = ()
+    imported: bool = False
     splits: dict[str, SplitSize]
     version: str
     hubness: HubnessSpec | None = None
@@ -148,14 +151,32 @@ class CollectionSpec(BaseModel):
     @property
     def has_plain_texts(self) -> bool:
         """Whether texts are embedded by the text tower of `model`, without a role or code of the model's own."""
-        return not (self.text_model or self.trust_remote_code or self.roles)
+        return not (self.imported or self.text_model or self.trust_remote_code or self.roles)
+
+    def check_queryable(self) -> None:
+        """Raise QueryError if texts and pictures cannot be encoded, because the vectors were imported."""
+        if self.imported:
+            raise QueryError(
+                f"{self.dataset} holds imported vectors of {self.model}, a model that is not known here, so neither "
+                "texts nor pictures can be encoded: search with the id of a stored image"
+            )
+
+    def check_imported(self, imported: bool) -> None:
+        """Raise SpecMismatch unless the vectors of this collection were imported, or not, like those to be added."""
+        if imported != self.imported:
+            holds = f"imported vectors of {self.model}, a model that is not known here"
+            raise SpecMismatch(
+                f"{self.collection} holds {holds if self.imported else f'vectors that {self.model_id} embedded here'}: "
+                f"use another --dataset NAME, or delete it with `python -m ingest drop --dataset {self.dataset}`"
+            )
 
     def check_model(self, model: ModelId) -> None:
         """Raise SpecMismatch, with the names of both models, unless the photos were embedded by this model."""
         if model.weights != self.weights:
+            option = "--model-name" if self.imported else "--model"
             raise SpecMismatch(
                 f"{self.collection} holds vectors of {self.model_id.with_weights} in {self.dim} dimensions, not of "
-                f"{model.with_weights}: use --model {self.model_id}, keep both with another --dataset NAME, or delete "
+                f"{model.with_weights}: use {option} {self.model_id}, keep both with another --dataset NAME, or delete "
                 f"it with `python -m ingest drop --dataset {self.dataset}`"
             )
 
@@ -211,6 +232,7 @@ class CollectionSpec(BaseModel):
         Raises:
             SpecMismatch: the vectors of `new` cannot be compared with the stored ones.
         """
+        self.check_imported(new.imported)
         self.check_model(new.model_id)
         self.check_text_model(new.text_model)
         self.check_trust(new.trust_remote_code)

@@ -57,7 +57,8 @@ class Gallery:
         Raises:
             CocoSearchError: the model, a shard or the data set cannot be opened.
         """
-        self._encode([Part(text="a photo")])
+        if self._takes_texts:
+            self._encode([Part(text="a photo")])
         for collection in self.index.collections():
             self.index.count(collection)
         self.examples  # noqa: B018
@@ -125,13 +126,13 @@ class Gallery:
     def health(self) -> Health:
         """Check that the index answers. Raises IndexFailure if it does not."""
         images = self.index.count(self.searcher.collection("images"))
-        ready = Ready(texts=True, pictures=self._ready_for_pictures)
+        ready = Ready(texts=self._takes_texts, pictures=self._ready_for_pictures)
         return Health(status="ok", dataset=self.dataset, images=images, ready=ready)
 
     @cached_property
     def examples(self) -> list[str]:
-        """A few short captions of different images; the same ones at every start."""
-        if "captions" not in self.searcher.kinds:
+        """A few short captions of different images; the same ones at every start. None if texts cannot be encoded."""
+        if not self._takes_texts or "captions" not in self.searcher.kinds:
             return []
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
         captions = [record for record in batch.records if isinstance(record, Caption)] if batch else []
@@ -139,6 +140,10 @@ class Gallery:
         random.Random(0).shuffle(short)
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
+
+    @cached_property
+    def _takes_texts(self) -> bool:
+        return not self.index.spec(self.searcher.collection("images")).imported
 
     @cached_property
     def _photos(self) -> Photos:

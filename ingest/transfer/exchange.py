@@ -1,0 +1,174 @@
+"""The commands `export` and `import`: files that other software reads, or wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ingest.options import NewCollections, Selection
+from ingest.transfer.commands import DatasetsOption, describe
+from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
+from search.errors import IndexFailure
+from search.settings import load_settings
+from search.text import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingest.summary import Failure
+    from ingest.transfer.copy import Copied
+    from ingest.transfer.load import Source
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="Folder for the files, one for each collection")],
+    dataset: DatasetsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist")] = False,
+    path: PathOption = None,
+    url: UrlOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write vectors and payloads into Parquet files, one for each collection, which other software can read."""
+    from ingest.transfer.copy import chosen_collections
+    from ingest.transfer.parquet import export_collection
+    from search.index import open_index
+
+    written: list[dict[str, str | int]] = []
+    try:
+        with closing(open_index(load_settings(path, url))) as index:
+            files = {name: out / f"{name}.parquet" for name in chosen_collections(index, dataset or [])}
+            if existing := [file for file in files.values() if file.exists() and not force]:
+                raise IndexFailure(f"{existing[0]} exists: choose another --out, or replace it with --force")
+            out.mkdir(parents=True, exist_ok=True)
+            for name, file in files.items():
+                points = export_collection(index, name, file)
+                written.append({"collection": name, "points": points, "file": str(file), "bytes": file.stat().st_size})
+    except KeyboardInterrupt:
+        note("\ninterrupted: only complete files are left; run the same command again with --force")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    if as_json:
+        print_json(written, indent=1)
+        return
+    for each in written:
+        size = int(each["bytes"]) / 2**20
+        typer.echo(
+            shown(f"{each['collection']}: {each['points']:,} points written to {each['file']} ({size:,.1f} MiB)")
+        )
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Vectors that were computed elsewhere, and the annotations that describe them."""
+
+    image_vectors: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image-vectors", help="Vectors of photos by any model, with ids: .npz or Parquet; may be repeated"
+        ),
+    ] = None
+    caption_vectors: Annotated[
+        list[Path] | None, typer.Option("--caption-vectors", help="Vectors of captions, likewise; may be repeated")
+    ] = None
+    model_name: Annotated[
+        str | None, typer.Option("--model-name", help="The model that computed the vectors; any name")
+    ] = None
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="The annotation file that has these ids: dataset_coco.json")
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="The photo folder, for showing photos (default: that of the annotation file)"),
+    ] = None
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Only this split of the annotation file; may be repeated")
+    ] = None
+
+    def sources(self, dataset: str | None, failures: list[Failure]) -> list[Source]:
+        """Open the files; `failures` gets what cannot be imported.
+
+        Raises:
+            typer.BadParameter: the annotation file or the name of the model is missing.
+            AnnotationError: the annotation file cannot be read, or lacks the split.
+        """
+        from ingest.annotations import read_annotations
+        from ingest.transfer.load import annotated
+
+        if self.annotations is None or not self.model_name:
+            raise typer.BadParameter("vectors need the options --annotations FILE and --model-name NAME")
+        photos = self.images or self.annotations.parent
+        read, selection = read_annotations(self.annotations, photos), Selection(split=self.split)
+        failures += selection.failures(read)
+        return annotated(
+            read,
+            selection.choose(read),
+            {"images": self.image_vectors or [], "captions": self.caption_vectors or []},
+            dataset or read.dataset,
+            self.model_name,
+            photos,
+            failures,
+        )
+
+
+def import_(
+    elsewhere: Elsewhere,
+    new: NewCollections,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Parquet files that `export` wrote", show_default=False),
+    ] = None,
+    failures: Annotated[
+        Path, typer.Option("--failures", help="File that lists photos, captions and ids without a usable vector")
+    ] = Path("failures.jsonl"),
+    path: PathOption = None,
+    url: UrlOption = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Name of the data set (default: as in the file)")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
+    from ingest.summary import write_failures
+    from ingest.transfer.load import exported, load
+    from search.index import open_for_writing
+
+    if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
+        raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")
+    failed: list[Failure] = []
+    done: list[Copied] = []
+    try:
+        sources = exported(files, dataset) if files else elsewhere.sources(dataset, failed)
+        with closing(open_for_writing(load_settings(path, url))) as index:
+            warnings, loaded = load(index, sources, new.tuning())
+            for warning in warnings:
+                note(f"warning: {warning}")
+            done += loaded
+    except KeyboardInterrupt:
+        note("\ninterrupted: imported points are stored; run the same command again to resume")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    finally:
+        listed = write_failures(failures, [failure.as_json() for failure in failed])
+    if as_json:
+        collections = [copied.as_json() for copied in done]
+        print_json({"collections": collections, "failures": [failure.as_json() for failure in failed]}, indent=1)
+    else:
+        for copied in done:
+            typer.echo(describe(copied, "imported"))
+    if failed:
+        _report_failures(failed, listed)
+        raise typer.Exit(Exit.PARTLY)
+
+
+def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
+    """Print one line for each reason, and the file that lists the failures."""
+    reasons = Counter(
+        (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
+        for failure in failed
+    )
+    note(f"{len(failed):,} images or captions could not be imported; they are listed in {listed.resolve()}")
+    for (kind, reason), count in reasons.items():
+        note(f"  {count:,} {kind if count > 1 else kind.removesuffix('s')}: {reason}")
