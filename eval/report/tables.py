@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from eval.metrics import METRICS, RECALLS, Metric, label
+from eval.metrics import MEAN_RANK, METRICS, RECALLS, Metric, label
 from eval.protocol import DIRECTIONS
 from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
@@ -104,7 +104,7 @@ def corrected(metrics: RunMetrics) -> Table | None:
     """Return the scores that are corrected for hubness, each with its difference from the plain score of its ranker."""
     if (found := metrics.corrected) is None:
         return None
-    shown = [metric for metric in METRICS if metric.table == "main"]
+    shown = (*RECALLS, MEAN_RANK)
 
     def row(ranker: RankerMetrics, way: str) -> Row:
         tested = found.significance.get(ranker.name, {})
