@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ingest.annotations import Annotations
     from ingest.download.coco import Downloaded
     from ingest.summary import Summary
+    from search.encoder.clip import ClipEncoder
+    from search.encoder.remembered import KnownEncoder
     from search.index import CollectionInfo, CollectionSpec, Index
 
 app = command.application("Embed photos and their captions into the two collections of the index.")
@@ -109,8 +111,9 @@ def _ingest(
     """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
     from ingest.folder import all_refused, unreachable_photos
     from ingest.pipeline import ingest
+    from ingest.prune import Gone, check_prunable, find_gone
     from ingest.selection import part_of, with_urls
-    from ingest.specs import check_source, collection_specs
+    from ingest.specs import check_source, collection_specs, create_collections
     from search.encoder.lazy import prepare
 
     stored = _stored(index, dataset)
@@ -125,24 +128,45 @@ def _ingest(
     if failures := unreachable_photos(photos, part[0], follow_links=follow_links):
         summary.failures += failures
         raise AnnotationError(all_refused(photos, [failure.reason for failure in failures]))
-    with summary.timed("load the model"):
-        encoders = embedding.encoders(stored)
-    first, used = encoders[0], ", ".join(encoder.device for encoder in encoders)
-    text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
-    note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
-    specs = collection_specs(
-        annotations,
-        chosen,
-        photos,
-        first,
-        dataset,
-        embedding.decode,
-        follow_links=follow_links,
-        photo_url=photo_url,
-    )
+    if selection.prune:
+        check_prunable(annotations, stored, selection.splits)
+    known = embedding.known(stored)
+
+    def specs_of(encoder: ClipEncoder | KnownEncoder) -> tuple[CollectionSpec, CollectionSpec]:
+        return collection_specs(
+            annotations,
+            chosen,
+            photos,
+            encoder,
+            dataset,
+            embedding.decode,
+            follow_links=follow_links,
+            photo_url=photo_url,
+        )
+
+    def load() -> list[ClipEncoder]:
+        with summary.timed("load the model"):
+            loaded = embedding.encoders(stored)
+        first, used = loaded[0], ", ".join(encoder.device for encoder in loaded)
+        text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
+        note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {used}")
+        if known is not None:  # the collections have been compared with what was known, not with the model itself
+            warnings = create_collections(index, specs_of(first), None)
+            summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
+        return loaded
+
+    encoders = embedding.lazy_encoders(load)
+    specs = specs_of(known or encoders[0])
+    gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
+    summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
+    if gone:
+        selection.confirm_pruning(
+            f"{gone} of {dataset} at {index.place} are no longer in {shown(str(annotations.file))}"
+        )
     try:
-        ingest(index, specs, part, encoders, embedding.plan(first.device, new.tuning()), summary)
-        prepare(first)
+        ingest(index, specs, part, encoders, embedding.plan(new.tuning(), prune=selection.prune), summary, gone)
+        if encoders.loaded:
+            prepare(encoders[0])
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
         note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")
@@ -271,9 +295,10 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         return
     for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
         updated = f"{tally.updated:,} updated without embedding, " if tally.updated else ""
+        pruned = f", {tally.pruned:,} removed" if tally.pruned else ""
         typer.echo(
             f"{info.name}: {info.points:,} points "
-            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already)"
+            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already{pruned})"
         )
     if summary.truncated:
         typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")

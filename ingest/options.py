@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,19 @@ from urllib.parse import urlsplit
 
 import typer
 
-from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption
+from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
+from search.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.annotations import Annotations
+    from ingest.models import LazyEncoders
     from ingest.pipeline import Plan
     from ingest.selection import Chosen
     from ingest.summary import Failure
     from search.encoder.clip import ClipEncoder
+    from search.encoder.remembered import KnownEncoder, ModelFiles
     from search.index import CollectionSpec, Tuning
 
 
@@ -46,7 +52,7 @@ def _check_prompt(prompt: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which entries of the annotation file are embedded."""
+    """Which entries are embedded, and whether those that are no longer listed are removed."""
 
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split, such as test, or all; may be repeated")
@@ -55,6 +61,39 @@ class Selection:
     shard: Annotated[
         str, typer.Option("--shard", help="This machine's part of the work if several fill one server, such as 2/8")
     ] = "1/1"
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove photos and captions of these splits that are no longer listed, or there"),
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them without asking")] = False
+
+    def __post_init__(self) -> None:
+        if self.prune and not self.is_whole:
+            raise typer.BadParameter("--prune compares all photos with the index: leave out --limit and --shard")
+
+    @property
+    def splits(self) -> list[str]:
+        return self.split or ["all"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this run alone embeds all of its splits."""
+        return self.limit is None and self.shard == "1/1"
+
+    def confirm_pruning(self, what: str) -> None:
+        """State what is gone and, with `--prune`, ask whether to remove it.
+
+        Raises:
+            SettingsError: there is no terminal to ask at, and no `--yes`.
+        """
+        if not self.prune:
+            note(f"{what}: add --prune to remove them")
+        elif self.yes:
+            note(f"{what}, and are removed")
+        elif sys.stdin.isatty():
+            typer.confirm(f"{what}: remove them?", abort=True, err=True)
+        else:
+            raise SettingsError(f"{what}: add --yes to let --prune remove them without asking")
 
     def choose(self, annotations: Annotations) -> Chosen:
         """Return the images and captions of these splits, on all machines together.
@@ -62,7 +101,7 @@ class Selection:
         Raises:
             AnnotationError: a split is not in the file.
         """
-        return annotations.select(self.split or ["all"], self.limit)
+        return annotations.select(self.splits, self.limit)
 
     def failures(self, annotations: Annotations) -> list[Failure]:
         """Return the broken entries that this machine reports.
@@ -73,7 +112,7 @@ class Selection:
         from ingest.selection import skipped_of
         from ingest.summary import Failure
 
-        skipped = skipped_of(annotations.skipped(self.split or ["all"], self.limit), self.shard)
+        skipped = skipped_of(annotations.skipped(self.splits, self.limit), self.shard)
         return [
             Failure(entry.file, entry.image_id, "annotations", entry.reason, entry.kind, entry.caption_id)
             for entry in skipped
@@ -121,39 +160,81 @@ class Embedding:
         ),
     ] = None
 
+    def known(self, stored: CollectionSpec | None) -> KnownEncoder | None:
+        """Return what an earlier run has found out about the model, if that is all that this run must know to begin.
+
+        It is not if the collection is new or everything is encoded again, or if the dtype is to be another.
+
+        Raises:
+            EncoderError: the model does not exist.
+        """
+        if stored is None or self.force or self.dtype not in ("auto", stored.dtype):
+            return None
+        files = self._files(stored)
+        return files.recall(dtype=stored.dtype, prompt=self._prompt(stored)) if files else None
+
     def encoders(self, stored: CollectionSpec | None) -> list[ClipEncoder]:
         """Load the model once for each device.
 
         Raises:
             EncoderError: it cannot be loaded.
         """
-        from search.encoder.clip import DEFAULT_MODEL, ClipEncoder
+        from search.encoder.clip import ClipEncoder
 
-        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
+        model, text_model = self._models(stored)
         load = partial(
             ClipEncoder,
-            self.model or (str(stored.model_id) if stored else DEFAULT_MODEL),
-            text_model=self.text_model or stored_text_model,
+            model,
+            text_model=text_model,
             trust_remote_code=self.trust_remote_code,
             dtype=self.dtype,
             batch_size=self.batch_size,
-            prompt=self.prompt or (stored.prompt if stored else None),
+            prompt=self._prompt(stored),
         )
-        device, *others = self.devices.split(",")
+        files = self._files(stored)
+        device, *others = self._devices
         first = load(device=device)
+        if files is not None and files == self._files(stored):  # they have not changed meanwhile
+            files.remember(first)
         again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
         return [first, *(again(device=other) for other in others)]
+
+    def lazy_encoders(self, load: Callable[[], list[ClipEncoder]]) -> LazyEncoders:
+        """Return the encoders of all devices, which `load` loads when they are used."""
+        from ingest.models import LazyEncoders
+
+        return LazyEncoders(load, len(self._devices))
+
+    @property
+    def _devices(self) -> list[str]:
+        return self.devices.split(",")
+
+    def _models(self, stored: CollectionSpec | None) -> tuple[str, str | None]:
+        """Return the model, and the model of texts if that is another."""
+        from search.encoder.clip import DEFAULT_MODEL
+
+        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
+        return self.model or (str(stored.model_id) if stored else DEFAULT_MODEL), self.text_model or stored_text_model
+
+    def _files(self, stored: CollectionSpec | None) -> ModelFiles | None:
+        """Return the files of the models; None if code of their own takes part, which may come from elsewhere."""
+        from search.encoder.remembered import ModelFiles
+
+        return None if self.trust_remote_code else ModelFiles.of(*self._models(stored))
+
+    def _prompt(self, stored: CollectionSpec | None) -> str | None:
+        return self.prompt or (stored.prompt if stored else None)
 
     def links(self, stored: CollectionSpec | None) -> bool:
         """Return whether links may lead out of the photo folder."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
-    def plan(self, device: str, tuning: Tuning | None) -> Plan:
-        """Return the plan of a run whose first model is on `device`."""
+    def plan(self, tuning: Tuning | None, *, prune: bool = False) -> Plan:
+        """Return the plan of a run, which may `prune` the collections."""
         from ingest.pipeline import Plan
 
         workers = self.workers or os.cpu_count() or 1
-        return Plan(workers, "cuda" in device, self.decode == "scaled", self.force, tuning)
+        return Plan(workers, None, self.decode == "scaled", self.force, tuning, prune)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +28,8 @@ from tqdm import tqdm
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, ReadBatch, Recipe
+from ingest.prune import Gone, prune
+from ingest.renamed import copy_vectors, renamed_images, same_captions
 from ingest.selection import Chosen
 from ingest.specs import (
     check_counts,
@@ -43,10 +45,11 @@ from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, PhotoError
 from search.index import CollectionSpec, Index, Points, Tuning, defer_indexing_if_many, usable
-from search.photos import current_mark
+from search.photos import PhotoFolder
 from search.records import Caption, Image, Vectors
 
 ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
+TRIED_FIRST = 64  # photos that are opened to see whether there is anything to embed, before a model is loaded
 TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index is built
 
 R = TypeVar("R", Image, Caption)
@@ -56,25 +59,32 @@ R = TypeVar("R", Image, Caption)
 class Plan:
     """How photos are read and collections built.
 
-    `workers` read photos, as processes if there is a GPU to feed; `scaled_decode` lets JPEG be scaled while it is
-    decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for new collections.
+    `workers` read photos, as `processes` (None: if there is a GPU to feed) or threads; `scaled_decode` lets JPEG be
+    scaled while it is decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for
+    new collections; `prune` deletes the points that are gone.
     """
 
     workers: int
-    processes: bool
+    processes: bool | None
     scaled_decode: bool = False
     force: bool = False
     tuning: Tuning | None = None
+    prune: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What both stages of a run share; `encoders` are copies of one model on different devices."""
+    """What both stages of a run share.
+
+    `encoders` are copies of one model on different devices. They may be lazy, so nothing but the encoding of inputs may
+    use one.
+    """
 
     index: Index
     encoders: Sequence[ClipEncoder]
     plan: Plan
     summary: Summary
+    gone: Gone
 
 
 def ingest(
@@ -84,11 +94,13 @@ def ingest(
     encoders: Sequence[ClipEncoder],
     plan: Plan,
     summary: Summary,
+    gone: Gone | None = None,
 ) -> None:
     """Embed images and captions and write them into the two collections that `specs` describe.
 
     A photo whose content, or a caption whose text, is unchanged since it was embedded is not embedded again; if
-    anything else changed, only its payload is written. Fields that users added to a payload stay. A photo that cannot
+    anything else changed, only its payload is written. New photos and captions with the content of some that are `gone`
+    get their vectors. Fields that users added to a payload stay. A photo that cannot
     be opened, and an input without a usable vector, becomes a failure of the summary; the captions of such a photo are
     still embedded. What `summary` counts as embedded or updated is acknowledged by the index, even if an error ends
     the run.
@@ -100,7 +112,7 @@ def ingest(
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
-    run, (images, captions) = _Run(index, encoders, plan, summary), chosen
+    run, (images, captions) = _Run(index, encoders, plan, summary, gone or Gone()), chosen
     wrong = wrongly_padded(index, specs, captions) if plan.force else []
     # A stored collection keeps its specification until all of it is encoded again, in case this run is killed.
     specs = of_images, of_captions = with_padding_of(wrong, specs[0]), with_padding_of(wrong, specs[1])
@@ -113,6 +125,8 @@ def ingest(
     files = {image.id: image.file for image in images}
     with Writer(index, of_captions, summary.captions, summary) as writer:
         failed_captions = _embed_captions(run, of_captions, writer, captions, files)
+    if plan.prune:
+        prune(index, specs, run.gone, summary)
     _build_indexes(run, specs)
     with summary.timed("count"):
         check_counts(index, of_images.collection, [image for image in images if image.id not in failed_images])
@@ -141,21 +155,49 @@ class _ImageStage:
 
     def __init__(self, run: _Run, spec: CollectionSpec, writer: Writer, *, same_folder: bool) -> None:
         self._run, self._spec, self._writer, self._same_folder = run, spec, writer, same_folder
-        preparation, plan = run.encoders[0].preparation, run.plan
-        self._recipe = Recipe(spec.photo_folder, preparation, plan.scaled_decode, spec.follow_links)
+        self._folder = PhotoFolder(spec.photo_folder, follow_links=spec.follow_links)
+        self._recipe = Recipe(spec.photo_folder, None, run.plan.scaled_decode, spec.follow_links)
         self._in_flight: deque[tuple[list[Image], PendingVectors, ClipEncoder]] = deque()
         self._failed: dict[int, str] = {}
         self._has_written = False
 
     def embed(self, images: Sequence[Image]) -> dict[int, str]:
         """Embed the images whose stored vector is not current, and return why some of them failed, by id."""
-        run, size = self._run, self._run.encoders[0].batch_size
-        current = self._writer.look_up(images, self._current_record, force=run.plan.force)
-        defer_indexing_if_many(run.index, self._spec.collection, len(images) - len(current))
-        batches = _batches(images, current, size)
+        current = self._writer.look_up(images, self._current_record, force=self._run.plan.force)
+        if not self._run.plan.force:
+            current |= self._copy_renamed([image for image in images if image.id not in current])
+        missing = [image for image in images if image.id not in current]
+        if len(missing) <= TRIED_FIRST:
+            self._fail_unreadable(missing)
+        if len(missing) > len(self._failed):
+            self._embed(images, current | self._failed.keys())
+        return self._failed
+
+    def _copy_renamed(self, images: Sequence[Image]) -> set[int]:
+        """Copy the vectors of renamed photos, and return their new ids."""
+        run, spec = self._run, self._spec
+        new = list(filter(self._writer.is_new, images))
+        pairs = renamed_images(run.gone.images, new, spec.photo_folder, follow_links=spec.follow_links)
+        return copy_vectors(run.index, spec.collection, pairs, self._writer.copy)
+
+    def _fail_unreadable(self, images: Sequence[Image]) -> None:
+        """Let images fail that cannot be opened: if there are no others, as in most folders, no model is needed."""
+        for image in images:
+            try:
+                self._recipe.read_alone(image.file)
+            except PhotoError as error:
+                self._fail(image, "open", str(error))
+
+    def _embed(self, images: Sequence[Image], done: Set[int]) -> None:
+        """Embed the images whose ids are not in `done`."""
+        run, first = self._run, self._run.encoders[0]
+        self._recipe = replace(self._recipe, preparation=first.preparation)
+        defer_indexing_if_many(run.index, self._spec.collection, len(images) - len(done))
+        batches = _batches(images, done, first.batch_size)
         devices = cycle(run.encoders)
-        reader = PhotoReader(self._recipe, workers=run.plan.workers, processes=run.plan.processes, batch_size=size)
-        with _bar(len(images) - len(current), "images") as bar, reader:
+        processes = "cuda" in first.device if run.plan.processes is None else run.plan.processes
+        reader = PhotoReader(self._recipe, workers=run.plan.workers, processes=processes, batch_size=first.batch_size)
+        with _bar(len(images) - len(done), "images") as bar, reader:
             read_ahead = reader.batches([[image.file for image in batch] for batch in batches])
             for batch, photos in zip(batches, run.summary.waited("photos", read_ahead), strict=True):
                 run.summary.worked(photos.seconds)
@@ -165,15 +207,13 @@ class _ImageStage:
                 bar.update(len(batch))
             while self._in_flight:
                 self._finish_oldest()
-        return self._failed
 
     def _current_record(self, image: Image, stored: Image | Caption) -> Image | None:
         """Return the image with its photo's mark if that photo is still the one that was embedded."""
         if not isinstance(stored, Image) or stored.photo is None:
             return None
-        folder, follow_links = self._spec.photo_folder, self._spec.follow_links
         same_place = self._same_folder and image.file == stored.file
-        mark = current_mark(folder, image.file, stored.photo, same_place=same_place, follow_links=follow_links)
+        mark = self._folder.current_mark(image.file, stored.photo, same_place=same_place)
         return None if mark is None else replace(image, photo=mark, hubness=stored.hubness)
 
     def _start(self, batch: Sequence[Image], photos: ReadBatch, encoder: ClipEncoder) -> None:
@@ -231,6 +271,11 @@ def _embed_captions(
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
     current = writer.look_up(ordered, _current_caption, force=run.plan.force)
+    if not run.plan.force:
+        new = [caption for caption in ordered if caption.id not in current and writer.is_new(caption)]
+        current |= copy_vectors(run.index, spec.collection, same_captions(run.gone.captions, new), writer.copy)
+    if len(current) == len(captions):
+        return failed
     defer_indexing_if_many(run.index, spec.collection, len(captions) - len(current))
     batches = _batches(ordered, current, run.encoders[0].texts_at_once)
     with _bar(len(captions) - len(current), "captions") as bar, closing(_encode_ahead(run, batches)) as encoded:
@@ -251,7 +296,7 @@ def _current_caption(caption: Caption, stored: Image | Caption) -> Caption | Non
     """Return the caption, marked as truncated like the stored one, if its text is still the one that was embedded."""
     if not isinstance(stored, Caption) or stored.text != caption.text:
         return None
-    return replace(caption, truncated=stored.truncated)
+    return replace(caption, truncated=True) if stored.truncated else caption
 
 
 def _encode_ahead(run: _Run, batches: Sequence[list[Caption]]) -> Generator[tuple[list[Caption], Vectors], None, None]:
@@ -276,13 +321,13 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
     """Return the captions, each marked if the model truncates it, and their vectors float32 (n, dim)."""
     texts = [caption.text for caption in captions]
     marked = [
-        replace(caption, truncated=too_long)
-        for caption, too_long in zip(captions, encoder.too_long(texts), strict=True)
+        replace(caption, truncated=truncation is not None)
+        for caption, truncation in zip(captions, encoder.truncations(texts), strict=True)
     ]
     return marked, encoder.encode_texts(texts)
 
 
-def _batches(records: Sequence[R], current: set[int], size: int) -> list[list[R]]:
+def _batches(records: Sequence[R], current: Set[int], size: int) -> list[list[R]]:
     """Return batches of the records that are not current.
 
     Batch bounds do not depend on which are current, so a run that was killed and resumed encodes the same batches as

@@ -10,6 +10,7 @@ from pathlib import Path
 from ingest.annotations import Annotations
 from ingest.selection import Chosen
 from search.encoder.clip import ClipEncoder
+from search.encoder.remembered import KnownEncoder
 from search.errors import IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Index, ReadIndex, Source, SplitSize, Tuning, Where, collection_name
 from search.records import Caption, Image, Kind
@@ -23,7 +24,7 @@ def collection_specs(
     annotations: Annotations,
     chosen: Chosen,
     photos: Path,
-    encoder: ClipEncoder,
+    encoder: ClipEncoder | KnownEncoder,
     dataset: str,
     decode: str = FULL_DECODE,
     *,
@@ -62,7 +63,7 @@ def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> No
     for kind in kinds:
         collection = collection_name(dataset, kind)
         if collection in index.collections() and index.count(collection):
-            index.spec(collection).check_source(source_of(annotations), annotations.sha256)
+            index.spec(collection).check_source(source_of(annotations))
 
 
 def source_of(annotations: Annotations) -> Source:

@@ -32,7 +32,8 @@ ADVICE = {
 class Failure:
     """One input that could not be read or embedded: a photo or, if `kind` is "captions", a caption.
 
-    `stage`: "annotations", "open" or "encode". Ids are None if the annotations do not give a valid one.
+    `stage`: "annotations", "open", "encode" or, of an import, "vectors". Ids are None if the annotations do not give a
+    valid one.
     """
 
     file: str
@@ -51,12 +52,16 @@ class Failure:
 class Tally:
     """Counts of the records of one collection; `embedded` and `updated` are acknowledged by the index.
 
-    The vector of an updated record was current, so only its payload was written.
+    The vector of an updated record was current, so only its payload was written, or it was copied from the point of a
+    photo that was renamed. `gone` is the number of stored points that the source no longer lists; `pruned` of them were
+    deleted.
     """
 
     embedded: int = 0
     updated: int = 0
     already_there: int = 0
+    gone: int = 0
+    pruned: int = 0
 
 
 @dataclass(slots=True)

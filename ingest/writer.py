@@ -60,6 +60,15 @@ class Writer:
         self._tally.already_there = len(current) - self._tally.updated
         return current
 
+    def is_new(self, record: Image | Caption) -> bool:
+        """Return whether `look_up` did not find this record, which was not current, in the collection."""
+        return record.id not in self._replaced
+
+    def copy(self, points: Points) -> None:
+        """Write new points whose vectors were copied from others."""
+        self._index.upsert(self._collection, points)
+        self._tally.updated += len(points)
+
     def put(self, points: Points) -> None:
         """Queue points, after waiting if too many are queued. Raises the error of an earlier write."""
         with self._summary.waiting("writer"):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -98,7 +99,7 @@ class SourceFlags:
     trust_remote_code: TrustOption = False
     device: DeviceOption = "auto"
 
-    def encoder(self, spec: CollectionSpec, **options: float) -> Encoder:
+    def encoder(self, spec: CollectionSpec, **options: Any) -> Encoder:
         """Return the encoder of queries for a collection; `options` are further ones of `encoder_for`."""
         from search.searcher import encoder_for
 
@@ -125,7 +126,7 @@ class SourceFlags:
 
         index = open_index(load_settings(self.path, self.url))
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
-        searcher = Searcher(index, self.dataset, encoder=self.encoder)
+        searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index))
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)
         return searcher
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -113,7 +114,8 @@ class Pages:
         """Return the pages of requests of one kind, depth, filter and correction."""
         vectors = np.stack([request.vector for request in requests])
         rankings = self._rankings(vectors, requests[0], requests[0].depth)
-        return [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
+        pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
+        return self._with_nearest_captions(vectors, pages) if requests[0].kind == "images" else pages
 
     def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
         """Return a page, given the ranking down to its depth, which is read deeper until the page is full.
@@ -132,8 +134,8 @@ class Pages:
             depth *= 2 if request.correction else 4
             [read] = self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
-        if kind == "images":
-            return self._with_nearest_caption(vector, self._with_records(page) if request.correction else page)
+        if request.correction:
+            return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
@@ -190,20 +192,27 @@ class Pages:
             depth, whole = 4 * depth, captions.whole
         return ranking.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
-    def _with_nearest_caption(self, vector: Vectors, page: list[Hit]) -> list[Hit]:
-        """Return images with the caption nearest to the query among all of their captions, whatever the filter."""
-        captions = {hit.id: hit.record.captions for hit in page if isinstance(hit.record, Image)}
-        several = tuple(image_id for image_id, texts in captions.items() if len(texts) > 1)
-        nearest = {image_id: texts[0] for image_id, texts in captions.items() if texts}
-        if several:
-            limit = sum(len(captions[image_id]) for image_id in several)
-            try:
-                params = SearchParams(exact=True, where=Where(image_ids=several), per_image=True)
-                [best] = self._index.query(self._collection("captions"), vector[np.newaxis], limit, params)
-            except CollectionMissing:
-                best = []
-            nearest |= {hit.image_id: hit.record.text for hit in best if isinstance(hit.record, Caption)}
-        return [replace(hit, caption=nearest.get(hit.id)) for hit in page]
+    def _with_nearest_captions(self, vectors: Vectors, pages: list[list[Hit]]) -> list[list[Hit]]:
+        """Return pages of images with the caption of each that is nearest to the page's query, whatever the filter.
+
+        All captions of the images are compared, with one call of the engine for all pages.
+        """
+        captions = [{hit.id: hit.record.captions for hit in page if isinstance(hit.record, Image)} for page in pages]
+        several = [tuple(id_ for id_, texts in of_page.items() if len(texts) > 1) for of_page in captions]
+        rows = [row for row, ids in enumerate(several) if ids]
+        nearest = [{id_: texts[0] for id_, texts in of_page.items() if texts} for of_page in captions]
+        if rows:
+            limit = max(sum(len(captions[row][id_]) for id_ in several[row]) for row in rows)
+            where = tuple(Where(image_ids=several[row]) for row in rows)
+            params = SearchParams(exact=True, each_where=where, per_image=True)
+            with suppress(CollectionMissing):
+                answers = self._index.query(self._collection("captions"), vectors[rows], limit, params)
+                for row, hits in zip(rows, answers, strict=True):
+                    nearest[row] |= {hit.image_id: hit.record.text for hit in hits if isinstance(hit.record, Caption)}
+        return [
+            [replace(hit, caption=texts.get(hit.id)) for hit in page]
+            for page, texts in zip(pages, nearest, strict=True)
+        ]
 
     def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
         """Return the lowest cosine of a result, given the highest one."""

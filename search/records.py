@@ -8,7 +8,7 @@ typed in the dashboard, are kept in `extra`, which is ignored in comparisons.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from search.errors import IndexFailure
@@ -22,6 +22,8 @@ Vectors: TypeAlias = "npt.NDArray[np.float32]"  # a string, so that `--help` doe
 Kind = Literal["images", "captions"]
 Wanted = Literal["images", "captions", "both"]
 
+COCO_PHOTOS = "http://images.cocodataset.org/"  # above the folders of its photos
+
 
 @dataclass(frozen=True, slots=True)
 class PhotoMark:
@@ -33,6 +35,9 @@ class PhotoMark:
     bytes: int
     modified: int = field(compare=False)
     blake2b: str
+
+    def fields(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "modified": self.modified, "blake2b": self.blake2b}
 
 
 HUBNESS = "hubness"
@@ -98,7 +103,7 @@ class Image(_Record):
             "file": self.file,
             "captions": list(self.captions),
             **({"url": self.url} if self.url else {}),
-            **({"photo": asdict(self.photo)} if self.photo else {}),
+            **({"photo": self.photo.fields()} if self.photo else {}),
             **({"stale": True} if self.stale else {}),
             **({HUBNESS: self.hubness} if self.hubness is not None else {}),
         }

@@ -12,11 +12,12 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
@@ -58,7 +59,7 @@ class Searcher:
     ) -> None:
         self.index = index
         self.dataset = dataset or only_dataset(index)
-        self._queries = QueryEncoder(index, self.dataset, encoder or encoder_for)
+        self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
         self._corrections = Corrections(index, self.collection("images"))
 
@@ -78,9 +79,7 @@ class Searcher:
             SpecMismatch: the encoder is not the model that made the collection.
             CollectionMissing: the data set does not exist.
         """
-        options = options or Options()
-        self.check(options)
-        [answer] = self.search_many([(parts, options)])
+        [answer] = self.search_many([(parts, options or Options())])
         if isinstance(answer, CocoSearchError):
             raise answer
         return answer
@@ -93,11 +92,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        directions = self.encode([parts for parts, _ in queries])
-        outcomes = [
-            self._requests(direction, for_parts(options, parts), named_images(parts))
-            for (parts, options), direction in zip(queries, directions, strict=True)
-        ]
+        outcomes = self._requests(queries)
         pages = iter(
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
@@ -106,24 +101,24 @@ class Searcher:
             for of_query in outcomes
         ]
 
-    def _requests(
-        self, direction: Vectors | CocoSearchError, options: Options, leave_out: tuple[int, ...]
-    ) -> list[PageRequest] | CocoSearchError:
-        """Return the request of each kind, or the error of the query."""
-        if isinstance(direction, CocoSearchError):
-            return direction
-        if problem := self._problem(options):
-            return problem
-        try:
-            return [
-                PageRequest(direction, kind, options, leave_out, self._correction(kind, options))
-                for kind in options.kinds
-            ]
-        except QueryError as error:
-            return error
+    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
+        """Return one request for each kind that a query asks for, or the error of that query."""
+        queries = [(parts, for_parts(options, parts)) for parts, options in queries]
+        problems = [self._problem(options) for _, options in queries]
+        valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
+        directions = iter(self.encode(valid))  # only now: the model may have to be loaded
+        outcomes = [problem or next(directions) for problem in problems]
+        return [
+            outcome if isinstance(outcome, CocoSearchError) else self._of_kinds(outcome, options, named_images(parts))
+            for (parts, options), outcome in zip(queries, outcomes, strict=True)
+        ]
 
-    def _correction(self, kind: Kind, options: Options) -> Correction | None:
-        return self._corrections.of(options.hubness) if kind == "images" else None
+    def _of_kinds(self, vector: Vectors, options: Options, leave_out: Sequence[int]) -> list[PageRequest]:
+        correction = self._correction(options)
+        return [
+            PageRequest(vector, kind, options, tuple(leave_out), correction if kind == "images" else None)
+            for kind in options.kinds
+        ]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -132,10 +127,8 @@ class Searcher:
             QueryError: a split does not exist.
             CollectionMissing: the data set does not exist.
         """
-        requests = self._requests(vector, options, tuple(leave_out))
-        if isinstance(requests, CocoSearchError):
-            raise requests
-        return [hit for page in self._pages.read(requests) for hit in page]
+        self.check(options)
+        return [hit for page in self._pages.read(self._of_kinds(vector, options, leave_out)) for hit in page]
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
@@ -161,6 +154,16 @@ class Searcher:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         return self._queries.encode(queries)
+
+    def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
+        """Return for each query which of its texts are longer than the model reads, by the 0-based number of the part.
+
+        The rest of such a text has no influence on the results.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        return self._queries.truncations(queries)
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it, for use as a part of a query.
@@ -219,7 +222,14 @@ class Searcher:
             known = self.index.spec(self.collection(kind)).splits
             if unknown := [split for split in splits or () if split not in known]:
                 return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        try:
+            self._correction(options)
+        except QueryError as error:
+            return error
         return None
+
+    def _correction(self, options: Options) -> Correction | None:
+        return self._corrections.of(options.hubness) if "images" in options.kinds else None
 
     def close(self) -> None:
         self.index.close()
@@ -241,6 +251,7 @@ def encoder_for(
     text_model: str | None = None,
     trust_remote_code: bool = False,
     patience: float = PATIENCE,
+    index: ReadIndex | None = None,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
@@ -250,6 +261,8 @@ def encoder_for(
         text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
             space of the photos can search these; the captions were embedded by another.
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
+        index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
+            unless `model` or `device` is given.
 
     Raises:
         EncoderError: a model cannot be loaded.
@@ -281,7 +294,8 @@ def encoder_for(
 
     is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
     if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        return LazyEncoder(spec, load, device, patience)
+        served = index.served_model if index and model is None and device == "auto" else lambda: None
+        return LazyEncoder(spec, load, device, patience, served)
     return load(device)
 
 

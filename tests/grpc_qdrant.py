@@ -137,6 +137,12 @@ class Points(PointsServicer):
             context.abort(rpc.StatusCode.NOT_FOUND, f"Not found: No point with id {missing} found")
         return done()
 
+    def Delete(self, request: Any, context: Any) -> Any:
+        require(self.local, request.collection_name, context)
+        ids = [GrpcToRest.convert_point_id(point) for point in request.points.points.ids]
+        self.local.delete(request.collection_name, ids)
+        return done()
+
     def QueryBatch(self, request: Any, context: Any) -> Any:
         require(self.local, request.collection_name, context)
         answers = []

@@ -237,7 +237,7 @@ def test_a_data_set_from_another_source_is_refused(
 
 
 def test_a_source_may_change_or_move(tmp_path: Path, clip_folder: Path, call: Call) -> None:
-    for name in ("mine/a.jpg", "mine/b.jpg", "other/mine/c.jpg"):
+    for name in ("mine/a.jpg", "mine/b.jpg", *(f"other/mine/{other}.jpg" for other in ("a", "b", "new"))):
         picture(tmp_path / name)
     table = tmp_path / "captions.csv"
     table.write_text("file,caption\na.jpg,A dog.\n")

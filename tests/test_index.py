@@ -138,6 +138,20 @@ def test_updates_create_no_points(index: Index, make_spec: MakeSpec) -> None:
     assert index.count(spec.collection) == 3
 
 
+def test_deleted_points_are_gone(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    vectors = fill(index, spec, 600)
+    index.delete(spec.collection, [*range(500), 2**62])  # more than fits into a request, and one that does not exist
+    index.delete(spec.collection, [])
+    index.optimize(spec.collection)
+    assert index.count(spec.collection) == 100
+    assert index.retrieve(spec.collection, [0, 499]).records == []
+    [hits] = index.query(spec.collection, vectors[:1], 600)
+    assert {hit.id for hit in hits} == set(range(500, 600))
+    assert [record.id for batch in index.scan(spec.collection) for record in batch.records] == list(range(500, 600))
+
+
 def test_queries_rank_by_cosine(index: Index, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=16)
     index.create(spec)
@@ -196,6 +210,41 @@ def test_filters(index: Index, make_spec: MakeSpec, where: Where, expected: set[
     assert {hit.id for hit in found} == expected
     assert {record.id for batch in index.scan(spec.collection, where=where) for record in batch.records} == expected
     assert index.count(spec.collection, where=where) == len(expected)
+
+
+def test_each_vector_can_have_its_own_filter(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec(kind="captions")
+    index.create(spec)
+    captions = [caption(number, number % 10) for number in range(40)]
+    index.upsert(spec.collection, Points(captions, unit(40)))
+    where = (Where(image_ids=(0, 2)), Where(image_ids=(3,)), Where(max_position=1))
+    queries = unit(3, seed=5)
+    for per_image in (False, True):
+        together = index.query(
+            spec.collection, queries, 40, SearchParams(exact=True, each_where=where, per_image=per_image)
+        )
+        for query, condition, hits in zip(queries, where, together, strict=True):
+            alone = SearchParams(exact=True, where=condition, per_image=per_image)
+            assert index.query(spec.collection, query[np.newaxis], 40, alone) == [hits]
+    assert [{hit.image_id for hit in hits} for hits in together] == [{0, 2}, {3}, {0, 1, 2, 3}]
+
+
+def test_queries_return_payloads_as_they_are_now(index: Index, make_spec: MakeSpec) -> None:
+    spec = make_spec()
+    index.create(spec)
+    vectors = fill(index, spec, 5)
+    query, params = vectors[2:3], SearchParams(exact=True)
+    changes: list[Callable[[], None]] = [
+        lambda: index.set_payload(spec.collection, [image(2, captions=("new",))]),
+        lambda: index.upsert(spec.collection, Points([image(2, split="val")], query)),
+        lambda: index.upsert(spec.collection, Points([replace(image(2), extra={"note": "x"})], query)),
+    ]
+    for change in changes:
+        before = index.query(spec.collection, query, 1, params)[0][0].record
+        change()
+        [after] = index.retrieve(spec.collection, [2]).records
+        assert index.query(spec.collection, query, 1, params)[0][0].record == after
+        assert (before, before and before.extra) != (after, after.extra)
 
 
 def test_scan_gives_every_point_once_in_order(index: Index, make_spec: MakeSpec) -> None:

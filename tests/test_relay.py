@@ -90,6 +90,15 @@ def test_a_server_that_was_restarted_is_found(tmp_path: Path, open_relays: ExitS
     assert (old.calls, new.calls) == (1, 2)
 
 
+def test_a_server_without_a_model_or_of_an_older_version_encodes_nothing(
+    tmp_path: Path, open_relays: ExitStack, served: tuple[RemoteIndex, str]
+) -> None:
+    assert RemoteIndex(tmp_path, start(open_relays).running).served_model() is None  # it sends its process id alone
+    assert served[0].served_model() is None
+    with pytest.raises(IndexFailure, match="has no model loaded"):
+        served[0].encode("encode_texts", {"texts": ["a dog"]})
+
+
 @pytest.mark.parametrize(("breaks", "status", "words"), [(1000, 200, "stopped answering"), (0, 500, "answered 500")])
 def test_permanent_failures_end_at_once(
     tmp_path: Path, open_relays: ExitStack, breaks: int, status: int, words: str

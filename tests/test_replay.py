@@ -110,7 +110,7 @@ def test_strangers_in_the_gallery_are_an_error(index: Index, make_spec: MakeSpec
     store(index, make_spec, images, captions)
     collection = make_spec().collection
     index.upsert(collection, Points([image(100, "test", tuple("abcde"))], images[:1]))
-    with pytest.raises(EvaluationError, match="6 images where its annotation file has 5"):
+    with pytest.raises(EvaluationError, match="6 images where its annotation file or folder has 5"):
         read(index, dataset, ["test"])
 
 

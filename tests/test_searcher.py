@@ -176,6 +176,21 @@ def test_stored_parts_need_no_model(index: Index, make_spec: MakeSpec, dataset: 
     assert ids(searcher.search([Part(image_id=1)], Options(where=Where(not_ids=(5,), splits=("test",))))).count(5) == 0
 
 
+def test_many_queries_at_once_get_the_answers_that_each_gets_alone(
+    index: Index, make_spec: MakeSpec, dataset: str
+) -> None:
+    searcher, _ = filled(index, make_spec, dataset)
+
+    @settings(max_examples=15, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.tuples(directions, options), min_size=1, max_size=40))
+    def check(asked: list[tuple[Vectors, Options]]) -> None:
+        queries = [([Part(vector=direction)], of_query) for direction, of_query in asked]
+        together = searcher.search_many(queries)
+        assert together == [searcher.search(parts, of_query) for parts, of_query in queries]  # to the last bit
+
+    check()
+
+
 def test_one_wrong_query_spoils_no_batch(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     searcher, vectors = filled(index, make_spec, dataset)
     queries = [

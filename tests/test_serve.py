@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 from conftest import Call, ingest_options, one_line_error, write_photo_set
 from hypothesis import given
@@ -19,12 +20,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from running_web import Web, serving
 
+from search.encoder.clip import ClipEncoder
 from search.errors import CollectionMissing, IndexBusy
 from search.index import Index, ReadIndex, SearchParams, Where, open_for_writing, open_index
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced, find_running
 from search.index.relay.client import RemoteIndex
 from search.index.relay.wire import PARAMS, PackedVectors, pack, unpack
+from search.photos import open_image
 from search.records import Vectors
 from search.settings import Settings
 
@@ -125,6 +128,23 @@ def test_filters_are_transferred_unchanged(where: Where) -> None:
     assert unpack(PARAMS, json.loads(json.dumps(pack(PARAMS, params)))) == params
 
 
+def test_other_commands_encode_with_its_model(call: Call, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_for_the_model(web.address)
+    photo = next(web.photos.rglob("*.jpg"))
+    [expected] = web.encoder.encode_images([open_image(photo)])
+    monkeypatch.setattr(ClipEncoder, "__init__", lambda *_, **__: pytest.fail("a model is loaded"))
+    options = ["--to", "images", "-k", 5, "--json", "--path", web.index]
+    code, out, _ = call("search", "image", photo, *options)
+    assert code == 0
+    assert [json.loads(line)["image_id"] for line in out.splitlines()] == web.nearest_images(expected)[:5]
+    Path("empty.jpg").write_bytes(b"")
+    assert "empty.jpg" in one_line_error(call("search", "image", "empty.jpg", *options))
+    model = open_index(Settings(index_path=web.index)).served_model()
+    assert model
+    np.testing.assert_allclose(model.encode_texts(["noise", ""]), web.encoder.encode_texts(["noise", ""]), atol=1e-5)
+    assert np.isnan(model.encode_texts(["\ud83d"])).all()
+
+
 def test_a_dead_server_does_not_own_the_index(index: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -147,20 +167,19 @@ def test_running_requests_finish_before_it_stops(index: Path) -> None:
         assert (index / ".serve.json").exists()
         to = urlsplit(address)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
-        wait_for_the_model(address)  # otherwise the picture waits for it
-        connection.putrequest("POST", "/api/pictures")
-        photo = (index.parent / "photos/images/val2014/COCO_val2014_000000000103.jpg").read_bytes()
-        connection.putheader("Content-Type", "image/jpeg")
-        connection.putheader("Content-Length", str(len(photo)))
+        query = json.dumps({"parts": [{"image_id": 103}], "k": 2}).encode()  # does not wait for the model to load
+        connection.putrequest("POST", "/api/search")
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", str(len(query)))
         connection.endheaders()
-        connection.send(photo[:1000])
+        connection.send(query[:10])
         wait_for_other_requests(address)
         process.send_signal(signal.SIGTERM)
         threading.Event().wait(0.5)
-        connection.send(photo[1000:])
+        connection.send(query[10:])
         answer = connection.getresponse()
         assert answer.status == 200
-        assert "picture" in json.loads(answer.read())
+        assert len(json.loads(answer.read())["results"]) == 2
         connection.close()
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None

@@ -223,6 +223,8 @@ def test_options_that_make_no_sense(call: Call, unit_vectors: np.ndarray[Any, An
     both = ["--image-vectors", images, "--caption-vectors", captions]
     assert "differ in dimension: 6 in i.npz, 5 in c.npz" in one_line_error(call("ingest", "import", *both, *MODEL))
     assert "--image-vectors" in one_line_error(call("ingest", "import", images))
+    no_photos = [*MODEL, "--images", "absent"]
+    assert "no photo folder absent" in one_line_error(call("ingest", "import", "--image-vectors", images, *no_photos))
     assert "No such file" in one_line_error(call("ingest", "import", "--image-vectors", "absent.npz", *MODEL))
 
 
@@ -235,6 +237,9 @@ def test_several_files_and_splits(call: Call, unit_vectors: np.ndarray[Any, Any]
     code, out, err = call("ingest", "import", *both, *MODEL)
     assert code == 0, err
     assert "4 points (1 imported now, 3 were there already)" in out
+    Path("photos.csv").write_text("file,caption\n0.jpg,A photo.\n")
+    others = ["import", *both, "--annotations", "photos.csv", "--model-name", "EVA02-L", "--dataset", "mine"]
+    assert "photos.csv (table) is another source: use another --dataset" in one_line_error(call("ingest", *others))
     twice = ["--image-vectors", parts[0], "--image-vectors", parts[0]]
     assert "2 ids occur more than once" in one_line_error(call("ingest", "import", *twice, *MODEL))
 

@@ -77,8 +77,8 @@ def opened(file: Path, photos: Path) -> Iterator[Source]:
 
 def name_of(path: Path) -> str:
     """Return the name of a file without its suffix, or of a folder, with characters that collections can have."""
-    resolved = os.path.realpath(path)  # unlike Path.resolve, and Path.is_dir, it raises nothing
-    name = Path(resolved).name if os.path.isdir(resolved) else Path(resolved).stem  # noqa: PTH112
+    # Unlike Path.is_dir and Path.resolve, these raise nothing.
+    name = Path(os.path.realpath(path)).name if os.path.isdir(path) else path.stem  # noqa: PTH112
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._").replace(TRIAL, "-trial-")
     return plain[:100] or UNNAMED

@@ -13,7 +13,7 @@ import typer
 from ingest.options import NewCollections, Selection
 from ingest.transfer.commands import DatasetsOption, describe
 from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
-from search.errors import IndexFailure
+from search.errors import AnnotationError, IndexFailure
 from search.settings import load_settings
 from search.text import shown
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ingest.summary import Failure
     from ingest.transfer.copy import Copied
-    from ingest.transfer.load import Source
+    from ingest.transfer.load import PointFile
+    from search.index import ReadIndex
 
 
 def export(
@@ -88,20 +89,28 @@ class Elsewhere:
         list[str] | None, typer.Option("--split", help="Only this split of the annotation file; may be repeated")
     ] = None
 
-    def sources(self, dataset: str | None, failures: list[Failure]) -> list[Source]:
-        """Open the files; `failures` gets what cannot be imported.
+    add: Annotated[bool, typer.Option("--add", help="Add to a data set that was filled from other annotations")] = False
+
+    def sources(self, index: ReadIndex, dataset: str | None, failures: list[Failure]) -> list[PointFile]:
+        """Open the files, to be imported into `index`; `failures` gets what cannot be imported.
 
         Raises:
             typer.BadParameter: the annotation file or the name of the model is missing.
-            AnnotationError: the annotation file cannot be read, or lacks the split.
+            AnnotationError: the annotation file cannot be read, or lacks the split, or the photo folder does not exist.
+            SpecMismatch: the data set was filled from other annotations, without `--add`.
         """
         from ingest.annotations import read_annotations
+        from ingest.specs import check_source
         from ingest.transfer.load import annotated
 
         if self.annotations is None or not self.model_name:
             raise typer.BadParameter("vectors need the options --annotations FILE and --model-name NAME")
+        if self.images is not None and not self.images.is_dir():
+            raise AnnotationError(f"there is no photo folder {self.images}: check --images")
         photos = self.images or self.annotations.parent
         read, selection = read_annotations(self.annotations, photos), Selection(split=self.split)
+        if not self.add:
+            check_source(index, dataset or read.dataset, read)
         failures += selection.failures(read)
         return annotated(
             read,
@@ -141,8 +150,8 @@ def import_(
     failed: list[Failure] = []
     done: list[Copied] = []
     try:
-        sources = exported(files, dataset) if files else elsewhere.sources(dataset, failed)
         with closing(open_for_writing(load_settings(path, url))) as index:
+            sources = exported(files, dataset) if files else elsewhere.sources(index, dataset, failed)
             warnings, loaded = load(index, sources, new.tuning())
             for warning in warnings:
                 note(f"warning: {warning}")
@@ -151,7 +160,8 @@ def import_(
         note("\ninterrupted: imported points are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
-        listed = write_failures(failures, [failure.as_json() for failure in failed])
+        if not files:
+            failures = write_failures(failures, [failure.as_json() for failure in failed])
     if as_json:
         collections = [copied.as_json() for copied in done]
         print_json({"collections": collections, "failures": [failure.as_json() for failure in failed]}, indent=1)
@@ -159,7 +169,7 @@ def import_(
         for copied in done:
             typer.echo(describe(copied, "imported"))
     if failed:
-        _report_failures(failed, listed)
+        _report_failures(failed, failures)
         raise typer.Exit(Exit.PARTLY)
 
 

@@ -33,7 +33,7 @@ from search.text import spell_path
 UNKNOWN_DECODE = "unknown"
 
 
-class Source(Protocol):
+class PointFile(Protocol):
     """Points of one collection in a file; `count` of them, described by `spec`."""
 
     spec: CollectionSpec
@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
 
-def exported(files: Sequence[Path], dataset: str | None) -> list[Source]:
+def exported(files: Sequence[Path], dataset: str | None) -> list[PointFile]:
     """Open files that `export` wrote.
 
     Args:
@@ -60,7 +60,7 @@ def exported(files: Sequence[Path], dataset: str | None) -> list[Source]:
         IndexFailure: one of them is damaged, or was not written by `export`.
         OSError: one of them cannot be read.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, PointFile] = {}
     for file in files:
         source = ParquetCollection(file, dataset)
         other = sources.setdefault(source.spec.collection, source)
@@ -144,7 +144,7 @@ def annotated(
     model: str,
     photos: Path,
     failures: list[Failure],
-) -> list[Source]:
+) -> list[PointFile]:
     """Open files of vectors for the images and the captions of an annotation file.
 
     Args:
@@ -164,7 +164,7 @@ def annotated(
         sizes = ", ".join(f"{dim:,} in {file.file}" for dim, file in dims.items())
         raise InvalidPoints(f"the vectors differ in dimension: {sizes}")
     files_by_image = {image.id: image.file for image in annotations.images}
-    sources: list[Source] = []
+    sources: list[PointFile] = []
     for kind, files in opened.items():
         spec = CollectionSpec(
             dataset=dataset,
@@ -189,7 +189,7 @@ def annotated(
     return sources
 
 
-def load(index: Index, sources: Sequence[Source], tuning: Tuning | None) -> tuple[list[str], Iterator[Copied]]:
+def load(index: Index, sources: Sequence[PointFile], tuning: Tuning | None) -> tuple[list[str], Iterator[Copied]]:
     """Create the collections, or accept existing ones; return warnings, and what loads one collection after another.
 
     Points that are only in the index stay, and so do fields that users added. `tuning` is for new collections.
@@ -202,7 +202,7 @@ def load(index: Index, sources: Sequence[Source], tuning: Tuning | None) -> tupl
     return warnings, (_load_one(index, source) for source in sources)
 
 
-def _load_one(index: Index, source: Source) -> Copied:
+def _load_one(index: Index, source: PointFile) -> Copied:
     collection = source.spec.collection
     walk = partial(_match, source, index, collection)
     copied = write_differences(index, collection, walk, source.count, source.place, "importing")
@@ -210,7 +210,7 @@ def _load_one(index: Index, source: Source) -> Copied:
     return copied
 
 
-def _match(source: Source, target: ReadIndex, collection: str, doing: str) -> Pairs:
+def _match(source: PointFile, target: ReadIndex, collection: str, doing: str) -> Pairs:
     """Yield the points of a file, each with its counterpart; a progress bar counts them."""
     is_empty = not target.count(collection)
     with tqdm(desc=doing, total=source.count, unit=" points", file=sys.stderr, dynamic_ncols=True) as bar:

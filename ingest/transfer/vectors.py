@@ -51,7 +51,8 @@ class Block:
 
         A vector that is of unit length already is only rounded to float32. Unusable ones are NaN.
         """
-        exact = self.vectors.astype(np.float64)
+        with np.errstate(over="ignore"):  # what a long double holds may be infinite here
+            exact = self.vectors.astype(np.float64)
         dim = exact.shape[1]
         largest = np.abs(exact).max(axis=1)
         faults = {

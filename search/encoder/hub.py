@@ -15,11 +15,18 @@ HUB_SECONDS = 10  # timeout of the first request to the model hub
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The location of a model: a hub name with its revision, a commit, or an absolute folder."""
+    """The location of a model: a hub name with its revision, a commit, or an absolute folder.
+
+    `folder` holds its files, all or some of them, if any are on this machine.
+    """
 
     name: str
     revision: str | None
-    cached: bool
+    folder: Path | None
+
+    @property
+    def cached(self) -> bool:
+        return self.folder is not None
 
 
 def locate(model: str) -> ModelSource:
@@ -38,7 +45,7 @@ def locate(model: str) -> ModelSource:
         path = str(folder.resolve())
         if shown(path) != path:  # the libraries that read weights accept no other names
             raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
-        return ModelSource(path, None, cached=True)
+        return ModelSource(path, None, Path(path))
     if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
     name, at, revision = model.partition("@")
@@ -59,13 +66,13 @@ def _locate_on_hub(name: str, revision: str | None) -> ModelSource:
     try:
         for file in ("modules.json", "config.json"):
             if isinstance(cached := try_to_load_from_cache(name, file, revision=revision), str):
-                return ModelSource(name, Path(cached).parent.name, cached=True)
+                return ModelSource(name, Path(cached).parent.name, Path(cached).parent)
         if constants.HF_HUB_OFFLINE:
             raise EncoderError(f"{absent} and HF_HUB_OFFLINE is set: unset it, or {elsewhere}")
         if problem := _unreachable(constants.ENDPOINT):  # the hub's client would retry for a minute
             raise EncoderError(f"{absent} and the model hub cannot be reached ({problem}): {elsewhere}")
         commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha
-        return ModelSource(name, commit, cached=False)
+        return ModelSource(name, commit, None)
     except HFValidationError:
         raise EncoderError(
             f"{name} is neither a model folder nor a valid name on the model hub: check --model"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.encoder import Truncation
 from search.encoder.text_tower import TextTower, describe, write
 from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import CocoSearchError, EncoderError
@@ -18,13 +19,14 @@ from search.errors import CocoSearchError, EncoderError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from search.encoder import Encoder
     from search.encoder.clip import ClipEncoder
     from search.encoder.images import Pixels, Preparation
     from search.index import CollectionSpec
     from search.records import Vectors
 
 BATCH = 8
-PATIENCE = 5.0  # seconds; the whole model takes as long to load, and is faster in batches
+PATIENCE = 10.0  # seconds; the whole model takes about as long to load, and is faster in batches
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
@@ -40,17 +42,23 @@ class LazyEncoder:
         load: loads the whole model on a device; not called if only texts are encoded and the model's text tower has
             been prepared.
         device: the device of the whole model, such as "auto" or "cpu". The text tower uses the CPU.
-        patience: seconds of encoding batches of texts (`BATCH` or more) in the text tower, after which the whole model
-            encodes them.
+        patience: seconds of processor time for batches of texts (`BATCH` or more) in the text tower, after which the
+            whole model encodes them.
+        served: returns the same model in another process, if it is ready; this process then loads none.
     """
 
     def __init__(
-        self, spec: CollectionSpec, load: Callable[[str], ClipEncoder], device: str, patience: float = PATIENCE
+        self,
+        spec: CollectionSpec,
+        load: Callable[[str], ClipEncoder],
+        device: str,
+        patience: float = PATIENCE,
+        served: Callable[[], Encoder | None] = lambda: None,
     ) -> None:
         self.name = spec.model
         self.dim = spec.dim
         self._prompt = spec.prompt
-        self._load, self._device = load, device
+        self._load, self._device, self._find_served = load, device, served
         self._loading, self._preparing = Lock(), Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
@@ -67,42 +75,46 @@ class LazyEncoder:
         with self._loading:
             return self._model
 
+    @cached_property
+    def _served(self) -> Encoder | None:
+        return self._find_served()
+
     @property
     def preparation(self) -> Preparation | None:
-        return self.model.preparation
+        return (self._served or self.model).preparation
 
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
-        return self.model.encode_images(images)
+        return (self._served or self.model).encode_images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
         batch = len(texts) >= BATCH
         if tower is None or (batch and self._seconds > self._patience and self._can_load()):
-            return self.model.encode_texts(texts)
-        start = time.perf_counter()
+            return (self._served or self.model).encode_texts(texts)
+        start = time.process_time()
         vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
-        self._seconds += batch * (time.perf_counter() - start)
+        self._seconds += batch * (time.process_time() - start)
         return vectors
 
-    def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it is, including the prompt, longer than the model reads."""
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it, within the prompt, the model reads; None if that is all of it."""
         tower = self._ready_tower()
         if tower is None:
-            return self.model.too_long(texts)
-        return [is_valid(text) and tower.too_long([text])[0] for text in wrap(texts, self._prompt)]
+            return self.model.truncations(texts)
+        return [tower.truncation(text) if is_valid(text) else None for text in wrap(texts, self._prompt)]
 
     def _can_load(self) -> bool:
         """Return whether the whole model can be loaded; it may have moved, which the text tower does not need."""
         if self._loads is None:
             try:
-                self._loads = self.model is not None
+                self._loads = (self._served or self.model) is not None
             except CocoSearchError:
                 self._loads = False
         return self._loads
 
     def _ready_tower(self) -> TextTower | None:
         with self._preparing:
-            if self._tower is None and not self._tried:
+            if self._tower is None and not self._tried and self._served is None:
                 exact = self.model if self.model.dtype == "float32" else self._load("cpu")
                 self._tower = prepare(exact)
                 self._tried = True
@@ -122,7 +134,7 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     def verify(tower: TextTower) -> None:
         wrapped = wrap(PROBES, encoder.prompt)
         cosines = np.sum(encoder.encode_texts(PROBES) * tower.encode(wrapped), axis=1)
-        if not (cosines >= SAME).all() or tower.too_long(wrapped) != encoder.too_long(PROBES):
+        if not (cosines >= SAME).all() or list(map(tower.truncation, wrapped)) != encoder.truncations(PROBES):
             raise EncoderError(f"the vectors of the text tower differ (lowest cosine {cosines.min():.6f})")
 
     existing = TextTower.open(encoder.weights)

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
+from search.encoder import Truncation
 from search.encoder.cache import cache_folder, tower_file
 from search.records import Vectors
 
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding, Tokenizer
 
+Ids = npt.NDArray[np.int64]
 FORMAT = "coco-search text tower 1"
-AT_ONCE = 16  # texts in one forward pass
+AT_ONCE = 8  # texts in one forward pass
 STALE_SECONDS = 3600  # after which a partial file is taken for that of a killed process
 
 
@@ -88,9 +91,15 @@ class TextTower:
             vectors[rows] = self._forward([tokens[row] for row in rows])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
-    def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it has more tokens than the model reads."""
-        return [bool(encoding.overflowing) for encoding in self._tokenize(texts)]
+    def truncation(self, text: str) -> Truncation | None:
+        """Return how much of a text the model reads, None if that is all of it."""
+        [encoding] = self._tokenize([text])
+        if not encoding.overflowing:
+            return None
+        marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)  # each piece has its own
+        return Truncation(
+            len(encoding.ids), len(encoding.ids) + sum(len(piece.ids) - marks for piece in encoding.overflowing)
+        )
 
     def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch([self.header.prefix + text for text in texts])
@@ -104,25 +113,30 @@ class TextTower:
         ends = (ids if self.header.eos == 2 else ids == self.header.eos).argmax(axis=1)
         ids = ids[:, : ends.max() + 1]
         states = self._tensors["tokens"][ids] + self._tensors["positions"][: ids.shape[1]]
-        for layer in range(self.header.layers):
-            states = self._layer(states, f"{layer}.")
-        states = self._norm(states[np.arange(len(ids)), ends], "norm")
+        for layer in range(self.header.layers - 1):
+            states = self._layer(states, f"{layer}.", np.arange(ids.shape[1])[np.newaxis])
+        states = self._layer(states, f"{self.header.layers - 1}.", ends[:, np.newaxis])
+        states = self._norm(states[:, 0], "norm")
         return np.asarray(states @ self._tensors["projection"].T)
 
-    def _layer(self, states: Vectors, name: str) -> Vectors:
-        states = states + self._attention(self._norm(states, name + "norm1"), name)
-        hidden = self._activation(self._linear(self._norm(states, name + "norm2"), name + "fc1"))
-        return np.asarray(states + self._linear(hidden, name + "fc2"))
+    def _layer(self, states: Vectors, name: str, positions: Ids) -> Vectors:
+        """Return the states (n, k, width) that a layer computes at these positions, (n, k) or (1, k) for every text."""
+        kept = states[np.arange(len(states))[:, np.newaxis], positions]
+        kept += self._attention(self._norm(states, name + "norm1"), name, positions)
+        hidden = self._activation(self._linear(self._norm(kept, name + "norm2"), name + "fc1"))
+        return np.asarray(kept + self._linear(hidden, name + "fc2"))
 
-    def _attention(self, states: Vectors, name: str) -> Vectors:
+    def _attention(self, states: Vectors, name: str, positions: Ids) -> Vectors:
         count, length, width = states.shape
         joint = self._linear(states, name + "qkv").reshape(count, length, 3, self.header.heads, -1)
-        queries, keys, values = joint.transpose(2, 0, 3, 1, 4)  # each (count, heads, length, width / heads)
+        queries = joint[np.arange(count)[:, np.newaxis], positions, 0].swapaxes(1, 2)  # (count, heads, k, size)
+        keys, values = joint[:, :, 1:].transpose(2, 0, 3, 1, 4)  # each (count, heads, length, size)
         scores = queries @ keys.swapaxes(-1, -2) * np.float32(queries.shape[-1] ** -0.5)
-        scores += np.triu(np.full((length, length), -np.inf, dtype=np.float32), k=1)
+        later = np.arange(length) > positions[:, np.newaxis, :, np.newaxis]  # (n or 1, 1, k, length)
+        scores += np.where(later, np.float32(-np.inf), np.float32(0))
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
-        return self._linear((shares @ values).swapaxes(1, 2).reshape(count, length, width), name + "out")
+        return self._linear((shares @ values).swapaxes(1, 2).reshape(count, -1, width), name + "out")
 
     def _linear(self, states: Vectors, name: str) -> Vectors:
         rows = states.reshape(-1, states.shape[-1])  # one matrix product instead of one for each text
@@ -147,9 +161,10 @@ def _gelu(values: Vectors) -> Vectors:
     factor = 1 / (1 + np.float32(0.3275911) * size)
     series = np.float32(1.061405429) * factor
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        series = (series + np.float32(coefficient)) * factor
-    error = np.copysign(1 - series * np.exp(-size * size), values)
-    return np.asarray(values * (1 + error) * np.float32(0.5))
+        series += np.float32(coefficient)
+        series *= factor
+    series *= np.exp(-size * size)
+    return np.asarray(values * (1 + np.copysign(1 - series, values)) * np.float32(0.5))
 
 
 ACTIVATIONS = {"quick_gelu": _quick_gelu, "gelu": _gelu}
@@ -167,7 +182,7 @@ def _read_tokenizer(text: str) -> Tokenizer:
         raise ValueError(str(error)) from error
 
 
-def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _padded(rows: Sequence[Sequence[int]]) -> Ids:
     """Return rows of ids as one array, filled up with zeros, which are lower than any end token."""
     ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
     for number, row in enumerate(rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,7 +100,7 @@ def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False, hubness: 
         hits = [_corrected(point, hubness) for point in points]
         return sorted(hits, key=lambda hit: -hit.score)
     if per_image:
-        points = _best_of_images(points)
+        points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
 
 
@@ -113,13 +113,14 @@ def _corrected(point: ScoredPoint, hubness: float) -> Hit:
     return Hit(id_of(point), point.score - hubness * number, uncorrected=point.score)
 
 
-def _best_of_images(points: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:
     """Return the best point of each image, the one with the lowest id if several are; `points` are best first."""
-    best: dict[Any, ScoredPoint] = {}
+    best: dict[int | None, ScoredPoint] = {}
     for point in points:
-        rival = best.setdefault((point.payload or {}).get("image_id"), point)
+        image = image_of(point)
+        rival = best.setdefault(image, point)
         if rival.score == point.score and id_of(point) < id_of(rival):
-            best[point.payload["image_id"]] = point
+            best[image] = point
     return list(best.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pydantic import ConfigDict
 
@@ -13,6 +13,10 @@ from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 
+if TYPE_CHECKING:
+    from search.encoder import Encoder
+
+T = TypeVar("T")
 OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
 NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
 DEFER_INDEXING_FROM = 10_000
@@ -47,10 +51,11 @@ class SearchParams:
     the limit (None: as many as when the index was built). The scores of quantised vectors are approximate: `rescore`
     finds `oversampling` times as many points as the limit and scores them again with the float32 vectors, and
     `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
-    many of the best hits to skip. `where`: the points to search (None: all). `per_image`: of the hits, only the best
-    of each image, which needs payloads; building the others would take most of the time. `hubness`: how many times the
-    number `hubness` of each image is subtracted from its cosine. The hits are still those of the `limit` highest
-    cosines, in the order of these corrected scores, and without records; one without a number is an IndexFailure.
+    many of the best hits to skip. `where`: the points to search (None: all); `each_where` instead of it: those to
+    search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
+    others would take most of the time. `hubness`: how many times the number `hubness` of each image is
+    subtracted from its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected
+    scores, and without records; one without a number is an IndexFailure.
     """
 
     exact: bool = False
@@ -61,9 +66,14 @@ class SearchParams:
     payload: bool = True
     offset: int = 0
     where: Where | None = None
+    each_where: tuple[Where, ...] | None = None
     per_image: bool = False
     hubness: float = 0.0
     __pydantic_config__ = NO_OTHER_FIELDS
+
+    def filters(self, count: int, convert: Callable[[Where | None], T]) -> Sequence[T]:
+        """Return the filter of each of `count` vectors, converted to the form of an engine."""
+        return [convert(self.where)] * count if self.each_where is None else list(map(convert, self.each_where))
 
 
 DEFAULT_PARAMS = SearchParams()
@@ -157,6 +167,10 @@ class ReadIndex(Protocol):
         """
         ...
 
+    def served_model(self) -> Encoder | None:
+        """Return the model of the `search serve` that has the index open, or None if it has none ready to use."""
+        ...
+
     def silent_nodes(self) -> list[str]:
         """Return those of the index's URLs whose nodes do not answer; none for an embedded index."""
         ...
@@ -219,6 +233,10 @@ class Index(ReadIndex, Protocol):
         Raises:
             IndexFailure: one of the points does not exist; others may have been written.
         """
+        ...
+
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        """Delete points, which survives kills as in `upsert`; ids that do not exist are ignored."""
         ...
 
     def set_spec(self, spec: CollectionSpec) -> None:

@@ -29,9 +29,10 @@ class Source(BaseModel):
 
         Karpathy's files are one source: parts of them, and corrected ones, have the same ids.
         """
-        if self.format != other.format or KARPATHY in (self.format, other.format):
-            return self.format == other.format
-        return self.path == other.path or not os.path.exists(read_path(self.path))  # noqa: PTH110 - raises nothing
+        if self.format != other.format:
+            return False
+        moved = not os.path.exists(read_path(self.path))  # noqa: PTH110 - unlike Path.exists, it raises nothing
+        return self.format == KARPATHY or self.path == other.path or moved
 
 
 OF_OLDER_VERSIONS = (Source(format=KARPATHY, path=""),)

@@ -217,10 +217,10 @@ class CollectionSpec(BaseModel):
                 "`python -m ingest run --force`"
             )
 
-    def check_source(self, source: Source, annotations: str) -> None:
-        """Raise SpecMismatch unless the collection was filled from this source, whose SHA-256 is `annotations`."""
+    def check_source(self, source: Source) -> None:
+        """Raise SpecMismatch unless the collection was filled from this source."""
         stored = self.sources or OF_OLDER_VERSIONS
-        if self.annotations != annotations and not any(each.is_same(source) for each in stored):
+        if not any(each.is_same(source) for each in stored):
             raise SpecMismatch(
                 f"{self.collection} was filled from {', '.join(map(str, stored))}, and {source} is another source: "
                 "use another --dataset NAME, or --add to add it; points with the same ids are then replaced"

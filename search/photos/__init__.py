@@ -9,10 +9,12 @@ from PIL import Image
 
 from search.photos.decode import as_rgb, one_at_a_time, open_image
 from search.photos.files import LINK_LEADS_OUT, NO_FILE, current_mark, find_photo, read_photo
+from search.photos.unchanged import PhotoFolder
 
 __all__ = [
     "LINK_LEADS_OUT",
     "NO_FILE",
+    "PhotoFolder",
     "as_rgb",
     "current_mark",
     "find_photo",

@@ -16,10 +16,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from search.errors import PhotoError
+from search.photos import heif
 from search.photos.files import MAX_BYTES, NO_FILE
 from search.photos.metadata import without_metadata
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # for Pillow to recognise; `heif` recognises the others
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF"
 MAX_PIXELS = 100_000_000
 MAX_ASPECT = 100  # processors scale the short side up: one row of 30,000 pixels would become gigabytes
 MAX_MEMORY = 700_000_000  # bytes, while one photo is decoded
@@ -35,7 +37,7 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _one_thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
 
-# What Pillow's decoders raise for broken files.
+# What Pillow's decoders, and that of HEIC, raise for broken files.
 _BROKEN = (
     OSError,
     ValueError,
@@ -45,6 +47,7 @@ _BROKEN = (
     LookupError,
     AttributeError,
     MemoryError,
+    RuntimeError,
     struct.error,
 )
 
@@ -79,8 +82,14 @@ def open_image(source: Path | BinaryIO, *, at_least: int | None = None) -> Image
             than 0.7 GB of memory.
     """
     with _photo_errors():
-        stream, orientation = without_metadata(_content(source))
-        photo = _decoded(stream, at_least)
+        content = _content(source)
+        stream, orientation = without_metadata(content)
+        if kind := heif.kind_of(content):
+            opened, orientation = heif.open_heif(kind, stream)
+        else:
+            opened = Image.open(stream, formats=FORMATS)
+        with opened:
+            photo = _decoded(opened, at_least)
         turn = _TURNS.get(orientation)
         return photo if turn is None else photo.transpose(turn)
 
@@ -93,11 +102,12 @@ def _photo_errors() -> Iterator[None]:
     except FileNotFoundError:
         raise PhotoError(NO_FILE) from None
     except UnidentifiedImageError:
-        raise PhotoError("not a picture that can be read (JPEG, PNG, WebP, GIF, BMP or TIFF)") from None
+        raise PhotoError(f"not a picture that can be read ({READABLE})") from None
     except Image.DecompressionBombError:
         raise PhotoError(f"too many pixels: the limit is {MAX_PIXELS // 1_000_000} megapixels") from None
     except _BROKEN as error:
-        raise PhotoError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise PhotoError(reason or type(error).__name__) from error
 
 
 def one_at_a_time(
@@ -111,15 +121,15 @@ def one_at_a_time(
     return _one_thread.submit(call, *arguments, **named).result()
 
 
-def _decoded(stream: BinaryIO, at_least: int | None) -> Image.Image:
-    with Image.open(stream, formats=FORMATS) as image:
-        _check_size(image)
-        if image.format == "JPEG" and image.width * image.height > HALVED_FROM:
+def _decoded(image: Image.Image, at_least: int | None) -> Image.Image:
+    _check_size(image)
+    if image.format == "JPEG":
+        if image.width * image.height > HALVED_FROM:
             half = min(image.size) // 2  # halved while it is decoded: less memory than afterwards
             at_least = half if at_least is None else min(half, at_least)
         if at_least is not None:
             image.draft("RGB", (at_least, at_least))
-        return as_rgb(image)
+    return as_rgb(image)
 
 
 def _content(source: Path | BinaryIO) -> bytes:
@@ -149,6 +159,8 @@ def _memory(image: Image.Image) -> int:
     pixels = image.width * image.height
     if image.format == "WEBP":
         return 16 * pixels  # four copies of the canvas
+    if image.format in ("AVIF", "HEIF"):
+        return (22 if image.mode == "RGBA" else 13) * pixels  # as measured
     if image.format == "JPEG":
         decoded = pixels if pixels > HALVED_FROM else 4 * pixels
         return decoded + ("progressive" in image.info) * 2 * len(image.getbands()) * pixels  # all coefficients

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 
 from search.errors import PhotoError
+from search.photos import heif
 
 MAX_TEXT = 2**20  # bytes of a compressed text that may hold an orientation
 MAX_ENTRIES = 2**16  # of a TIFF directory; BigTIFF allows 2**64
@@ -277,6 +278,18 @@ def _tiff(content: bytes) -> _Separated:
     return separated
 
 
+def _heif(content: bytes) -> _Separated:
+    """Give the items of metadata a type that decoders ignore; nothing moves, since offsets count from the start."""
+    separated = _Separated(content)
+    kept = 0
+    for at in heif.metadata_types(content) if heif.kind_of(content) else ():
+        separated.keep(kept, at)
+        separated.insert(b"none")
+        kept = at + 4
+    separated.keep(kept)
+    return separated
+
+
 @dataclass(frozen=True, slots=True)
 class _Directory:
     """The first directory of a TIFF file; EXIF has the same format.
@@ -341,5 +354,6 @@ _FORMATS: tuple[tuple[bytes, Callable[[bytes], _Separated]], ...] = (
     (rb"\x89PNG\r\n\x1a\n", _png),
     (rb"GIF8[79]a", _gif),
     (rb"RIFF....WEBP", _webp),
+    (rb"....ftyp", _heif),
     (rb"II[*+]\0|MM\0[*+]|MM\*\0|II\0\*", _tiff),
 )

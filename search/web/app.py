@@ -91,7 +91,7 @@ def create_app(
     _add_pictures(app, gallery, workers, uploads)
     _add_metrics(app, gallery, metrics)
     if running is not None:
-        app.include_router(index_calls(gallery.index, running))
+        app.include_router(index_calls(gallery.index, running, gallery.ready_model))
     # Outermost, so that error responses have the security headers too, and refused requests are counted.
     limits = {PICTURES: PICTURE_BYTES, **({ROUTE: INTERNAL_BYTES} if running else {})}
     token = running.headers["Authorization"] if running else ""
@@ -150,7 +150,7 @@ def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Wor
 
     @app.post(PICTURES, responses=_failure_responses(415), openapi_extra={"requestBody": body})
     async def upload(request: Request) -> PictureToken:
-        """Upload a picture (JPEG, PNG, WebP, GIF, BMP or TIFF, at most 20 MB) as the body of the request."""
+        """Upload a picture as the body of the request: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF, at most 20 MB."""
         if not request.headers.get("content-type", "").lower().startswith("image/"):
             raise HTTPException(415, "send the picture as the request body, with its Content-Type, such as image/jpeg")
         content = bytearray()

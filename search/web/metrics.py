@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from threading import Lock
 from typing import Any, cast
 
 from PIL import Image
@@ -18,7 +19,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.images import Pixels, Preparation
 from search.errors import CocoSearchError, IndexFailure
 from search.index import Batch, ReadIndex
@@ -97,6 +98,7 @@ class MeasuredEncoder:
     def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
         self._encoder = encoder
         self._metrics = metrics
+        self._one_at_a_time = Lock()  # tokenizers cannot be used by two threads
         self.name = encoder.name
         self.dim = encoder.dim
 
@@ -109,8 +111,11 @@ class MeasuredEncoder:
             return self._encoder.encode_images(images)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        with self._metrics.encoding("text", len(texts)):
+        with self._one_at_a_time, self._metrics.encoding("text", len(texts)):
             return self._encoder.encode_texts(texts)
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        return self._encoder.truncations(texts)
 
 
 def measured_index(index: ReadIndex, metrics: Metrics) -> ReadIndex:

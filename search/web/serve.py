@@ -43,11 +43,13 @@ def serve(
     public_urls: Sequence[str] = (),
     make_encoder: Callable[[CollectionSpec], Encoder] = encoder_for,
     images: Path | None = None,
+    shares_model: bool = True,
 ) -> None:
     """Serve until SIGINT (raises KeyboardInterrupt) or SIGTERM; running requests finish first.
 
     Args:
         public_urls: the addresses of the page behind reverse proxies; see `read_public_url`.
+        shares_model: `make_encoder` makes the model that made the data set, so that other commands may use it.
 
     Raises:
         SettingsError: a public URL is malformed, the port is taken, or the host is not an address of this machine.
@@ -65,7 +67,7 @@ def serve(
             dataset,
             encoder=lambda spec: MeasuredEncoder(make_encoder(spec), metrics),
         )
-        gallery = Gallery(searcher, images)
+        gallery = Gallery(searcher, images, shared=shares_model)
         stack.callback(gallery.close)
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")])
         with ending_on_interrupt():  # closing the gallery would wait until a model without a text tower is loaded

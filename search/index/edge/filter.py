@@ -1,11 +1,13 @@
-"""Payload indexes and filters of the embedded engine."""
+"""Payload indexes, filters and queries of the embedded engine."""
 
 from __future__ import annotations
 
 import qdrant_edge as qdrant
 
-from search.index.protocol import Where
+from search.index.protocol import SearchParams, Where
+from search.records import HUBNESS, Vectors
 
+_NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
     "split": qdrant.PayloadSchemaType.Keyword,
@@ -57,3 +59,22 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
         )
     must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+
+
+def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdrant.QueryRequest]:
+    """Return a query for each row of `vectors`, float32 (n, dim), without payloads but for the number `hubness`."""
+    quantization = qdrant.QuantizationSearchParams(
+        ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
+    )
+    engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
+    return [
+        qdrant.QueryRequest(
+            limit=limit,
+            offset=params.offset,
+            query=qdrant.Query.Nearest(vector),
+            filter=conditions,
+            params=engine_params,
+            with_payload=_NUMBER if params.hubness else False,
+        )
+        for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
+    ]

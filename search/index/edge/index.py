@@ -11,10 +11,9 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +23,14 @@ import qdrant_edge as qdrant
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
-from search.index.edge import space
-from search.index.edge.filter import filter_of, index_payload
+from search.index.edge import building, space
+from search.index.edge.filter import filter_of, index_payload, requests_of
+from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import HUBNESS, Caption, Hit, Image, Vectors
+from search.records import Caption, Hit, Image, Vectors
 from search.text import shown
 
 QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
@@ -42,7 +42,6 @@ BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
 M, EF_CONSTRUCT = 16, 100  # the engine's defaults, which must be repeated to change another setting of HNSW
 FULL_SCAN_THRESHOLD = 0  # KB of vectors below which the engine scans instead, with `index_everything`
 
-_NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
     "none": None,
     "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
@@ -71,6 +70,7 @@ class EdgeIndex:
             )
         self.path = path
         self._shards: dict[str, qdrant.EdgeShard] = {}
+        self._records: defaultdict[str, RecordCache] = defaultdict(RecordCache)
 
     @property
     def place(self) -> str:
@@ -142,31 +142,24 @@ class EdgeIndex:
         batch = [qdrant.PointVectors(record.id, vector) for record, vector in rows]
         self._write(collection, [qdrant.UpdateOperation.update_vectors(batch)])
 
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        self._write(collection, [qdrant.UpdateOperation.delete_points(list(ids))])
+
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        conditions = filter_of(params.where)
-        quantization = qdrant.QuantizationSearchParams(
-            ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
-        )
-        engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
-        requests = [
-            qdrant.QueryRequest(
-                limit=limit,
-                offset=params.offset,
-                query=qdrant.Query.Nearest(vector),
-                filter=conditions,
-                params=engine_params,
-                with_payload=_NUMBER if params.hubness else params.payload,
-            )
-            for vector in vectors.tolist()
-        ]
+        requests = requests_of(vectors, limit, params)
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-            answers += [hits_of(points, per_image=params.per_image, hubness=params.hubness) for points in results]
+                if params.hubness:
+                    answers += [hits_of(points, hubness=params.hubness) for points in results]
+                elif params.payload:
+                    answers += self._records[collection].hits(shard, results, per_image=params.per_image)
+                else:
+                    answers += map(hits_of, results)
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
@@ -198,6 +191,9 @@ class EdgeIndex:
     def defer_indexing(self, collection: str) -> None:
         pass  # only `optimize` builds the index
 
+    def served_model(self) -> None:
+        return None
+
     def silent_nodes(self) -> list[str]:
         return []
 
@@ -207,6 +203,8 @@ class EdgeIndex:
     def optimize(self, collection: str, report: Callable[[int], None] | None = None) -> None:  # noqa: ARG002
         shard = self._shard(collection)
         folder, points = self.path / collection, self.count(collection)
+        if building.is_built(folder):
+            return
         with _engine(f"reading {collection}"):
             unindexed = points - shard.info().indexed_vectors_count
         if unindexed > 0:
@@ -214,19 +212,10 @@ class EdgeIndex:
         if 4 * self.spec(collection).dim * points <= BUILT_IN_PROCESS:
             with _engine(f"building the HNSW index of {collection}"):
                 shard.optimize()
-            return
-        # Building HNSW holds the interpreter lock throughout, so a child process does it: progress bars and Ctrl-C
-        # continue to work here. Only one process can have a shard open, so it is closed here first.
-        self._release(collection)
-        build = "import sys; from search.index.edge.index import _optimize; _optimize(*sys.argv[1:])"
-        child = subprocess.run(
-            [sys.executable, "-c", build, str(self.path), collection], capture_output=True, text=True, check=False
-        )
-        if child.returncode:
-            raise IndexFailure(
-                f"building the HNSW index of {collection} failed ({_reason(child)}); "
-                "the points are safe: run the same command again"
-            )
+        else:
+            self._release(collection)  # only one process can have a shard open
+            building.build_in_child(folder)
+        building.set_built(folder, True)
 
     def spec(self, collection: str) -> CollectionSpec:
         if collection not in self.collections():
@@ -261,6 +250,7 @@ class EdgeIndex:
         if collection in self.collections():
             self._shard(collection)  # raises if another process has it open
             self._release(collection)
+            building.set_built(self.path / collection, False)
             shutil.rmtree(dropped, ignore_errors=True)  # left by a killed process
             (self.path / collection).rename(dropped)  # a shard without its specification must never be opened again
         self._spec_file(collection).unlink(missing_ok=True)
@@ -273,9 +263,13 @@ class EdgeIndex:
     def _write(self, collection: str, operations: Sequence[qdrant.UpdateOperation]) -> None:
         shard = self._shard(collection)
         space.check_space(self.path, space.SPARE_BYTES, "writing")
-        with _engine(f"writing into {collection}"):
-            for operation in operations:
-                shard.update(operation)
+        building.set_built(self.path / collection, False)
+        try:
+            with _engine(f"writing into {collection}"):
+                for operation in operations:
+                    shard.update(operation)
+        finally:
+            self._records[collection].clear()
 
     def _spec_file(self, collection: str) -> Path:
         return self.path / f"{collection}.json"
@@ -309,6 +303,7 @@ class EdgeIndex:
 
     def _release(self, collection: str) -> None:
         shard = self._shards.pop(collection)
+        self._records.pop(collection, None)
         with _engine(f"closing {collection}"):
             shard.flush()
             shard.close()
@@ -379,16 +374,8 @@ def _holder(folder: Path) -> str:
     return f" (process {pid}: {without_folders})"
 
 
-def _reason(child: subprocess.CompletedProcess[str]) -> str:
-    """Return why a child process failed: its last line, or the signal that ended it."""
-    if child.returncode < 0:
-        return f"its process was killed by {signal.Signals(-child.returncode).name}: check disk space and memory"
-    lines = child.stderr.strip().splitlines()
-    return lines[-1] if lines else f"exit code {child.returncode}"
-
-
 def _optimize(path: str, collection: str) -> None:
-    """Build the HNSW index; runs in the child process of `EdgeIndex.optimize`."""
+    """Build the HNSW index; runs in the child process of `build_in_child`."""
     index = EdgeIndex(Path(path))
     index._shard(collection).optimize()
     index.close()

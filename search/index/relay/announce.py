@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from search.errors import IndexBusy
@@ -71,7 +71,7 @@ def announced(folder: Path, running: Running) -> Iterator[None]:
 def find_running(folder: Path) -> Running | None:
     """Return the server that has the index in `folder` open, or None; the file of a dead server is ignored."""
     running = _read(_file(folder))
-    return running if running and _answers(running) else None
+    return running if running and hello(running).get("pid") == running.pid else None
 
 
 def busy_error(path: Path, running: Running) -> IndexBusy:
@@ -94,14 +94,18 @@ def _read(file: Path) -> Running | None:
         return None
 
 
-def _answers(running: Running) -> bool:
-    """Return whether the server that wrote the file answers; another one on its old port does not know the token."""
+def hello(running: Running) -> dict[str, Any]:
+    """Return what the server that wrote the file says of itself; nothing if it does not answer.
+
+    It sends its process id, and whether its `model` is ready. Another server on its old port does not know the token.
+    """
     from http.client import HTTPException
 
     try:
         with contextlib.closing(running.connect(CONNECT_SECONDS)) as connection:
             connection.request("GET", ROUTE, headers=running.headers)
             answer = connection.getresponse()
-            return answer.status == 200 and json.loads(answer.read(4096)).get("pid") == running.pid
-    except (OSError, ValueError, AttributeError, HTTPException):
-        return False
+            fields = json.loads(answer.read(4096)) if answer.status == 200 else None
+    except (OSError, ValueError, HTTPException):
+        return {}
+    return fields if isinstance(fields, dict) else {}

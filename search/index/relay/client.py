@@ -7,19 +7,26 @@ import http.client
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter
 
+from search.encoder import Truncation
 from search.errors import IndexFailure, ServerError
 from search.index.points import Batch
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.relay import wire
-from search.index.relay.announce import COMMAND, ROUTE, Running, find_running
+from search.index.relay.announce import COMMAND, ROUTE, Running, find_running, hello
 from search.index.relay.wire import PackedVectors, pack, unpack, unpack_failure
 from search.index.server import retry
 from search.index.spec import CollectionSpec
 from search.records import Hit, Vectors
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from search.encoder.images import Pixels, Preparation
 
 T = TypeVar("T")
 ANSWER_SECONDS = 120.0
@@ -63,6 +70,24 @@ class RemoteIndex:
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
         return self._one(wire.COUNT, "count", collection, pack(wire.FILTER, wire.Count(where=where)))
+
+    def served_model(self) -> RemoteModel | None:
+        """Return the model of the server; None if it is loading it, or is an older version.
+
+        None too if the model takes whole pictures, which may be too large to send.
+        """
+        if not hello(self._running).get("model"):
+            return None
+        model = self._one(wire.MODEL, "model")
+        return RemoteModel(self, model, model.preparation) if model.preparation else None
+
+    def encode(self, method: str, arguments: wire.Json) -> Vectors:
+        """Return vectors, float32 (n, dim), that the model of the server computes."""
+        return self._one(wire.VECTORS, method, None, arguments).unpack()
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it the model of the server reads, None if that is all of it."""
+        return self._one(wire.TRUNCATIONS, "truncations", None, pack(wire.TEXTS, wire.Texts(texts=list(texts))))
 
     def silent_nodes(self) -> list[str]:
         return []
@@ -139,3 +164,31 @@ class RemoteIndex:
             f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: run the command again",
             transient=transient,
         )
+
+
+class RemoteModel:
+    """The model of the server: an `Encoder`. Pictures are opened and prepared here, and sent as pixels."""
+
+    def __init__(self, index: RemoteIndex, model: wire.Model, preparation: wire.PackedPreparation) -> None:
+        self._index, self._preparation = index, preparation
+        self.name, self.dim = model.name, model.dim
+
+    @property
+    def preparation(self) -> Preparation:
+        from PIL import Image
+
+        from search.encoder.images import Preparation  # not above: texts need no photo library
+
+        packed = self._preparation
+        return Preparation(packed.size, packed.crop, Image.Resampling(packed.resample))
+
+    def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors:
+        assert isinstance(images, np.ndarray)  # the model has a preparation
+        pictures = wire.Pictures(pixels=wire.PackedPixels.of(images))
+        return self._index.encode("encode_images", pack(wire.PICTURES, pictures))
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return self._index.encode("encode_texts", pack(wire.TEXTS, wire.Texts(texts=list(texts))))
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        return self._index.truncations(texts)

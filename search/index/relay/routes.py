@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
+from search.encoder import Encoder
 from search.errors import CocoSearchError, IndexFailure
 from search.index.points import Batch
 from search.index.protocol import ReadIndex
 from search.index.relay import wire
 from search.index.relay.announce import COMMAND, ROUTE, Running
-from search.index.relay.wire import pack, pack_failure, unpack
+from search.index.relay.wire import PackedVectors, pack, pack_failure, unpack
+
+ENCODING = ("model", "encode_texts", "truncations", "encode_images")
 
 
 class Call(BaseModel):
@@ -29,7 +33,11 @@ class Call(BaseModel):
     version: str = "of an older version"  # older versions do not send it
 
 
-def index_calls(index: ReadIndex, running: Running) -> APIRouter:
+ReadyModel = Callable[[], Encoder | None]
+"""Return the model that made the collections, if it is loaded."""
+
+
+def index_calls(index: ReadIndex, running: Running, model: ReadyModel = lambda: None) -> APIRouter:
     """Return the routes, which require the token of `running`."""
 
     def check_token(authorization: Annotated[str, Header()] = "") -> None:
@@ -39,19 +47,20 @@ def index_calls(index: ReadIndex, running: Running) -> APIRouter:
     router = APIRouter(prefix=ROUTE, include_in_schema=False, dependencies=[Depends(check_token)])
 
     @router.get("")
-    def hello() -> dict[str, int]:
-        return {"pid": os.getpid()}
+    def hello() -> dict[str, Any]:
+        return {"pid": os.getpid(), "model": model() is not None}
 
     @router.post("")
     def call(call: Call) -> StreamingResponse:
-        return StreamingResponse(_lines(index, call), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(index, model, call), media_type="application/x-ndjson")
 
     return router
 
 
-def _lines(index: ReadIndex, call: Call) -> Iterator[str]:
+def _lines(index: ReadIndex, model: ReadyModel, call: Call) -> Iterator[str]:
     try:
-        for part in _parts(index, call.method, call.collection or "", call.arguments):
+        parts = _encoded(model, call.method, call.arguments) if call.method in ENCODING else None
+        for part in parts or _parts(index, call.method, call.collection or "", call.arguments):
             yield json.dumps({"part": part}) + "\n"
     except CocoSearchError as failure:
         yield json.dumps(pack_failure(failure)) + "\n"
@@ -92,6 +101,27 @@ def _parts(index: ReadIndex, method: str, name: str, arguments: dict[str, Any]) 
             yield index.disk_bytes(name)
         case _:
             raise wire.Incompatible("unknown method")
+
+
+def _encoded(model: ReadyModel, method: str, arguments: dict[str, Any]) -> Iterator[Any]:
+    """Yield the answer of the model."""
+    encoder = model()
+    if encoder is None:
+        raise IndexFailure(f"{COMMAND} (process {os.getpid()}) has no model loaded")
+    match method:
+        case "model":
+            preparation = encoder.preparation
+            packed = wire.PackedPreparation(**asdict(preparation)) if preparation else None
+            yield pack(wire.MODEL, wire.Model(name=encoder.name, dim=encoder.dim, preparation=packed))
+        case "encode_texts":
+            texts = unpack(wire.TEXTS, arguments).texts
+            yield pack(wire.VECTORS, PackedVectors.of(encoder.encode_texts(texts)))
+        case "truncations":
+            texts = unpack(wire.TEXTS, arguments).texts
+            yield pack(wire.TRUNCATIONS, encoder.truncations(texts))
+        case _:
+            pixels = unpack(wire.PICTURES, arguments).pixels.unpack()
+            yield pack(wire.VECTORS, PackedVectors.of(encoder.encode_images(pixels)))
 
 
 def _batch(batch: Batch) -> Any:

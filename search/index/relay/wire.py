@@ -13,17 +13,21 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from search import errors
+from search.encoder import Truncation
 from search.index.points import Batch
 from search.index.protocol import CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec
 from search.records import Hit, Vectors, record_of
 from search.validation import first_problem
+
+if TYPE_CHECKING:
+    from search.encoder.images import Pixels
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -56,6 +60,20 @@ class PackedVectors(BaseModel):
         return flat.reshape(self.shape).astype(np.float32)
 
 
+class PackedPixels(BaseModel):
+    """Prepared pictures, uint8 (n, height, width, 3), in base64."""
+
+    shape: tuple[int, ...]
+    uint8: str
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> PackedPixels:
+        return cls(shape=pixels.shape, uint8=base64.b64encode(pixels.tobytes()).decode())
+
+    def unpack(self) -> Pixels:
+        return np.frombuffer(base64.b64decode(self.uint8), dtype=np.uint8).reshape(self.shape)
+
+
 class Query(Arguments):
     """The arguments of `query`: these, and the fields of SearchParams."""
 
@@ -80,6 +98,30 @@ class Count(Arguments):
 
 class Scan(Count):
     vectors: bool = False
+
+
+class Texts(Arguments):
+    texts: list[str]
+
+
+class Pictures(Arguments):
+    pixels: PackedPixels
+
+
+class PackedPreparation(BaseModel):
+    """The fields of `search.encoder.images.Preparation`; `resample` is a number of Pillow's."""
+
+    size: tuple[int, int] | int
+    crop: tuple[int, int] | None
+    resample: int
+
+
+class Model(BaseModel):
+    """The description of a model that is ready to encode."""
+
+    name: str
+    dim: int
+    preparation: PackedPreparation | None
 
 
 class PackedHit(BaseModel):
@@ -115,6 +157,11 @@ QUERY: TypeAdapter[Query] = TypeAdapter(Query)
 RETRIEVE: TypeAdapter[Retrieve] = TypeAdapter(Retrieve)
 FILTER: TypeAdapter[Count] = TypeAdapter(Count)
 SCAN: TypeAdapter[Scan] = TypeAdapter(Scan)
+TEXTS: TypeAdapter[Texts] = TypeAdapter(Texts)
+TRUNCATIONS: TypeAdapter[list[Truncation | None]] = TypeAdapter(list[Truncation | None])
+PICTURES: TypeAdapter[Pictures] = TypeAdapter(Pictures)
+MODEL: TypeAdapter[Model] = TypeAdapter(Model)
+VECTORS: TypeAdapter[PackedVectors] = TypeAdapter(PackedVectors)
 COUNT: TypeAdapter[int] = TypeAdapter(int)
 SIZE: TypeAdapter[int | None] = TypeAdapter(int | None)
 TEXT: TypeAdapter[str] = TypeAdapter(str)

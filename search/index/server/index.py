@@ -88,10 +88,12 @@ class ServerIndex:
     def set_vectors(self, collection: str, points: Points) -> None:
         self._uploader.set_vectors(collection, points)
 
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        self._uploader.delete(collection, ids)
+
     def query(
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
-        conditions = filter_of(params.where)
         quantization = models.QuantizationSearchParams(
             ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
         )
@@ -105,7 +107,7 @@ class ServerIndex:
                 params=engine_params,
                 with_payload=[HUBNESS] if params.hubness else params.payload,
             )
-            for vector in vectors.tolist()
+            for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
@@ -145,6 +147,9 @@ class ServerIndex:
 
     def pending(self, collection: str, *, exact: bool = False) -> str | None:
         return indexing.pending(self._connection, collection, exact=exact)
+
+    def served_model(self) -> None:
+        return None
 
     def silent_nodes(self) -> list[str]:
         return list(self._connection.health().silent_nodes)

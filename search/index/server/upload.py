@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -15,6 +15,7 @@ from search.index.server.connection import Connection
 STREAMS = 4  # Qdrant recommends two to four: https://qdrant.tech/documentation/manage-data/bulk-upload/
 POINTS_PER_REQUEST = 256  # likewise
 BYTES_PER_REQUEST = 8 * 2**20  # a server accepts 32 MB by REST; wide vectors reach this first
+ID_BYTES = 20  # of an id in decimal digits, with its comma
 JSON_BYTES = 22  # of a float32 in decimal digits, with its comma
 
 Call = Callable[[QdrantClient], list[models.UpdateResult]]
@@ -66,6 +67,15 @@ class Uploader:
             return lambda client: client.batch_update_points(collection, operations, wait=True)
 
         self._send_all(collection, map(update, parts(_size(changed) for _, changed in changes)))
+
+    def delete(self, collection: str, ids: Sequence[int]) -> None:
+        """Delete points; those that do not exist are ignored."""
+
+        def delete(part: slice) -> Call:
+            selected = models.PointIdsList(points=list(ids[part]))
+            return lambda client: [client.delete(collection, selected, wait=True)]
+
+        self._send_all(collection, map(delete, parts([ID_BYTES] * len(ids))))
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,54 @@
+"""Keep the records that queries have read: converting payloads takes longer than searching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import qdrant_edge as qdrant
+
+from search.index.points import ScoredPoint, best_of_images, id_of
+from search.records import Caption, Hit, Image, record_of
+
+MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
+
+
+class RecordCache:
+    """The records of one shard by the ids of their points, None for a point without a payload.
+
+    No other process can change an open shard, so it is enough to call `clear` after each write. Safe to use from many
+    threads.
+    """
+
+    def __init__(self) -> None:
+        self._records: dict[int, Image | Caption | None] = {}
+
+    def clear(self) -> None:
+        self._records = {}  # a thread that is reading continues with the previous dictionary
+
+    def hits(
+        self, shard: qdrant.EdgeShard, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool
+    ) -> list[list[Hit]]:
+        """Convert the results of several queries to hits with records; `per_image` is that of SearchParams.
+
+        A point that has been deleted since the query is not among them.
+        """
+        records = self._read(shard, {id_of(point) for points in results for point in points})
+
+        def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
+            points = [point for point in points if point.id in records]
+            if per_image:
+                points = best_of_images(points, lambda point: getattr(records[point.id], "image_id", None))
+            return [Hit(point.id, point.score, records[point.id]) for point in points]
+
+        return [hits_of(points) for points in results]
+
+    def _read(self, shard: qdrant.EdgeShard, ids: set[int]) -> dict[int, Image | Caption | None]:
+        """Return the records of those of the points that exist, and of others."""
+        records = self._records
+        missing: list[qdrant.PointId] = [id_ for id_ in ids if id_ not in records]
+        if missing:
+            for point in shard.retrieve(missing, True, False):
+                records[id_of(point)] = record_of(point.payload) if point.payload else None
+            if len(records) > MAX_RECORDS:
+                self.clear()
+        return records
