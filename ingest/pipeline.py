@@ -2,7 +2,8 @@
 
 The path of a photo, which `_ImageStage.embed` shows from top to bottom:
 
-1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current. Only the others continue.
+1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current, and `copy_vectors`
+   (ingest/renamed.py) those that were only renamed. Only the others continue; without any, no model is loaded.
 2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
    photo that cannot be read or decoded, such as a truncated JPEG, comes out as the PhotoError that
    search/photos/decode.py raised, and `_fail` adds it to the failures of the summary.

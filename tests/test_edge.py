@@ -356,7 +356,7 @@ def test_a_child_killed_by_a_signal_is_one_line(
     fill(index, spec, 10)
     monkeypatch.setattr("search.index.edge.index.BUILT_IN_PROCESS", 0)
     ended = subprocess.CompletedProcess[str]([], -signal.SIGBUS, "", "")
-    monkeypatch.setattr("search.index.edge.index.subprocess.run", lambda *_, **__: ended)
+    monkeypatch.setattr("search.index.edge.building.subprocess.run", lambda *_, **__: ended)
     with pytest.raises(IndexFailure, match=r"SIGBUS.*run the same command again"):
         index.optimize(spec.collection)
 

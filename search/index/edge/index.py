@@ -26,7 +26,7 @@ from search.files import replace_file
 from search.index.edge import building, space
 from search.index.edge.filter import filter_of, index_payload, requests_of
 from search.index.edge.records import RecordCache
-from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
@@ -150,6 +150,10 @@ class EdgeIndex:
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
         requests = requests_of(vectors, limit, params)
+
+        def read(ids: list[int]) -> Sequence[StoredPoint]:
+            return shard.retrieve([*ids], True, False)
+
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
@@ -157,7 +161,7 @@ class EdgeIndex:
                 if params.hubness:
                     answers += [hits_of(points, hubness=params.hubness) for points in results]
                 elif params.payload:
-                    answers += self._records[collection].hits(shard, results, per_image=params.per_image)
+                    answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
                     answers += map(hits_of, results)
         return answers
