@@ -60,15 +60,25 @@ def _engine(doing: str) -> Iterator[None]:
         raise IndexFailure(f"{doing} failed: {error}") from error
 
 
-class EdgeIndex:
-    """The Index protocol on one folder. Reading never creates the folder."""
+_until_exit: list[qdrant.EdgeShard] = []
+"""Shards that stay open until the process ends."""
 
-    def __init__(self, path: Path) -> None:
+
+class EdgeIndex:
+    """The Index protocol on one folder. Reading never creates the folder.
+
+    With `until_exit`, for an index that is only read, `close` leaves shards open, and the process must end by
+    `os._exit`: closing a shard writes all of its files to disk again and drops them from the page cache, so that the
+    next process reads them from disk. As after SIGKILL, nothing is lost.
+    """
+
+    def __init__(self, path: Path, *, until_exit: bool = False) -> None:
         if shown(str(path)) != str(path):
             raise IndexFailure(
                 f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
             )
         self.path = path
+        self._until_exit = until_exit
         self._shards: dict[str, qdrant.EdgeShard] = {}
         self._records: defaultdict[str, RecordCache] = defaultdict(RecordCache)
 
@@ -261,6 +271,9 @@ class EdgeIndex:
         shutil.rmtree(dropped, ignore_errors=True)
 
     def close(self) -> None:
+        if self._until_exit:
+            _until_exit.extend(self._shards.values())
+            self._shards.clear()
         for collection in list(self._shards):
             self._release(collection)
 
