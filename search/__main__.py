@@ -24,6 +24,7 @@ from search.command import (
     Exit,
     expanded,
 )
+from search.ending import end_after
 from search.errors import SettingsError
 from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
@@ -180,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_after(main)
