@@ -46,8 +46,8 @@ from search.web.schemas import (
 from search.web.workers import Workers
 
 SCRIPTS = (
-    *("answers", "api", "chips", "keyboard", "page", "pictures", "place", "query", "results", "share", "viewer"),
-    *("wording", "words"),
+    *("actions", "answers", "api", "chips", "keyboard", "page", "pictures", "place", "query", "results"),
+    *("search", "share", "state", "view", "viewer", "wording", "words"),
 )
 ASSETS = {  # path: (file, content type)
     "/": ("index.html", "text/html; charset=utf-8"),
