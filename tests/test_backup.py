@@ -116,7 +116,7 @@ def test_from_photos_to_photos(call: Call, photo_set: Path, clip_folder: Path, t
     assert call(*asked)[1] == answer
     again = ingest_options(photo_set, clip_folder, ["--path", "index"])
     assert "12 points (0 embedded now, 12 were there already)" in call("ingest", *again)[1]
-    hidden = [file.name for file in (tmp_path / "index").glob(".*") if not file.name.endswith(".owner")]
+    hidden = [file.name for file in (tmp_path / "index").glob(".*") if file.suffix not in (".owner", ".built")]
     assert hidden == []
 
 
@@ -336,7 +336,7 @@ main()
             assert (small.path / f".{dataset}_images.replaced").is_dir()
         assert call("ingest", "restore", "all.tgz", "--force", *where)[0] == 0
         assert contents(small.path) == before
-    hidden = [file.name for file in small.path.glob(".*") if not file.name.endswith(".owner")]
+    hidden = [file.name for file in small.path.glob(".*") if file.suffix not in (".owner", ".built")]
     assert hidden == []
 
 

@@ -75,18 +75,18 @@ def test_running_again_embeds_only_what_changed(
     options = [*ingest_options(photos, clip_folder, place), "--json"]
     call("ingest", *options, "--split", "test")
     _, out, _ = call("ingest", *options)
-    assert json.loads(out)["images"] == {"embedded": 2, "updated": 0, "already_there": 4}
+    assert json.loads(out)["images"] == {"embedded": 2, "updated": 0, "already_there": 4, "gone": 0, "pruned": 0}
     _, out, _ = call("ingest", *options)
     summary = json.loads(out)
-    assert summary["images"] == {"embedded": 0, "updated": 0, "already_there": 6}
-    assert summary["captions"] == {"embedded": 0, "updated": 0, "already_there": 30}
+    assert summary["images"] == {"embedded": 0, "updated": 0, "already_there": 6, "gone": 0, "pruned": 0}
+    assert summary["captions"] == {"embedded": 0, "updated": 0, "already_there": 30, "gone": 0, "pruned": 0}
 
     annotations = photos / "dataset_coco.json"
     annotations.write_text(annotations.read_text().replace("Photo 2 in words, sentence 3.", "Something else."))
     _, out, _ = call("ingest", *options)
     summary = json.loads(out)
-    assert summary["captions"] == {"embedded": 1, "updated": 0, "already_there": 29}
-    assert summary["images"] == {"embedded": 0, "updated": 1, "already_there": 5}
+    assert summary["captions"] == {"embedded": 1, "updated": 0, "already_there": 29, "gone": 0, "pruned": 0}
+    assert summary["images"] == {"embedded": 0, "updated": 1, "already_there": 5, "gone": 0, "pruned": 0}
     _, out, _ = call("search", "text", "Something else.", "--to", "captions", "-k", 1, "--json", *place)
     assert json.loads(out)["text"] == "Something else."
 
@@ -141,7 +141,7 @@ def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folde
         assert (summary["images"]["embedded"], summary["captions"]["embedded"]) == (4, 20)
     assert "lacks" in one_line_error(call("eval", "run", *place))
     assert json.loads(call("ingest", *options, "--shard", "2/3")[1])["images"]["embedded"] == 4
-    assert json.loads(call("ingest", *options)[1])["images"] == {"embedded": 0, "updated": 0, "already_there": 12}
+    assert json.loads(call("ingest", *options)[1])["images"] == {"embedded": 0, "updated": 0, "already_there": 12, "gone": 0, "pruned": 0}
     assert call("eval", "run", *place)[0] == 0
 
 

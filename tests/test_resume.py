@@ -122,6 +122,8 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
                 "embedded": total - kept[kind],
                 "updated": 0,
                 "already_there": kept[kind],
+                "gone": 0,
+                "pruned": 0,
             }
     assert in_the_middle >= kills // 5 - 1  # luck decides over single ones
 

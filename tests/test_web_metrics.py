@@ -132,16 +132,16 @@ def test_two_applications_in_one_process(call: Call, photo_set: Path, clip_folde
         gallery.warm_up()
         applications.append((index, gallery, create_app(gallery, host="localhost", metrics=metrics)))
     (index, gallery, used), (_, other, idle) = applications
-    question = {"parts": [{"image_id": 101}], "to": "captions"}
+    question = {"parts": [{"image_id": 101}], "to": "images"}
     assert request_in_process(used, "POST", "/api/search", question).status_code == 200
-    index.drop("coco_captions")  # by another command, say
+    index.drop("coco_images")  # by another command, say
     assert request_in_process(used, "POST", "/api/search", question).status_code == 500
     own, others = (read(request_in_process(application, "GET", "/metrics").text) for application in (used, idle))
     assert value(own, "requests_total", route="/api/search", method="POST", status="200") == 1
     assert value(own, "requests_total", route="/api/search", method="POST", status="500") == 1
-    assert value(own, "index_failures_total", call="query") == 1
-    assert value(own, "points", collection="coco_images") == 12
-    assert ("coco_search_points", frozenset({("collection", "coco_captions")})) not in own
+    assert value(own, "index_failures_total", call="retrieve") == 1
+    assert value(own, "points", collection="coco_captions") == 60
+    assert ("coco_search_points", frozenset({("collection", "coco_images")})) not in own
     assert not [labels for name, labels in others if ("route", "/api/search") in labels]
     assert value(others, "points", collection="coco_captions") == 60
     gallery.close()
