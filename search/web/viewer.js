@@ -34,7 +34,7 @@ export function createViewer(dialog, handlers) {
     $(".score").textContent = result.score?.toFixed(3) ?? "";
     $(".score").parentElement.hidden = result.score === null;
     const source = sourceOf(result);
-    $(".source").parentElement.hidden = !source;
+    $(".source").closest("div").hidden = !source;
     if (source) Object.assign($(".source"), { href: source.href, textContent: source.host });
     const download = $(".download");
     download.href = `pictures/${result.image_id}/original`;
