@@ -70,6 +70,18 @@ def test_the_last_photo_leads_to_the_next_page(page: Page) -> None:
     assert address(page) == {"q": ["noise"]}
 
 
+def test_the_captions_of_one_photo_are_one_photo_in_the_view(page: Page) -> None:
+    page.goto("/?q=noise&to=captions")
+    expect(page.locator(SHOWN)).to_have_count(36)
+    ids = shown(page)
+    page.locator("#results .also").first.click()
+    expect(page.locator(SHOWN)).to_have_count(40)
+    page.locator("#results .photo").first.click()
+    for key, index in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        expect(page.locator("#view .id")).to_have_text(str(ids[index]))
+
+
 def test_actions_in_the_view(page: Page) -> None:
     search_for(page, "noise")
     ids = shown(page)

@@ -47,7 +47,8 @@ export function view(result) {
 }
 
 async function step(by) {
-  const number = answer.results.indexOf(viewed) + by;
+  let number = answer.results.indexOf(viewed) + by;
+  while (answer.results[number]?.image_id === viewed.image_id) number += by; // its other captions
   if (number === answer.results.length && !(answer.more && (await loadMore()))) return;
   if (!answer.results[number] || query.view === null) return;
   amend({ view: answer.results[number].image_id });
