@@ -110,6 +110,21 @@ class Pages:
                 pages |= zip(part, self._similar([requests[each] for each in part]), strict=True)
         return [pages[number] for number in range(len(requests))]
 
+    def count(self, kind: Kind, options: Options, leave_out: tuple[int, ...] = ()) -> int | None:
+        """Return how many points of a kind pass the filter; None if it has words that the index does not look up."""
+        where = PageRequest(np.empty(0, np.float32), kind, options, leave_out).where
+        if where.contains is not None:
+            words = Words.parse(where.contains)
+            if words.numbers or words.pieces:
+                return None
+            where = replace(where, contains=words.indexed)
+        try:
+            return self._index.count(self._collection(kind), where=where)
+        except CollectionMissing:
+            if kind == "images":
+                raise
+            return 0
+
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the pages of requests of one kind, depth, filter and correction."""
         vectors = np.stack([request.vector for request in requests])

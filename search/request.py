@@ -96,4 +96,4 @@ class QueryRequest(StrictModel, Generic[PartT]):
 
     def options(self, default: Options) -> Options:
         """Return the options that are given, the others from `default`. Raises QueryError."""
-        return default.updated(self.model_dump(exclude={"parts"}))
+        return default.updated(self.model_dump(include=set(QueryRequest.model_fields) - {"parts"}))

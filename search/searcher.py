@@ -130,6 +130,13 @@ class Searcher:
         self.check(options)
         return [hit for page in self._pages.read(self._of_kinds(vector, options, leave_out)) for hit in page]
 
+    def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
+        """Return how many images (besides `leave_out`) or captions pass the filter of the options.
+
+        None if the filter has words that only a comparison with each of them finds, such as numbers.
+        """
+        return self._pages.count(kind, options, tuple(leave_out))
+
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
         return self.search([Part(text=text)], Options(k=k, to=to, where=where))

@@ -25,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import numpy as np
 import PIL.Image
 import pytest
+from browsing import browser, page  # noqa: F401 - fixtures of the tests of the page
 from clip_factory import save_random_clip
 from grpc_qdrant import LocalClient, grpc_qdrant
 from hypothesis import settings as hypothesis_settings

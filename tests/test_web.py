@@ -124,6 +124,7 @@ def test_captions_are_found_one_by_one_or_by_photo(web: Web, client: httpx.Clien
     assert [int(result["image_id"]) for result in grouped] == list(dict.fromkeys(photos))[:10]
     same = [caption_id for caption_id in ranked if web.captions[caption_id][0].image_id == photos[0]]
     assert [grouped[0]["id"], *grouped[0]["also"]] == [str(caption_id) for caption_id in same]
+    assert grouped[0]["also_images"] == [grouped[0]["image_id"]] * 4
 
 
 def test_ids_are_strings_that_javascript_cannot_round(web: Web, client: httpx.Client) -> None:
@@ -146,7 +147,8 @@ def test_pages_continue_each_other(client: httpx.Client) -> None:
     assert [image_id for page in pages for image_id in ids(page)] == ids(whole)
     assert [page["more"] for page in pages] == [True, True, False]
     assert [page["results"][0]["rank"] for page in pages] == [1, 26, 51]
-    assert ask(client, {"text": "noise"}, offset=PHOTOS) == {"results": [], "more": False, "truncated": []}
+    after = ask(client, {"text": "noise"}, offset=PHOTOS)
+    assert (after["results"], after["more"]) == ([], False)
 
 
 def test_filters(web: Web, client: httpx.Client) -> None:
@@ -412,12 +414,45 @@ def test_health_collections_and_examples(web: Web, client: httpx.Client) -> None
     assert record["file"] == "val2014/COCO_val2014_000000000101.jpg"
 
 
+def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
+    def sample(**options: int) -> dict[str, Any]:
+        return dict(client.get("/api/sample", params=options).raise_for_status().json())
+
+    pages = [sample(seed=3, k=25, offset=offset) for offset in (0, 25, 50)]
+    assert [page["more"] for page in pages] == [True, True, False]
+    assert {page["total"] for page in pages} == {PHOTOS}
+    order = [image["id"] for page in pages for image in page["images"]]
+    assert len(set(order)) == PHOTOS
+    assert order != sorted(order, key=int)
+    assert [image["id"] for image in sample(seed=3, k=200)["images"]] == order
+    assert [image["id"] for image in sample(seed=4, k=200)["images"]] != order
+
+
+def test_the_total_is_what_passes_the_filters(client: httpx.Client) -> None:
+    assert ask(client, {"text": "noise"})["total"] is None
+    assert ask(client, {"text": "noise"}, k=1, total=True)["total"] == PHOTOS
+    assert ask(client, {"image_id": 103}, total=True)["total"] == PHOTOS - 1
+    assert ask(client, {"text": "noise"}, total=True, splits=["val"])["total"] == PHOTOS // 3
+    assert ask(client, {"text": "noise"}, total=True, to="captions")["total"] == 5 * PHOTOS
+    assert ask(client, {"text": "noise"}, total=True, contains="document zebra")["total"] == 0
+    assert ask(client, {"text": "noise"}, total=True, contains="photo 7")["total"] is None  # numbers are compared later
+
+
+def test_the_original_file_can_be_saved(client: httpx.Client, web: Web) -> None:
+    answer = client.get("/pictures/105/original")
+    name = "COCO_val2014_000000000105.jpg"
+    assert answer.content == (web.photos / "images/val2014" / name).read_bytes()
+    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
+    assert answer.headers["content-type"] == "application/octet-stream"  # never a page of this site
+    assert "no image 7 in" in error_of(client.get("/pictures/7/original"), 404)
+
+
 def test_the_openapi_document_is_complete(client: httpx.Client) -> None:
     described = client.get("/openapi.json").json()
     assert described["openapi"].startswith("3.")
     assert set(described["paths"]) == {
         "/api/search", "/api/images/{image_id}", "/api/collections", "/api/examples", "/healthz", "/api/pictures",
-        "/pictures/{image_id}",
+        "/api/sample", "/pictures/{image_id}", "/pictures/{image_id}/original",
     }  # fmt: skip
 
     def check(node: Any) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from importlib.metadata import version as package_version
 from importlib.resources import files
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -30,24 +31,29 @@ from search.web.metrics import MeasuredApp, Metrics
 from search.web.origins import PublicUrl
 from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
 from search.web.schemas import (
+    MAX_K,
+    MAX_OFFSET,
     Collections,
     Examples,
     Failure,
     Health,
     ImageRecord,
     PictureToken,
+    Sample,
     SearchResults,
     WebQuery,
 )
 from search.web.workers import Workers
 
+SCRIPTS = (
+    *("actions", "answers", "api", "chips", "keyboard", "page", "pictures", "place", "query", "results"),
+    *("search", "share", "state", "view", "viewer", "wording", "words"),
+)
 ASSETS = {  # path: (file, content type)
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/query.js": ("query.js", "text/javascript; charset=utf-8"),
-    "/chips.js": ("chips.js", "text/javascript; charset=utf-8"),
-    "/results.js": ("results.js", "text/javascript; charset=utf-8"),
+    "/dialogs.css": ("dialogs.css", "text/css; charset=utf-8"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in SCRIPTS},
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 PICTURES = "/api/pictures"
@@ -129,6 +135,15 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         """Return one stored image."""
         return await workers.run(partial(gallery.image, image_id))
 
+    @app.get("/api/sample")
+    async def sample(
+        seed: Annotated[int, Query(ge=0, lt=2**53, description="The same seed gives the same order")] = 0,
+        k: Annotated[int, Query(ge=1, le=MAX_K, description="How many images")] = 30,
+        offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="How many images to skip before them")] = 0,
+    ) -> Sample:
+        """Return stored images in a random order (of a very large data set, the first 20,000)."""
+        return await workers.run(partial(gallery.sample, seed, k, offset))
+
     @app.get("/api/collections")
     def collections() -> Collections:
         """Return the two collections: their numbers of points, and how they were made."""
@@ -176,6 +191,13 @@ def _add_pictures(app: FastAPI, gallery: Gallery, workers: Workers, uploads: Wor
         if photo.tag == if_none_match:
             return Response(status_code=304, headers=headers)
         return Response(photo.content, media_type="image/jpeg", headers=headers)
+
+    @app.get("/pictures/{image_id}/original", response_class=Response, responses=_failure_responses(404))
+    async def original(image_id: Id) -> Response:
+        """Return the photo file of a stored image as it is, to save it."""
+        name, content = await workers.run(partial(gallery.original, image_id))
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+        return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def _add_metrics(app: FastAPI, gallery: Gallery, metrics: Metrics) -> None:

@@ -1,5 +1,7 @@
 // Show the parts of the query as chips: sign, picture or text, weight, button to remove.
 
+import { nameOf } from "./query.js";
+
 const template = document.getElementById("chip");
 
 // `pictureUrl(token)` returns the URL of an uploaded picture; `onChange(parts)` is called with the new parts.
@@ -16,7 +18,7 @@ export function drawChips(list, parts, { pictureUrl, onChange }) {
 
 function createChip(part, index, parts, pictureUrl, onChange) {
   const item = template.content.firstElementChild.cloneNode(true);
-  const name = part.text ?? (part.image_id !== undefined ? `image ${part.image_id}` : "your picture");
+  const name = nameOf(part);
   const update = (changes) => onChange(parts.map((other, place) => (place === index ? { ...part, ...changes } : other)));
 
   const sign = item.querySelector(".sign");
@@ -28,9 +30,11 @@ function createChip(part, index, parts, pictureUrl, onChange) {
 
   const image = item.querySelector("img");
   const url = part.image_id !== undefined ? `pictures/${part.image_id}?size=360` : pictureUrl(part.picture);
+  image.addEventListener("error", () => image.remove()); // the browser may not show what it can send
   if (url) image.src = url;
   else image.remove();
   item.querySelector(".what").textContent = name;
+  item.querySelector(".what").title = part.name ?? "";
 
   const weight = item.querySelector("select");
   const size = String(Math.abs(part.weight));

@@ -7,9 +7,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
 
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
@@ -26,6 +29,7 @@ from search.web.schemas import (
     ImageRecord,
     Ready,
     Result,
+    Sample,
     SearchResults,
     Truncated,
     WebPart,
@@ -36,6 +40,7 @@ Truncations = dict[int, Truncation]
 
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
+SAMPLED_IMAGES = 20_000  # those with the lowest ids
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 
 
@@ -97,10 +102,12 @@ class Gallery:
         parts = [self._part(part) for part in query.parts]
         options = for_parts(options, parts)
         direction, truncations = self._encode(parts)
-        hits = self.searcher.search_vector(direction, options, leave_out=named_images(parts))
+        named = named_images(parts)
+        hits = self.searcher.search_vector(direction, options, leave_out=named)
         return SearchResults(
             results=self._results(hits[: query.k], query.offset),
             more=len(hits) > query.k,
+            total=self.searcher.count(query.to, options, leave_out=named) if query.total else None,
             truncated=[Truncated(**each) for each in truncated_as_json(truncations)],
         )
 
@@ -110,14 +117,18 @@ class Gallery:
 
     def image(self, image_id: int) -> ImageRecord:
         """Return the record of a stored image. Raises NotFound."""
-        record = self._stored_image(image_id)
-        return ImageRecord(
-            id=str(record.id),
-            split=record.split,
-            file=record.file,
-            url=record.url,
-            captions=list(record.captions),
-            picture=_photo_path(record),
+        return _image_record(self._stored_image(image_id))
+
+    def sample(self, seed: int, k: int, offset: int = 0) -> Sample:
+        """Return `k` images of a random order, after the first `offset`; the same ones for the same seed."""
+        order = np.random.default_rng(seed).permutation(self._sampled_ids)
+        ids = [int(image_id) for image_id in order[offset : offset + k]]
+        collection = self.searcher.collection("images")
+        stored = [each for each in self.index.retrieve(collection, ids).records if isinstance(each, Image)]
+        return Sample(
+            images=[_image_record(each) for each in stored],
+            more=offset + k < len(order),
+            total=self.index.count(collection),
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
@@ -132,12 +143,27 @@ class Gallery:
         except PhotoError as error:
             raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
 
+    def original(self, image_id: int) -> tuple[str, bytes]:
+        """Return the name and the content of the photo file of a stored image.
+
+        Raises:
+            NotFound: the image is not stored, or its photo cannot be read.
+        """
+        record = self._stored_image(image_id)
+        try:
+            return PurePosixPath(record.file).name, self._photos.original(record.file)
+        except PhotoError as error:
+            raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
+
     def collections(self) -> Collections:
         """Return the current state of the collections: of images, and of captions, if there is one."""
         stored = self.index.collections()
         names = [self.searcher.collection(kind) for kind in get_args(Kind)]
         infos = [self.index.info(name) for name in names if name in stored]
-        return Collections(dataset=self.dataset, collections=[Collection(**info.as_json()) for info in infos])
+        place = self.index.place if "://" in self.index.place else str(Path(self.index.place).resolve())
+        return Collections(
+            dataset=self.dataset, place=place, collections=[Collection(**info.as_json()) for info in infos]
+        )
 
     def health(self) -> Health:
         """Check that the index answers. Raises IndexFailure if it does not."""
@@ -156,6 +182,16 @@ class Gallery:
         random.Random(0).shuffle(short)
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
+
+    @cached_property
+    def _sampled_ids(self) -> npt.NDArray[np.int64]:
+        """The ids that random samples are drawn from: reading those of a very large data set would take long."""
+        ids: list[int] = []
+        for batch in self.index.scan(self.searcher.collection("images")):
+            ids += [record.id for record in batch.records]
+            if len(ids) >= SAMPLED_IMAGES:
+                break
+        return np.array(ids, dtype=np.int64)
 
     @cached_property
     def _takes_texts(self) -> bool:
@@ -210,6 +246,17 @@ class Gallery:
         return [_result(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
 
 
+def _image_record(image: Image) -> ImageRecord:
+    return ImageRecord(
+        id=str(image.id),
+        split=image.split,
+        file=image.file,
+        url=image.url,
+        captions=list(image.captions),
+        picture=_photo_path(image),
+    )
+
+
 def _is_example(text: str) -> bool:
     return len(text) in EXAMPLE_LENGTH and not text.isupper()
 
@@ -228,9 +275,12 @@ def _result(hit: Hit, image: Image | None, rank: int) -> Result:
         image_id=str(hit.image_id),
         split=record.split,
         text=text,
-        captions=captions or [text],
+        captions=captions or ([text] if text else []),
+        file=image.file if image else None,
+        url=image.url if image else None,
         picture=_photo_path(image) if image else f"/pictures/{hit.image_id}?v=0",
         also=[str(other.id) for other in hit.also],
+        also_images=[str(other.image_id) for other in hit.also],
     )
 
 

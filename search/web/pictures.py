@@ -55,6 +55,10 @@ class Photos:
         self._store(key, jpeg)
         return Jpeg(jpeg, tag)
 
+    def original(self, file: str) -> bytes:
+        """Return the content of the photo file. Raises PhotoError if it cannot be read."""
+        return read_photo(self._folder, file, follow_links=self._follow_links)[0]
+
     def _store(self, key: tuple[str, int], jpeg: bytes) -> None:
         with self._lock:
             if key not in self._cache:

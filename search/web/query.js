@@ -1,14 +1,17 @@
-// Convert the query (the text in the box, the other parts and the options) to a URL and to a request to the API.
-// The names are those of the API. All URLs are relative to the page's, which may be below a path of a proxy.
+// Convert the query (the text in the box, the other parts and the options) to a URL, to a request to the API and to
+// words. The names are those of the API.
 
-const PAGE_SIZE = 36; // divisible by 2, 3, 4 and 6 columns
+export const PAGE_SIZE = 36; // divisible by 2, 3, 4 and 6 columns
+const MAX_COUNT = 3600; // results restored from an address
 export const HALFWAY = 0.5; // of the way from a typical score to the best; results below it are the irrelevant tail
 export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
 
-// A part is {text}, {image_id} or {picture: token}, with a weight; `box` is the text in the search box. Ids are
-// strings: JavaScript would round large numbers.
+// A part is {text}, {image_id} or {picture: token, name: of the file}, with a weight; `box` is the text in the search
+// box. `count`: how many results are shown; `seed`: which random sample an empty query shows; `view`: the id of the
+// image that the viewer shows. Ids are strings: JavaScript would round large numbers.
 export function emptyQuery(options = {}) {
-  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, ...options };
+  const place = { count: PAGE_SIZE, seed: null, view: null };
+  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, ...place, ...options };
 }
 
 export function isEmpty(query) {
@@ -17,6 +20,24 @@ export function isEmpty(query) {
 
 export function hasPicture(query) {
   return query.parts.some((part) => part.picture);
+}
+
+// Return the ids in a text such as "id:391895" or "id:1, id:2"; null if it is anything else.
+export function idsIn(text) {
+  return /^(\s*id:\s*\d{1,19}[\s,]*)+$/i.test(text) ? text.match(/\d+/g).map(withoutZeros) : null;
+}
+
+// Return the ids of the images that the query shows, rather than searches from; null if it is a search.
+export function lookedUp(query) {
+  return query.parts.length ? null : idsIn(query.box);
+}
+
+// Return all parts, those in the box first.
+export function allParts(query) {
+  const box = query.box.trim();
+  const ids = idsIn(box);
+  const inBox = ids ? ids.map((image_id) => ({ image_id, weight: 1 })) : box ? [{ text: box, weight: 1 }] : [];
+  return [...inBox, ...query.parts];
 }
 
 // Uploaded pictures are left out of the URL: only this browser and the server know them.
@@ -33,6 +54,9 @@ export function toUrl(query) {
   if (query.split) params.append("split", query.split);
   if (query.contains.trim()) params.append("contains", query.contains.trim());
   for (const name of ["cutoff", "fold"]) if (query[name] !== null) params.append(name, query[name]);
+  if (isEmpty(query) && query.seed !== null) params.append("seed", query.seed);
+  if (query.count !== PAGE_SIZE) params.append("n", query.count);
+  if (query.view !== null) params.append("view", query.view);
   const search = params.toString();
   return search ? `?${search}` : ".";
 }
@@ -45,8 +69,9 @@ export function fromUrl(search) {
     if (name !== "text" && name !== "image_id") continue;
     const weight = Math.max(-10, Math.min(10, weights[parts.length] || 1));
     if (name === "text" && value.trim()) parts.push({ text: value, weight });
-    if (name === "image_id" && /^\d+$/.test(value)) parts.push({ image_id: value.replace(/^0+(?=\d)/, ""), weight });
+    if (name === "image_id" && isId(value)) parts.push({ image_id: withoutZeros(value), weight });
   }
+  const view = params.get("view") ?? "";
   return emptyQuery({
     box: params.get("q") ?? "",
     parts,
@@ -55,7 +80,18 @@ export function fromUrl(search) {
     contains: params.get("contains") ?? "",
     cutoff: parseFraction(params.get("cutoff")),
     fold: parseFraction(params.get("fold")),
+    count: Math.max(1, Math.min(MAX_COUNT, parseCount(params.get("n")) ?? PAGE_SIZE)),
+    seed: parseCount(params.get("seed")),
+    view: isId(view) ? withoutZeros(view) : null,
   });
+}
+
+function isId(text) {
+  return /^\d+$/.test(text);
+}
+
+function withoutZeros(digits) {
+  return digits.replace(/^0+(?=\d)/, "");
 }
 
 // Return a number from 0 to 1, or null.
@@ -64,49 +100,41 @@ function parseFraction(text) {
   return number >= 0 && number <= 1 ? number : null;
 }
 
-export function toRequest(query, offset) {
-  const parts = [...query.parts];
-  if (query.box.trim()) parts.unshift({ text: query.box.trim(), weight: 1 });
+// Return an integer of at most 15 digits, or null.
+function parseCount(text) {
+  return /^\d{1,15}$/.test(text ?? "") ? Number(text) : null;
+}
+
+export function toRequest(query) {
   return {
-    parts,
+    parts: allParts(query).map(({ name, ...part }) => part),
     to: query.to,
     k: PAGE_SIZE,
-    offset,
     splits: query.split ? [query.split] : null,
     contains: query.contains.trim() || null,
     cutoff: query.cutoff,
     fold: query.fold,
     group: query.to === "captions",
+    total: true,
   };
 }
 
-// Return the parsed response; throw an Error with a readable message and the HTTP `status`, 0 if there is no response.
-export async function request(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw Object.assign(new Error("The server does not respond. Is it still running?"), { status: 0 });
-  }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw Object.assign(new Error(body.error ?? `The server responded with status ${response.status}.`), { status: response.status });
-  }
-  return body;
+// Return the query as a person reads it: “a red bus” + image 42 − ½ “people”.
+export function describe(query) {
+  return allParts(query)
+    .map((part, index) => {
+      const sign = part.weight < 0 ? "− " : index ? "+ " : "";
+      const size = Math.abs(part.weight) === 1 ? "" : `${Math.abs(part.weight)} × `.replace("0.5", "½");
+      return sign + size + (part.text !== undefined ? `“${shorten(part.text)}”` : nameOf(part));
+    })
+    .join(" ");
 }
 
-export function search(query, offset, signal) {
-  return request("api/search", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(toRequest(query, offset)),
-    signal,
-  });
+export function nameOf(part) {
+  return part.text ?? (part.image_id !== undefined ? `image ${part.image_id}` : "your picture");
 }
 
-// Upload a picture and return the token that names it in queries.
-export async function upload(file) {
-  const type = file.type.startsWith("image/") ? file.type : "image/unknown";
-  return (await request("api/pictures", { method: "POST", headers: { "Content-Type": type }, body: file })).picture;
+export function shorten(text, length = 60) {
+  const characters = [...text];
+  return characters.length > length ? `${characters.slice(0, length).join("").trim()}…` : text;
 }

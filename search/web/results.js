@@ -1,99 +1,60 @@
-// Show the results as a grid of photos or a list of captions, with arrow-key navigation, and one photo in full.
+// Show the results as a grid of photos or a list of captions.
+
+import { makeReachable } from "./keyboard.js";
+import { toUrl } from "./query.js";
+import { marked } from "./words.js";
 
 const template = document.getElementById("result");
 
-// Show `results` after the first `offset` items, which stay. Captions are set as text, never as HTML.
-export function drawResults(list, results, to, offset = 0) {
-  list.className = to;
-  const items = results.map((result, index) => createItem(result, offset + index === 0));
-  list.replaceChildren(...[...list.children].slice(0, offset), ...items);
+// Show `results`; the first `kept` items stay as they are. Captions are set as text, never as HTML.
+export function drawResults(list, results, query, kept = 0) {
+  list.className = results[0]?.kind === "caption" ? "captions" : "images";
+  const items = results.slice(kept).map((result) => createItem(result, query));
+  list.replaceChildren(...[...list.children].slice(0, kept), ...items);
+  if (!list.querySelector("[tabindex='0']") && list.firstElementChild) makeReachable(list, list.firstElementChild);
 }
 
-function createItem(result, isFirst) {
+function createItem(result, query) {
   const item = template.content.firstElementChild.cloneNode(true);
+  const name = titleOf(result);
+  item.classList.toggle("folded", Boolean(result.folded));
   const image = item.querySelector("img");
-  image.alt = result.text || `image ${result.image_id}`;
+  image.alt = name;
   image.srcset = `${photoUrl(result, 360)} 360w, ${photoUrl(result, 720)} 720w`;
-  image.sizes = "(max-width: 600px) 50vw, 260px";
+  image.sizes = "(max-width: 600px) 50vw, 300px";
   image.src = photoUrl(result, 360);
   image.addEventListener("error", () => item.classList.add("lost"));
-  item.querySelector(".caption").textContent = result.text;
-  const others = result.captions.filter((caption) => caption !== result.text);
-  item.querySelector(".others").replaceChildren(...others.map((caption) => textElement("span", caption)));
-  const also = result.also.length ? ` · and ${result.also.length} more` : "";
-  item.querySelector(".score").textContent = result.score.toFixed(3) + also;
-  for (const button of item.querySelectorAll("button")) {
-    button.tabIndex = isFirst ? 0 : -1;
-    if (button.dataset.do !== "from") button.setAttribute("aria-label", `${button.title}: ${result.text}`);
+  item.querySelector(".photo").href = toUrl({ ...query, view: result.image_id });
+  const caption = item.querySelector(".caption");
+  if (result.text) caption.replaceChildren(...marked(result.text, query.contains));
+  else caption.textContent = name;
+  caption.classList.toggle("file", !result.text);
+  item.querySelector(".rank").textContent = result.rank === null ? "" : result.rank.toLocaleString("en");
+  item.querySelector(".score").textContent = result.score === null ? "" : result.score.toFixed(3);
+  const also = item.querySelector(".also");
+  also.hidden = !result.also.length;
+  also.textContent = `and ${result.also.length} more`;
+  also.setAttribute("aria-expanded", "false");
+  const from = item.querySelector("[data-do=from]");
+  from.href = toUrl({ ...query, ...searchFrom(result), count: undefined, view: null });
+  for (const control of item.querySelectorAll("a, button")) {
+    control.tabIndex = -1;
+    if (control.title) control.setAttribute("aria-label", `${control.title}: ${name}`);
   }
   return item;
 }
 
-// Return the URL of a result's photo, relative to the page's.
-function photoUrl(result, size) {
-  return `.${result.picture}&size=${size}`;
+// Return the changes to a query that search from a result instead.
+export function searchFrom(result) {
+  if (result.kind === "caption") return { box: result.text, parts: [] };
+  return { box: "", parts: [{ image_id: result.image_id, weight: 1 }] };
 }
 
-function textElement(tag, text) {
-  return Object.assign(document.createElement(tag), { textContent: text });
+export function titleOf(result) {
+  return result.text || result.file?.split("/").pop() || `image ${result.image_id}`;
 }
 
-// Return how many results are side by side.
-export function countColumns(list) {
-  const tops = [...list.children].map((item) => item.offsetTop);
-  return Math.max(1, tops.filter((top) => top === tops[0]).length);
-}
-
-// Return the index that a key moves to from `current`: -1 above the first row, null if the key does not move.
-export function indexAfterKey(key, current, count, columns) {
-  const next = {
-    ArrowLeft: current - 1,
-    ArrowRight: current + 1,
-    ArrowUp: current < columns ? -1 : current - columns,
-    ArrowDown: current + columns,
-    Home: 0,
-    End: count - 1,
-  }[key];
-  if (next === undefined || next >= count || (next < 0 && key !== "ArrowUp")) return null;
-  return next;
-}
-
-// Set up the dialog with one photo, where the arrow keys move to its neighbours. `actions` are called with a result.
-export function createViewer(dialog, actions) {
-  let results = [];
-  let current = 0;
-
-  function draw() {
-    const result = results[current];
-    const image = dialog.querySelector("img");
-    image.alt = result.text;
-    image.src = photoUrl(result, 1600);
-    dialog.querySelector("h2").textContent = result.text;
-    const others = result.captions.filter((caption) => caption !== result.text);
-    dialog.querySelector(".captions").replaceChildren(...others.map((caption) => textElement("li", caption)));
-    dialog.querySelector(".facts").textContent =
-      `image ${result.image_id} · split ${result.split} · similarity ${result.score.toFixed(3)} · ${result.rank} of ${results.length} shown`;
-  }
-
-  dialog.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step || !results[current + step]) return;
-    event.preventDefault();
-    current += step;
-    draw();
-  });
-  dialog.addEventListener("click", (event) => {
-    const action = event.target === dialog ? "close" : event.target.closest("button")?.dataset.do;
-    if (!action) return;
-    dialog.close();
-    if (action !== "close") actions[action](results[current]);
-  });
-  return {
-    open(shownResults, index) {
-      results = shownResults;
-      current = index;
-      draw();
-      dialog.showModal();
-    },
-  };
+// Return the URL of a result's photo, relative to the page's, with its longer side in pixels or in its own size.
+export function photoUrl(result, size = null) {
+  return `.${result.picture}${size ? `&size=${size}` : ""}`;
 }

@@ -37,6 +37,7 @@ class WebQuery(QueryRequest[WebPart]):
         default=None, max_length=MAX_IMAGE_IDS, description="Only these images, or their captions"
     )
     contains: str | None = Field(default=None, max_length=200, description=CONTAINS)
+    total: bool = Field(default=False, description="Whether to count what passes the filters, for `total`")
 
     @model_validator(mode="after")
     def _check_fold_depth(self) -> Self:
@@ -57,10 +58,13 @@ class Result(BaseModel):
     split: str
     text: str = Field(description="The caption, or the caption of the image that is nearest to the query")
     captions: list[str]
+    file: str | None = Field(description="Path of the photo below the photo folder")
+    url: str | None = Field(description="Where the photo was published, if known")
     picture: str = Field(description="Path of the photo, below the page's address; append &size=360, 720 or 1600")
     also: list[IdString] = Field(
         description="Ids of the lower-ranked results that this one stands for (with group or fold)"
     )
+    also_images: list[IdString] = Field(description="Ids of the images of `also`, in the same order")
 
 
 class Truncated(BaseModel):
@@ -77,6 +81,11 @@ class SearchResults(BaseModel):
         default=[], description="The texts that are longer than the model reads: the rest has no influence"
     )
     more: bool = Field(description="Whether there are further results")
+    total: int | None = Field(
+        default=None,
+        description="How many images or captions pass the filters; null unless the query asks for it, or if the words "
+        "that they must contain include numbers or Chinese, Japanese, Korean or Thai ones",
+    )
 
 
 class ImageRecord(BaseModel):
@@ -88,6 +97,14 @@ class ImageRecord(BaseModel):
     url: str | None
     captions: list[str]
     picture: str
+
+
+class Sample(BaseModel):
+    """Stored images in a random order."""
+
+    images: list[ImageRecord]
+    more: bool = Field(description="Whether there are further images")
+    total: int = Field(description="How many images are stored")
 
 
 class PictureToken(BaseModel):
@@ -107,6 +124,7 @@ class Collection(BaseModel):
 
 class Collections(BaseModel):
     dataset: str
+    place: str = Field(description="The folder or the URL of the index")
     collections: list[Collection]
 
 

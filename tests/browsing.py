@@ -1,0 +1,88 @@
+"""A browser for the tests of the page, and what they do with it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from running_web import Web
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SHOWN = "#results[aria-busy=false] li"
+
+
+@pytest.fixture(scope="module")  # its event loop would be in the way of other tests
+def browser() -> Iterator[Browser]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, web: Web) -> Iterator[Page]:
+    """The first page; a test fails on errors of its scripts, violations of its policy and requests to other sites."""
+    from playwright.sync_api import expect
+
+    context = browser.new_context(base_url=web.address, viewport={"width": 1280, "height": 900}, has_touch=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if "Content Security" in message.text else None)
+    page.on("request", lambda request: problems.append(request.url) if not is_own(request.url, web) else None)
+    page.goto("/")
+    expect(page.locator("#examples li")).to_have_count(6)
+    expect(page.locator(SHOWN)).to_have_count(36)
+    yield page
+    context.close()
+    assert problems == []
+
+
+def is_own(url: str, web: Web) -> bool:
+    return url.startswith((web.address, "blob:", "data:"))
+
+
+@contextmanager
+def searching(page: Page, results: int | None = None) -> Iterator[None]:
+    """Do something that searches, and wait for the results."""
+    from playwright.sync_api import expect
+
+    with page.expect_response("**/api/search"):
+        yield
+    if results is None:
+        expect(page.locator("#results[aria-busy=false]")).to_be_attached()
+    else:
+        expect(page.locator(SHOWN)).to_have_count(results)
+
+
+def search_for(page: Page, text: str, results: int | None = 36) -> None:
+    page.locator("#text").fill(text)
+    with searching(page, results):
+        page.locator("#text").press("Enter")
+
+
+def address(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(page.url).query)
+
+
+def shown(page: Page) -> list[int]:
+    """Return the ids of the images shown, from the addresses of their photos."""
+    sources = page.locator("#results .photo img").evaluate_all("images => images.map((image) => image.src)")
+    return [int(re.search(r"/pictures/(\d+)", source)[1]) for source in sources]  # type: ignore[index]
+
+
+def photo_of(web: Web, number: int) -> Path:
+    return web.photos / f"images/val2014/COCO_val2014_{number:012d}.jpg"
