@@ -34,6 +34,7 @@ from search.text import shown
 if TYPE_CHECKING:
     from search.query import Options, Part
     from search.searcher import Searcher
+    from search.terminal import Place
 
 app = command.application("Search captioned photos with words or with a picture.")
 
@@ -144,12 +145,36 @@ def _answer(
             for line in show.as_json(hits, options.offset):
                 command.print_json(line)
         else:
-            typer.echo(show.table(hits, first=options.offset + 1))
+            _print_table(searcher, hits, options.offset + 1, output)
         [truncations] = searcher.truncations([parts])
         for number, truncation in truncations.items():
             command.note(f"note: {show.truncation_note(parts[number], truncation)}")
         if output.html is not None or output.open:
             _write_sheet(searcher, parts, options, hits, output)
+
+
+def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: OutputFlags) -> None:
+    from search.terminal import Style, table
+
+    style = Style.of(sys.stdout)
+    places = _places(searcher, hits, output.images) if output.files or style.escapes else {}
+    typer.echo(table(hits, style, first, places=places, files=output.files))
+
+
+def _places(searcher: Searcher, hits: list[Hit], folder: Path | None) -> dict[int, Place]:
+    """Return where the photos of the hits are, by image id: a file, or an address on the web."""
+    from search.errors import PhotoError
+    from search.terminal import Place
+
+    places = {}
+    for image_id, image in searcher.images([hit.image_id for hit in hits]).items():
+        try:
+            file = searcher.photo_file(image, folder)
+            places[image_id] = Place(str(file), file.resolve().as_uri())
+        except PhotoError as error:
+            url = image.url if image.url and image.url.startswith(("http://", "https://")) else None
+            places[image_id] = Place(f"{url or image.file} ({error})", url)
+    return places
 
 
 def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: list[Hit], output: OutputFlags) -> None:

@@ -150,6 +150,7 @@ class OutputFlags:
     """The form of the results."""
 
     json: JsonOption = False
+    files: Annotated[bool, typer.Option("--files", help="Print the file of each photo below it")] = False
     html: Annotated[Path | None, typer.Option("--html", help="Write the pictures found into one HTML file")] = None
     open: Annotated[bool, typer.Option("--open", help="Show the pictures found in the browser")] = False
     images: Annotated[

@@ -175,13 +175,28 @@ class Searcher:
         Raises:
             PhotoError: it cannot be opened, or no image of this id is stored.
         """
-        records = self.index.retrieve(self.collection("images"), [image_id]).records
-        if not records or not isinstance(records[0], ImageRecord):
-            raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
         from search.photos import open_photo
 
+        if image_id not in (images := self.images([image_id])):
+            raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
         spec = self._queries.spec
-        return open_photo(folder or spec.photo_folder, records[0].file, follow_links=spec.follow_links)
+        return open_photo(folder or spec.photo_folder, images[image_id].file, follow_links=spec.follow_links)
+
+    def photo_file(self, image: ImageRecord, folder: Path | None = None) -> Path:
+        """Return the file of a stored image's photo, in `folder`, by default the remembered one.
+
+        Raises:
+            PhotoError: it does not exist, or is outside the folder.
+        """
+        from search.photos import find_photo
+
+        spec = self._queries.spec
+        return find_photo(folder or spec.photo_folder, image.file, follow_links=spec.follow_links)
+
+    def images(self, ids: Sequence[int]) -> dict[int, ImageRecord]:
+        """Return the stored images that have these ids, by id."""
+        records = self.index.retrieve(self.collection("images"), list(ids)).records if ids else []
+        return {record.id: record for record in records if isinstance(record, ImageRecord)}
 
     @property
     def encoder(self) -> Encoder:

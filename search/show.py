@@ -1,19 +1,16 @@
-"""Format hits as a table for people and as JSON objects for programs."""
+"""Format hits as JSON objects for programs; search/terminal.py formats them for people."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.records import Caption, Hit, Image, Kind
+from search.records import Hit, Kind
 
 if TYPE_CHECKING:
     from search.encoder import Truncation
     from search.query import Part
-
-WIDTH_WITHOUT_TERMINAL = 120
 
 
 def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
@@ -49,26 +46,6 @@ def truncation_note(part: Part, truncation: Truncation) -> str:
     return f"the model reads the first {truncation.read} of the {truncation.given:,} tokens of: {brief(part)}"
 
 
-def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
-    """Return hits as aligned text, in one table for images and one for captions.
-
-    `width` is the number of columns (default: the terminal's), `first` the first rank.
-    """
-    width = width or shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 0)).columns
-    return "\n\n".join(_table(group, width, first) for _, group in by_kind(hits)) or "nothing found"
-
-
-def _table(hits: Sequence[Hit], width: int, first: int) -> str:
-    rows = [("rank", "score", "image", "file" if hits[0].kind == "images" else "caption")]
-    rows += [(str(rank), f"{hit.score:.4f}", *_columns(hit)) for rank, hit in enumerate(hits, start=first)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = []
-    for rank, score, image, text in rows:
-        left = f"{rank:>{widths[0]}}  {score:>{widths[1]}}  {image:>{widths[2]}}  "
-        lines.append(left + _shorten(text, width - len(left)))
-    return "\n".join(lines)
-
-
 def _fields(hit: Hit) -> dict[str, Any]:
     kind = "image" if hit.kind == "images" else "caption"
     return {"score": round(hit.score, 6), "kind": kind, **(hit.record.fields() if hit.record else {})}
@@ -76,19 +53,3 @@ def _fields(hit: Hit) -> dict[str, Any]:
 
 def _nearest(hit: Hit) -> dict[str, str | None]:
     return {"caption": hit.caption} if hit.kind == "images" else {}
-
-
-def _columns(hit: Hit) -> tuple[str, str]:
-    more = f"(+{len(hit.also)})  " if hit.also else ""
-    match hit.record:
-        case Image(id=image_id, file=file):
-            return str(image_id), f"{more}{file}  {hit.caption or ''}"
-        case Caption(image_id=image_id, text=text):
-            return str(image_id), more + text
-        case None:
-            return "", str(hit.id)
-
-
-def _shorten(text: str, width: int) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split(" "))
-    return text if len(text) <= width else text[: max(width - 1, 1)] + "…"

@@ -35,7 +35,9 @@ def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, p
     code, out, _ = call("search", "text", "a photo of noise", "-k", 3, *place)
     assert code == 0
     assert len(out.splitlines()) == 4
-    assert "val2014/COCO_val2014_0000000001" in out
+    assert out.count(" in words, sentence ") == 3
+    code, out, _ = call("search", "text", "a photo of noise", "-k", 3, "--files", *place)
+    assert [Path(line.strip()).is_file() for line in out.splitlines()[2::2]] == [True] * 3
 
     code, out, _ = call("search", "text", "a photo of noise", "-k", 3, "--json", "--split", "val", *place)
     hits = [json.loads(line) for line in out.splitlines()]
