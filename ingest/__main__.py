@@ -20,6 +20,7 @@ from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands, exchange
 from search import command
+from search.application import application
 from search.command import Exit, PathOption, UrlOption, expanded, note
 from search.errors import AnnotationError
 from search.settings import load_settings
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from search.encoder.remembered import KnownEncoder
     from search.index import CollectionInfo, CollectionSpec, Index
 
-app = command.application("Embed photos and their captions into the two collections of the index.")
+app = application("Embed photos and their captions into the two collections of the index.")
 
 
 def run(
@@ -76,7 +77,9 @@ def run(
         raise typer.Exit(Exit.PARTLY)
 
 
-app.command()(expanded(run))  # `demo` calls it as well, as a plain function
+app.command(
+    examples=["--images ~/Pictures", "--annotations coco/dataset_coco.json --images coco --split test"],
+)(expanded(run))  # `demo` calls it as well, as a plain function
 
 
 def _stored(index: Index, dataset: str) -> CollectionSpec | None:
@@ -172,7 +175,7 @@ def _ingest(
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-@app.command()
+@app.command(examples=["", "--images 20 --out /tmp/demo --path /tmp/demo/index"])
 def demo(
     images: Annotated[int, typer.Option(min=20, help="Number of images in the test split")] = 300,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page")] = Path("demo"),
@@ -198,7 +201,7 @@ def demo(
     )
 
 
-@app.command()
+@app.command(examples=["--split test", "--out /data/coco"])
 def download(
     out: Annotated[Path, typer.Option(help="Folder for the annotations and the photos")] = Path("coco"),
     split: Annotated[
@@ -258,7 +261,7 @@ def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> N
     typer.echo(f"next: python -m ingest run {files} {options}")
 
 
-@app.command()
+@app.command(examples=["--dataset coco"])
 def drop(
     dataset: Annotated[str, typer.Option(help="The data set whose two collections to delete")],
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking for confirmation")] = False,
@@ -270,17 +273,21 @@ def drop(
 
     with closing(open_for_writing(load_settings(path, url))) as index:
         names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
-        for collection in [name for name in names if name in index.collections()] or names:
-            points = index.count(collection)
-            if not yes:
-                typer.confirm(f"delete {collection} with {points:,} points from {index.place}?", abort=True)
+        existing = [name for name in names if name in index.collections()] or names
+        points = {collection: index.count(collection) for collection in existing}
+        if not yes:
+            listed = " and ".join(f"{collection} ({count:,} points)" for collection, count in points.items())
+            typer.confirm(f"delete {listed} from {index.place}?", abort=True)
+        for collection, count in points.items():
             index.drop(collection)
-            typer.echo(f"{collection}: {points:,} points deleted")
+            typer.echo(f"{collection}: {count:,} points deleted")
 
 
-app.command()(status)
-for _command in (expanded(commands.copy), commands.backup, commands.restore, exchange.export):
-    app.command()(_command)
+app.command(examples=["", "--url http://localhost:6333 --json"])(status)
+app.command(examples=["--from ./index --to http://localhost:6333"])(expanded(commands.copy))
+app.command(examples=["coco.tar.gz"])(commands.backup)
+app.command(examples=["coco.tar.gz --path restored"])(commands.restore)
+app.command(examples=["--out parquet"])(exchange.export)
 app.command("import")(expanded(exchange.import_))
 
 
@@ -308,7 +315,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
 
 
 def main() -> None:
-    command.run(app, "python -m ingest")
+    command.run(app, "ingest")
 
 
 if __name__ == "__main__":

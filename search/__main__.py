@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search import command, show
+from search.application import application
 from search.command import (
     Exit,
     expanded,
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
     from search.searcher import Searcher
     from search.terminal import Place
 
-app = command.application("Search captioned photos with words or with a picture.")
+app = application("Search captioned photos with words or with a picture.")
 
 
-@app.command()
+@app.command(
+    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json']
+)
 @expanded
 def text(
     query: Annotated[str, typer.Argument(help='What to look for, such as "a dog on a beach"', show_default=False)],
@@ -54,7 +57,7 @@ def text(
     _answer([text_part(query), *mix.parts()], flags.options(to="images"), source, output)
 
 
-@app.command()
+@app.command(examples=["holiday.jpg", "391895 --to images"])
 @expanded
 def image(
     query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture file, or the id of a stored image")],
@@ -70,7 +73,7 @@ def image(
     _answer([image_part(query), *mix.parts()], options, source, output, or_images=flags.to is None)
 
 
-@app.command()
+@app.command(examples=["queries.txt", "- < queries.jsonl > answers.jsonl"])
 @expanded
 def batch(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="One query per line: a text or a JSON object")],
@@ -94,7 +97,7 @@ def batch(
         raise typer.Exit(Exit.PARTLY)
 
 
-@app.command()
+@app.command(examples=["--open", "--host 0.0.0.0 --port 8080"])
 @expanded
 def serve(
     source: SourceFlags,
@@ -105,6 +108,7 @@ def serve(
         typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
 ) -> None:
     """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
@@ -120,6 +124,7 @@ def serve(
             make_encoder=partial(source.encoder, patience=math.inf),  # the model is loaded for pictures, in a thread
             images=images,
             shares_model=source.text_model is None,
+            open_browser=open_browser,
         )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -201,7 +206,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: 
 def main() -> None:
     # Before NumPy loads: a second thread does not make one sentence faster, and waits for busy cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    command.run(app, "python -m search")
+    command.run(app, "search")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from search.command import (
+    OUTPUT,
     DatasetOption,
     DeviceOption,
     JsonOption,
@@ -35,6 +36,8 @@ WEIGHT_HELP = "may be repeated; 'snow^0.5' counts half"
 @dataclass(frozen=True)
 class QueryFlags:
     """The options of an answer; the names are those of `Options` and `Where`."""
+
+    PANEL: ClassVar = "Results"
 
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results")] = 10
     offset: Annotated[int, typer.Option("--offset", min=0, max=90_000, help="How many results to skip")] = 0
@@ -78,6 +81,8 @@ class QueryFlags:
 @dataclass(frozen=True)
 class SourceFlags:
     """The index to search, and the model that encodes the query."""
+
+    PANEL: ClassVar = "Model"
 
     path: PathOption = None
     url: UrlOption = None
@@ -125,6 +130,8 @@ class SourceFlags:
 class MixFlags:
     """The parts that are added to the query and subtracted from it."""
 
+    PANEL: ClassVar = "Further parts of the query"
+
     plus: Annotated[list[str] | None, typer.Option("--plus", help=f"Add a text ({WEIGHT_HELP})")] = None
     minus: Annotated[list[str] | None, typer.Option("--minus", help="Subtract a text (likewise)")] = None
     plus_image: Annotated[
@@ -148,6 +155,8 @@ class MixFlags:
 @dataclass(frozen=True)
 class OutputFlags:
     """The form of the results."""
+
+    PANEL: ClassVar = OUTPUT
 
     json: JsonOption = False
     files: Annotated[bool, typer.Option("--files", help="Print the file of each photo below it")] = False

@@ -255,9 +255,12 @@ def test_an_empty_collection_binds_nobody(call: Call, tmp_path: Path, clip_folde
 def test_drop_asks_first(call: Call, photo_set: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert call("ingest", "drop", "--dataset", "coco")[0] == 1
+    code, out, _ = call("ingest", "drop", "--dataset", "coco")
+    assert code == 1
+    assert "delete coco_captions (60 points) and coco_images (12 points) from" in out
     assert call("search", "image", 100)[0] == 0
-    assert "60 points deleted" in call("ingest", "drop", "--dataset", "coco", "--yes")[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # one answer for both collections
+    assert "60 points deleted" in call("ingest", "drop", "--dataset", "coco")[1]
     assert "no collections yet" in call("ingest", "status")[1]
     assert "no collection" in one_line_error(call("ingest", "drop", "--dataset", "coco", "--yes"))
 
@@ -365,7 +368,8 @@ def test_help_is_instant(package: str, commands: list[str]) -> None:
     code = f"""
 import sys
 from {package}.__main__ import main
-heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy", "fastapi"}}
+heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy", "fastapi",
+             "rich", "tqdm", "PIL", "jinja2"}}
 for command in {commands!r}:
     sys.argv = [{package!r}, *command.split(), "--help"]
     try:
@@ -380,15 +384,34 @@ for command in {commands!r}:
         assert f"python -m {package} {command}".rstrip() in done.stdout
 
 
-def test_the_module_and_the_console_script_are_one_command() -> None:
-    for package in ("ingest", "search", "eval"):
-        script = Path(sys.executable).with_name(f"coco-{package}")
-        asked = [[sys.executable, "-m", package, "--help"], [str(script), "--help"]]
-        first, second = (
-            subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout
-            for command in asked
-        )
-        assert first == second
+SCRIPTS = Path(sys.executable).parent
+
+
+def run_script(*words: str, **environment: str) -> str:
+    command = [str(SCRIPTS / words[0]), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    return done.stdout
+
+
+def test_a_command_has_the_name_by_which_it_was_started() -> None:
+    for package, command in (("ingest", "run"), ("search", "text"), ("eval", "compare")):
+        by_script = run_script(f"coco-{package}", command, "-h")
+        assert f"Usage: coco-{package} {command} " in by_script
+        assert f"\nExamples:\n  coco-{package} {command} " in by_script
+        by_module = run_script("python", "-m", package, command, "--help")
+        assert by_module == by_script.replace(f"coco-{package}", f"python -m {package}")
+
+
+def test_the_version() -> None:
+    assert re.fullmatch(r"coco-search \d+\.\d+\.\d+\n", run_script("coco-eval", "--version"))
+
+
+def test_shells_complete_the_console_scripts_and_leave_python_alone() -> None:
+    script = run_script("coco-search", "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "complete -o default -F _coco_search_completion coco-search" in script
+    typed = {"_COCO_SEARCH_COMPLETE": "complete_bash", "COMP_WORDS": "coco-search text --min", "COMP_CWORD": "2"}
+    assert run_script("coco-search", **typed).split() == ["--min-score", "--minus", "--minus-image"]
+    assert "completion" not in run_script("python", "-m", "search", "--help")
 
 
 def test_paths_whose_bytes_are_not_utf8(
