@@ -203,6 +203,10 @@ class Embedding:
         again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
         return [first, *(again(device=other) for other in others)]
 
+    def model_of(self, stored: CollectionSpec | None) -> str:
+        """Return the name or folder of the model."""
+        return self._models(stored)[0]
+
     def lazy_encoders(self, load: Callable[[], list[ClipEncoder]]) -> LazyEncoders:
         """Return the encoders of all devices, which `load` loads when they are used."""
         from ingest.models import LazyEncoders
@@ -307,4 +311,5 @@ class Output:
             show_default=False,
         ),
     ] = None
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how long each stage took")] = False
     json: JsonOption = False

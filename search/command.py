@@ -6,11 +6,13 @@ import functools
 import inspect
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
@@ -18,7 +20,7 @@ import typer
 from search.application import program
 from search.errors import CocoSearchError, CollectionMissing
 from search.interrupt import INTERRUPTED, raise_on_interrupt
-from search.text import holds_unicode, to_json
+from search.text import holds_unicode, shown, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -165,6 +167,18 @@ def warn_of_silent_nodes(index: ReadIndex) -> None:
 def note(message: str) -> None:
     """Print a message to stderr; stdout is for results."""
     print(message, file=sys.stderr)
+
+
+@contextmanager
+def loading(model: str) -> Iterator[None]:
+    """Print to stderr what is being loaded if the block takes longer than a second."""
+    timer = Timer(1.0, note, [f"loading the model {shown(model)}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_json(value: object, *, indent: int | None = None) -> None:

@@ -18,6 +18,7 @@ from search.command import (
     TextModelOption,
     TrustOption,
     UrlOption,
+    loading,
     note,
     warn_of_pending,
     warn_of_silent_nodes,
@@ -121,7 +122,7 @@ class SourceFlags:
 
         index = open_index(load_settings(self.path, self.url))
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
-        searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index))
+        searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index, loading=loading))
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)
         return searcher
 

@@ -12,6 +12,7 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -253,6 +254,7 @@ def encoder_for(
     trust_remote_code: bool = False,
     patience: float = PATIENCE,
     index: ReadIndex | None = None,
+    loading: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
@@ -264,6 +266,7 @@ def encoder_for(
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
         index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
             unless `model` or `device` is given.
+        loading: returns a context for the name of the model, in which it is loaded.
 
     Raises:
         EncoderError: a model cannot be loaded.
@@ -276,17 +279,19 @@ def encoder_for(
     def load(device: str) -> ClipEncoder:
         from search.encoder.clip import ClipEncoder
 
-        encoder = ClipEncoder(
-            model or str(spec.model_id),
-            text_model=text_model or remembered,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            prompt=spec.prompt,
-            role="query",
-            dim=spec.dim,
-            padding=spec.padding if own_texts else None,
-            roles=spec.roles if own_texts else None,
-        )
+        name = model or str(spec.model_id)
+        with loading(name):
+            encoder = ClipEncoder(
+                name,
+                text_model=text_model or remembered,
+                trust_remote_code=trust_remote_code,
+                device=device,
+                prompt=spec.prompt,
+                role="query",
+                dim=spec.dim,
+                padding=spec.padding if own_texts else None,
+                roles=spec.roles if own_texts else None,
+            )
         spec.check_model(encoder.model_id)
         if own_texts:
             spec.check_text_model(encoder.text_model_id)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,12 +19,17 @@ from conftest import Call, ingest_options, one_line_error, write_photo_set
 
 
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
-    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place))
+    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place), "-v")
     assert code == 0
     assert re.search(r"_images: 12 points \(12 embedded now, 0 were there already\)", out)
     assert re.search(r"_captions: 60 points \(60 embedded now, 0 were there already\)", out)
     assert "encode images" in out
     assert "images/s" in err
+    *_, sentence, next_command = [line for line in out.splitlines() if not line.startswith("dashboard: ")]
+    assert re.fullmatch(r"embedded 12 photos and 60 captions in [\d.]+ seconds: [\d.]+ photos/s", sentence)
+    assert call("search", *shlex.split(next_command.removeprefix("next: python -m search ")))[0] == 0
+    assert ("/dashboard#/collections/" in out) == ("--url" in place)
+    assert "encode images" not in call("ingest", *ingest_options(photo_set, clip_folder, place))[1]
     assert not Path("failures.jsonl").exists()
 
     code, out, _ = call("ingest", "status", *place)
