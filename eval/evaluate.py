@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from eval.differences import Difference, adjusted, differences
 from eval.extended.eccv import judged_by_more
@@ -72,8 +72,8 @@ class Plan:
     resamples: int = RESAMPLES
 
 
-def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
-    """Rank all queries by every ranker of the plan.
+def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
+    """Rank all queries by every ranker of the plan; without an index, by the oracle alone.
 
     `copies_in` is the same index, opened for writing. Quantised galleries are copies, and so are those for `plan.efs`
     if HNSW does not serve the collections themselves.
@@ -83,8 +83,8 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds; or
             Qdrant returns no positive of a query in its whole answer.
     """
-    answered = answered_by(index, evaluation) if plan.efs else None
-    if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
+    answered = answered_by(index, evaluation) if index and plan.efs else None
+    if index and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
         check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
@@ -92,7 +92,8 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
-    rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+    if index:
+        rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     return Report(
         evaluation=evaluation,

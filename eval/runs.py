@@ -175,6 +175,12 @@ class RunMetrics(_Scored):
         """Return the object of `metrics.json`."""
         return self.model_dump(mode="json")
 
+    def _repr_html_(self) -> str:
+        """Return the table of scores, for a notebook."""
+        from eval.report import export
+
+        return export.render(export.of_run(self), "html", export.caption(self))
+
 
 @dataclass(frozen=True, slots=True)
 class TopHit:

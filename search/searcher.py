@@ -11,7 +11,7 @@ The path of a query from the command to the engine:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.hits import Hits
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
 from search.query import Options, Part, named_images
@@ -67,7 +68,7 @@ class Searcher:
         """Return a searcher on the index that the settings name, by default those of the environment."""
         return cls(open_index(settings or Settings()), dataset)
 
-    def search(self, parts: Sequence[Part], options: Options | None = None) -> list[Hit]:
+    def search(self, parts: Sequence[Part], options: Options | None = None) -> Hits:
         """Return the hits nearest to the weighted sum of the parts, best first; of both kinds, images come first.
 
         Stored images that the query names are not among the images returned.
@@ -83,7 +84,7 @@ class Searcher:
             raise answer
         return answer
 
-    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[Hit] | CocoSearchError]:
+    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[Hits | CocoSearchError]:
         """Return the hits of each query as `search` does, or the error of that query alone.
 
         The queries are encoded together, and those with equal options are sent to the engine in one call.
@@ -96,7 +97,7 @@ class Searcher:
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
         return [
-            [hit for _ in of_query for hit in next(pages)] if isinstance(of_query, list) else of_query
+            self._hits(hit for _ in of_query for hit in next(pages)) if isinstance(of_query, list) else of_query
             for of_query in outcomes
         ]
 
@@ -113,7 +114,7 @@ class Searcher:
             for (parts, options), outcome in zip(queries, outcomes, strict=True)
         ]
 
-    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
+    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
         Raises:
@@ -122,19 +123,29 @@ class Searcher:
         """
         self.check(options)
         requests = [PageRequest(vector, kind, options, tuple(leave_out)) for kind in options.kinds]
-        return [hit for page in self._pages.read(requests) for hit in page]
+        return self._hits(hit for page in self._pages.read(requests) for hit in page)
 
-    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+    def _hits(self, hits: Iterable[Hit]) -> Hits:
+        return Hits(hits, self._open_photo)
+
+    def _open_photo(self, hit: Hit) -> Image.Image:
+        """Return the photo of a hit. Of an image, the record has the file, even when the index is closed."""
+        if not isinstance(hit.record, ImageRecord):
+            return self.photo(hit.image_id)
+        from search.photos import open_photo
+
+        spec = self._queries.spec
+        return open_photo(spec.photo_folder, hit.record.file, follow_links=spec.follow_links)
+
+    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
         return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
-    def image(
-        self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None
-    ) -> list[Hit]:
+    def image(self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a picture, best first. Raises the errors of `search`."""
         return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 
-    def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+    def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a stored image, best first, without the image itself.
 
         Needs no model. Raises the errors of `search`.

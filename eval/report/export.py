@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX (booktabs), Markdown or CSV.
+"""Tables for a paper: LaTeX (booktabs), Markdown or CSV; and HTML for a notebook.
 
 `render` makes one of the scores of rankers, or of runs; `copies` makes them of any table of the page.
 """
@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import accumulate, pairwise, zip_longest
 from pathlib import PurePath
 from typing import Literal
@@ -20,7 +21,7 @@ from eval.report.tables import ABSENT, MINUS, Cell, Row, Table, number, rankers_
 from eval.runs import RunMetrics, Scores
 from eval.stats import Interval
 
-Format = Literal["latex", "markdown", "csv"]
+Format = Literal["latex", "markdown", "csv", "html"]
 MAIN = [metric for metric in METRICS if metric.table == "main"]
 
 _LATEX = {
@@ -137,6 +138,26 @@ def _markdown_cell(cell: Cell) -> str:
     return _escaped_markdown(cell.text) + mark + (f" ({_escaped_markdown(cell.below)})" if cell.below else "")
 
 
+def _html(table: Table) -> str:
+    def cell(tag: str, text: str, span: int = 1, below: str = "") -> str:
+        small = f"<br><small>{escape(below)}</small>" if below else ""
+        return f"<{tag}{f' colspan={span}' if span > 1 else ''}>{escape(text)}{small}</{tag}>"
+
+    def line(cells: Iterable[str]) -> str:
+        return f"<tr>{''.join(cells)}</tr>"
+
+    lines = ["<table>", cell("caption", table.caption), "<thead>"]
+    if table.spans:
+        lines.append(line([cell("th", ""), *(cell("th", title, count) for title, count in table.spans)]))
+    lines += [line(cell("th", text) for text in ("", *table.head)), "</thead>", "<tbody>"]
+    for title, rows in table.groups:
+        lines += [line([cell("th", title, 1 + len(table.head))])] if title else []
+        for row in rows:
+            marked = (cell("td", each.text + each.mark, below=each.below) for each in row.cells)
+            lines.append(line([cell("th", row.name, below=row.below), *marked]))
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
 def _piped(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -193,7 +214,7 @@ def _csv(rows: Sequence[Scored]) -> str:
     return stream.getvalue().removesuffix("\n")
 
 
-_STYLES: dict[Format, Callable[[Table], str]] = {"latex": _latex, "markdown": _markdown}
+_STYLES: dict[Format, Callable[[Table], str]] = {"latex": _latex, "markdown": _markdown, "html": _html}
 
 
 def _text(value: float | None, digits: int) -> str:

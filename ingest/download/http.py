@@ -270,13 +270,14 @@ def _first_contact(request: urllib.request.Request) -> Iterator[None]:
     try:
         yield
     except urllib.error.URLError as error:
-        connected = not isinstance(error.reason, OSError) or isinstance(error.reason, ssl.SSLError)
-        if connected or host in _answered:
+        reason = error.reason
+        if not isinstance(reason, OSError) or isinstance(reason, ssl.SSLError) or host in _answered:
             raise
-        reason = error.reason.strerror or str(error.reason)
         proxy = request.host if request.host != host else None  # the handler of proxies has changed the request
         way = f" through the proxy {proxy}" if proxy else ""
-        raise Unreachable(f"cannot reach {host}{way}: {reason}: check the network connection") from error
+        raise Unreachable(
+            f"cannot reach {host}{way}: {reason.strerror or reason}: check the network connection"
+        ) from error
     _answered.add(host)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from search.errors import IndexFailure
 from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, defer_indexing_if_many
