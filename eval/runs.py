@@ -179,7 +179,7 @@ class RunMetrics(_Scored):
         """Return the table of scores, for a notebook."""
         from eval.report import export
 
-        return export.render(export.of_run(self), "html", export.caption(self))
+        return export.as_html(export.of_run(self), export.caption(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     root = str(NOTEBOOK.parents[1])
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(tmp_path)}})
     client.execute(env={**os.environ})
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]

@@ -21,7 +21,7 @@ from eval.report.tables import ABSENT, MINUS, Cell, Row, Table, number, rankers_
 from eval.runs import RunMetrics, Scores
 from eval.stats import Interval
 
-Format = Literal["latex", "markdown", "csv", "html"]
+Format = Literal["latex", "markdown", "csv"]
 MAIN = [metric for metric in METRICS if metric.table == "main"]
 
 _LATEX = {
@@ -66,6 +66,11 @@ def render(rows: Sequence[Scored], style: Format, caption: str) -> str:
     A score that is not known is a dash, in CSV an empty field. RSUM is the last column.
     """
     return _csv(rows) if style == "csv" else _STYLES[style](_table(rows, caption))
+
+
+def as_html(rows: Sequence[Scored], caption: str) -> str:
+    """Return the table of `render` as a part of an HTML page."""
+    return _html(_table(rows, caption))
 
 
 def copies(table: Table) -> dict[Format, str]:
@@ -214,7 +219,7 @@ def _csv(rows: Sequence[Scored]) -> str:
     return stream.getvalue().removesuffix("\n")
 
 
-_STYLES: dict[Format, Callable[[Table], str]] = {"latex": _latex, "markdown": _markdown, "html": _html}
+_STYLES: dict[Format, Callable[[Table], str]] = {"latex": _latex, "markdown": _markdown}
 
 
 def _text(value: float | None, digits: int) -> str:
