@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,8 @@ class Evaluation:
 
     Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
     `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit.
-    `of_coco` is whether the annotation file calls all images MS COCO's.
+    `of_coco` is whether the annotation file calls all images MS COCO's. `hubness` float64 (images,) are the numbers
+    that `ingest hubness` stored, NaN for none; it may be empty.
     """
 
     spec: CollectionSpec
@@ -64,6 +65,7 @@ class Evaluation:
     truncated: int
     notes: tuple[str, ...]
     of_coco: bool = False
+    hubness: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def images(self) -> int:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest import hubness
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands, exchange
@@ -317,6 +318,7 @@ def drop(
 
 
 app.command(examples=["", "--url http://localhost:6333 --json"])(status)
+app.command(examples=["--references coco/dataset_coco.json --alpha 0.75"])(hubness.command)
 app.command(examples=["--from ./index --to http://localhost:6333"])(expanded(commands.copy))
 app.command(examples=["coco.tar.gz"])(commands.backup)
 app.command(examples=["coco.tar.gz --path restored"])(commands.restore)

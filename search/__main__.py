@@ -25,6 +25,7 @@ from search.command import (
     Exit,
     expanded,
 )
+from search.ending import end_after
 from search.errors import SettingsError
 from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
@@ -210,4 +211,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_after(main)

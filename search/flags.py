@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from search import ending
 from search.command import (
     OUTPUT,
     DatasetOption,
@@ -70,6 +71,16 @@ class QueryFlags:
             help="Drop the tail: results below this fraction of the way from a typical score to the best; try 0.5",
         ),
     ] = None
+    hubness: Annotated[
+        float | None,
+        typer.Option(
+            "--hubness",
+            min=0,
+            max=10,
+            help="Subtract this many times the number that `ingest hubness` stored with each image (default: the "
+            "stored alpha, for texts; 0: nothing); --min-score and --cutoff are about cosines all the same",
+        ),
+    ] = None
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the HNSW index")] = False
 
     def options(self, to: Wanted) -> Options:
@@ -120,7 +131,7 @@ class SourceFlags:
         from search.searcher import Searcher
         from search.settings import load_settings
 
-        index = open_index(load_settings(self.path, self.url))
+        index = open_index(load_settings(self.path, self.url), until_exit=ending.soon)
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
         searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index, loading=loading))
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)

@@ -23,9 +23,10 @@ from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.hits import Hits
+from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
@@ -62,6 +63,7 @@ class Searcher:
         self.dataset = dataset or only_dataset(index)
         self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
+        self._corrections = Corrections(index, self.collection("images"))
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -103,15 +105,21 @@ class Searcher:
 
     def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
         """Return one request for each kind that a query asks for, or the error of that query."""
+        queries = [(parts, for_parts(options, parts)) for parts, options in queries]
         problems = [self._problem(options) for _, options in queries]
         valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
         directions = iter(self.encode(valid))  # only now: the model may have to be loaded
         outcomes = [problem or next(directions) for problem in problems]
         return [
-            outcome
-            if isinstance(outcome, CocoSearchError)
-            else [PageRequest(outcome, kind, options, named_images(parts)) for kind in options.kinds]
+            outcome if isinstance(outcome, CocoSearchError) else self._of_kinds(outcome, options, named_images(parts))
             for (parts, options), outcome in zip(queries, outcomes, strict=True)
+        ]
+
+    def _of_kinds(self, vector: Vectors, options: Options, leave_out: Sequence[int]) -> list[PageRequest]:
+        correction = self._correction(options)
+        return [
+            PageRequest(vector, kind, options, tuple(leave_out), correction if kind == "images" else None)
+            for kind in options.kinds
         ]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
@@ -122,7 +130,7 @@ class Searcher:
             CollectionMissing: the data set does not exist.
         """
         self.check(options)
-        requests = [PageRequest(vector, kind, options, tuple(leave_out)) for kind in options.kinds]
+        requests = self._of_kinds(vector, options, leave_out)
         return self._hits(hit for page in self._pages.read(requests) for hit in page)
 
     def _hits(self, hits: Iterable[Hit]) -> Hits:
@@ -242,7 +250,14 @@ class Searcher:
             known = self.index.spec(self.collection(kind)).splits
             if unknown := [split for split in splits or () if split not in known]:
                 return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        try:
+            self._correction(options)
+        except QueryError as error:
+            return error
         return None
+
+    def _correction(self, options: Options) -> Correction | None:
+        return self._corrections.of(options.hubness) if "images" in options.kinds else None
 
     def close(self) -> None:
         self.index.close()

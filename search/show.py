@@ -23,9 +23,10 @@ def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
 def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
-    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption"; `score` is the cosine. The fields of the
-    payload follow, without those that users added. Images have their nearest `caption`. `also` holds the hits that
-    this one stands for, without ranks and nearest captions.
+    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption". Results are in the order of `score`, which
+    is the `cosine` unless it was corrected for hubness. The fields of the payload follow, without those that users
+    added. Images have their nearest `caption`. `also` holds the hits that this one stands for, without ranks and
+    nearest captions.
     """
     return [
         {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
@@ -48,7 +49,8 @@ def truncation_note(part: Part, truncation: Truncation) -> str:
 
 def _fields(hit: Hit) -> dict[str, Any]:
     kind = "image" if hit.kind == "images" else "caption"
-    return {"score": round(hit.score, 6), "kind": kind, **(hit.record.fields() if hit.record else {})}
+    scores = {"score": round(hit.score, 6), "cosine": round(hit.cosine, 6)}
+    return {**scores, "kind": kind, **(hit.record.fields() if hit.record else {})}
 
 
 def _nearest(hit: Hit) -> dict[str, str | None]:

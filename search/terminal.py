@@ -74,11 +74,12 @@ def table(
 
 
 def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, Place], *, files: bool) -> str:
-    head = ("rank", "score", "image")
-    rows = [
-        (str(rank), f"{hit.score:.4f}", str(hit.image_id) if hit.record else "")
-        for rank, hit in enumerate(hits, start=first)
-    ]
+    corrected = any(hit.uncorrected is not None for hit in hits)
+    head = ["rank", "score", *(["cosine"] if corrected else []), "image"]
+    rows = []
+    for rank, hit in enumerate(hits, start=first):
+        scores = [hit.score, hit.cosine] if corrected else [hit.score]
+        rows.append([str(rank), *(f"{score:.4f}" for score in scores), str(hit.image_id) if hit.record else ""])
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     indent = sum(widths) + 2 * len(widths)
     lines = [style.bold(_aligned(head, widths) + "caption")]

@@ -13,7 +13,7 @@ from typing import get_args
 
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
 from search.show import truncated_as_json
@@ -95,6 +95,7 @@ class Gallery:
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
         parts = [self._part(part) for part in query.parts]
+        options = for_parts(options, parts)
         direction, truncations = self._encode(parts)
         hits = self.searcher.search_vector(direction, options, leave_out=named_images(parts))
         return SearchResults(
@@ -221,6 +222,7 @@ def _result(hit: Hit, image: Image | None, rank: int) -> Result:
     return Result(
         rank=rank,
         score=round(hit.score, 6),
+        cosine=round(hit.cosine, 6),
         kind="caption" if isinstance(record, Caption) else "image",
         id=str(hit.id),
         image_id=str(hit.image_id),

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,25 @@ def _engine(doing: str) -> Iterator[None]:
         raise IndexFailure(f"{doing} failed: {error}") from error
 
 
-class EdgeIndex:
-    """The Index protocol on one folder. Reading never creates the folder."""
+_until_exit: list[qdrant.EdgeShard] = []
+"""Shards that stay open until the process ends."""
 
-    def __init__(self, path: Path) -> None:
+
+class EdgeIndex:
+    """The Index protocol on one folder. Reading never creates the folder.
+
+    With `until_exit`, for an index that is only read, `close` leaves shards open, and the process must end by
+    `os._exit`: closing a shard writes all of its files to disk again and drops them from the page cache, so that the
+    next process reads them from disk. As after SIGKILL, nothing is lost.
+    """
+
+    def __init__(self, path: Path, *, until_exit: bool = False) -> None:
         if shown(str(path)) != str(path):
             raise IndexFailure(
                 f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
             )
         self.path = path
+        self._until_exit = until_exit
         self._shards: dict[str, qdrant.EdgeShard] = {}
         self._records: defaultdict[str, RecordCache] = defaultdict(RecordCache)
 
@@ -130,8 +140,11 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self.set_fields(collection, {record.id: record.changes() for record in records})
+
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
         # The engine merges: it deletes fields that are None and keeps fields that are not mentioned.
-        operations = [qdrant.UpdateOperation.set_payload([record.id], record.changes()) for record in records]
+        operations = [qdrant.UpdateOperation.set_payload([each], dict(changed)) for each, changed in fields.items()]
         self._write(collection, operations)
 
     def set_vectors(self, collection: str, points: Points) -> None:
@@ -155,7 +168,9 @@ class EdgeIndex:
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-                if params.payload:
+                if params.hubness:
+                    answers += [hits_of(points, hubness=params.hubness) for points in results]
+                elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
                     answers += map(hits_of, results)
@@ -256,6 +271,9 @@ class EdgeIndex:
         shutil.rmtree(dropped, ignore_errors=True)
 
     def close(self) -> None:
+        if self._until_exit:
+            _until_exit.extend(self._shards.values())
+            self._shards.clear()
         for collection in list(self._shards):
             self._release(collection)
 
