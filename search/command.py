@@ -170,9 +170,9 @@ def note(message: str) -> None:
 
 
 @contextmanager
-def loading(model: str) -> Iterator[None]:
-    """Print to stderr what is being loaded if the block takes longer than a second."""
-    timer = Timer(1.0, note, [f"loading the model {shown(model)}"])
+def loading(model: str, *, after: float = 1.0) -> Iterator[None]:
+    """Print to stderr what is being loaded if the block takes longer than `after` seconds."""
+    timer = Timer(after, note, [f"loading the model {shown(model)}"])
     timer.daemon = True
     timer.start()
     try:

@@ -11,11 +11,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from clip_factory import save_random_clip
 from conftest import Call, ingest_options, one_line_error, write_photo_set
+
+from search.command import loading
 
 
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
@@ -83,18 +86,18 @@ def test_running_again_embeds_only_what_changed(
     options = [*ingest_options(photos, clip_folder, place), "--json"]
     call("ingest", *options, "--split", "test")
     _, out, _ = call("ingest", *options)
-    assert json.loads(out)["images"] == {"embedded": 2, "updated": 0, "already_there": 4}
+    assert json.loads(out)["images"] == {"embedded": 2, "updated": 0, "already_there": 4, "gone": 0, "pruned": 0}
     _, out, _ = call("ingest", *options)
     summary = json.loads(out)
-    assert summary["images"] == {"embedded": 0, "updated": 0, "already_there": 6}
-    assert summary["captions"] == {"embedded": 0, "updated": 0, "already_there": 30}
+    assert summary["images"] == {"embedded": 0, "updated": 0, "already_there": 6, "gone": 0, "pruned": 0}
+    assert summary["captions"] == {"embedded": 0, "updated": 0, "already_there": 30, "gone": 0, "pruned": 0}
 
     annotations = photos / "dataset_coco.json"
     annotations.write_text(annotations.read_text().replace("Photo 2 in words, sentence 3.", "Something else."))
     _, out, _ = call("ingest", *options)
     summary = json.loads(out)
-    assert summary["captions"] == {"embedded": 1, "updated": 0, "already_there": 29}
-    assert summary["images"] == {"embedded": 0, "updated": 1, "already_there": 5}
+    assert summary["captions"] == {"embedded": 1, "updated": 0, "already_there": 29, "gone": 0, "pruned": 0}
+    assert summary["images"] == {"embedded": 0, "updated": 1, "already_there": 5, "gone": 0, "pruned": 0}
     _, out, _ = call("search", "text", "Something else.", "--to", "captions", "-k", 1, "--json", *place)
     assert json.loads(out)["text"] == "Something else."
 
@@ -149,7 +152,13 @@ def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folde
         assert (summary["images"]["embedded"], summary["captions"]["embedded"]) == (4, 20)
     assert "lacks" in one_line_error(call("eval", "run", *place))
     assert json.loads(call("ingest", *options, "--shard", "2/3")[1])["images"]["embedded"] == 4
-    assert json.loads(call("ingest", *options)[1])["images"] == {"embedded": 0, "updated": 0, "already_there": 12}
+    assert json.loads(call("ingest", *options)[1])["images"] == {
+        "embedded": 0,
+        "updated": 0,
+        "already_there": 12,
+        "gone": 0,
+        "pruned": 0,
+    }
     assert call("eval", "run", *place)[0] == 0
 
 
@@ -406,6 +415,14 @@ def test_a_command_has_the_name_by_which_it_was_started() -> None:
         assert f"\nExamples:\n  coco-{package} {command} " in by_script
         by_module = run_script("python", "-m", package, command, "--help")
         assert by_module == by_script.replace(f"coco-{package}", f"python -m {package}")
+
+
+def test_what_takes_long_to_load_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with loading("some/clip", after=0.01):
+        threading.Event().wait(0.2)
+    with loading("quick/clip"):
+        pass
+    assert capsys.readouterr() == ("", "loading the model some/clip\n")
 
 
 def test_the_version() -> None:
