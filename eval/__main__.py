@@ -17,6 +17,7 @@ import typer
 from eval.bench import command as bench
 from eval.options import FormatOption, ImagesOption, Measured, Output, Queries, Source, one_format
 from search import command
+from search.application import application
 from search.command import JsonOption, expanded
 from search.errors import EvaluationError
 from search.text import shown
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 26  # each has a letter
 
-app = command.application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
+app = application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
 
 
-@app.command()
+@app.command(examples=["", "--out runs/b32", "--format latex > table.tex", "--ef 32,64,128 --quantization int8"])
 @expanded
 def run(queries: Queries, measured: Measured, output: Output, source: Source) -> None:
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
@@ -107,7 +108,7 @@ def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Recor
     return records, lambda image_id: searcher.photo(image_id, images)
 
 
-@app.command()
+@app.command(examples=["runs/b32 runs/l14", "runs/b32 runs/l14 --out changes"])
 @expanded
 def compare(
     source: Source,
@@ -170,7 +171,7 @@ def _write_changes(out: Path, pair: Comparison, source: Source, images: Path | N
     command.note(f"what changed most is in {out.resolve() / CHANGES_FILE}")
 
 
-@app.command()
+@app.command(examples=["", "--target 0.95 --direction text-to-image"])
 @expanded
 def tune(
     source: Source,
@@ -209,7 +210,7 @@ def tune(
 
 
 def _tune_hubness(source: Source, split: str, as_json: bool) -> None:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from eval.ground_truth import read_ground_truth
     from eval.hubness import curve
@@ -226,7 +227,7 @@ def _tune_hubness(source: Source, split: str, as_json: bool) -> None:
 
 
 def main() -> None:
-    command.run(app, "python -m eval")
+    command.run(app, "eval")
 
 
 if __name__ == "__main__":

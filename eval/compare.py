@@ -17,7 +17,7 @@ from string import ascii_uppercase
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from eval import fingerprint
 from eval.differences import Difference, adjusted, differences

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from eval.differences import Difference, adjusted, differences
 from eval.extended.eccv import judged_by_more
@@ -76,8 +76,8 @@ class Plan:
     hubness: float | None = None
 
 
-def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
-    """Rank all queries by every ranker of the plan.
+def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
+    """Rank all queries by every ranker of the plan; without an index, by the oracle alone.
 
     `copies_in` is the same index, opened for writing. Quantised galleries are copies, and so are those for `plan.efs`
     if HNSW does not serve the collections themselves.
@@ -88,9 +88,9 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
             Qdrant returns no positive of a query in its whole answer; scores are to be corrected for hubness by
             numbers that are missing, or were measured with captions that are evaluated.
     """
-    correction = correction_of(index, evaluation, plan.hubness)
-    answered = answered_by(index, evaluation) if plan.efs else None
-    if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
+    correction = correction_of(index, evaluation, plan.hubness) if index else None
+    answered = answered_by(index, evaluation) if index and plan.efs else None
+    if index and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
         check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
     oracle: dict[str, OracleRanks] = {}
@@ -98,10 +98,11 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         for task in evaluation.tasks:
             oracle[task.name] = oracle_ranks(task, bar.update)
     rankers = [oracle_ranker(oracle)]
-    rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+    if index:
+        rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
     corrected = None
-    if correction:
+    if index and correction:
         with _corrected_bar(evaluation, rankers) as bar:
             corrected = corrected_block(
                 index,

@@ -23,7 +23,7 @@ PACKAGES = (
 TIE_RULE = "1 + items that score strictly higher, in exact arithmetic; pessimistic: 1 + negatives at least as high"
 
 
-def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:
+def fingerprint(evaluation: Evaluation, index: ReadIndex | None) -> dict[str, Any]:
     """Return how the vectors were made, what was evaluated, the engine and its settings, and software versions."""
     spec = evaluation.spec
     return {
@@ -46,10 +46,11 @@ def fingerprint(evaluation: Evaluation, index: ReadIndex) -> dict[str, Any]:
         "captions_per_image": evaluation.captions_per_image or "all",
         "truncated_captions": evaluation.truncated,
         "tie_rule": TIE_RULE,
-        "engine": index.engine,
+        "engine": index.engine if index else "none: the vectors were given as arrays",
         "collections": {
             side.collection: index.info(side.collection).settings
             for side in (evaluation.image_to_text.queries, evaluation.text_to_image.queries)
+            if index
         },
         "software": {"python": platform.python_version(), **_versions()},
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from search.command import DatasetOption, JsonOption, PathOption, UrlOption
+from search.command import INDEX, OUTPUT, DatasetOption, JsonOption, PathOption, UrlOption
 from search.settings import load_settings
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ ImagesOption = Annotated[
 class Queries:
     """What is evaluated."""
 
+    PANEL: ClassVar = "Queries"
+
     split: Annotated[
         list[str] | None, typer.Option("--split", help="test, val, ... or all; may be repeated (default: test)")
     ] = None
@@ -75,6 +77,8 @@ class Queries:
 @dataclass(frozen=True)
 class Measured:
     """What is measured besides the oracle."""
+
+    PANEL: ClassVar = "Measurements"
 
     engine: Annotated[
         list[Engine] | None,
@@ -130,6 +134,8 @@ class Measured:
 class Output:
     """Where the results go."""
 
+    PANEL: ClassVar = OUTPUT
+
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Write metrics.json, ranks.jsonl, report.html and TREC files into this folder"),
@@ -146,6 +152,8 @@ class Output:
 @dataclass(frozen=True)
 class Source:
     """Which index is read."""
+
+    PANEL: ClassVar = INDEX
 
     path: PathOption = None
     url: UrlOption = None

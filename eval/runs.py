@@ -196,6 +196,12 @@ class RunMetrics(_Scored):
         """Return the object of `metrics.json`."""
         return self.model_dump(mode="json")
 
+    def _repr_html_(self) -> str:
+        """Return the table of scores, for a notebook."""
+        from eval.report import export
+
+        return export.as_html(export.of_run(self), export.caption(self))
+
 
 @dataclass(frozen=True, slots=True)
 class TopHit:

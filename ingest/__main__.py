@@ -21,8 +21,9 @@ from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands, exchange
 from search import command
+from search.application import application, program
 from search.command import Exit, PathOption, UrlOption, expanded, note
-from search.errors import AnnotationError
+from search.errors import AnnotationError, SettingsError
 from search.settings import load_settings
 from search.text import shown
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from search.encoder.remembered import KnownEncoder
     from search.index import CollectionInfo, CollectionSpec, Index
 
-app = command.application("Embed photos and their captions into the two collections of the index.")
+app = application("Embed photos and their captions into the two collections of the index.")
 
 
 def run(
@@ -55,10 +56,27 @@ def run(
     ] = None,
 ) -> None:
     """Embed photos and captions and upsert them. A second run embeds only what is missing or has changed."""
+    summary, command_line = fill(images, selection, embedding, new, output, annotations)
+    if not output.json:
+        typer.echo(f"next: {command_line}")
+    if summary.failures:
+        raise typer.Exit(Exit.PARTLY)
+
+
+def fill(
+    images: Path,
+    selection: Selection,
+    embedding: Embedding,
+    new: NewCollections,
+    output: Output,
+    annotations: Path | None,
+) -> tuple[Summary, str]:
+    """Ingest and print the report; return the summary, and the command that searches the data set."""
     from ingest.annotations import name_of, read_annotations
     from ingest.summary import Summary, write_failures
     from search.index import collection_name, open_for_writing
 
+    start = time.perf_counter()
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
         stored = _stored(index, output.dataset or name_of(annotations or images))
@@ -70,14 +88,32 @@ def run(
         try:
             _ingest(index, dataset, read, images, selection, embedding, new, output, summary)
             infos = [index.info(collection) for collection in collections]
+            command_line = _search_command(index, dataset, output)
         finally:  # however the run ends, the file lists its failures
             listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
-    _report(summary, infos, listed, output.json)
-    if summary.failures:
-        raise typer.Exit(Exit.PARTLY)
+    summary.seconds = time.perf_counter() - start
+    _report(summary, infos, listed, output)
+    if settings.qdrant_url and not output.json:
+        typer.echo(f"dashboard: {index.place}/dashboard#/collections/{collections[0]}")
+    return summary, command_line
 
 
-app.command()(expanded(run))  # `demo` calls it as well, as a plain function
+app.command(
+    examples=["--images ~/Pictures", "--annotations coco/dataset_coco.json --images coco --split test"],
+)(expanded(run))
+
+
+def _search_command(index: Index, dataset: str, output: Output) -> str:
+    """Return the command that searches a data set of this index."""
+    from search.searcher import only_dataset
+
+    place = ["--path", str(output.path)] if output.path else ["--url", output.url] if output.url else []
+    try:
+        is_default = only_dataset(index) == dataset
+    except SettingsError:
+        is_default = False
+    options = shlex.join([*place, *([] if is_default else ["--dataset", dataset])])
+    return shown(f'{program("search")} text "a dog on a beach" {options}'.rstrip())
 
 
 def _stored(index: Index, dataset: str) -> CollectionSpec | None:
@@ -145,7 +181,7 @@ def _ingest(
         )
 
     def load() -> list[ClipEncoder]:
-        with summary.timed("load the model"):
+        with summary.timed("load the model"), command.loading(embedding.model_of(stored)):
             loaded = embedding.encoders(stored)
         first, used = loaded[0], ", ".join(encoder.device for encoder in loaded)
         text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
@@ -173,7 +209,7 @@ def _ingest(
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-@app.command()
+@app.command(examples=["", "--images 20 --out /tmp/demo --path /tmp/demo/index"])
 def demo(
     images: Annotated[int, typer.Option(min=20, help="Number of images in the test split")] = 300,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the page")] = Path("demo"),
@@ -190,16 +226,16 @@ def demo(
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.print_command("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     output = Output(path=path, url=url, dataset=tour.DATASET)
-    run(out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output, annotations)
+    fill(out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output, annotations)
     tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(
         f"\ndone in {time.perf_counter() - start:.0f} seconds; see the results in {pages}\n"
-        'next: python -m search text "an umbrella on a city street" --html found.html, or real COCO: see README.md'
+        f'next: {program("search")} text "an umbrella on a city street" --open, or real COCO: see README.md'
     )
 
 
-@app.command()
+@app.command(examples=["--split test", "--out /data/coco"])
 def download(
     out: Annotated[Path, typer.Option(help="Folder for the annotations and the photos")] = Path("coco"),
     split: Annotated[
@@ -256,10 +292,10 @@ def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> N
             note(f"  {failure.file}: {failure.reason}")
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
     options = shlex.join(word for name in splits for word in ("--split", name))
-    typer.echo(f"next: python -m ingest run {files} {options}")
+    typer.echo(f"next: {program('ingest')} run {files} {options}")
 
 
-@app.command()
+@app.command(examples=["--dataset coco"])
 def drop(
     dataset: Annotated[str, typer.Option(help="The data set whose two collections to delete")],
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking for confirmation")] = False,
@@ -271,25 +307,29 @@ def drop(
 
     with closing(open_for_writing(load_settings(path, url))) as index:
         names = [collection_name(dataset, "captions"), collection_name(dataset, "images")]
-        for collection in [name for name in names if name in index.collections()] or names:
-            points = index.count(collection)
-            if not yes:
-                typer.confirm(f"delete {collection} with {points:,} points from {index.place}?", abort=True)
+        existing = [name for name in names if name in index.collections()] or names
+        points = {collection: index.count(collection) for collection in existing}
+        if not yes:
+            listed = " and ".join(f"{collection} ({count:,} points)" for collection, count in points.items())
+            typer.confirm(f"delete {listed} from {index.place}?", abort=True)
+        for collection, count in points.items():
             index.drop(collection)
-            typer.echo(f"{collection}: {points:,} points deleted")
+            typer.echo(f"{collection}: {count:,} points deleted")
 
 
-app.command()(status)
-app.command()(hubness.command)
-for _command in (expanded(commands.copy), commands.backup, commands.restore, exchange.export):
-    app.command()(_command)
+app.command(examples=["", "--url http://localhost:6333 --json"])(status)
+app.command(examples=["--references coco/dataset_coco.json --alpha 0.75"])(hubness.command)
+app.command(examples=["--from ./index --to http://localhost:6333"])(expanded(commands.copy))
+app.command(examples=["coco.tar.gz"])(commands.backup)
+app.command(examples=["coco.tar.gz --path restored"])(commands.restore)
+app.command(examples=["--out parquet"])(exchange.export)
 app.command("import")(expanded(exchange.import_))
 
 
-def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_json: bool) -> None:
+def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, output: Output) -> None:
     for warning in summary.warnings:
         note(f"warning: {warning}")
-    if as_json:
+    if output.json:
         counts = {info.name: {"points": info.points, "indexed_vectors": info.indexed_vectors} for info in infos}
         command.print_json({**summary.as_json(), "collections": counts}, indent=1)
         return
@@ -302,15 +342,17 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, as_js
         )
     if summary.truncated:
         typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")
-    typer.echo(summary.timings())
+    if output.verbose:
+        typer.echo(summary.timings())
     if summary.failures:
         typer.echo(f"{summary.count_failures()} could not be read or embedded; they are listed in {failures.resolve()}")
         for failure in summary.failures[:5]:
             note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
+    typer.echo(summary.sentence())
 
 
 def main() -> None:
-    command.run(app, "python -m ingest")
+    command.run(app, "ingest")
 
 
 if __name__ == "__main__":

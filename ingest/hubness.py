@@ -116,7 +116,7 @@ def measure(index: ReadIndex, collection: str, references: Vectors, k: int) -> N
         IndexFailure: the collection holds no points.
     """
     import numpy as np
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     columns, k = references.astype(np.float64).T, min(k, len(references))
     ids, values = list[int](), list[float]()
@@ -146,7 +146,7 @@ def store(index: Index, collection: str, references: References, numbers: Number
     Raises:
         IndexFailure: the index refuses, or images were added or deleted meanwhile.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from search import sentences
     from search.index import HubnessSpec

@@ -7,12 +7,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import typer
 
-from search.command import JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
+from search.command import INDEX, OUTPUT, JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
 from search.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def _check_prompt(prompt: str | None) -> str | None:
 @dataclass(frozen=True)
 class Selection:
     """Which entries are embedded, and whether those that are no longer listed are removed."""
+
+    PANEL: ClassVar = "Selection"
 
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Only this split, such as test, or all; may be repeated")
@@ -122,6 +124,8 @@ class Selection:
 @dataclass(frozen=True)
 class Embedding:
     """How photos are read, and photos and captions encoded. `stored` is the collection of images, if it exists."""
+
+    PANEL: ClassVar = "Model and photos"
 
     model: Annotated[
         str | None,
@@ -199,6 +203,10 @@ class Embedding:
         again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
         return [first, *(again(device=other) for other in others)]
 
+    def model_of(self, stored: CollectionSpec | None) -> str:
+        """Return the name or folder of the model."""
+        return self._models(stored)[0]
+
     def lazy_encoders(self, load: Callable[[], list[ClipEncoder]]) -> LazyEncoders:
         """Return the encoders of all devices, which `load` loads when they are used."""
         from ingest.models import LazyEncoders
@@ -241,20 +249,20 @@ class Embedding:
 class NewCollections:
     """How collections are built that do not exist yet."""
 
+    PANEL: ClassVar = "New collections"
+
     quantization: Annotated[
         Literal["none", "int8", "binary"] | None,
-        typer.Option("--quantization", help="New collections: search smaller copies of the vectors, kept in memory"),
+        typer.Option("--quantization", help="Search smaller copies of the vectors, kept in memory"),
     ] = None
-    on_disk: Annotated[
-        bool, typer.Option("--on-disk", help="New collections: leave the full vectors on disk, memory-mapped")
-    ] = False
+    on_disk: Annotated[bool, typer.Option("--on-disk", help="Leave the full vectors on disk, memory-mapped")] = False
     shards: Annotated[
         int | None,
-        typer.Option("--shards", min=1, help="New collections: number of parts that the server divides each into"),
+        typer.Option("--shards", min=1, help="Number of parts that the server divides each into"),
     ] = None
     replicas: Annotated[
         int | None,
-        typer.Option("--replicas", min=1, help="New collections: number of copies of each part in a cluster"),
+        typer.Option("--replicas", min=1, help="Number of copies of each part in a cluster"),
     ] = None
 
     def tuning(self) -> Tuning | None:
@@ -270,6 +278,8 @@ class NewCollections:
 class Output:
     """Where points and failures are written, and what is reported."""
 
+    PANEL: ClassVar = OUTPUT
+
     failures: Annotated[
         Path, typer.Option("--failures", help="File that lists photos and captions that could not be read or embedded")
     ] = Path("failures.jsonl")
@@ -279,12 +289,17 @@ class Output:
         str | None,
         typer.Option(
             "--dataset",
+            metavar="NAME",
             help="Name of the data set (default: that of Karpathy's file, or the name of the file or folder)",
             show_default=False,
+            rich_help_panel=INDEX,
         ),
     ] = None
     add: Annotated[
-        bool, typer.Option("--add", help="Add to a data set that was filled from another file or folder")
+        bool,
+        typer.Option(
+            "--add", help="Add to a data set that was filled from another file or folder", rich_help_panel=INDEX
+        ),
     ] = False
     photo_url: Annotated[
         str | None,
@@ -296,4 +311,5 @@ class Output:
             show_default=False,
         ),
     ] = None
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how long each stage took")] = False
     json: JsonOption = False

@@ -24,7 +24,7 @@ from threading import Event, Thread
 from typing import NoReturn, TypeVar
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded

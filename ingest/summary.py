@@ -68,8 +68,8 @@ class Tally:
 class Summary:
     """Counts, failures and seconds of a run.
 
-    `busy`: seconds that each stage worked, summed over its workers; stages overlap. `waits`: seconds that the main loop
-    waited for photos, the encoder or the writer.
+    `seconds`: from start to end. `busy`: seconds that each stage worked, summed over its workers; stages overlap.
+    `waits`: seconds that the main loop waited for photos, the encoder or the writer.
     """
 
     images: Tally = field(default_factory=Tally)
@@ -77,6 +77,7 @@ class Summary:
     truncated: int = 0
     failures: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
     busy: dict[str, float] = field(default_factory=dict)
     waits: dict[str, float] = field(default_factory=dict)
 
@@ -124,6 +125,16 @@ class Summary:
             else None
         )
 
+    def sentence(self) -> str:
+        """Return what was embedded, in how many seconds, and how fast."""
+        digits = 0 if self.seconds >= 10 else 1
+        seconds = f"{self.seconds:,.{digits}f} seconds"
+        if not self.images.embedded + self.captions.embedded:
+            return f"nothing to embed ({seconds})"
+        count, unit = (self.images.embedded, "photos") if self.images.embedded else (self.captions.embedded, "captions")
+        embedded = f"{_count(self.images.embedded, 'photo')} and {_count(self.captions.embedded, 'caption')}"
+        return f"embedded {embedded} in {seconds}: {count / max(self.seconds, 0.001):,.1f} {unit}/s"
+
     def timings(self) -> str:
         """Return the seconds per stage, the waits, and what would make the run faster, in one or two lines."""
         lines = ["seconds busy: " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in self.busy.items())]
@@ -140,7 +151,7 @@ class Summary:
         """Return how many inputs failed, such as "3 photos and 1 caption"."""
         counts = Counter("photo" if failure.kind == "images" else "caption" for failure in self.failures)
         kinds = [kind for kind in ("photo", "caption") if counts[kind]]
-        return " and ".join(f"{counts[kind]:,} {kind}{'s' * (counts[kind] > 1)}" for kind in kinds)
+        return " and ".join(_count(counts[kind], kind) for kind in kinds)
 
 
 def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
@@ -173,6 +184,10 @@ def _is_list_of_failures(file: Path) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _add(totals: dict[str, float], seconds: Mapping[str, float]) -> None:

@@ -16,18 +16,20 @@ import importlib
 TYPE_CHECKING = False  # importing typing would take longer than the rest of this file
 
 if TYPE_CHECKING:
+    from search.hits import Hits
     from search.index import Where
     from search.query import Options, Part
     from search.records import Caption, Hit, Image
     from search.searcher import Searcher
     from search.settings import Settings
 
-__all__ = ["Caption", "Hit", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
+__all__ = ["Caption", "Hit", "Hits", "Image", "Options", "Part", "Searcher", "Settings", "Where"]
 
 # Importing any module of this package runs this file, so each name is imported only when it is first used.
 _MODULES = {
     "Caption": "search.records",
     "Hit": "search.records",
+    "Hits": "search.hits",
     "Image": "search.records",
     "Options": "search.query",
     "Part": "search.query",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search import command, show
+from search.application import application
 from search.command import (
     Exit,
     expanded,
@@ -35,11 +36,14 @@ from search.text import shown
 if TYPE_CHECKING:
     from search.query import Options, Part
     from search.searcher import Searcher
+    from search.terminal import Place
 
-app = command.application("Search captioned photos with words or with a picture.")
+app = application("Search captioned photos with words or with a picture.")
 
 
-@app.command()
+@app.command(
+    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json']
+)
 @expanded
 def text(
     query: Annotated[str, typer.Argument(help='What to look for, such as "a dog on a beach"', show_default=False)],
@@ -54,7 +58,7 @@ def text(
     _answer([text_part(query), *mix.parts()], flags.options(to="images"), source, output)
 
 
-@app.command()
+@app.command(examples=["holiday.jpg", "391895 --to images"])
 @expanded
 def image(
     query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture file, or the id of a stored image")],
@@ -70,7 +74,7 @@ def image(
     _answer([image_part(query), *mix.parts()], options, source, output, or_images=flags.to is None)
 
 
-@app.command()
+@app.command(examples=["queries.txt", "- < queries.jsonl > answers.jsonl"])
 @expanded
 def batch(
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="One query per line: a text or a JSON object")],
@@ -94,7 +98,7 @@ def batch(
         raise typer.Exit(Exit.PARTLY)
 
 
-@app.command()
+@app.command(examples=["--open", "--host 0.0.0.0 --port 8080"])
 @expanded
 def serve(
     source: SourceFlags,
@@ -105,6 +109,7 @@ def serve(
         typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
 ) -> None:
     """Serve a web page and a JSON API for searching."""
     with ending_on_interrupt():
@@ -120,6 +125,7 @@ def serve(
             make_encoder=partial(source.encoder, patience=math.inf),  # the model is loaded for pictures, in a thread
             images=images,
             shares_model=source.text_model is None,
+            open_browser=open_browser,
         )
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
@@ -145,12 +151,36 @@ def _answer(
             for line in show.as_json(hits, options.offset):
                 command.print_json(line)
         else:
-            typer.echo(show.table(hits, first=options.offset + 1))
+            _print_table(searcher, hits, options.offset + 1, output)
         [truncations] = searcher.truncations([parts])
         for number, truncation in truncations.items():
             command.note(f"note: {show.truncation_note(parts[number], truncation)}")
         if output.html is not None or output.open:
             _write_sheet(searcher, parts, options, hits, output)
+
+
+def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: OutputFlags) -> None:
+    from search.terminal import Style, table
+
+    style = Style.of(sys.stdout)
+    places = _places(searcher, hits, output.images) if output.files or style.escapes else {}
+    typer.echo(table(hits, style, first, places=places, files=output.files))
+
+
+def _places(searcher: Searcher, hits: list[Hit], folder: Path | None) -> dict[int, Place]:
+    """Return where the photos of the hits are, by image id: a file, or an address on the web."""
+    from search.errors import PhotoError
+    from search.terminal import Place
+
+    places = {}
+    for image_id, image in searcher.images([hit.image_id for hit in hits]).items():
+        try:
+            file = searcher.photo_file(image, folder)
+            places[image_id] = Place(str(file), file.resolve().as_uri())
+        except PhotoError as error:
+            url = image.url if image.url and image.url.startswith(("http://", "https://")) else None
+            places[image_id] = Place(f"{url or image.file} ({error})", url)
+    return places
 
 
 def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: list[Hit], output: OutputFlags) -> None:
@@ -177,7 +207,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: 
 def main() -> None:
     # Before NumPy loads: a second thread does not make one sentence faster, and waits for busy cores.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    command.run(app, "python -m search")
+    command.run(app, "search")
 
 
 if __name__ == "__main__":

@@ -6,34 +6,54 @@ import functools
 import inspect
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
+from search.application import program
 from search.errors import CocoSearchError, CollectionMissing
 from search.interrupt import INTERRUPTED, raise_on_interrupt
-from search.text import holds_unicode, to_json
+from search.text import holds_unicode, shown, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from search.index import ReadIndex
 
+INDEX, OUTPUT = "Index", "Output"  # sections of the help
+
 PathOption = Annotated[
     Path | None,
-    typer.Option("--path", help="Folder of the embedded index (default: $INDEX_PATH or ./index)", show_default=False),
+    typer.Option(
+        "--path",
+        help="Folder of the embedded index (default: $INDEX_PATH or ./index)",
+        show_default=False,
+        rich_help_panel=INDEX,
+    ),
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", help="A Qdrant server, such as http://localhost:6333 (default: $QDRANT_URL)"),
+    typer.Option(
+        "--url",
+        help="A Qdrant server, such as http://localhost:6333 (default: $QDRANT_URL)",
+        rich_help_panel=INDEX,
+    ),
 ]
 DatasetOption = Annotated[
     str | None,
-    typer.Option("--dataset", help="Name of the data set (default: the only one in the index, or coco)"),
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Name of the data set (default: the only one in the index, or coco)",
+        rich_help_panel=INDEX,
+    ),
 ]
 TextModelOption = Annotated[
     str | None,
@@ -47,7 +67,7 @@ TrustOption = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the model, if it needs that")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout", rich_help_panel=OUTPUT)]
 
 
 class Exit(IntEnum):
@@ -59,15 +79,12 @@ class Exit(IntEnum):
     INTERRUPTED = INTERRUPTED
 
 
-def application(help_text: str) -> typer.Typer:
-    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
 def expanded(command: Callable[..., None]) -> Callable[..., None]:
     """Return `command` with each parameter that is a dataclass replaced by the fields of that dataclass.
 
     Typer reads the signature of a function, so the returned function has the expanded signature and builds the
-    dataclasses when it is called.
+    dataclasses when it is called. The `PANEL` of a dataclass is the section of the help that lists its options, except
+    those that name another.
     """
     hints = get_type_hints(command, include_extras=True)
     classes = {name: hint for name, hint in hints.items() if is_dataclass(hint) and isinstance(hint, type)}
@@ -75,7 +92,8 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     expanded_parameters = [parameter.replace(annotation=hints[parameter.name]) for parameter in plain]
     for options in classes.values():
         types = get_type_hints(options, include_extras=True)
-        expanded_parameters += [_keyword(field, types[field.name]) for field in fields(options)]
+        panel: str = vars(options)["PANEL"]
+        expanded_parameters += [_keyword(field, _in_panel(types[field.name], panel)) for field in fields(options)]
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
@@ -90,22 +108,29 @@ def expanded(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def _in_panel(annotation: Any, panel: str) -> Any:
+    declared = copy(annotation.__metadata__[0])
+    declared.rich_help_panel = declared.rich_help_panel or panel
+    return Annotated[annotation.__origin__, declared]
+
+
 def _keyword(field: Field[Any], annotation: Any) -> inspect.Parameter:
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=field.default, annotation=annotation)
 
 
-def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; report errors of this project as one line on stderr and exit code 1, Ctrl-C as exit code 130.
+def run(app: typer.Typer, package: str) -> None:
+    """Run the command line of a package.
 
-    Characters that the encoding of stdout or stderr lacks are written as `\\u2026`.
+    Report errors of this project as one line on stderr and exit code 1, Ctrl-C as exit code 130. Characters that the
+    encoding of stdout or stderr lacks are written as `\\u2026`.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         raise_on_interrupt()
-        app(prog_name=name)
+        app(prog_name=program(package))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
     except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
@@ -142,6 +167,18 @@ def warn_of_silent_nodes(index: ReadIndex) -> None:
 def note(message: str) -> None:
     """Print a message to stderr; stdout is for results."""
     print(message, file=sys.stderr)
+
+
+@contextmanager
+def loading(model: str, *, after: float = 1.0) -> Iterator[None]:
+    """Print to stderr what is being loaded if the block takes longer than `after` seconds."""
+    timer = Timer(after, note, [f"loading the model {shown(model)}"])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_json(value: object, *, indent: int | None = None) -> None:

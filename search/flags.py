@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from search import ending
 from search.command import (
+    OUTPUT,
     DatasetOption,
     DeviceOption,
     JsonOption,
@@ -18,6 +19,7 @@ from search.command import (
     TextModelOption,
     TrustOption,
     UrlOption,
+    loading,
     note,
     warn_of_pending,
     warn_of_silent_nodes,
@@ -36,6 +38,8 @@ WEIGHT_HELP = "may be repeated; 'snow^0.5' counts half"
 @dataclass(frozen=True)
 class QueryFlags:
     """The options of an answer; the names are those of `Options` and `Where`."""
+
+    PANEL: ClassVar = "Results"
 
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results")] = 10
     offset: Annotated[int, typer.Option("--offset", min=0, max=90_000, help="How many results to skip")] = 0
@@ -90,6 +94,8 @@ class QueryFlags:
 class SourceFlags:
     """The index to search, and the model that encodes the query."""
 
+    PANEL: ClassVar = "Model"
+
     path: PathOption = None
     url: UrlOption = None
     dataset: DatasetOption = None
@@ -127,7 +133,7 @@ class SourceFlags:
 
         index = open_index(load_settings(self.path, self.url), until_exit=ending.soon)
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
-        searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index))
+        searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index, loading=loading))
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)
         return searcher
 
@@ -135,6 +141,8 @@ class SourceFlags:
 @dataclass(frozen=True)
 class MixFlags:
     """The parts that are added to the query and subtracted from it."""
+
+    PANEL: ClassVar = "Further parts of the query"
 
     plus: Annotated[list[str] | None, typer.Option("--plus", help=f"Add a text ({WEIGHT_HELP})")] = None
     minus: Annotated[list[str] | None, typer.Option("--minus", help="Subtract a text (likewise)")] = None
@@ -160,7 +168,10 @@ class MixFlags:
 class OutputFlags:
     """The form of the results."""
 
+    PANEL: ClassVar = OUTPUT
+
     json: JsonOption = False
+    files: Annotated[bool, typer.Option("--files", help="Print the file of each photo below it")] = False
     html: Annotated[Path | None, typer.Option("--html", help="Write the pictures found into one HTML file")] = None
     open: Annotated[bool, typer.Option("--open", help="Show the pictures found in the browser")] = False
     images: Annotated[

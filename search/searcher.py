@@ -11,7 +11,8 @@ The path of a query from the command to the engine:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.hits import Hits
 from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
@@ -68,7 +70,7 @@ class Searcher:
         """Return a searcher on the index that the settings name, by default those of the environment."""
         return cls(open_index(settings or Settings()), dataset)
 
-    def search(self, parts: Sequence[Part], options: Options | None = None) -> list[Hit]:
+    def search(self, parts: Sequence[Part], options: Options | None = None) -> Hits:
         """Return the hits nearest to the weighted sum of the parts, best first; of both kinds, images come first.
 
         Stored images that the query names are not among the images returned.
@@ -84,7 +86,7 @@ class Searcher:
             raise answer
         return answer
 
-    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[Hit] | CocoSearchError]:
+    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[Hits | CocoSearchError]:
         """Return the hits of each query as `search` does, or the error of that query alone.
 
         The queries are encoded together, and those with equal options are sent to the engine in one call.
@@ -97,7 +99,7 @@ class Searcher:
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
         return [
-            [hit for _ in of_query for hit in next(pages)] if isinstance(of_query, list) else of_query
+            self._hits(hit for _ in of_query for hit in next(pages)) if isinstance(of_query, list) else of_query
             for of_query in outcomes
         ]
 
@@ -120,7 +122,7 @@ class Searcher:
             for kind in options.kinds
         ]
 
-    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
+    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
         Raises:
@@ -128,7 +130,8 @@ class Searcher:
             CollectionMissing: the data set does not exist.
         """
         self.check(options)
-        return [hit for page in self._pages.read(self._of_kinds(vector, options, leave_out)) for hit in page]
+        requests = self._of_kinds(vector, options, leave_out)
+        return self._hits(hit for page in self._pages.read(requests) for hit in page)
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
         """Return how many images (besides `leave_out`) or captions pass the filter of the options.
@@ -137,17 +140,27 @@ class Searcher:
         """
         return self._pages.count(kind, options, tuple(leave_out))
 
-    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+    def _hits(self, hits: Iterable[Hit]) -> Hits:
+        return Hits(hits, self._open_photo)
+
+    def _open_photo(self, hit: Hit) -> Image.Image:
+        """Return the photo of a hit. Of an image, the record has the file, even when the index is closed."""
+        if not isinstance(hit.record, ImageRecord):
+            return self.photo(hit.image_id)
+        from search.photos import open_photo
+
+        spec = self._queries.spec
+        return open_photo(spec.photo_folder, hit.record.file, follow_links=spec.follow_links)
+
+    def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
         return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
-    def image(
-        self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None
-    ) -> list[Hit]:
+    def image(self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a picture, best first. Raises the errors of `search`."""
         return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 
-    def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
+    def image_id(self, image_id: int, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a stored image, best first, without the image itself.
 
         Needs no model. Raises the errors of `search`.
@@ -189,13 +202,28 @@ class Searcher:
         Raises:
             PhotoError: it cannot be opened, or no image of this id is stored.
         """
-        records = self.index.retrieve(self.collection("images"), [image_id]).records
-        if not records or not isinstance(records[0], ImageRecord):
-            raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
         from search.photos import open_photo
 
+        if image_id not in (images := self.images([image_id])):
+            raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
         spec = self._queries.spec
-        return open_photo(folder or spec.photo_folder, records[0].file, follow_links=spec.follow_links)
+        return open_photo(folder or spec.photo_folder, images[image_id].file, follow_links=spec.follow_links)
+
+    def photo_file(self, image: ImageRecord, folder: Path | None = None) -> Path:
+        """Return the file of a stored image's photo, in `folder`, by default the remembered one.
+
+        Raises:
+            PhotoError: it does not exist, or is outside the folder.
+        """
+        from search.photos import find_photo
+
+        spec = self._queries.spec
+        return find_photo(folder or spec.photo_folder, image.file, follow_links=spec.follow_links)
+
+    def images(self, ids: Sequence[int]) -> dict[int, ImageRecord]:
+        """Return the stored images that have these ids, by id."""
+        records = self.index.retrieve(self.collection("images"), list(ids)).records if ids else []
+        return {record.id: record for record in records if isinstance(record, ImageRecord)}
 
     @property
     def encoder(self) -> Encoder:
@@ -259,6 +287,7 @@ def encoder_for(
     trust_remote_code: bool = False,
     patience: float = PATIENCE,
     index: ReadIndex | None = None,
+    loading: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Encoder:
     """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
 
@@ -270,6 +299,7 @@ def encoder_for(
         trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
         index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
             unless `model` or `device` is given.
+        loading: returns a context for the name of the model, in which it is loaded.
 
     Raises:
         EncoderError: a model cannot be loaded.
@@ -282,17 +312,19 @@ def encoder_for(
     def load(device: str) -> ClipEncoder:
         from search.encoder.clip import ClipEncoder
 
-        encoder = ClipEncoder(
-            model or str(spec.model_id),
-            text_model=text_model or remembered,
-            trust_remote_code=trust_remote_code,
-            device=device,
-            prompt=spec.prompt,
-            role="query",
-            dim=spec.dim,
-            padding=spec.padding if own_texts else None,
-            roles=spec.roles if own_texts else None,
-        )
+        name = model or str(spec.model_id)
+        with loading(name):
+            encoder = ClipEncoder(
+                name,
+                text_model=text_model or remembered,
+                trust_remote_code=trust_remote_code,
+                device=device,
+                prompt=spec.prompt,
+                role="query",
+                dim=spec.dim,
+                padding=spec.padding if own_texts else None,
+                roles=spec.roles if own_texts else None,
+            )
         spec.check_model(encoder.model_id)
         if own_texts:
             spec.check_text_model(encoder.text_model_id)

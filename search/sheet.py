@@ -12,12 +12,13 @@ from pathlib import Path, PurePath
 import jinja2
 import PIL.Image
 
-from search.errors import PhotoError
+from search.errors import CocoSearchError, PhotoError
 from search.index import CollectionSpec
 from search.query import Options, describe_options
 from search.records import Caption, Hit, Image
 
 THUMBNAIL = 360  # pixels, the longer side
+NOTEBOOK_SIDE = 180  # likewise, in a notebook
 OpenPhoto = Callable[[int], PIL.Image.Image]
 """Opens the photo of an image id; raises PhotoError if that fails."""
 
@@ -47,14 +48,36 @@ def contact_sheet(
         except PhotoError as error:
             return str(error)
 
+    template = _environment().get_template("sheet.html.j2")
+    return template.render(title=title, about=about, sections=sections, photos=photo, foot=foot)
+
+
+def notebook_sheet(hits: Sequence[Hit], total: int, open_photo: Callable[[Hit], PIL.Image.Image] | None) -> str:
+    """Return hits as a part of an HTML page: small photos, captions and scores; `total` is the number of all hits.
+
+    In place of a photo that cannot be opened is the reason.
+    """
+
+    def photo(hit: Hit) -> Thumbnail | str:
+        if open_photo is None:
+            return "the photo is not at hand"
+        try:
+            return Thumbnails(lambda _: open_photo(hit), NOTEBOOK_SIDE, quality=70).of(hit.image_id)
+        except CocoSearchError as error:
+            return str(error)
+
+    template = _environment().get_template("hits.html.j2")
+    return template.render(hits=hits, total=total, photos=photo, side=NOTEBOOK_SIDE)
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"text": _text, "cosine": "{:.3f}".format}
-    template = environment.get_template("sheet.html.j2")
-    return template.render(title=title, about=about, sections=sections, photos=photo, foot=foot)
+    return environment
 
 
 def origin(spec: CollectionSpec, options: Options | None = None) -> str:

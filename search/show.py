@@ -1,19 +1,16 @@
-"""Format hits as a table for people and as JSON objects for programs."""
+"""Format hits as JSON objects for programs; search/terminal.py formats them for people."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.records import Caption, Hit, Image, Kind
+from search.records import Hit, Kind
 
 if TYPE_CHECKING:
     from search.encoder import Truncation
     from search.query import Part
-
-WIDTH_WITHOUT_TERMINAL = 120
 
 
 def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
@@ -50,30 +47,6 @@ def truncation_note(part: Part, truncation: Truncation) -> str:
     return f"the model reads the first {truncation.read} of the {truncation.given:,} tokens of: {brief(part)}"
 
 
-def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
-    """Return hits as aligned text, in one table for images and one for captions.
-
-    `width` is the number of columns (default: the terminal's), `first` the first rank.
-    """
-    width = width or shutil.get_terminal_size((WIDTH_WITHOUT_TERMINAL, 0)).columns
-    return "\n\n".join(_table(group, width, first) for _, group in by_kind(hits)) or "nothing found"
-
-
-def _table(hits: Sequence[Hit], width: int, first: int) -> str:
-    corrected = any(hit.uncorrected is not None for hit in hits)
-    last = "file" if hits[0].kind == "images" else "caption"
-    rows = [["rank", "score", *(["cosine"] if corrected else []), "image", last]]
-    for rank, hit in enumerate(hits, start=first):
-        scores = [hit.score, hit.cosine] if corrected else [hit.score]
-        rows.append([str(rank), *(f"{score:.4f}" for score in scores), *_columns(hit)])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for *numbers, text in rows:
-        left = "".join(f"{number:>{wide}}  " for number, wide in zip(numbers, widths, strict=False))
-        lines.append(left + _shorten(text, width - len(left)))
-    return "\n".join(lines)
-
-
 def _fields(hit: Hit) -> dict[str, Any]:
     kind = "image" if hit.kind == "images" else "caption"
     scores = {"score": round(hit.score, 6), "cosine": round(hit.cosine, 6)}
@@ -82,19 +55,3 @@ def _fields(hit: Hit) -> dict[str, Any]:
 
 def _nearest(hit: Hit) -> dict[str, str | None]:
     return {"caption": hit.caption} if hit.kind == "images" else {}
-
-
-def _columns(hit: Hit) -> tuple[str, str]:
-    more = f"(+{len(hit.also)})  " if hit.also else ""
-    match hit.record:
-        case Image(id=image_id, file=file):
-            return str(image_id), f"{more}{file}  {hit.caption or ''}"
-        case Caption(image_id=image_id, text=text):
-            return str(image_id), more + text
-        case None:
-            return "", str(hit.id)
-
-
-def _shorten(text: str, width: int) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in text).split(" "))
-    return text if len(text) <= width else text[: max(width - 1, 1)] + "…"

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from search.application import HELP_OPTIONS
+
 FILE = Path(__file__).resolve().parents[1] / "docs/commands.md"
 REGENERATE = "make docs"
 WIDTH = 100
@@ -18,7 +20,9 @@ INTRODUCTION = f"""\
 
 The help of every command, as `--help` prints it. This page is generated: `{REGENERATE}` writes it.
 
-Installed as a package (`pip install .`), the three are also `coco-ingest`, `coco-search` and `coco-eval`.
+Installed as a package (`pip install .`), the three are also `coco-ingest`, `coco-search` and `coco-eval`. These
+complete their commands and options with the Tab key after `coco-search --install-completion`, and likewise for the
+other two, in bash, zsh, fish and PowerShell. `--version` prints the version.
 
 - **Which index**: `--path DIR` is an embedded index, `--url URL` a Qdrant server; a command takes one of them.
 - **Which data set**: `--dataset NAME`. Without it, a command uses the index's only data set, or `coco` if it holds
@@ -82,9 +86,10 @@ def _below(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def help_of(name: str, command: Any) -> str:
-    """Return a command's help as plain text, the same on every terminal and with or without rich."""
-    command.rich_markup_mode = None
-    context = command.context_class(command, info_name=f"python -m {name}", terminal_width=WIDTH)
+    """Return a command's help as plain text, the same on every terminal."""
+    context = command.context_class(
+        command, info_name=f"python -m {name}", terminal_width=WIDTH, max_content_width=WIDTH, **HELP_OPTIONS
+    )
     return "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
 
 

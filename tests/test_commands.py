@@ -6,24 +6,33 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from clip_factory import save_random_clip
 from conftest import Call, ingest_options, one_line_error, write_photo_set
 
+from search.command import loading
+
 
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
-    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place))
+    code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place), "-v")
     assert code == 0
     assert re.search(r"_images: 12 points \(12 embedded now, 0 were there already\)", out)
     assert re.search(r"_captions: 60 points \(60 embedded now, 0 were there already\)", out)
     assert "encode images" in out
     assert "images/s" in err
+    *_, sentence, next_command = [line for line in out.splitlines() if not line.startswith("dashboard: ")]
+    assert re.fullmatch(r"embedded 12 photos and 60 captions in [\d.]+ seconds: [\d.]+ photos/s", sentence)
+    assert call("search", *shlex.split(next_command.removeprefix("next: python -m search ")))[0] == 0
+    assert ("/dashboard#/collections/" in out) == ("--url" in place)
+    assert "encode images" not in call("ingest", *ingest_options(photo_set, clip_folder, place))[1]
     assert not Path("failures.jsonl").exists()
 
     code, out, _ = call("ingest", "status", *place)
@@ -35,7 +44,9 @@ def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, p
     code, out, _ = call("search", "text", "a photo of noise", "-k", 3, *place)
     assert code == 0
     assert len(out.splitlines()) == 4
-    assert "val2014/COCO_val2014_0000000001" in out
+    assert out.count(" in words, sentence ") == 3
+    code, out, _ = call("search", "text", "a photo of noise", "-k", 3, "--files", *place)
+    assert [Path(line.strip()).is_file() for line in out.splitlines()[2::2]] == [True] * 3
 
     code, out, _ = call("search", "text", "a photo of noise", "-k", 3, "--json", "--split", "val", *place)
     hits = [json.loads(line) for line in out.splitlines()]
@@ -141,7 +152,8 @@ def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folde
         assert (summary["images"]["embedded"], summary["captions"]["embedded"]) == (4, 20)
     assert "lacks" in one_line_error(call("eval", "run", *place))
     assert json.loads(call("ingest", *options, "--shard", "2/3")[1])["images"]["embedded"] == 4
-    assert json.loads(call("ingest", *options)[1])["images"] == {"embedded": 0, "updated": 0, "already_there": 12, "gone": 0, "pruned": 0}
+    images = json.loads(call("ingest", *options)[1])["images"]
+    assert images == {"embedded": 0, "updated": 0, "already_there": 12, "gone": 0, "pruned": 0}
     assert call("eval", "run", *place)[0] == 0
 
 
@@ -253,9 +265,12 @@ def test_an_empty_collection_binds_nobody(call: Call, tmp_path: Path, clip_folde
 def test_drop_asks_first(call: Call, photo_set: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
-    assert call("ingest", "drop", "--dataset", "coco")[0] == 1
+    code, out, _ = call("ingest", "drop", "--dataset", "coco")
+    assert code == 1
+    assert "delete coco_captions (60 points) and coco_images (12 points) from" in out
     assert call("search", "image", 100)[0] == 0
-    assert "60 points deleted" in call("ingest", "drop", "--dataset", "coco", "--yes")[1]
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # one answer for both collections
+    assert "60 points deleted" in call("ingest", "drop", "--dataset", "coco")[1]
     assert "no collections yet" in call("ingest", "status")[1]
     assert "no collection" in one_line_error(call("ingest", "drop", "--dataset", "coco", "--yes"))
 
@@ -363,7 +378,8 @@ def test_help_is_instant(package: str, commands: list[str]) -> None:
     code = f"""
 import sys
 from {package}.__main__ import main
-heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy", "fastapi"}}
+heavy = {{"torch", "sentence_transformers", "transformers", "qdrant_client", "qdrant_edge", "numpy", "fastapi",
+             "rich", "tqdm", "PIL", "jinja2"}}
 for command in {commands!r}:
     sys.argv = [{package!r}, *command.split(), "--help"]
     try:
@@ -378,15 +394,42 @@ for command in {commands!r}:
         assert f"python -m {package} {command}".rstrip() in done.stdout
 
 
-def test_the_module_and_the_console_script_are_one_command() -> None:
-    for package in ("ingest", "search", "eval"):
-        script = Path(sys.executable).with_name(f"coco-{package}")
-        asked = [[sys.executable, "-m", package, "--help"], [str(script), "--help"]]
-        first, second = (
-            subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ)).stdout
-            for command in asked
-        )
-        assert first == second
+SCRIPTS = Path(sys.executable).parent
+
+
+def run_script(*words: str, **environment: str) -> str:
+    command = [str(SCRIPTS / words[0]), *words[1:]]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    return done.stdout
+
+
+def test_a_command_has_the_name_by_which_it_was_started() -> None:
+    for package, command in (("ingest", "run"), ("search", "text"), ("eval", "compare")):
+        by_script = run_script(f"coco-{package}", command, "-h")
+        assert f"Usage: coco-{package} {command} " in by_script
+        assert f"\nExamples:\n  coco-{package} {command} " in by_script
+        by_module = run_script("python", "-m", package, command, "--help")
+        assert by_module == by_script.replace(f"coco-{package}", f"python -m {package}")
+
+
+def test_what_takes_long_to_load_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with loading("some/clip", after=0.01):
+        threading.Event().wait(0.2)
+    with loading("quick/clip"):
+        pass
+    assert capsys.readouterr() == ("", "loading the model some/clip\n")
+
+
+def test_the_version() -> None:
+    assert re.fullmatch(r"coco-search \d+\.\d+\.\d+\n", run_script("coco-eval", "--version"))
+
+
+def test_shells_complete_the_console_scripts_and_leave_python_alone() -> None:
+    script = run_script("coco-search", "--show-completion", "bash", _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
+    assert "complete -o default -F _coco_search_completion coco-search" in script
+    typed = {"_COCO_SEARCH_COMPLETE": "complete_bash", "COMP_WORDS": "coco-search text --min", "COMP_CWORD": "2"}
+    assert run_script("coco-search", **typed).split() == ["--min-score", "--minus", "--minus-image"]
+    assert "completion" not in run_script("python", "-m", "search", "--help")
 
 
 def test_paths_whose_bytes_are_not_utf8(

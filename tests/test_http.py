@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from web_server import DATE, Answer, Server
 
-from ingest.download.http import LONGEST_WAIT, RESET_AFTER, Remote, Retry, announced_size, fetch
+from ingest.download.http import LONGEST_WAIT, RESET_AFTER, Remote, Retry, _opener, announced_size, fetch
 from search.errors import DownloadError, Unreachable
 
 HURRIED = Retry(attempts=4, first_wait=0.001)
@@ -134,11 +135,45 @@ def test_a_long_file_may_be_dropped_often(server: Server, photo: Remote) -> None
     assert arrived(server, photo)
 
 
+def not_retried(_: float) -> None:
+    pytest.fail("it is retried")
+
+
 def test_nobody_listens(photo: Remote) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(Unreachable, match="refused"):
-        fetch(replace(photo, url=f"http://127.0.0.1:{port}/a.jpg"), retry=HURRIED)
+    with pytest.raises(Unreachable, match=rf"^cannot reach 127.0.0.1:{port}: Connection refused: check the network"):
+        fetch(replace(photo, url=f"http://127.0.0.1:{port}/a.jpg"), retry=Retry(sleep=not_retried))
+
+
+def test_without_a_network_the_host_is_named_at_once(photo: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(Unreachable, match=r"^cannot reach photos.example.org: Temporary failure in name resolution"):
+        fetch(replace(photo, url="http://photos.example.org/a.jpg"), retry=Retry(sleep=not_retried))
+    monkeypatch.setenv("http_proxy", "http://proxy.example.org:3128")
+    monkeypatch.setenv("no_proxy", "")
+    _opener.cache_clear()  # it remembers the proxies
+    with pytest.raises(Unreachable, match=r"^cannot reach photos.example.org through the proxy proxy.example.org:3128"):
+        fetch(replace(photo, url="http://photos.example.org/a.jpg"), retry=Retry(sleep=not_retried))
+    _opener.cache_clear()
+
+
+def test_a_host_that_has_answered_is_retried(server: Server, photo: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    announced_size(photo.url)
+    real, failures = socket.getaddrinfo, [1, 2]
+
+    def fails_twice(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise socket.gaierror(socket.EAI_AGAIN, f"Temporary failure {failures.pop()}")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails_twice)
+    fetch(photo, retry=HURRIED)
+    assert arrived(server, photo)
+    assert failures == []
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/a.jpg", "/a.jpg"])

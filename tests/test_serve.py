@@ -162,8 +162,10 @@ def test_another_server_on_the_old_port_is_not_trusted(web: Web, index: Path) ->
         assert isinstance(open_index(Settings(index_path=index)), EdgeIndex)
 
 
-def test_running_requests_finish_before_it_stops(index: Path) -> None:
-    with serving(index) as (address, process):
+def test_running_requests_finish_before_it_stops(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = index.parent / "opened"
+    monkeypatch.setenv("BROWSER", f"sh -c 'echo %s > {opened}'")
+    with serving(index, "--open") as (address, process):
         assert (index / ".serve.json").exists()
         to = urlsplit(address)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
@@ -185,6 +187,7 @@ def test_running_requests_finish_before_it_stops(index: Path) -> None:
         assert process.stderr is not None
         assert process.stderr.read() == b""
     assert not (index / ".serve.json").exists()
+    assert opened.read_text().strip() == address
 
 
 def wait_for_the_model(address: str) -> None:

@@ -12,13 +12,14 @@ import typer
 
 from eval.options import Quantized
 from search import command
+from search.application import group
 from search.command import JsonOption
 from search.errors import CocoSearchError
 
 if TYPE_CHECKING:
     from search.index import Quantization
 
-app = command.application("Compare speed and memory with the alternatives.")
+app = group("Compare speed and memory with the alternatives.")
 
 RoundsOption = Annotated[int, typer.Option(min=1, help="How many times each is measured, in turn")]
 DimOption = Annotated[int, typer.Option(min=2, help="Dimensions of the vectors")]

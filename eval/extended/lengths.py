@@ -17,6 +17,8 @@ def by_caption_length(evaluation: Evaluation, ranking: Ranking, resamples: int =
 
     `ranking` is that of all captions. Lengths are in words, as separated by white space.
     """
+    if not evaluation.texts:  # of arrays
+        return []
     words = np.array([len(text.split()) for text in evaluation.texts], dtype=np.int64)
     groups = []
     for shortest, longest in length_groups(words):

@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX (booktabs), Markdown or CSV.
+"""Tables for a paper: LaTeX (booktabs), Markdown or CSV; and HTML for a notebook.
 
 `render` makes one of the scores of rankers, or of runs; `copies` makes them of any table of the page.
 """
@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from itertools import accumulate, pairwise, zip_longest
 from pathlib import PurePath
 from typing import Literal
@@ -65,6 +66,11 @@ def render(rows: Sequence[Scored], style: Format, caption: str) -> str:
     A score that is not known is a dash, in CSV an empty field. RSUM is the last column.
     """
     return _csv(rows) if style == "csv" else _STYLES[style](_table(rows, caption))
+
+
+def as_html(rows: Sequence[Scored], caption: str) -> str:
+    """Return the table of `render` as a part of an HTML page."""
+    return _html(_table(rows, caption))
 
 
 def copies(table: Table) -> dict[Format, str]:
@@ -135,6 +141,26 @@ def _markdown(table: Table) -> str:
 def _markdown_cell(cell: Cell) -> str:
     mark = f"<sup>{_escaped_markdown(cell.mark)}</sup>" if cell.mark else ""
     return _escaped_markdown(cell.text) + mark + (f" ({_escaped_markdown(cell.below)})" if cell.below else "")
+
+
+def _html(table: Table) -> str:
+    def cell(tag: str, text: str, span: int = 1, below: str = "") -> str:
+        small = f"<br><small>{escape(below)}</small>" if below else ""
+        return f"<{tag}{f' colspan={span}' if span > 1 else ''}>{escape(text)}{small}</{tag}>"
+
+    def line(cells: Iterable[str]) -> str:
+        return f"<tr>{''.join(cells)}</tr>"
+
+    lines = ["<table>", cell("caption", table.caption), "<thead>"]
+    if table.spans:
+        lines.append(line([cell("th", ""), *(cell("th", title, count) for title, count in table.spans)]))
+    lines += [line(cell("th", text) for text in ("", *table.head)), "</thead>", "<tbody>"]
+    for title, rows in table.groups:
+        lines += [line([cell("th", title, 1 + len(table.head))])] if title else []
+        for row in rows:
+            marked = (cell("td", each.text + each.mark, below=each.below) for each in row.cells)
+            lines.append(line([cell("th", row.name, below=row.below), *marked]))
+    return "\n".join([*lines, "</tbody>", "</table>"])
 
 
 def _piped(cells: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.annotations.fields import Id, PhotoPath, SplitName, check_caption
 from ingest.annotations.lines import Line, Lines

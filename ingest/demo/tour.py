@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.demo import MODEL
 from ingest.demo.scenes.render import DATASET, render
-from search import show
 from search.errors import CocoSearchError
 from search.index import collection_name, open_for_writing
 from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet, origin
+from search.terminal import Style, table
 
 QUERIES = (
     "a snowman under a full moon",
@@ -67,10 +67,10 @@ def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> 
     """
     with Searcher.open(settings, DATASET) as searcher:
         sections = _search(searcher, place)
-    table = _evaluate(place, out / "report")  # another process, which opens the index itself
+    scores = _evaluate(place, out / "report")  # another process, which opens the index itself
     with Searcher.open(settings, DATASET) as searcher:
         about = origin(searcher.index.spec(searcher.collection("images")))
-        sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, about=about, foot=table)
+        sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, about=about, foot=scores)
     page = out / "index.html"
     try:
         page.write_text(sheet, encoding="utf-8")
@@ -89,11 +89,11 @@ def _search(searcher: Searcher, place: Sequence[str]) -> list[Section]:
     for query in QUERIES:
         print_command("search", "text", query, "-k", str(HITS), *place)
         sections.append(Section(query, searcher.text(query, HITS)))
-        print(show.table(sections[-1].hits))
+        print(table(sections[-1].hits, Style.of(sys.stdout)))
     first = sections[0].hits[0].id
     print_command("search", "image", str(first), "-k", str(HITS), *place)
     sections.append(Section(f"image {first}", searcher.image_id(first, HITS, to="captions"), picture=first))
-    print(show.table(sections[-1].hits))
+    print(table(sections[-1].hits, Style.of(sys.stdout)))
     return sections
 
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 from urllib.parse import quote
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.annotations import Annotations, karpathy
 from ingest.annotations.source import opened

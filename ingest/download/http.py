@@ -1,5 +1,7 @@
 """Download one file over HTTP: resume a partial download, retry temporary errors, and rename the file once complete.
 
+If there is no connection to a host that has not answered before, nothing is retried: the network is likely missing.
+
 A file grows as `<name>.part`. Beside it, `<name>.part.json` holds the length that the server announced and the version
 of the file, so that a later attempt, or a later process, never joins parts of two versions.
 """
@@ -30,12 +32,15 @@ from search.errors import DownloadError, Unreachable
 
 CHUNK = 256 * 1024  # bytes
 TIMEOUT = 30  # seconds without a single byte
+FIRST_TIMEOUT = 10  # seconds, of a host that has not answered before
 LONGEST_WAIT = 600  # seconds; a longer Retry-After is an error
 RESET_AFTER = 1024 * 1024  # bytes received after which failures are counted from zero
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses worth a retry
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # bytes on disk, bytes in all
+
+_answered: set[str] = set()  # hosts, with their ports
 
 
 class _Transient(DownloadError):
@@ -90,7 +95,7 @@ def fetch(
 
     Raises:
         DownloadError: the address is not http or https, the server refuses, or the file is not the expected one.
-        Unreachable: `retry.attempts` attempts in a row failed.
+        Unreachable: there is no connection to the host, or `retry.attempts` attempts in a row failed.
         OSError: the disk is full or the folder cannot be written.
     """
     part, claimed = _Part(remote.file), 0
@@ -249,12 +254,31 @@ def _opener() -> urllib.request.OpenerDirector:
 def _open(url: str, headers: dict[str, str], method: str = "GET") -> Iterator[http.client.HTTPResponse]:
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"not an http or https address: {url}")
-    with _network():
-        response = _opener().open(urllib.request.Request(url, headers=headers, method=method), timeout=TIMEOUT)
+    request = urllib.request.Request(url, headers=headers, method=method)
+    with _network(), _first_contact(request):
+        response = _opener().open(request, timeout=TIMEOUT if request.host in _answered else FIRST_TIMEOUT)
     with response:
         if response.status not in (200, 206):
             raise DownloadError(f"HTTP {response.status} {response.reason}")
         yield response
+
+
+@contextmanager
+def _first_contact(request: urllib.request.Request) -> Iterator[None]:
+    """Raise Unreachable if no connection is made to a host that has not answered before."""
+    host = request.host
+    try:
+        yield
+    except urllib.error.URLError as error:
+        reason = error.reason
+        if not isinstance(reason, OSError) or isinstance(reason, ssl.SSLError) or host in _answered:
+            raise
+        proxy = request.host if request.host != host else None  # the handler of proxies has changed the request
+        way = f" through the proxy {proxy}" if proxy else ""
+        raise Unreachable(
+            f"cannot reach {host}{way}: {reason.strerror or reason}: check the network connection"
+        ) from error
+    _answered.add(host)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from search.errors import DownloadError
 from search.files import replacing

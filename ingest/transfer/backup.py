@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, Never
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.transfer.archive import Bundle, Manifest, read_manifest, unpack
 from ingest.transfer.copy import chosen_collections

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ingest.specs import outdate_hubness
 from search.errors import IndexFailure

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -65,6 +65,8 @@ def export(
 @dataclass(frozen=True)
 class Elsewhere:
     """Vectors that were computed elsewhere, and the annotations that describe them."""
+
+    PANEL: ClassVar = "Vectors from elsewhere"
 
     image_vectors: Annotated[
         list[Path] | None,

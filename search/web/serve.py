@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -44,12 +45,14 @@ def serve(
     make_encoder: Callable[[CollectionSpec], Encoder] = encoder_for,
     images: Path | None = None,
     shares_model: bool = True,
+    open_browser: bool = False,
 ) -> None:
     """Serve until SIGINT (raises KeyboardInterrupt) or SIGTERM; running requests finish first.
 
     Args:
         public_urls: the addresses of the page behind reverse proxies; see `read_public_url`.
         shares_model: `make_encoder` makes the model that made the data set, so that other commands may use it.
+        open_browser: show the page in the browser of this machine.
 
     Raises:
         SettingsError: a public URL is malformed, the port is taken, or the host is not an address of this machine.
@@ -73,9 +76,10 @@ def serve(
         with ending_on_interrupt():  # closing the gallery would wait until a model without a text tower is loaded
             gallery.warm_up()
         stack.enter_context(_exiting_on_sigterm())
+        local = _address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), listener)
         running = None
         if isinstance(index, EdgeIndex):
-            running = Running(_address("127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host, listener))
+            running = Running(local)
             stack.enter_context(announced(index.path, running))
         app = create_app(gallery, host=host, public=public, running=running, metrics=metrics)
         config = uvicorn.Config(
@@ -94,7 +98,14 @@ def serve(
         addresses = " and ".join([_address(host, listener), *map(str, public)])
         message = f"{gallery.dataset} is at {addresses} (press Ctrl-C to stop)"
         threads.append(threading.Thread(target=_load_model, args=[gallery], daemon=True))
-        _Server(config, message, threads[0]).run([listener])
+
+        def ready() -> None:
+            note(message)
+            threads[0].start()
+            if open_browser:  # in a thread: a browser may run in this terminal until it is closed
+                threading.Thread(target=_open_browser, args=[local], daemon=True).start()
+
+        _Server(config, ready).run([listener])
 
 
 def _load_model(gallery: Gallery) -> None:
@@ -105,17 +116,21 @@ def _load_model(gallery: Gallery) -> None:
         note(f"warning: no pictures can be searched for: {error}")
 
 
-class _Server(uvicorn.Server):
-    """A server of uvicorn that prints a message and starts a thread once it answers requests."""
+def _open_browser(address: str) -> None:
+    if not webbrowser.open(address):
+        note("cannot open a browser: open that address yourself")
 
-    def __init__(self, config: uvicorn.Config, message: str, thread: threading.Thread) -> None:
+
+class _Server(uvicorn.Server):
+    """A server of uvicorn that calls `ready` once it answers requests."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._message, self._thread = message, thread
+        self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        note(self._message)
-        self._thread.start()
+        self._ready()
 
 
 @contextlib.contextmanager
