@@ -175,9 +175,19 @@ def tune(
         Literal["both", "image-to-text", "text-to-image"],
         typer.Option(help="Captions as queries for images (text-to-image), images for captions, or both"),
     ] = "both",
+    hubness: Annotated[
+        bool, typer.Option("--hubness", help="Recommend the alpha that corrects scores for hubness instead")
+    ] = False,
+    split: Annotated[str, typer.Option(help="With --hubness: whose captions are the queries")] = "val",
     as_json: JsonOption = False,
 ) -> None:
-    """Recommend the smallest HNSW beam (`ef`) and oversampling for the collections as they are; write nothing."""
+    """Recommend search parameters for the collections as they are; write nothing.
+
+    These are the smallest HNSW beam (`ef`) and oversampling or, with --hubness, the alpha of the correction.
+    """
+    if hubness:
+        _tune_hubness(source, split, as_json)
+        return
     from eval import tune as tuning
     from search.index import collection_name
     from search.searcher import only_dataset
@@ -192,6 +202,23 @@ def tune(
         command.print_json(tuning.as_json(target, results), indent=1)
     else:
         typer.echo(tuning.table(target, results))
+
+
+def _tune_hubness(source: Source, split: str, as_json: bool) -> None:
+    from tqdm import tqdm
+
+    from eval.ground_truth import read_ground_truth
+    from eval.hubness import curve
+    from search.searcher import only_dataset
+
+    with closing(source.open()) as index:
+        evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])
+    with tqdm(total=evaluation.captions, desc="ranking", unit=" captions", dynamic_ncols=True) as bar:
+        found = curve.tune_hubness(evaluation, bar.update)
+    if as_json:
+        command.print_json(found.as_json(), indent=1)
+    else:
+        typer.echo(curve.table(found))
 
 
 def main() -> None:

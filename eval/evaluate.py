@@ -11,7 +11,7 @@ From `python -m eval run` to a printed row:
 
 A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
 module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in eval/extended/; losses against
-the oracle in differences.py.
+the oracle in differences.py; scores that are corrected for hubness in eval/hubness/.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from eval.extended.eccv import judged_by_more
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
 from eval.fingerprint import fingerprint
+from eval.hubness.block import corrected_block
+from eval.hubness.ranks import correction_of
 from eval.metrics import Ranking, scores
 from eval.protocol import Evaluation, Ids
 from eval.ranks.hnsw_check import Used
@@ -63,6 +65,7 @@ class Plan:
     efs: widths of HNSW beams. quantizations: each is measured on a copy of the galleries.
     folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
     resamples: the number of bootstrap resamples for the intervals.
+    hubness: the alpha of corrected scores, 0 for none, None for the stored one.
     """
 
     engines: tuple[str, ...] = (EXACT, SERVED)
@@ -70,6 +73,7 @@ class Plan:
     quantizations: tuple[Quantization, ...] = ()
     folds: int | None = None
     resamples: int = RESAMPLES
+    hubness: float | None = None
 
 
 def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
@@ -81,8 +85,10 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
         EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds; or
-            Qdrant returns no positive of a query in its whole answer.
+            Qdrant returns no positive of a query in its whole answer; scores are to be corrected for hubness by
+            numbers that are missing, or were measured with captions that are evaluated.
     """
+    correction = correction_of(index, evaluation, plan.hubness)
     answered = answered_by(index, evaluation) if plan.efs else None
     if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
         check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
@@ -94,6 +100,18 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
     rankers = [oracle_ranker(oracle)]
     rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
     image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
+    corrected = None
+    if correction:
+        with _corrected_bar(evaluation, rankers) as bar:
+            corrected = corrected_block(
+                index,
+                evaluation,
+                correction,
+                rankers,
+                oracle["text-to-image"],
+                resamples=plan.resamples,
+                progress=bar.update,
+            )
     return Report(
         evaluation=evaluation,
         oracle=oracle,
@@ -106,6 +124,7 @@ def evaluate(index: ReadIndex, evaluation: Evaluation, plan: Plan, copies_in: In
         folds=folds,
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
+        corrected=corrected,
         lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )
@@ -184,6 +203,12 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
 def _average(folds: Sequence[Ranking]) -> Scores:
     of_folds = [scores(fold) for fold in folds]
     return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
+
+
+def _corrected_bar(evaluation: Evaluation, rankers: Sequence[Ranker]) -> tqdm[NoReturn]:
+    times = sum(ranker.name in (ORACLE, EXACT, SERVED) for ranker in rankers)
+    queries = times * evaluation.captions
+    return tqdm(total=queries, desc="corrected", unit=" queries", dynamic_ncols=True, file=sys.stderr)
 
 
 def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:

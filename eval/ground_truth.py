@@ -81,6 +81,7 @@ def read_ground_truth(
         image_of=image_of,
         files=images.files,
         texts=captions.texts,
+        hubness=np.array(images.hubness, dtype=np.float64),
         truncated=sum(captions.truncated),
         notes=tuple(notes),
     )
@@ -99,24 +100,27 @@ class _Images:
     captions: Ids
     splits: list[str]
     files: list[str]
+    hubness: list[float]
 
     @classmethod
     def read(cls, index: ReadIndex, collection: str, where: Where, captions_per_image: int | None) -> _Images:
-        vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str]]()
+        vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str, float]]()
         for image in vectors.records():
             if not isinstance(image, Image):
                 raise EvaluationError(f"{collection} holds something other than images: {image}")
             wanted = min(len(image.captions), captions_per_image or len(image.captions))
-            records.append((image.order, image.id, wanted, image.split, image.file))
+            number = np.nan if image.hubness is None else image.hubness
+            records.append((image.order, image.id, wanted, image.split, image.file, number))
         order = np.argsort([record[0] for record in records], kind="stable")
-        _, ids, wanted_of, splits, files = zip(*(records[place] for place in order), strict=True)
+        _, ids, wanted_of, splits, files, numbers = zip(*(records[place] for place in order), strict=True)
         side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows[order], where)
-        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files))
+        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files), list(numbers))
 
     def only(self, keep: npt.NDArray[np.bool_]) -> _Images:
         rows = np.flatnonzero(keep)
         splits, files = [self.splits[row] for row in rows], [self.files[row] for row in rows]
-        return _Images(_only(self.side, keep), self.captions[rows], splits, files)
+        numbers = [self.hubness[row] for row in rows]
+        return _Images(_only(self.side, keep), self.captions[rows], splits, files, numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,16 @@ class Measured:
         int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples for the intervals")
     ] = 2000
 
+    hubness: Annotated[
+        float | None,
+        typer.Option(
+            "--hubness",
+            min=0,
+            max=10,
+            help="Measure scores corrected by this alpha too (default: the stored one); 0: not at all",
+        ),
+    ] = None
+
     @property
     def copies(self) -> bool:
         """Whether copies of the galleries are written into the index."""
@@ -112,6 +122,7 @@ class Measured:
             quantizations=tuple(quantization.value for quantization in self.quantization or ()),
             folds=self.folds,
             resamples=self.resamples,
+            hubness=self.hubness,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,8 @@ class Evaluation:
     """Both directions over the same images and captions.
 
     Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
-    `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit.
+    `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit. `hubness`
+    float64 (images,) are the numbers that `ingest hubness` stored, NaN for none; it may be empty.
     """
 
     spec: CollectionSpec
@@ -62,6 +63,7 @@ class Evaluation:
     texts: list[str]
     truncated: int
     notes: tuple[str, ...]
+    hubness: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def images(self) -> int:

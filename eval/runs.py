@@ -120,6 +120,24 @@ class LossMetrics(BaseModel):
     p_holm: float
 
 
+class CorrectedMetrics(BaseModel):
+    """text-to-image with `alpha` times the hubness of each image subtracted from its score.
+
+    `columns` are the rankers, each compared with its own plain ranking in `significance`. The numbers are means over
+    `k` of `references` captions. `answers` says of how many first tens the images are a part, `plain` and `corrected`,
+    as (fewest, most, images); `skewness` is that of the same counts, 0 without hubs.
+    """
+
+    alpha: float
+    k: int
+    references: int
+    references_sha256: str
+    columns: list[RankerMetrics] = []
+    significance: dict[str, dict[str, LossMetrics]] = {}
+    skewness: dict[str, float] = {}
+    answers: dict[str, list[tuple[int, int, int]]] = {}
+
+
 class AgreementMetrics(BaseModel):
     """How many of the ranks by Qdrant's exact search differ from the oracle's."""
 
@@ -137,7 +155,7 @@ class RunMetrics(_Scored):
     `extended` of each judge are by direction.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "significance", "mteb", "caption_lengths"})
+    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "significance", "mteb", "caption_lengths", "corrected"})
 
     scores: dict[str, Scores] = {}
     rsum: float | None = None
@@ -154,6 +172,7 @@ class RunMetrics(_Scored):
     extended: dict[str, dict[str, Scores]] | None = None
     mteb: MtebMetrics | None = None
     caption_lengths: list[LengthMetrics] = []
+    corrected: CorrectedMetrics | None = None
     published: list[PublishedMetrics] = []
     agreement: dict[str, AgreementMetrics] = {}
     images: int | None = None
@@ -190,7 +209,8 @@ class QueryResult:
     all positives, before scaling, by `Metric.recorded`; in the file they are fields of the line, such as
     `average_precision` (0 to 1). `served_rank` is the rank in the answer of the index as served, None if no positive
     was among its first ten, or it was not measured; `ranks` are the same for the rankers of `--ef` and
-    `--quantization`, by name. `top` are the first ten hits by the oracle.
+    `--quantization`, by name. `top` are the first ten hits by the oracle. `corrected_rank` is the oracle's rank by
+    corrected scores, None if it was not measured.
     """
 
     direction: str
@@ -206,6 +226,7 @@ class QueryResult:
     top: tuple[TopHit, ...]
     exact_rank: int | None = None
     exact_pessimistic_rank: int | None = None
+    corrected_rank: int | None = None
     ranks: dict[str, int | None] = field(default_factory=dict)
 
 
@@ -228,7 +249,7 @@ def write_run(folder: Path, metrics: RunMetrics, results: Iterable[QueryResult])
 
 def _as_line(result: QueryResult) -> dict[str, Any]:
     line = _spread(asdict(result), "recorded")
-    for name in ("exact_rank", "exact_pessimistic_rank", "ranks"):
+    for name in ("exact_rank", "exact_pessimistic_rank", "corrected_rank", "ranks"):
         if line[name] in (None, {}):
             del line[name]
     return line

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ingest import hubness
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands, exchange
@@ -279,6 +280,7 @@ def drop(
 
 
 app.command()(status)
+app.command()(hubness.command)
 for _command in (expanded(commands.copy), commands.backup, commands.restore, exchange.export):
     app.command()(_command)
 app.command("import")(expanded(exchange.import_))

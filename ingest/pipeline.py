@@ -31,7 +31,14 @@ from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.prune import Gone, prune
 from ingest.renamed import copy_vectors, renamed_images, same_captions
 from ingest.selection import Chosen
-from ingest.specs import check_counts, create_collections, forget_empty_splits, has_same_folder
+from ingest.specs import (
+    check_counts,
+    create_collections,
+    forget_empty_splits,
+    has_same_folder,
+    hubness_warnings,
+    outdate_hubness,
+)
 from ingest.summary import NO_VECTOR, Failure, Summary
 from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
@@ -126,6 +133,7 @@ def ingest(
         check_counts(index, of_captions.collection, [each for each in captions if each.id not in failed_captions])
         for spec in specs:
             forget_empty_splits(index, spec)
+    summary.warnings += hubness_warnings(index, of_images.collection)
     if wrong:
         correct_padding(index, wrong, encoders[0].padding, summary)
 
@@ -151,6 +159,7 @@ class _ImageStage:
         self._recipe = Recipe(spec.photo_folder, None, run.plan.scaled_decode, spec.follow_links)
         self._in_flight: deque[tuple[list[Image], PendingVectors, ClipEncoder]] = deque()
         self._failed: dict[int, str] = {}
+        self._has_written = False
 
     def embed(self, images: Sequence[Image]) -> dict[int, str]:
         """Embed the images whose stored vector is not current, and return why some of them failed, by id."""
@@ -205,7 +214,7 @@ class _ImageStage:
             return None
         same_place = self._same_folder and image.file == stored.file
         mark = self._folder.current_mark(image.file, stored.photo, same_place=same_place)
-        return None if mark is None else replace(image, photo=mark)
+        return None if mark is None else replace(image, photo=mark, hubness=stored.hubness)
 
     def _start(self, batch: Sequence[Image], photos: ReadBatch, encoder: ClipEncoder) -> None:
         """Start to encode the photos of a batch; those that could not be read or decoded fail."""
@@ -233,7 +242,13 @@ class _ImageStage:
         for row in _unusable(vectors):
             if images[row].id not in self._failed:
                 self._fail(images[row], "encode", NO_VECTOR)
-        self._writer.put(_only_usable(images, vectors))
+        self._write(_only_usable(images, vectors))
+
+    def _write(self, points: Points) -> None:
+        if len(points) and not self._has_written:
+            outdate_hubness(self._run.index, self._spec.collection)
+            self._has_written = True
+        self._writer.put(points)
 
     def _encode_alone(self, image: Image, encoder: ClipEncoder) -> tuple[Image, Vectors]:
         """Read and encode a photo again, alone; return it with its mark, and its vector (dim,), perhaps unusable."""

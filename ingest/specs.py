@@ -130,6 +130,21 @@ def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | S
             )
 
 
+def outdate_hubness(index: Index, collection: str) -> None:
+    """Mark the numbers `hubness` of a collection as incomplete, if it has any: images are about to be embedded."""
+    spec = index.spec(collection)
+    if spec.hubness and spec.hubness.complete:
+        index.set_spec(spec.model_copy(update={"hubness": spec.hubness.incomplete()}))
+
+
+def hubness_warnings(index: ReadIndex, collection: str) -> list[str]:
+    """Return what to do about numbers that are incomplete, in one line."""
+    stored = index.spec(collection).hubness
+    if stored is None or stored.complete:
+        return []
+    return [f"images of {collection} have no number to correct their scores by: run `python -m ingest hubness` again"]
+
+
 def forget_empty_splits(index: Index, spec: CollectionSpec) -> None:
     """Remove splits without points from the stored specification, such as one that was renamed since an earlier run."""
     stored = index.spec(spec.collection)

@@ -12,7 +12,7 @@ from search.encoder.cache import cache_folder, tower_bytes
 from search.settings import load_settings
 
 if TYPE_CHECKING:
-    from search.index import CollectionInfo, CollectionSpec, ReadIndex
+    from search.index import CollectionInfo, CollectionSpec, HubnessSpec, ReadIndex
 
 
 def status(
@@ -80,12 +80,20 @@ def _describe(info: CollectionInfo) -> str:
         f"  settings         {settings}\n"
         + (f"  copies           {_copies(info)}\n" if info.shards_short_of_copies is not None else "")
         + (f"  pending          {info.pending}\n" if info.pending else "")
+        + (f"  hubness          {_hubness(spec.hubness)}\n" if spec.hubness else "")
         + f"  model            {spec.model_id} ({spec.dim} dimensions, {spec.dtype}{', imported' * spec.imported})\n"
         + (f"  text model       {spec.text_model}\n" if spec.text_model else "")
         + _text_tower(spec)
         + f"  data set         {spec.dataset}: {sizes}\n"
         f"  photos           {spec.photos}"
     )
+
+
+def _hubness(stored: HubnessSpec) -> str:
+    if not stored.complete:
+        return "incomplete: run `python -m ingest hubness` again"
+    use = f"searches are corrected with alpha {stored.alpha:g}" if stored.alpha else "not used"
+    return f"{stored.points:,} images by {stored.count:,} references, {use}"
 
 
 def _text_tower(spec: CollectionSpec) -> str:

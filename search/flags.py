@@ -66,6 +66,16 @@ class QueryFlags:
             help="Drop the tail: results below this fraction of the way from a typical score to the best; try 0.5",
         ),
     ] = None
+    hubness: Annotated[
+        float | None,
+        typer.Option(
+            "--hubness",
+            min=0,
+            max=10,
+            help="Subtract this many times the number that `ingest hubness` stored with each image (default: the "
+            "stored alpha, for texts; 0: nothing); --min-score and --cutoff are about cosines all the same",
+        ),
+    ] = None
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the HNSW index")] = False
 
     def options(self, to: Wanted) -> Options:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from search import ranking
 from search.errors import CollectionMissing
+from search.hubness import Correction
 from search.index import ReadIndex, SearchParams, Where, collection_name
 from search.query import Options
 from search.records import Caption, Hit, Image, Kind, Vectors
@@ -18,16 +21,21 @@ from search.words import Words
 CAPTIONS_PER_IMAGE = 10  # more than most images have
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
+PREFETCH = 100  # hits read to correct their scores, of which the first ten are nearly always proven
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`."""
+    """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
+
+    With a `correction`, results are in the order of corrected scores; their cosines decide what is cut off.
+    """
 
     vector: Vectors
     kind: Kind
     options: Options
     leave_out: tuple[int, ...] = ()
+    correction: Correction | None = None
 
     @property
     def where(self) -> Where:
@@ -43,15 +51,41 @@ class PageRequest:
     @property
     def depth(self) -> int:
         """How many hits to read at first."""
-        return self.end + SPARE
+        return max(self.end + SPARE, PREFETCH) if self.correction else self.end + SPARE
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The first hits, in order of scores, ties in order of ids; `whole` if there are no others."""
+    """The hits of highest cosine, in order of scores, ties in order of ids.
+
+    Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
+    are none.
+    """
 
     hits: list[Hit]
-    whole: bool
+    cosine: float
+    score: float
+
+    @classmethod
+    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
+        """Return the ranking that a query of `depth` hits answered."""
+        lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
+        ranked = sorted(hits, key=lambda hit: (-hit.score, hit.id))
+        return cls(ranked, lowest, correction.highest(lowest) if correction else lowest)
+
+    @property
+    def best(self) -> float:
+        """The highest cosine of a hit."""
+        return max((hit.cosine for hit in self.hits), default=-math.inf)
+
+    @property
+    def whole(self) -> bool:
+        return self.cosine == -math.inf
+
+    def known(self, least: float) -> list[Hit]:
+        """Return the first hits that have at least a cosine, as far as no other one can come before them."""
+        kept = [hit for hit in self.hits if hit.cosine >= least]
+        return kept if self.cosine < least else [hit for hit in kept if hit.score > self.score]
 
 
 class Pages:
@@ -66,7 +100,7 @@ class Pages:
         """Return the page of each request; requests with equal filters and depths share one call of the engine."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
-            key = request.kind, request.depth, repr(request.where), request.options.exact
+            key = request.kind, request.depth, repr(request.where), request.options.exact, request.correction
             groups.setdefault(key, []).append(number)
         pages: dict[int, list[Hit]] = {}
         for numbers in groups.values():
@@ -77,56 +111,66 @@ class Pages:
         return [pages[number] for number in range(len(requests))]
 
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the pages of requests of one kind, depth and filter."""
-        kind, depth, where, exact = (requests[0].kind, requests[0].depth, requests[0].where, requests[0].options.exact)
+        """Return the pages of requests of one kind, depth, filter and correction."""
         vectors = np.stack([request.vector for request in requests])
-        rankings = self._rankings(vectors, kind, depth, where, exact=exact)
+        rankings = self._rankings(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
-        return self._with_nearest_captions(vectors, pages) if kind == "images" else pages
+        return self._with_nearest_captions(vectors, pages) if requests[0].kind == "images" else pages
 
     def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
         """Return a page, given the ranking down to its depth, which is read deeper until the page is full.
 
         So consecutive pages continue the same ranking.
         """
-        vector, kind, options, where = request.vector, request.kind, request.options, request.where
+        vector, kind, options = request.vector, request.kind, request.options
         depth = request.depth
         grouped = kind == "captions" and options.group
         while True:
-            least = self._least_score(vector, kind, options, read.hits)
-            kept = [hit for hit in read.hits if hit.score >= least]
+            least = self._least_cosine(vector, kind, options, read.best)
+            kept = read.known(least)
             results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
-            if read.whole or len(results) >= request.end or len(kept) < len(read.hits):
+            if read.whole or len(results) >= request.end or read.cosine < least:
                 break
-            depth *= 4
-            [read] = self._rankings(vector[np.newaxis], kind, depth, where, exact=options.exact)
+            depth *= 2 if request.correction else 4
+            [read] = self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
-        return self._with_captions(vector, page, where, least) if grouped and page else page
+        if kind == "images":
+            return self._with_records(page) if request.correction else page
+        return self._with_captions(vector, page, request, least) if grouped and page else page
 
-    def _rankings(self, vectors: Vectors, kind: Kind, depth: int, where: Where, *, exact: bool) -> list[Ranking]:
-        """Return at most the first `depth` hits of each row of `vectors` (n, dim).
-
-        Hits that tie with the last one are dropped if more of them may lie beyond it.
-        """
+    def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
+        """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
+        where, correction = request.where, request.correction
         words = None if where.contains is None else Words.parse(where.contains)
         if words is not None:
             where = replace(where, contains=words.indexed or None)
-        params = SearchParams(exact=exact, where=where)
+        alpha = correction.alpha if correction else 0.0
+        params = SearchParams(exact=request.options.exact, where=where, hubness=alpha)
         try:
-            answers = self._index.query(self._collection(kind), vectors, depth, params)
+            answers = self._index.query(self._collection(request.kind), vectors, depth, params)
         except CollectionMissing:
-            if kind == "images":
+            if request.kind == "images":
                 raise
             answers = [[] for _ in vectors]  # a data set may consist of photos alone
         rankings = []
         for hits in answers:
-            whole = len(hits) < depth
-            if not whole:
-                hits = [hit for hit in hits if hit.score > hits[-1].score]
+            read = Ranking.of(hits, depth, correction)
             if words is not None:
-                hits = [hit for hit in hits if words.match(hit.record)]
-            rankings.append(Ranking(sorted(hits, key=lambda hit: (-hit.score, hit.id)), whole))
+                ranked = self._with_records(read.hits) if correction else read.hits
+                read = replace(read, hits=[hit for hit in ranked if words.match(hit.record)])
+            rankings.append(read)
         return rankings
+
+    def _with_records(self, hits: Sequence[Hit]) -> list[Hit]:
+        """Return images with their records, and without those that were deleted a moment ago."""
+        ids = list(dict.fromkeys(each.id for hit in hits for each in (hit, *hit.also)))
+        records = {each.id: each for each in self._index.retrieve(self._collection("images"), ids).records}
+
+        def stored(some: Sequence[Hit]) -> list[Hit]:
+            kept = [hit for hit in some if hit.id in records]
+            return [replace(hit, record=records[hit.id], also=tuple(stored(hit.also))) for hit in kept]
+
+        return stored(hits)
 
     def _folded(self, results: list[Hit], options: Options) -> list[Hit]:
         if options.fold is None:
@@ -138,13 +182,13 @@ class Pages:
     def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
         return self._index.retrieve(self._collection("images"), ids, vectors=True).vectors_by_id()
 
-    def _with_captions(self, vector: Vectors, page: list[Hit], where: Where, least: float) -> list[Hit]:
+    def _with_captions(self, vector: Vectors, page: list[Hit], request: PageRequest, least: float) -> list[Hit]:
         """Return results that stand for images, with all captions of these images that score at least `least`."""
         images = tuple({each.image_id for hit in page for each in (hit, *hit.also)})
+        of_images = replace(request.options, where=replace(request.where, image_ids=images), exact=True)
         depth, whole = CAPTIONS_PER_IMAGE * len(images), False
         while not whole:
-            of_images = replace(where, image_ids=images)
-            [captions] = self._rankings(vector[np.newaxis], "captions", depth, of_images, exact=True)
+            [captions] = self._rankings(vector[np.newaxis], replace(request, options=of_images), depth)
             depth, whole = 4 * depth, captions.whole
         return ranking.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
@@ -170,11 +214,10 @@ class Pages:
             for page, texts in zip(pages, nearest, strict=True)
         ]
 
-    def _least_score(self, vector: Vectors, kind: Kind, options: Options, hits: Sequence[Hit]) -> float:
-        if not hits:
-            return -np.inf
-        typical = 0.0 if options.cutoff is None else self._typical(vector, kind)
-        return ranking.least_score(hits[0].score, typical, options.min_score, options.cutoff)
+    def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
+        """Return the lowest cosine of a result, given the highest one."""
+        typical = self._typical(vector, kind) if options.cutoff is not None and best > -math.inf else 0.0
+        return ranking.least_score(best, typical, options.min_score, options.cutoff)
 
     def _typical(self, vector: Vectors, kind: Kind) -> float:
         """Return the mean score of a collection, estimated on its first thousand points."""

@@ -27,6 +27,7 @@ HALFWAY = 0.5
 """A value for `Options.cutoff`."""
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
+MAX_HUBNESS = 10
 BRIEF_LENGTH = 60  # characters
 MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, not a direction
 
@@ -86,7 +87,8 @@ class Options:
     result. `cutoff` (0 to 1, such as `HALFWAY`): drop the tail, below this fraction of the way from the mean score of
     the collection to the best score. `group`: one result for all captions of an image. `fold` (a cosine, such as
     `SAME_PHOTO`): one result for near-duplicate photos, and for captions in the same words. `exact`: compare with every
-    vector instead of using HNSW.
+    vector instead of using HNSW. `hubness`: how many times the number `hubness` of an image is subtracted from its
+    cosine (0: not at all; None: as is stored with the collection); `min_score` and `cutoff` remain about cosines.
 
     Raises:
         QueryError: a number is out of its range, or `where.contains` holds no letter and no digit.
@@ -101,6 +103,7 @@ class Options:
     group: bool = False
     fold: float | None = None
     exact: bool = False
+    hubness: float | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -115,6 +118,8 @@ class Options:
             least = -1 if name == "min_score" else 0
             if value is not None and not least <= value <= 1:
                 raise QueryError(f"{name} is {value}: it must be between {least} and 1")
+        if self.hubness is not None and not 0 <= self.hubness <= MAX_HUBNESS:
+            raise QueryError(f"hubness is {self.hubness}: it must be between 0 and {MAX_HUBNESS}")
         if self.where is not None and self.where.contains is not None:
             Words.parse(self.where.contains)
         for image_id in (self.where and self.where.image_ids) or ():
@@ -171,6 +176,15 @@ def _weighted(value: str) -> tuple[str, float]:
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
     """Return the ids of the stored images that a query names; they are left out of its results."""
     return tuple(part.image_id for part in parts if part.image_id is not None)
+
+
+def for_parts(options: Options, parts: Sequence[Part]) -> Options:
+    """Return the options of a query, which is not corrected for hubness by default if it contains a picture.
+
+    The numbers tell how near an image is to captions, not to other images.
+    """
+    has_picture = any(part.text is None and part.caption_id is None for part in parts)
+    return replace(options, hubness=0.0) if has_picture and options.hubness is None else options
 
 
 def brief(part: Part) -> str:

@@ -8,13 +8,13 @@ near-duplicates `also` holds does depend on it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from search.records import Caption, Hit, Vectors
+from search.sentences import words_of
 
 
 def least_score(best: float, typical: float, min_score: float | None, cutoff: float | None) -> float:
@@ -49,7 +49,7 @@ def fold_same_words(hits: Sequence[Hit]) -> list[Hit]:
     groups: dict[str, list[Hit]] = {}
     for hit in hits:
         text = hit.record.text if isinstance(hit.record, Caption) else ""
-        groups.setdefault(" ".join(re.findall(r"\w+", text.casefold())) or text, []).append(hit)
+        groups.setdefault(words_of(text), []).append(hit)
     return [_folded(group) for group in groups.values()]
 
 

@@ -38,6 +38,9 @@ class PhotoMark:
         return {"bytes": self.bytes, "modified": self.modified, "blake2b": self.blake2b}
 
 
+HUBNESS = "hubness"
+"""The name of the payload field of an image that the ranking is corrected by."""
+
 MARK_NAMES = frozenset(field.name for field in fields(PhotoMark))
 
 
@@ -68,10 +71,12 @@ class Image(_Record):
     `order` is its 0-based position in the annotation file, `file` its path relative to the photo folder, `url` its
     official address if it has one, `captions` all of its captions in the order of the annotation file, and `photo` the
     file that the stored vector was made from. If `stale`, the vector is being replaced and may still be that of the
-    previous content. `extra` holds the fields of the payload that users added.
+    previous content. `hubness` is the mean cosine of its nearest reference captions (`python -m ingest hubness`), which
+    belongs to the stored vector. It is ignored in comparisons, as is `extra`, the fields of the payload that users
+    added.
     """
 
-    NAMES = frozenset(("image_id", "split", "order", "file", "captions", "url", "photo", "stale"))
+    NAMES = frozenset(("image_id", "split", "order", "file", "captions", "url", "photo", "stale", HUBNESS))
 
     id: int
     split: str
@@ -81,6 +86,7 @@ class Image(_Record):
     captions: tuple[str, ...]
     photo: PhotoMark | None = None
     stale: bool = False
+    hubness: float | None = field(default=None, compare=False)
     extra: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -97,6 +103,7 @@ class Image(_Record):
             **({"url": self.url} if self.url else {}),
             **({"photo": self.photo.fields()} if self.photo else {}),
             **({"stale": True} if self.stale else {}),
+            **({HUBNESS: self.hubness} if self.hubness is not None else {}),
         }
 
 
@@ -137,10 +144,11 @@ class Caption(_Record):
 class Hit:
     """One search result.
 
-    `score` is the cosine similarity; `record` is None if payloads were not requested; `also` holds the hits that this
-    one represents: other captions of its image, or near-duplicates further down the list. A Searcher sets `caption` for
-    an image: the caption nearest to the query, or the first one if none of its captions is in the index. It is None for
-    a caption, for an image without captions, and within `also`.
+    `score` is the cosine similarity, unless it was corrected for hubness: then `uncorrected` is the cosine. `record` is
+    None if payloads were not requested; `also` holds the hits that this one represents: other captions of its image, or
+    near-duplicates further down the list. A Searcher sets `caption` for an image: the caption nearest to the query, or
+    the first one if none of its captions is in the index. It is None for a caption, for an image without captions, and
+    within `also`.
     """
 
     id: int
@@ -148,6 +156,11 @@ class Hit:
     record: Image | Caption | None = None
     also: tuple[Hit, ...] = ()
     caption: str | None = None
+    uncorrected: float | None = None
+
+    @property
+    def cosine(self) -> float:
+        return self.score if self.uncorrected is None else self.uncorrected
 
     @property
     def kind(self) -> Kind:
@@ -187,6 +200,7 @@ def record_of(payload: Mapping[str, Any]) -> Image | Caption:
             captions=tuple(payload["captions"]),
             photo=_mark(payload.get("photo")),
             stale=bool(payload.get("stale")),
+            hubness=_number(payload.get(HUBNESS)),
             extra=_extra(payload, Image),
         )
     except (KeyError, TypeError) as missing:
@@ -202,6 +216,11 @@ def _mark(stored: object) -> PhotoMark | None:
     if not isinstance(stored, Mapping) or not stored.keys() >= MARK_NAMES:
         return None
     return PhotoMark(**{name: stored[name] for name in MARK_NAMES})
+
+
+def _number(stored: object) -> float | None:
+    """Return the number in a payload, or None if it is something else."""
+    return float(stored) if isinstance(stored, int | float) and not isinstance(stored, bool) else None
 
 
 def _extra(payload: Mapping[str, Any], kind: type[_Record]) -> Mapping[str, Any] | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Generic, Self, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from search.index import MAX_ID
-from search.query import Options, Part
+from search.query import MAX_HUBNESS, Options, Part
 from search.records import Wanted
 
 CONTAINS = "Only captions, or images whose captions together, contain all of these words"
@@ -84,6 +84,13 @@ class QueryRequest(StrictModel, Generic[PartT]):
     group: bool | None = Field(default=None, description="One result for all captions of one image")
     fold: float | None = Field(
         default=None, ge=0, le=1, allow_inf_nan=False, description="Merge photos of at least this cosine"
+    )
+    hubness: float | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_HUBNESS,
+        allow_inf_nan=False,
+        description="Subtract this many times the hubness of an image from its score; 0: not at all",
     )
     exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
 

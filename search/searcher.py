@@ -21,9 +21,10 @@ from search.encoder import Encoder
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
@@ -60,6 +61,7 @@ class Searcher:
         self.dataset = dataset or only_dataset(index)
         self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
+        self._corrections = Corrections(index, self.collection("images"))
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -90,7 +92,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        outcomes = self._requests(queries)
+        outcomes = self._requests_of(queries)
         pages = iter(
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
@@ -99,7 +101,9 @@ class Searcher:
             for of_query in outcomes
         ]
 
-    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
+    def _requests_of(
+        self, queries: Sequence[tuple[Sequence[Part], Options]]
+    ) -> list[list[PageRequest] | CocoSearchError]:
         """Return one request for each kind that a query asks for, or the error of that query."""
         problems = [self._problem(options) for _, options in queries]
         valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
@@ -108,9 +112,24 @@ class Searcher:
         return [
             outcome
             if isinstance(outcome, CocoSearchError)
-            else [PageRequest(outcome, kind, options, named_images(parts)) for kind in options.kinds]
+            else self._requests(outcome, for_parts(options, parts), named_images(parts))
             for (parts, options), outcome in zip(queries, outcomes, strict=True)
         ]
+
+    def _requests(
+        self, direction: Vectors, options: Options, leave_out: tuple[int, ...]
+    ) -> list[PageRequest] | CocoSearchError:
+        """Return the request of each kind, or the error of the query."""
+        try:
+            return [
+                PageRequest(direction, kind, options, leave_out, self._correction(kind, options))
+                for kind in options.kinds
+            ]
+        except QueryError as error:
+            return error
+
+    def _correction(self, kind: Kind, options: Options) -> Correction | None:
+        return self._corrections.of(options.hubness) if kind == "images" else None
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -120,7 +139,9 @@ class Searcher:
             CollectionMissing: the data set does not exist.
         """
         self.check(options)
-        requests = [PageRequest(vector, kind, options, tuple(leave_out)) for kind in options.kinds]
+        requests = self._requests(vector, options, tuple(leave_out))
+        if isinstance(requests, CocoSearchError):
+            raise requests
         return [hit for page in self._pages.read(requests) for hit in page]
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:

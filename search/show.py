@@ -21,9 +21,10 @@ def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
 def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
-    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption"; `score` is the cosine. The fields of the
-    payload follow, without those that users added. Images have their nearest `caption`. `also` holds the hits that
-    this one stands for, without ranks and nearest captions.
+    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption". Results are in the order of `score`, which
+    is the `cosine` unless it was corrected for hubness. The fields of the payload follow, without those that users
+    added. Images have their nearest `caption`. `also` holds the hits that this one stands for, without ranks and
+    nearest captions.
     """
     return [
         {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
@@ -42,19 +43,24 @@ def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
 
 
 def _table(hits: Sequence[Hit], width: int, first: int) -> str:
-    rows = [("rank", "score", "image", "file" if hits[0].kind == "images" else "caption")]
-    rows += [(str(rank), f"{hit.score:.4f}", *_columns(hit)) for rank, hit in enumerate(hits, start=first)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    corrected = any(hit.uncorrected is not None for hit in hits)
+    last = "file" if hits[0].kind == "images" else "caption"
+    rows = [["rank", "score", *(["cosine"] if corrected else []), "image", last]]
+    for rank, hit in enumerate(hits, start=first):
+        scores = [hit.score, hit.cosine] if corrected else [hit.score]
+        rows.append([str(rank), *(f"{score:.4f}" for score in scores), *_columns(hit)])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for rank, score, image, text in rows:
-        left = f"{rank:>{widths[0]}}  {score:>{widths[1]}}  {image:>{widths[2]}}  "
+    for *numbers, text in rows:
+        left = "".join(f"{number:>{wide}}  " for number, wide in zip(numbers, widths, strict=False))
         lines.append(left + _shorten(text, width - len(left)))
     return "\n".join(lines)
 
 
 def _fields(hit: Hit) -> dict[str, Any]:
     kind = "image" if hit.kind == "images" else "caption"
-    return {"score": round(hit.score, 6), "kind": kind, **(hit.record.fields() if hit.record else {})}
+    scores = {"score": round(hit.score, 6), "cosine": round(hit.cosine, 6)}
+    return {**scores, "kind": kind, **(hit.record.fields() if hit.record else {})}
 
 
 def _nearest(hit: Hit) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
 from eval.report import plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
-from eval.runs import TOP, LengthMetrics, QueryResult, RunMetrics
+from eval.runs import TOP, CorrectedMetrics, LengthMetrics, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
@@ -62,6 +62,7 @@ def report_page(
         censored=tables.NOT_RANKED if scores.censored else "",
         more_scores=tables.more_scores(metrics),
         against_exact=tables.against_exact(metrics),
+        corrected=tables.corrected(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
@@ -122,6 +123,8 @@ def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResul
         figures.append(_by_length(metrics.caption_lengths))
     if (speed := _speed(metrics)) is not None:
         figures.append(speed)
+    if metrics.corrected:
+        figures.append(_hubs(metrics.corrected))
     return figures
 
 
@@ -168,6 +171,26 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
         panels.append((f"text-to-image, {metric}", drawn))
     about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
+
+
+def _hubs(corrected: CorrectedMetrics) -> Figure:
+    """Return how many images are in how many first tens, before and after the correction."""
+    longest = max(images for bins in corrected.answers.values() for *_, images in bins)
+
+    def drawn(name: str) -> Markup:
+        rows = []
+        for low, high, images in corrected.answers[name]:
+            queries = _span(low, high)
+            detail = f"{images:,} images are in the first ten of {queries} captions"
+            rows.append(plots.Bar(queries, images, f"{images:,}", detail))
+        return plots.bars(f"hubs-{name}", f"Captions answered by an image, {name}", rows, longest)
+
+    panels = [(f"{name}, skewness {corrected.skewness[name]:.2f}", drawn(name)) for name in ("plain", "corrected")]
+    about = (
+        "Images by the number of captions that have them among their first ten, by exact scores. Hubs answer very many "
+        "captions, and leave none for others; a correction brings both nearer to the middle."
+    )
+    return Figure("hubs", "How many captions each image answers", about, panels)
 
 
 def _speed(metrics: RunMetrics) -> Figure | None:

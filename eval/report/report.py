@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.differences import Difference
 from eval.extended.eccv import MoreScores
+from eval.hubness.block import WAY, CorrectedBlock, tested
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import REASONS
@@ -23,7 +24,6 @@ from eval.report.published import compare_with_published
 from eval.runs import (
     FoldMetrics,
     LengthMetrics,
-    LossMetrics,
     MtebMetrics,
     QueryResult,
     RankerMetrics,
@@ -48,6 +48,7 @@ class Report:
     folds: FoldMetrics | None
     more: MoreScores | None
     mteb: MtebMetrics | None
+    corrected: CorrectedBlock | None
     lengths: list[LengthMetrics]
     fingerprint: dict[str, Any]
 
@@ -93,7 +94,7 @@ class Report:
             columns=[self._of_ranker(ranker) for ranker in self.rankers],
             loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
             significance={
-                name: {way: _tested(differences) for way, differences in by_direction.items()}
+                name: {way: tested(differences) for way, differences in by_direction.items()}
                 for name, by_direction in self.losses.items()
             },
             intervals=self.intervals,
@@ -103,6 +104,7 @@ class Report:
             extended=self.more,
             mteb=self.mteb,
             caption_lengths=self.lengths,
+            corrected=self.corrected.metrics(evaluation) if self.corrected else None,
             published=compare_with_published(evaluation, headline, self.intervals),
             agreement={way: found.counts() for way, found in self.agreements().items()},
             images=evaluation.images,
@@ -142,6 +144,9 @@ class Report:
                     more = "; --ef 64 measures HNSW on a copy that must use it" if ranker.name == SERVED else ""
                     notes.append(f"{ranker.name}, {' and '.join(where)}: {reason}{more}")
             notes += _too_few_hits(ranker)
+        stored = self.evaluation.spec.hubness
+        if stored and stored.complete and stored.alpha is None and self.corrected is None:
+            notes.append("images have numbers for hubness: --hubness ALPHA, or a stored alpha, measures what they gain")
         if self.evaluation.truncated:
             notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes
@@ -160,6 +165,7 @@ class Report:
             best, ranks, pessimistic = oracle.best, oracle.ranks, oracle.pessimistic
             by_exact = exact.replays[task.name] if exact and exact.replays else None
             top_rows, top_scores = oracle.first_ten
+            corrected = self.corrected.ranks if self.corrected and task.name == WAY else None
             by_others = {ranker.name: ranker.ranks(task.name).tolist() for ranker in others}
             recorded = {
                 metric.recorded: values
@@ -177,6 +183,7 @@ class Report:
                     pessimistic_rank=int(pessimistic[row]),
                     exact_rank=int(by_exact.ranks[row]) if by_exact else None,
                     exact_pessimistic_rank=int(by_exact.pessimistic[row]) if by_exact else None,
+                    corrected_rank=int(corrected[row]) if corrected is not None else None,
                     score=round(float(oracle.scores[best[row]]), DIGITS),
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
                     recorded={name: round(float(values[row]), 6) for name, values in recorded.items()},
@@ -199,15 +206,6 @@ def _too_few_hits(ranker: Ranker) -> list[str]:
     short = [metric.name for metric in METRICS if metric.depth is not None and metric.exceeds(depth)]
     unknown = f"cannot be known from the first {depth} hits, unless they hold a positive of every query"
     return [f"{ranker.name}: {', '.join(short)} {unknown}"] if short else []
-
-
-def _tested(differences: Iterable[Difference]) -> dict[str, LossMetrics]:
-    return {
-        found.metric.name: LossMetrics(
-            difference=found.difference, interval=found.interval, p=found.p, p_holm=found.p_holm
-        )
-        for found in differences
-    }
 
 
 def _percentiles(values: Floats) -> dict[str, float]:

@@ -100,6 +100,34 @@ def against_exact(metrics: RunMetrics) -> Table | None:
     return Table("Against exact search: overlap@10 in percent, times of single queries", head, groups)
 
 
+def corrected(metrics: RunMetrics) -> Table | None:
+    """Return the scores that are corrected for hubness, each with its difference from the plain score of its ranker."""
+    if (found := metrics.corrected) is None:
+        return None
+    shown = [metric for metric in METRICS if metric.table == "main"]
+
+    def row(ranker: RankerMetrics, way: str) -> Row:
+        tested = found.significance.get(ranker.name, {})
+        cells = [_gained(ranker.scores[way].get(metric.name), metric, tested.get(metric.name)) for metric in shown]
+        return Row(ranker.name, (*cells, Cell(number((ranker.overlap_at_10 or {}).get(way), 2))))
+
+    groups = tuple(
+        (_title(metrics, way), tuple(row(ranker, way) for ranker in found.columns if way in ranker.scores))
+        for way in DIRECTIONS
+        if any(way in ranker.scores for ranker in found.columns)
+    )
+    caption = f"Corrected for hubness with alpha {found.alpha:g}, by {number(found.references)} reference captions"
+    return Table(caption, (*(metric.label for metric in shown), "overlap@10"), groups)
+
+
+def _gained(score: float | None, metric: Metric, tested: LossMetrics | None) -> Cell:
+    if score is None:
+        return Cell(NOT_RANKED, kind="words")
+    gain = _tested(tested)
+    below = " ".join(filter(None, (gain.text, f"({gain.below})" if gain.below else ""))) if tested else ""
+    return Cell(number(float(score), metric.digits), below)
+
+
 def _tested(found: LossMetrics | None) -> Cell:
     if found is None:
         return Cell(ABSENT)

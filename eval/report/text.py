@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import MTEB_DIFFERS, RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
 MAIN, MORE = "main", "more"  # tables of metrics
 
@@ -26,6 +26,7 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         *_table(metrics, MORE),
         "",
         *_against_exact(metrics),
+        *_corrected(metrics),
         *_below(metrics),
         "",
     ]
@@ -98,6 +99,34 @@ def _against_exact(metrics: RunMetrics) -> Iterator[str]:
                 yield f"{'':<15}{'  95% interval':<54}" + "".join(f"{end:>18}" for end in ends)
                 yield f"{'':<15}{'  p (Holm)':<54}" + "".join(f"{found.p_holm:>18.4f}" for found in tested)
     yield ""
+
+
+def _corrected(metrics: RunMetrics) -> Iterator[str]:
+    """Yield the scores that are corrected for hubness: a row for each ranker, and how it differs from its plain row."""
+    found = metrics.corrected
+    if found is None:
+        return
+    shown = _of(MAIN)
+    measured = f"mean of the {found.k} nearest of {found.references:,} references"
+    yield f"corrected for hubness: alpha {found.alpha:g}, {measured}"
+    yield f"{'':<30}" + "".join(f"{metric.short or metric.name:>18}" for metric in shown) + f"{'overlap@10':>12}"
+    for ranker in found.columns:
+        for way, of_way in ranker.scores.items():
+            cells = "".join(f"{number(of_way.get(metric.name), metric.digits):>18}" for metric in shown)
+            overlap = number((ranker.overlap_at_10 or {}).get(way), 2)
+            yield f"{way:<15}{ranker.name:<15}{cells}{overlap:>12}"
+        gains = [found.significance[ranker.name].get(metric.name) for metric in shown]
+        rows = [_tested(gain) if gain else ["-"] * 4 for gain in gains]
+        for name, row in zip(("difference", "95% interval", "p", "p (Holm)"), zip(*rows, strict=True), strict=True):
+            yield f"{'':<15}  {name:<13}" + "".join(f"{cell:>18}" for cell in row)
+    before, after = found.skewness["plain"], found.skewness["corrected"]
+    yield f"skewness of how many first tens hold an image: {before:.2f} plain, {after:.2f} corrected"
+    yield ""
+
+
+def _tested(found: LossMetrics) -> list[str]:
+    interval = "{:+.2f} to {:+.2f}".format(*found.interval)
+    return [f"{found.difference:+.2f}", interval, f"{found.p:.4f}", f"{found.p_holm:.4f}"]
 
 
 def _cells(scores: Scores, shown: Sequence[Metric], sign: str = "") -> str:

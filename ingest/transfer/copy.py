@@ -18,8 +18,19 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ingest.specs import outdate_hubness
 from search.errors import IndexFailure
-from search.index import TRIAL, Index, Points, Quantization, ReadIndex, Tuning, collection_name, defer_indexing_if_many
+from search.index import (
+    TRIAL,
+    HubnessSpec,
+    Index,
+    Points,
+    Quantization,
+    ReadIndex,
+    Tuning,
+    collection_name,
+    defer_indexing_if_many,
+)
 from search.records import Caption, Image, Vectors
 
 POINTS_PER_WRITE = 1000
@@ -162,10 +173,14 @@ def prepare(source: ReadIndex, target: Index, collections: Sequence[str], tuning
 
 
 def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied:
-    """Copy the points of one collection; see `write_differences`."""
-    return write_differences(
+    """Copy the points of one collection, and what describes their numbers `hubness`; see `write_differences`."""
+    numbers = source.spec(collection).hubness
+    _set_hubness(target, collection, numbers and numbers.incomplete())
+    copied = write_differences(
         target, collection, partial(_walk, source, target, collection), source.count(collection), source.place
     )
+    _set_hubness(target, collection, numbers and (numbers.incomplete() if copied.comparison.extra else numbers))
+    return copied
 
 
 def write_differences(
@@ -209,6 +224,13 @@ def write_differences(
     return Copied(collection, written, before.same, info.indexed_vectors, after)
 
 
+def _set_hubness(target: Index, collection: str, hubness: HubnessSpec | None) -> None:
+    """Store what describes the numbers of the target; they are incomplete while points are being copied."""
+    spec = target.spec(collection)
+    if spec.hubness != hubness:
+        target.set_spec(spec.model_copy(update={"hubness": hubness}))
+
+
 def _walk(source: ReadIndex, target: ReadIndex, collection: str, doing: str) -> Pairs:
     """Yield the points of both sides, matched by id; a progress bar counts those of the source."""
     with tqdm(desc=doing, total=source.count(collection), unit=" points", file=sys.stderr, dynamic_ncols=True) as bar:
@@ -237,6 +259,8 @@ def _points(index: ReadIndex, collection: str) -> Iterator[Point]:
 
 
 def _write(target: Index, collection: str, points: Sequence[Point]) -> None:
+    if any(isinstance(record, Image) and record.hubness is None for record, _ in points):
+        outdate_hubness(target, collection)
     target.upsert(collection, Points([record for record, _ in points], np.stack([vector for _, vector in points])))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from ingest.annotations import Annotations
 from ingest.selection import Chosen
 from ingest.specs import create_collections, source_of, split_sizes
 from ingest.summary import Failure
-from ingest.transfer.copy import Copied, Pairs, write_differences
+from ingest.transfer.copy import TOLERANCE, Copied, Pairs, Point, write_differences
 from ingest.transfer.parquet import ParquetCollection
 from ingest.transfer.vectors import Block, VectorFile, open_vectors
 from search.errors import InvalidPoints, SettingsError
@@ -220,8 +221,17 @@ def _match(source: PointFile, target: ReadIndex, collection: str, doing: str) ->
                 vectors = batch.vectors_by_id()
                 stored = {record.id: (record, vectors[record.id]) for record in batch.records}
             for record, vector in zip(points.records, points.vectors, strict=True):
-                yield (record, vector), stored.get(record.id)
+                counterpart = stored.get(record.id)
+                yield (_with_number(record, vector, counterpart), vector), counterpart
             bar.update(len(points))
+
+
+def _with_number(record: Image | Caption, vector: Vectors, stored: Point | None) -> Image | Caption:
+    """Return an image with the number `hubness` of the stored one, if that has the same vector."""
+    if stored is None or not (isinstance(record, Image) and isinstance(stored[0], Image)):
+        return record
+    same = bool(np.abs(vector - stored[1]).max() <= TOLERANCE)
+    return replace(record, hubness=stored[0].hubness) if same else record
 
 
 def _reading(file: VectorFile) -> Iterator[Block]:

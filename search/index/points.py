@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import IndexFailure, InvalidPoints
-from search.records import Caption, Hit, Image, Vectors, record_of
+from search.records import HUBNESS, Caption, Hit, Image, Vectors, record_of
 
 MAX_ID = 2**63  # payloads contain ids too, and their integers are signed
 
@@ -88,11 +88,29 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
     return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
 
 
-def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[Hit]:
-    """Convert scored points to hits; those without a payload have no record. `per_image` is that of SearchParams."""
+def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False, hubness: float = 0.0) -> list[Hit]:
+    """Convert scored points to hits; those without a payload have no record.
+
+    `per_image` and `hubness` are those of SearchParams; with `hubness`, payloads need hold no other field.
+
+    Raises:
+        IndexFailure: an image has no number `hubness`.
+    """
+    if hubness:
+        hits = [_corrected(point, hubness) for point in points]
+        return sorted(hits, key=lambda hit: -hit.score)
     if per_image:
         points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+
+
+def _corrected(point: ScoredPoint, hubness: float) -> Hit:
+    number = (point.payload or {}).get(HUBNESS)
+    if not isinstance(number, int | float):
+        raise IndexFailure(
+            f"image {id_of(point)} has no number to correct its score by: run `python -m ingest hubness` again"
+        )
+    return Hit(id_of(point), point.score - hubness * number, uncorrected=point.score)
 
 
 def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -53,7 +53,9 @@ class SearchParams:
     `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
     many of the best hits to skip. `where`: the points to search (None: all); `each_where` instead of it: those to
     search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
-    others would take most of the time.
+    others would take most of the time. `hubness`: how many times the number `hubness` of each image is subtracted from
+    its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected scores, and
+    without records; one without a number is an IndexFailure.
     """
 
     exact: bool = False
@@ -66,6 +68,7 @@ class SearchParams:
     where: Where | None = None
     each_where: tuple[Where, ...] | None = None
     per_image: bool = False
+    hubness: float = 0.0
     __pydantic_config__ = NO_OTHER_FIELDS
 
     def filters(self, count: int, convert: Callable[[Where | None], T]) -> Sequence[T]:
@@ -102,7 +105,7 @@ class CollectionInfo:
             "pending": self.pending,
             "shards_short_of_copies": self.shards_short_of_copies,
             "settings": self.settings,
-            **self.spec.model_dump(),
+            **self.spec.model_dump(exclude={"hubness": {"sentences"}}),
         }
 
 
@@ -210,6 +213,14 @@ class Index(ReadIndex, Protocol):
         """Write the payloads of existing points, which survive kills as in `upsert`; each point changes atomically.
 
         Vectors stay, and so do payload fields that users added.
+
+        Raises:
+            IndexFailure: one of the points does not exist; others may have been written.
+        """
+        ...
+
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write some fields of the payloads of existing points, by id, as `set_payload` does; None deletes a field.
 
         Raises:
             IndexFailure: one of the points does not exist; others may have been written.

@@ -63,6 +63,32 @@ class ModelId(BaseModel):
         return f"{self} (weights {self.weights[:12]})"
 
 
+class HubnessSpec(BaseModel):
+    """How the numbers `hubness` of a collection of images were made (`ingest/hubness.py`), and how they are used.
+
+    `alpha` is how many times the number is subtracted from each cosine, None if queries are not corrected by default.
+    `points` have a number, the `smallest` of which is given: the mean cosine of the `k` nearest of `count` references,
+    whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of the
+    references (`search.sentences.pack`), which an evaluation refuses as queries. `complete` is false while the numbers
+    are being written, and after images were added or embedded again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    alpha: float | None = None
+    k: int
+    points: int
+    smallest: float
+    count: int
+    dropped: int
+    sha256: str
+    sentences: str
+    complete: bool = True
+
+    def incomplete(self) -> HubnessSpec:
+        return self.model_copy(update={"complete": False})
+
+
 class CollectionSpec(BaseModel):
     """How the vectors of one collection were made.
 
@@ -75,7 +101,8 @@ class CollectionSpec(BaseModel):
     both); with `follow_links`, links may lead out of it; `photo_url` is the address that photos are below, if given;
     `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
     Karpathy's). If `imported`, the vectors were computed elsewhere: `model` is the name that the user gave, and no
-    query can be encoded. `version` is that of this software.
+    query can be encoded. `version` is that of this software; `hubness` describes the numbers of that name, if images
+    have them.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -101,6 +128,7 @@ class CollectionSpec(BaseModel):
     imported: bool = False
     splits: dict[str, SplitSize]
     version: str
+    hubness: HubnessSpec | None = None
 
     @field_validator("splits")
     @classmethod
@@ -250,6 +278,7 @@ class CollectionSpec(BaseModel):
             "photo_url": self.photo_url if new.photo_url is None else new.photo_url,
             "sources": joined(self.sources, new.sources) if new.sources else self.sources,
             "splits": splits,
+            "hubness": new.hubness or self.hubness,
         }
         return new.model_copy(update=kept), warnings
 

@@ -13,7 +13,7 @@ from typing import get_args
 
 from search.encoder import Encoder
 from search.errors import CocoSearchError, NotFound, PhotoError
-from search.query import Options, Part, named_images
+from search.query import Options, Part, for_parts, named_images
 from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
@@ -91,6 +91,7 @@ class Gallery:
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
         parts = [self._part(part) for part in query.parts]
+        options = for_parts(options, parts)
         hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
         return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
 
@@ -208,6 +209,7 @@ def _result(hit: Hit, image: Image | None, rank: int) -> Result:
     return Result(
         rank=rank,
         score=round(hit.score, 6),
+        cosine=round(hit.cosine, 6),
         kind="caption" if isinstance(record, Caption) else "image",
         id=str(hit.id),
         image_id=str(hit.image_id),

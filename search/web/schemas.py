@@ -49,7 +49,8 @@ class Result(BaseModel):
     """One result. `id` is that of the image or caption; `captions` are all captions of the image."""
 
     rank: int
-    score: float = Field(description="Cosine similarity")
+    score: float = Field(description="Cosine similarity, less what hubness subtracts from it")
+    cosine: float = Field(description="Cosine similarity")
     kind: Literal["image", "caption"]
     id: IdString
     image_id: IdString

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,11 @@ class EdgeIndex:
         self._write(collection, [qdrant.UpdateOperation.upsert_points(batch)])
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
+        self.set_fields(collection, {record.id: record.changes() for record in records})
+
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
         # The engine merges: it deletes fields that are None and keeps fields that are not mentioned.
-        operations = [qdrant.UpdateOperation.set_payload([record.id], record.changes()) for record in records]
+        operations = [qdrant.UpdateOperation.set_payload([each], dict(changed)) for each, changed in fields.items()]
         self._write(collection, operations)
 
     def set_vectors(self, collection: str, points: Points) -> None:
@@ -151,10 +154,10 @@ class EdgeIndex:
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-                if params.payload:
+                if params.payload and not params.hubness:
                     answers += self._records[collection].hits(shard, results, per_image=params.per_image)
                 else:
-                    answers += map(hits_of, results)
+                    answers += [hits_of(points, hubness=params.hubness) for points in results]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

@@ -127,13 +127,16 @@ class PackedHit(BaseModel):
     id: int
     score: float
     payload: Json | None
+    uncorrected: float | None = None
 
     @classmethod
     def of(cls, hit: Hit) -> PackedHit:
-        return cls(id=hit.id, score=hit.score, payload=hit.record.payload() if hit.record else None)
+        payload = hit.record.payload() if hit.record else None
+        return cls(id=hit.id, score=hit.score, payload=payload, uncorrected=hit.uncorrected)
 
     def unpack(self) -> Hit:
-        return Hit(self.id, self.score, record_of(self.payload) if self.payload else None)
+        record = record_of(self.payload) if self.payload else None
+        return Hit(self.id, self.score, record, uncorrected=self.uncorrected)
 
 
 class PackedBatch(BaseModel):

@@ -5,7 +5,7 @@ ServerIndex takes a connection around a `QdrantClient`, so the contract tests ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from qdrant_client import QdrantClient, models
@@ -20,7 +20,7 @@ from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter
 from search.index.server.upload import STREAMS, Uploader
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
-from search.records import Caption, Hit, Image, Vectors
+from search.records import HUBNESS, Caption, Hit, Image, Vectors
 from search.settings import Settings
 
 QUERIES_PER_BATCH = 64
@@ -80,7 +80,10 @@ class ServerIndex:
         self._uploader.upload(collection, points)
 
     def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
-        self._uploader.set_payload(collection, records)
+        self.set_fields(collection, {record.id: record.changes() for record in records})
+
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
+        self._uploader.set_fields(collection, fields)
 
     def set_vectors(self, collection: str, points: Points) -> None:
         self._uploader.set_vectors(collection, points)
@@ -102,14 +105,16 @@ class ServerIndex:
                 offset=params.offset,
                 filter=conditions,
                 params=engine_params,
-                with_payload=params.payload,
+                with_payload=[HUBNESS] if params.hubness else params.payload,
             )
             for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
-            answers += [hits_of(response.points, per_image=params.per_image) for response in responses]
+            answers += [
+                hits_of(response.points, per_image=params.per_image, hubness=params.hubness) for response in responses
+            ]
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:

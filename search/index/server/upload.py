@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -11,7 +11,6 @@ from qdrant_client import QdrantClient, models
 from search.errors import ServerError
 from search.index.points import Points
 from search.index.server.connection import Connection
-from search.records import Caption, Image
 
 STREAMS = 4  # Qdrant recommends two to four: https://qdrant.tech/documentation/manage-data/bulk-upload/
 POINTS_PER_REQUEST = 256  # likewise
@@ -56,18 +55,18 @@ class Uploader:
         sizes = [self._width * points.vectors.shape[1]] * len(points)
         self._send_all(collection, map(update, parts(sizes)))
 
-    def set_payload(self, collection: str, records: Sequence[Image | Caption]) -> None:
-        """Merge records into the payloads of existing points."""
-        changes = [record.changes() for record in records]  # the server deletes fields that are None
+    def set_fields(self, collection: str, fields: Mapping[int, Mapping[str, Any]]) -> None:
+        """Merge fields into the payloads of existing points, by id."""
+        changes = [(point_id, dict(changed)) for point_id, changed in fields.items()]
 
         def update(part: slice) -> Call:
-            operations: list[models.UpdateOperation] = [
-                models.SetPayloadOperation(set_payload=models.SetPayload(payload=change, points=[record.id]))
-                for record, change in zip(records[part], changes[part], strict=True)
+            operations: list[models.UpdateOperation] = [  # the server deletes fields that are None
+                models.SetPayloadOperation(set_payload=models.SetPayload(payload=changed, points=[point_id]))
+                for point_id, changed in changes[part]
             ]
             return lambda client: client.batch_update_points(collection, operations, wait=True)
 
-        self._send_all(collection, map(update, parts(map(_size, changes))))
+        self._send_all(collection, map(update, parts(_size(changed) for _, changed in changes)))
 
     def delete(self, collection: str, ids: Sequence[int]) -> None:
         """Delete points; those that do not exist are ignored."""

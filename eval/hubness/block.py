@@ -1,0 +1,121 @@
+"""The corrected scores of a run: of text-to-image alone, each beside the plain score of the same ranker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from eval.differences import Difference, adjusted, differences
+from eval.hubness.ranks import Corrected, FirstTen, Progress, by_index, by_oracle, occurrences, overlap, skewness
+from eval.metrics import Ranks, scores
+from eval.protocol import Evaluation, Ids
+from eval.ranks.oracle import OracleRanks
+from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
+from eval.runs import CorrectedMetrics, LossMetrics, RankerMetrics
+from search.hubness import Correction
+from search.index import ReadIndex
+
+WAY = "text-to-image"
+ABOUT = {
+    ORACLE: "exact arithmetic on the stored vectors and numbers",
+    EXACT: "the first 10 hits of `search --exact`",
+    SERVED: "the first 10 hits of `search`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectedBlock:
+    """The corrected rankings by the name of their ranker, and how they differ from the plain ones of that ranker.
+
+    `answers` int64 (images,): in how many first tens each image is, by the oracle, plain and corrected.
+    """
+
+    correction: Correction
+    rankings: Mapping[str, Corrected]
+    differences: Mapping[str, list[Difference]]
+    answers: Mapping[str, Ids]
+    overlaps: Mapping[str, float]
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.rankings[ORACLE].ranking.ranks
+
+    def metrics(self, evaluation: Evaluation) -> CorrectedMetrics:
+        stored = evaluation.spec.hubness
+        assert stored is not None
+        columns = [
+            RankerMetrics(
+                name=name,
+                about=ABOUT[name],
+                scores={WAY: scores(found.ranking)},
+                overlap_at_10={WAY: self.overlaps[name]} if name in self.overlaps else None,
+            )
+            for name, found in self.rankings.items()
+        ]
+        return CorrectedMetrics(
+            alpha=self.correction.alpha,
+            k=stored.k,
+            references=stored.count,
+            references_sha256=stored.sha256,
+            columns=columns,
+            significance={name: tested(found) for name, found in self.differences.items()},
+            skewness={name: skewness(counts) for name, counts in self.answers.items()},
+            answers={name: _counted(counts) for name, counts in self.answers.items()},
+        )
+
+
+def corrected_block(
+    index: ReadIndex,
+    evaluation: Evaluation,
+    correction: Correction,
+    rankers: Sequence[Ranker],
+    oracle: OracleRanks,
+    *,
+    resamples: int,
+    progress: Progress = int,
+) -> CorrectedBlock:
+    """Rank by corrected scores with the same engines as `rankers`, of which the first is the oracle.
+
+    `oracle` are its plain ranks of text-to-image.
+    """
+    task = evaluation.text_to_image
+    rankings = {ORACLE: by_oracle(task, evaluation.hubness, correction.alpha, progress)}
+    for name in (EXACT, SERVED):
+        if any(ranker.name == name for ranker in rankers):
+            rankings[name] = by_index(index, task, correction, exact=name == EXACT, progress=progress)
+    plain = {ranker.name: ranker.rankings[WAY] for ranker in rankers}
+    found = {  # each is a family of its own: the rankers only repeat each other
+        name: adjusted([differences(plain[name], corrected.ranking, evaluation.image_of, resamples=resamples)])[0]
+        for name, corrected in rankings.items()
+    }
+    best = {"plain": FirstTen(*oracle.first_ten), "corrected": rankings[ORACLE].first}
+    return CorrectedBlock(
+        correction=correction,
+        rankings=rankings,
+        differences=found,
+        answers={name: occurrences(first, evaluation.images) for name, first in best.items()},
+        overlaps={
+            name: overlap(corrected.first, rankings[ORACLE].first, evaluation.spec.dim)
+            for name, corrected in rankings.items()
+            if name != ORACLE
+        },
+    )
+
+
+def tested(found: Sequence[Difference]) -> dict[str, LossMetrics]:
+    """Return differences as metrics.json holds them, by metric."""
+    return {
+        each.metric.name: LossMetrics(difference=each.difference, interval=each.interval, p=each.p, p_holm=each.p_holm)
+        for each in found
+    }
+
+
+def _counted(counts: Ids) -> list[tuple[int, int, int]]:
+    """Return (fewest, most, images) of bins 0, 1, 2, 3-5, 6-10, 11-20, 21-50, ... of the number of first tens."""
+    most = int(counts.max())
+    ends = [0, *(digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5))]
+    ends = [end for end in ends if end < most] + [most]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    return [
+        (low, high, int(((counts >= low) & (counts <= high)).sum())) for low, high in zip(starts, ends, strict=True)
+    ]

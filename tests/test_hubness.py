@@ -1,0 +1,393 @@
+"""The correction for hubness: numbers, pages and scores against float64 arithmetic on the stored vectors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import Call, ingest_options, one_line_error, plain_spec, write_photo_set
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_index import image, unit
+
+from ingest.hubness import measure, store
+from ingest.references import References
+from ingest.transfer.copy import copy_collection, prepare
+from search import Caption, Hit, Options, Part, Searcher, Where
+from search.encoder.clip import ClipEncoder
+from search.errors import IndexFailure, QueryError
+from search.index import CollectionSpec, HubnessSpec, Index, Points, SearchParams, SplitSize
+from search.index.edge.index import EdgeIndex
+from search.records import Image, Vectors
+from search.sentences import are_in, pack, words_of
+
+MakeSpec = Callable[..., CollectionSpec]
+Floats = npt.NDArray[np.float64]
+COUNT, DIM = 60, 8
+ALPHA = 0.7
+
+
+def described(numbers: Floats, **changes: object) -> HubnessSpec:
+    plain = HubnessSpec(
+        k=1, points=len(numbers), smallest=float(numbers.min()), count=1, dropped=0, sha256="", sentences=""
+    )
+    return plain.model_copy(update=changes)
+
+
+def numbered(index: Index, make_spec: MakeSpec, **changes: object) -> tuple[Vectors, Floats]:
+    """Store images of wide hubness, every third one in val; pairs of them have equal vectors."""
+    vectors, numbers = unit(COUNT, DIM), np.random.default_rng(1).normal(0.2, 0.15, COUNT).round(6)
+    vectors[1::10], numbers[1::10] = vectors[::10], numbers[::10]
+    sizes = {split: SplitSize(images=COUNT, captions=0, images_in_file=COUNT) for split in ("test", "val")}
+    spec = make_spec(dim=DIM, splits=sizes)
+    index.create(spec)
+    images = [image(number, "test" if number % 3 else "val", captions=(f"number {number}",)) for number in range(COUNT)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_fields(spec.collection, {number: {"hubness": float(numbers[number])} for number in range(COUNT)})
+    index.set_spec(spec.model_copy(update={"hubness": described(numbers, **changes)}))
+    return vectors, numbers
+
+
+def test_an_index_corrects_the_nearest(index: Index, make_spec: MakeSpec) -> None:
+    vectors, numbers = numbered(index, make_spec)
+    collection = make_spec().collection
+    [nearest] = index.query(collection, vectors[5:6], 10, SearchParams(exact=True))
+    [hits] = index.query(collection, vectors[5:6], 10, SearchParams(exact=True, hubness=ALPHA))
+    assert {hit.id for hit in hits} == {hit.id for hit in nearest}
+    cosines = {hit.id: hit.score for hit in nearest}
+    for hit in hits:
+        assert (hit.cosine, hit.record) == (cosines[hit.id], None)
+        assert hit.score == hit.cosine - ALPHA * numbers[hit.id]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    stored = index.retrieve(collection, [5]).records[0]
+    assert stored == image(5, captions=("number 5",))
+    assert stored.fields()["hubness"] == numbers[5]
+
+    index.set_fields(collection, {5: {"hubness": None, "note": "mine"}})
+    [changed] = index.retrieve(collection, [5]).records
+    assert (changed.extra, "hubness" in changed.payload()) == ({"note": "mine"}, False)
+    with pytest.raises(IndexFailure, match=r"image 5 has no number .*: run `python -m ingest hubness` again"):
+        index.query(collection, vectors[5:6], 10, SearchParams(exact=True, hubness=ALPHA))
+
+
+def by_hand(vectors: Vectors, numbers: Floats, direction: Vectors, alpha: float, asked: Options) -> list[int]:
+    """Return all results in order: those that pass, by corrected score, equal ones by id."""
+    cosines = vectors.astype(np.float64) @ direction.astype(np.float64)
+    splits = asked.where.splits if asked.where else None
+    words = asked.where.contains.split() if asked.where and asked.where.contains else []
+    passed = [
+        number
+        for number in range(COUNT)
+        if (splits is None or ("test" if number % 3 else "val") in splits)
+        and all(word in ("number", str(number)) for word in words)
+        and (asked.min_score is None or cosines[number] >= asked.min_score)
+    ]
+    return sorted(passed, key=lambda number: (-round(float(cosines[number] - alpha * numbers[number]), 9), number))
+
+
+@pytest.mark.parametrize("prefetch", [4, 100])
+def test_pages_are_those_of_float64(
+    index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch, prefetch: int
+) -> None:
+    """However few hits are read at first, and however deep the page."""
+    monkeypatch.setattr("search.pages.PREFETCH", prefetch)
+    monkeypatch.setattr("search.pages.SPARE", 1)
+    vectors, numbers = numbered(index, make_spec, alpha=ALPHA)
+    searcher = Searcher(index, dataset)
+    options = st.builds(
+        Options,
+        k=st.integers(1, 9),
+        offset=st.integers(0, COUNT),
+        min_score=st.none() | st.sampled_from([0.0, 0.3]),
+        where=st.sampled_from([None, Where(splits=("val",)), Where(contains="number"), Where(contains="number 7")]),
+        exact=st.booleans(),
+        hubness=st.sampled_from([None, 0.0, 0.1, 3.0]),
+    )
+
+    @settings(max_examples=20, suppress_health_check=list(HealthCheck))
+    @given(options, st.integers(0, 2**32 - 1))
+    def check(asked: Options, seed: int) -> None:
+        [direction] = unit(1, DIM, seed)
+        alpha = ALPHA if asked.hubness is None else asked.hubness
+        expected = by_hand(vectors, numbers, direction, alpha, asked)
+        hits = searcher.search_vector(direction, asked)
+        found = [hit.id for hit in hits]
+        wanted = expected[asked.offset : asked.offset + asked.k]
+        if found != wanted:  # float32 cosines of the engine may swap what is nearly equal
+            scores = vectors.astype(np.float64) @ direction - alpha * numbers
+            np.testing.assert_allclose(scores[found], scores[wanted], atol=1e-6)
+        for hit in hits:
+            assert isinstance(hit.record, Image)
+            assert hit.score == pytest.approx(hit.cosine - alpha * numbers[hit.id], abs=1e-12)
+
+    check()
+
+
+def test_what_a_cut_off_and_a_fold_mean(tmp_path: Path) -> None:
+    """Both are about cosines; the order of what is left is that of corrected scores."""
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = numbered(index, plain_spec, alpha=ALPHA)
+    searcher = Searcher(index, "coco")
+    plain = searcher.search_vector(vectors[3], Options(k=COUNT, cutoff=0.5, hubness=0))
+    corrected = searcher.search_vector(vectors[3], Options(k=COUNT, cutoff=0.5))
+    assert {hit.id for hit in plain} == {hit.id for hit in corrected}
+    assert [hit.id for hit in plain] != [hit.id for hit in corrected]
+    [folded] = [hit for hit in searcher.search_vector(vectors[20], Options(k=COUNT, fold=0.999)) if hit.id == 20]
+    assert [(other.id, other.record) for other in folded.also] == [(21, index.retrieve("coco_images", [21]).records[0])]
+    pictures = searcher.search([Part(image_id=3)], Options(k=3))
+    assert [hit.uncorrected for hit in pictures] == [None] * 3  # the numbers are about captions
+    assert searcher.search([Part(image_id=3)], Options(k=1, hubness=ALPHA))[0].uncorrected is not None
+    assert [hit.score for hit in pictures] == sorted((hit.score for hit in pictures), reverse=True)
+    assert numbers[pictures[0].id] != 0
+    index.close()
+
+
+def test_a_mixture_is_refused(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = numbered(index, plain_spec, alpha=ALPHA)
+    again = r"run `python -m ingest hubness` again, or .* --hubness 0"
+
+    def search(hubness: float | None) -> list[Hit]:
+        return Searcher(index, "coco").search_vector(vectors[3], Options(hubness=hubness))
+
+    index.upsert("coco_images", Points([image(COUNT)], unit(1, DIM)))
+    with pytest.raises(QueryError, match="1 of 61 images .*" + again):
+        search(None)
+    assert search(0)
+    spec = index.spec("coco_images")
+    index.set_spec(spec.model_copy(update={"hubness": described(numbers, points=COUNT + 1, complete=False)}))
+    assert search(None)  # no alpha is stored
+    with pytest.raises(QueryError, match=again):
+        search(0.5)
+    index.set_spec(spec.model_copy(update={"hubness": None}))
+    assert search(None)
+    with pytest.raises(QueryError, match=r"have no numbers .*: run `python -m ingest hubness --references"):
+        search(0.5)
+    index.close()
+
+
+def test_numbers_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images, and references at cosines 1, 0.8 and 0.6 of the first one."""
+    monkeypatch.setattr("ingest.hubness.CELLS", 6)  # two images at a time
+    index = EdgeIndex(tmp_path)
+    spec = plain_spec(dim=2)
+    index.create(spec)
+    directions = np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32)
+    index.upsert("coco_images", Points([image(number) for number in (1, 2, 3)], directions))
+    references = np.array([[0.6, 0.8], [1, 0], [0.8, 0.6]], dtype=np.float32)
+    numbers = measure(index, "coco_images", references, 2)
+    assert numbers.ids == [1, 2, 3]
+    assert numbers.values == pytest.approx([0.9, 0.7, -0.7], abs=1e-6)
+    assert measure(index, "coco_images", references, 9).k == 3
+
+    stored = store(index, "coco_images", References(["a", "b", "c"], references, 4), numbers)
+    assert index.spec("coco_images").hubness == stored
+    assert (stored.points, stored.dropped, stored.complete) == (3, 4, True)
+    assert stored.smallest == numbers.values[2]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EdgeIndex, "set_fields", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store(index, "coco_images", References(["d"], references[:1], 0), numbers)
+    now = index.spec("coco_images").hubness
+    assert now is not None
+    assert not now.complete
+    index.close()
+
+
+@given(st.lists(st.text(max_size=20), max_size=20), st.text(max_size=20))
+def test_sentences_of_a_set(texts: list[str], other: str) -> None:
+    packed = pack(texts)
+    assert are_in(packed, texts).all()
+    assert are_in(packed, [other]).tolist() == [words_of(other) in map(words_of, texts)]
+
+
+VARIANTS = (
+    "a dog runs",
+    " A  dog, RUNS!!",
+    "A\u00a0dog_runs",
+    "\uff41 \uff44\uff4f\uff47 runs",
+    "a do\u200bg r\u00aduns",
+)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_words(variant: str) -> None:
+    assert words_of(variant) == words_of("A dog runs.")
+
+
+def make(call: Call, tmp_path: Path, photos: Path, clip_folder: Path, *more: str) -> tuple[int, str, str]:
+    return call("ingest", *ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")]), *more)
+
+
+def numbers_of(folder: Path) -> dict[int, float | None]:
+    index = EdgeIndex(folder)
+    records = [each for batch in index.scan("coco_images") for each in batch.records if isinstance(each, Image)]
+    index.close()
+    return {each.id: each.hubness for each in records}
+
+
+def test_from_references_to_a_page_and_a_report(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=12)
+    entries = json.loads((photos / "dataset_coco.json").read_text())
+    val = [sentence["raw"] for entry in entries["images"] if entry["split"] == "val" for sentence in entry["sentences"]]
+    assert make(call, tmp_path, photos, clip_folder, "--split", "test")[0] == 0
+    path = ["--path", tmp_path / "index"]
+    lines = [f"a photo of {number} dogs" for number in range(40)]
+    leaks = ["PHOTO 3, in words: sentence 2", "photo 0 in words sentence 0 "]
+    (tmp_path / "references.txt").write_text("\n".join([*lines, "", *leaks]) + "\n", encoding="utf-8")
+    options = ["hubness", "--references", tmp_path / "references.txt", "--k", 7, *path]
+
+    code, out, err = call("ingest", *options, "--alpha", ALPHA, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["count"], told["dropped"], told["k"], told["points"], told["alpha"]) == (40, 2, 7, 8, ALPHA)
+    encoded = ClipEncoder(str(clip_folder), device="cpu").encode_texts(lines).astype(np.float64)
+    index = EdgeIndex(tmp_path / "index")
+    batch = index.retrieve("coco_images", list(range(100, 108)), vectors=True)
+    index.close()
+    assert batch.vectors is not None
+    cosines = np.sort(batch.vectors.astype(np.float64) @ encoded.T, axis=1)[:, -7:]
+    first = numbers_of(tmp_path / "index")
+    assert list(first.values()) == pytest.approx(cosines.mean(axis=1).tolist(), abs=1e-6)
+    assert told["smallest"] == min(filter(None, first.values()))
+
+    # `search` uses the stored alpha; `eval run` reports it in a block of its own.
+    found = [json.loads(line) for line in call("search", "text", "a dog", "--json", *path)[1].splitlines()]
+    assert all(hit["score"] == pytest.approx(hit["cosine"] - ALPHA * hit["hubness"], abs=2e-6) for hit in found)
+    plain = json.loads(call("search", "text", "a dog", "--json", "-k", 1, "--hubness", 0, *path)[1])
+    assert plain["score"] == plain["cosine"]
+    with_block = evaluated(call, tmp_path, *path)
+    without = evaluated(call, tmp_path, "--hubness", 0, *path)
+    assert "corrected" not in without
+    for key in ("image-to-text", "text-to-image", "columns"):
+        same = [with_block[key], without[key]]
+        assert without_times(same[0]) == without_times(same[1])
+    check_ranks(tmp_path, with_block)
+
+    # Running it again changes nothing, and neither does ingesting the same photos; new ones need a number.
+    assert call("ingest", *options)[0] == 0
+    code, _, err = make(call, tmp_path, photos, clip_folder, "--split", "test")
+    assert numbers_of(tmp_path / "index") == first
+    assert "ingest hubness" not in err
+    _, _, err = make(call, tmp_path, photos, clip_folder)
+    assert "warning: images of coco_images have no number" in err
+    assert "run `python -m ingest hubness` again" in one_line_error(call("search", "text", "a dog", *path))
+    assert "run `python -m ingest hubness` again" in one_line_error(call("eval", "run", *path))
+    assert call("search", "text", "a dog", "--hubness", 0, *path)[0] == 0
+
+    # References that are captions of the index are refused as queries, whatever their file was called.
+    (tmp_path / "references.txt").write_text("\n".join([*lines, val[0].upper()]))
+    assert json.loads(call("ingest", *options, "--json")[1])["dropped"] == 1
+    code, out, err = call("eval", "tune", "--hubness", "--json", *path)
+    assert code == 0, err
+    curve = json.loads(out)
+    assert (curve["split"], curve["captions"], curve["curve"][0]["alpha"], curve["curve"][0]["gain"]) == (
+        "val",
+        20,
+        0,
+        0,
+    )
+    assert "text-to-image: 20 captions" in call("eval", "tune", "--hubness", *path)[1]
+
+
+def evaluated(call: Call, tmp_path: Path, *options: object) -> Any:
+    code, out, err = call("eval", "run", "--resamples", 100, "--out", tmp_path / "run", "--json", *options)
+    assert code == 0, err
+    if "--hubness" not in options:
+        page = (tmp_path / "run/report.html").read_text()
+        assert "Corrected for hubness with alpha 0.7" in page
+        assert "How many captions each image answers" in page
+        (tmp_path / "ranks.jsonl").write_text((tmp_path / "run/ranks.jsonl").read_text())
+    return json.loads(out)
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, list):
+        return [without_times(each) for each in value]
+    if isinstance(value, dict):
+        times = ("queries_per_second", "latency_ms", "latency_percentiles_ms")
+        return {key: without_times(each) for key, each in value.items() if key not in times}
+    return value
+
+
+def check_ranks(tmp_path: Path, told: Any) -> None:
+    """Compare each corrected rank with float64 arithmetic."""
+    index = EdgeIndex(tmp_path / "index")
+    [images], [captions] = (list(index.scan(f"coco_{kind}", vectors=True)) for kind in ("images", "captions"))
+    index.close()
+    assert images.vectors is not None
+    assert captions.vectors is not None
+    numbers = np.array([each.hubness for each in images.records if isinstance(each, Image)], dtype=np.float64)
+    scores = captions.vectors.astype(np.float64) @ images.vectors.T.astype(np.float64) - ALPHA * numbers
+    rows = {each.id: row for row, each in enumerate(images.records)}
+    expected = {
+        caption.id: 1 + int((scores[row] > scores[row, rows[caption.image_id]]).sum())
+        for row, caption in enumerate(captions.records)
+        if isinstance(caption, Caption)
+    }
+    lines = [json.loads(line) for line in (tmp_path / "ranks.jsonl").read_text().splitlines()]
+    assert {line["query"]: line["corrected_rank"] for line in lines if line["direction"] == "text-to-image"} == expected
+    recalls = {column["name"]: column["text-to-image"]["recall@5"] for column in told["corrected"]["columns"]}
+    hits = 100 * float(np.mean([rank <= 5 for rank in expected.values()]))
+    assert recalls == pytest.approx({"oracle": hits, "qdrant-exact": hits, "qdrant-served": hits})
+    answered = told["corrected"]["answers"]["corrected"]
+    assert sum(images for *_, images in answered) == len(rows)
+
+
+def test_captions_of_a_split_as_references(call: Call, tmp_path: Path) -> None:
+    """Nothing is encoded, and what is said in the words of a caption of test is dropped."""
+    index = EdgeIndex(tmp_path)
+    sizes = {split: SplitSize(images=1, captions=3, images_in_file=1) for split in ("test", "train")}
+    texts = {"test": ("A dog.", "two cats", "snow"), "train": ("a  DOG", "grass", "sky")}
+    for kind in ("images", "captions"):
+        index.create(plain_spec(kind=kind, splits=sizes))
+    pictures = [image(number, split, texts[split]) for number, split in enumerate(texts)]
+    index.upsert("coco_images", Points(pictures, unit(2)))
+    said = [
+        Caption(10 * each.id + place, each.id, each.split, place, text, None)
+        for each in pictures
+        for place, text in enumerate(each.captions)
+    ]
+    vectors = unit(6, seed=3)
+    index.upsert("coco_captions", Points(said, vectors))
+    index.close()
+    code, out, err = call("ingest", "hubness", "--references", "train", "--path", tmp_path, "--json")
+    assert code == 0, err
+    assert (json.loads(out)["count"], json.loads(out)["dropped"]) == (2, 1)
+    expected = (unit(2).astype(np.float64) @ vectors[4:].T.astype(np.float64)).mean(axis=1)
+    assert list(numbers_of(tmp_path).values()) == pytest.approx(expected.tolist(), abs=1e-6)
+    refused = one_line_error(call("eval", "run", "--split", "train", "--hubness", 0.5, "--path", tmp_path))
+    assert "2 of 3 captions of split train are among the references" in refused
+    for source, reason in (
+        ("test", "all 3 are captions of val or test"),
+        ("nowhere", "no such file, and no such split"),
+    ):
+        assert reason in one_line_error(call("ingest", "hubness", "--references", source, "--path", tmp_path))
+    assert call("ingest", "hubness", "--path", tmp_path)[0] == 2
+
+
+def test_a_copy_keeps_the_numbers(index: Index, make_spec: MakeSpec, tmp_path: Path) -> None:
+    _, numbers = numbered(index, make_spec, alpha=ALPHA)
+    collection = make_spec().collection
+    target = EdgeIndex(tmp_path / "copy")
+    prepare(index, target, [collection], None)
+    copy_collection(index, target, collection)
+    assert target.spec(collection).hubness == index.spec(collection).hubness
+    for batch in target.scan(collection):
+        assert [each.hubness for each in batch.records if isinstance(each, Image)] == numbers.tolist()
+    target.upsert(collection, Points([replace(image(COUNT), hubness=0.5)], unit(1, DIM)))
+    copy_collection(index, target, collection)
+    mixed = target.spec(collection).hubness
+    assert mixed is not None
+    assert not mixed.complete  # the image that only the target has was measured by other references
+    target.close()
