@@ -12,6 +12,7 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,8 @@ from search.encoder import Encoder
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
-from search.hubness import Correction, Corrections
+from search.evidence import Evidences
+from search.hubness import Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
 from search.query import Options, Part, for_parts, named_images
@@ -62,6 +64,7 @@ class Searcher:
         self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
         self._corrections = Corrections(index, self.collection("images"))
+        self._evidences = Evidences(index, self.dataset)
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -105,7 +108,7 @@ class Searcher:
         self, queries: Sequence[tuple[Sequence[Part], Options]]
     ) -> list[list[PageRequest] | CocoSearchError]:
         """Return one request for each kind that a query asks for, or the error of that query."""
-        problems = [self._problem(options) for _, options in queries]
+        problems = [self._problem(options, parts) for parts, options in queries]
         valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
         directions = iter(self.encode(valid))  # only now: the model may have to be loaded
         outcomes = [problem or next(directions) for problem in problems]
@@ -121,15 +124,17 @@ class Searcher:
     ) -> list[PageRequest] | CocoSearchError:
         """Return the request of each kind, or the error of the query."""
         try:
-            return [
-                PageRequest(direction, kind, options, leave_out, self._correction(kind, options))
-                for kind in options.kinds
-            ]
+            return [self._request(PageRequest(direction, kind, options, leave_out)) for kind in options.kinds]
         except QueryError as error:
             return error
 
-    def _correction(self, kind: Kind, options: Options) -> Correction | None:
-        return self._corrections.of(options.hubness) if kind == "images" else None
+    def _request(self, request: PageRequest) -> PageRequest:
+        """Return a request with what its scores are made of, if they are not cosines. Raises QueryError."""
+        if request.kind == "captions":
+            return request
+        if request.options.evidence is not None:
+            return replace(request, evidence=self._evidences.of(request.options.evidence))
+        return replace(request, correction=self._corrections.of(request.options.hubness))
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -220,7 +225,11 @@ class Searcher:
         if problem := self._problem(options):
             raise problem
 
-    def _problem(self, options: Options) -> QueryError | None:
+    def _problem(self, options: Options, parts: Sequence[Part] = ()) -> QueryError | None:
+        try:
+            for_parts(options, parts)
+        except QueryError as error:
+            return error
         splits = options.where.splits if options.where else None
         for kind in options.kinds if splits else ():
             known = self.index.spec(self.collection(kind)).splits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from search.records import Caption, Hit, Image, Kind
@@ -22,8 +22,9 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
     `rank` counts from `offset` + 1 within its `kind`, "image" or "caption". Results are in the order of `score`, which
-    is the `cosine` unless it was corrected for hubness. The fields of the payload follow, without those that users
-    added. Images have their nearest `caption`. `also` holds the hits that this one stands for, without ranks and
+    is the `cosine` unless it was corrected for hubness, or captions were evidence. The fields of the payload follow,
+    without those that users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it
+    was evidence. `also` holds the hits that this one stands for, without ranks and
     nearest captions.
     """
     return [
@@ -43,12 +44,16 @@ def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:
 
 
 def _table(hits: Sequence[Hit], width: int, first: int) -> str:
-    corrected = any(hit.uncorrected is not None for hit in hits)
-    last = "file" if hits[0].kind == "images" else "caption"
-    rows = [["rank", "score", *(["cosine"] if corrected else []), "image", last]]
+    columns: dict[str, Callable[[Hit], float | None]] = {"score": lambda hit: hit.score}
+    if any(hit.uncorrected is not None for hit in hits):
+        columns["cosine"] = lambda hit: hit.cosine
+    if any(hit.evidence for hit in hits):
+        columns["caption's"] = lambda hit: hit.evidence.score if hit.evidence else None
+    rows = [["rank", *columns, "image", "file" if hits[0].kind == "images" else "caption"]]
     for rank, hit in enumerate(hits, start=first):
-        scores = [hit.score, hit.cosine] if corrected else [hit.score]
-        rows.append([str(rank), *(f"{score:.4f}" for score in scores), *_columns(hit)])
+        scores = [column(hit) for column in columns.values()]
+        cells = ("-" if score is None else f"{score:.4f}" for score in scores)
+        rows.append([str(rank), *cells, *_columns(hit)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for *numbers, text in rows:
@@ -63,8 +68,12 @@ def _fields(hit: Hit) -> dict[str, Any]:
     return {**scores, "kind": kind, **(hit.record.fields() if hit.record else {})}
 
 
-def _nearest(hit: Hit) -> dict[str, str | None]:
-    return {"caption": hit.caption} if hit.kind == "images" else {}
+def _nearest(hit: Hit) -> dict[str, Any]:
+    if hit.kind == "captions":
+        return {}
+    evidence = hit.evidence
+    used = {"caption_id": evidence.id, "caption_cosine": round(evidence.score, 6)} if evidence else {}
+    return {"caption": hit.caption, **used}
 
 
 def _columns(hit: Hit) -> tuple[str, str]:
