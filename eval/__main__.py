@@ -41,9 +41,11 @@ app.add_typer(bench.app, name="bench")
 def run(queries: Queries, measured: Measured, output: Output, source: Source) -> None:
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
     from eval.evaluate import evaluate
+    from eval.fingerprint import fingerprint
     from eval.ground_truth import read_ground_truth
     from eval.report import export
     from eval.report.text import table
+    from eval.runs import check_overwrite
     from search.index import collection_name
     from search.searcher import only_dataset
 
@@ -59,6 +61,8 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
         evaluation = read_ground_truth(
             index, name, queries.split or ["test"], queries.captions_per_image, allow_missing=queries.allow_missing
         )
+        if output.out is not None and not output.force:
+            check_overwrite(output.out, fingerprint(evaluation, index))
         report = evaluate(index, evaluation, plan, copies_in)
         metrics = report.metrics()
         if output.out is not None:

@@ -9,7 +9,7 @@ p-values account for that.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from eval import fingerprint
 from eval.differences import Difference, adjusted, differences
 from eval.metrics import METRICS, Ranking, scores
 from eval.protocol import DIRECTIONS
@@ -136,7 +137,7 @@ def compare_all(
     for letters, pair in pairs.items():
         directions = tuple(replace(direction, differences=tuple(next(families))) for direction in pair.directions)
         pairs[letters] = replace(pair, directions=directions)
-    return Comparisons(by_letter, pairs, tuple(_settings(runs)))
+    return Comparisons(by_letter, pairs, _settings(runs))
 
 
 def compare_folders(
@@ -190,7 +191,11 @@ def compare(
                 worsened=worsened,
             )
         )
-    return Comparison(a, b, tuple(directions), tuple(_settings((a, b))), resamples, randomisations)
+    return Comparison(a, b, tuple(directions), _settings((a, b)), resamples, randomisations)
+
+
+def _settings(runs: Sequence[Run]) -> tuple[tuple[str, list[Any]], ...]:
+    return tuple(sorted(fingerprint.differences([run.metrics.fingerprint for run in runs])))
 
 
 def shown(value: object) -> str:
@@ -260,20 +265,3 @@ def _changes(pairs: Pairs, count: int) -> tuple[tuple[Change, ...], tuple[Change
     improved = sorted((change for change in changes if change.log_ratio < 0), key=lambda c: (c.log_ratio, c.query))
     worsened = sorted((change for change in changes if change.log_ratio > 0), key=lambda c: (-c.log_ratio, c.query))
     return tuple(improved[:count]), tuple(worsened[:count])
-
-
-def _settings(runs: Sequence[Run]) -> Iterator[tuple[str, list[Any]]]:
-    """Yield settings that differ between the fingerprints; nested names are joined by dots, a missing one is None."""
-    settings = [dict(_flat(run.metrics.fingerprint)) for run in runs]
-    for name in sorted(set().union(*settings)):
-        values = [of_run.get(name) for of_run in settings]
-        if any(value != values[0] for value in values):
-            yield name, values
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

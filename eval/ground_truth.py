@@ -12,7 +12,7 @@ import numpy.typing as npt
 from eval.protocol import FIRST_CAPTIONS, Evaluation, Ids, Side, both_tasks
 from search.errors import EvaluationError
 from search.index import CollectionSpec, ReadIndex, Where, collection_name
-from search.records import Caption, Image, Vectors
+from search.records import COCO_PHOTOS, Caption, Image, Vectors
 
 ADVICE = "run the ingestion again; photos that it could not read are listed in its failures.jsonl"
 
@@ -84,6 +84,7 @@ def read_ground_truth(
         hubness=np.array(images.hubness, dtype=np.float64),
         truncated=sum(captions.truncated),
         notes=tuple(notes),
+        of_coco=images.of_coco,
     )
 
 
@@ -94,33 +95,39 @@ def _options(splits: Iterable[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """The images, in the order of the annotation file; `captions` int64 (n,): how many each should have."""
+    """The images, in the order of the annotation file; `captions` int64 (n,): how many each should have.
+
+    `of_coco`: whether every one has an address at MS COCO.
+    """
 
     side: Side
     captions: Ids
     splits: list[str]
     files: list[str]
     hubness: list[float]
+    of_coco: bool
 
     @classmethod
     def read(cls, index: ReadIndex, collection: str, where: Where, captions_per_image: int | None) -> _Images:
         vectors, records = _Vectors(index, collection, where), list[tuple[int, int, int, str, str, float]]()
+        of_coco = True
         for image in vectors.records():
             if not isinstance(image, Image):
                 raise EvaluationError(f"{collection} holds something other than images: {image}")
             wanted = min(len(image.captions), captions_per_image or len(image.captions))
             number = np.nan if image.hubness is None else image.hubness
             records.append((image.order, image.id, wanted, image.split, image.file, number))
+            of_coco = of_coco and (image.url or "").startswith(COCO_PHOTOS)
         order = np.argsort([record[0] for record in records], kind="stable")
         _, ids, wanted_of, splits, files, numbers = zip(*(records[place] for place in order), strict=True)
         side = Side(collection, np.array(ids, dtype=np.int64), vectors.rows[order], where)
-        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files), list(numbers))
+        return cls(side, np.array(wanted_of, dtype=np.int64), list(splits), list(files), list(numbers), of_coco)
 
     def only(self, keep: npt.NDArray[np.bool_]) -> _Images:
         rows = np.flatnonzero(keep)
         splits, files = [self.splits[row] for row in rows], [self.files[row] for row in rows]
         numbers = [self.hubness[row] for row in rows]
-        return _Images(_only(self.side, keep), self.captions[rows], splits, files, numbers)
+        return _Images(_only(self.side, keep), self.captions[rows], splits, files, numbers, self.of_coco)
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,7 @@ class Output:
         Path | None,
         typer.Option("--out", help="Write metrics.json, ranks.jsonl, report.html and TREC files into this folder"),
     ] = None
+    force: Annotated[bool, typer.Option("--force", help="Overwrite another run in the folder of --out")] = False
     images: ImagesOption = None
     trec_depth: Annotated[
         int, typer.Option("--trec-depth", min=0, help="Hits of each query in the TREC runs of --out, 0 for all")

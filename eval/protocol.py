@@ -49,8 +49,9 @@ class Evaluation:
     """Both directions over the same images and captions.
 
     Images are in the order of the annotation file. `image_of` int64 (captions,) is the row of each caption's image;
-    `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit. `hubness`
-    float64 (images,) are the numbers that `ingest hubness` stored, NaN for none; it may be empty.
+    `texts` are the captions, `files` the images' files; `truncated` counts captions cut at the model's limit.
+    `of_coco` is whether the annotation file calls all images MS COCO's. `hubness` float64 (images,) are the numbers
+    that `ingest hubness` stored, NaN for none; it may be empty.
     """
 
     spec: CollectionSpec
@@ -63,6 +64,7 @@ class Evaluation:
     texts: list[str]
     truncated: int
     notes: tuple[str, ...]
+    of_coco: bool = False
     hubness: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property

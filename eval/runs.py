@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
+from eval.fingerprint import differences
 from eval.protocol import DIRECTIONS
 from search.errors import EvaluationError, TextError
 from search.text import decode_text, parse_json, to_json
@@ -55,13 +56,17 @@ class _Scored(BaseModel):
 class RankerMetrics(_Scored):
     """One ranker, an item of `columns`: all but the name, `about` and `bytes_per_vector` are by direction.
 
-    `latency_ms` is the median, `latency_percentiles_ms` has p50, p95 and p99.
+    `latency_ms` is the median, `latency_percentiles_ms` has p50, p95 and p99. `same_ranks_as` names the first ranker
+    that ranks every query of both directions the same, if there is one before this.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"pessimistic", "overlap_at_10", "latency_percentiles_ms"})
+    _if_any: ClassVar[frozenset[str]] = frozenset(
+        {"pessimistic", "overlap_at_10", "latency_percentiles_ms", "same_ranks_as"}
+    )
 
     name: str
     about: str = ""
+    same_ranks_as: str = ""
     scores: dict[str, Scores] = {}
     pessimistic: dict[str, Scores] = {}
     queries_per_second: dict[str, float] | None = None
@@ -152,10 +157,12 @@ class RunMetrics(_Scored):
     `scores`, `intervals` and `pessimistic` are those of the ranker named `engine`: the oracle, in runs of older
     versions Qdrant's exact search if it was measured. `rsum` is the sum of recall@1, @5 and @10 of both directions.
     `oracle`, `loss` and `significance` of each ranker, `intervals`, `pessimistic`, `proportion`, `agreement` and
-    `extended` of each judge are by direction.
+    `extended` of each judge are by direction. `date` is when the run ended, in ISO 8601 and UTC.
     """
 
-    _if_any: ClassVar[frozenset[str]] = frozenset({"rsum", "significance", "mteb", "caption_lengths", "corrected"})
+    _if_any: ClassVar[frozenset[str]] = frozenset(
+        {"date", "rsum", "significance", "mteb", "caption_lengths", "corrected"}
+    )
 
     scores: dict[str, Scores] = {}
     rsum: float | None = None
@@ -181,6 +188,7 @@ class RunMetrics(_Scored):
     split: str = ""
     dataset: str = ""
     model: str = ""
+    date: str = ""
     fingerprint: dict[str, Any] = {}
     notes: list[str] = []
 
@@ -270,6 +278,27 @@ def _of_line(line: Any) -> QueryResult:
     known = {name: value for name, value in line.items() if name in own}
     known["top"] = tuple(TopHit(**hit) for hit in line["top"])
     return QueryResult(**known, recorded={name: value for name, value in line.items() if name not in own})
+
+
+def check_overwrite(folder: Path, fingerprint: Mapping[str, Any]) -> None:
+    """Check that a run with this fingerprint may be written into a folder: it holds none, or the same one.
+
+    Raises:
+        EvaluationError: the folder holds another run, or one that cannot be read.
+    """
+    try:
+        content = (folder / METRICS_FILE).read_bytes()
+    except FileNotFoundError:
+        return
+    remedy = "choose another folder, or overwrite it with --force"
+    try:
+        existing = RunMetrics.model_validate(parse_json(decode_text(content))).fingerprint
+    except (ValueError, TextError):
+        raise EvaluationError(f"{folder / METRICS_FILE} is not of a run that can be read: {remedy}") from None
+    if different := list(differences([existing, parse_json(to_json(fingerprint))])):
+        name, (there, here) = different[0]
+        more = f", and {len(different) - 1} more of its settings differ" if different[1:] else ""
+        raise EvaluationError(f"{folder} holds another run: its {name} is {there}, not {here}{more}: {remedy}")
 
 
 def read_run(folder: Path) -> Run:

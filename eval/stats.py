@@ -18,6 +18,7 @@ well there: if a mean rank matters, read it with the median.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -35,6 +36,7 @@ LEVEL = 0.95
 RANDOMISATIONS = 10_000
 OF_THE_MEDIAN = 2_000  # randomisations of the median at most: sorting makes them slower
 CELLS_PER_BLOCK = 1 << 20  # of the matrix resamples x images, of which one block lies in memory
+CELLS_IN_CACHE = 1 << 14  # of the matrix randomisations x queries, of which medians are taken at once
 NO_SPREAD = 1e-12  # images closer to each other than this, relative to the values, differ by rounding only
 
 _NORMAL = NormalDist()
@@ -218,6 +220,32 @@ def unanimous_interval(estimate: float, images: int, level: float = LEVEL, highe
     return estimate * (1 - unlike), estimate * (1 - unlike) + highest * unlike
 
 
+def share_interval(found: int, drawn: int, total: int, level: float = LEVEL) -> Interval:
+    """Return the interval, in percent, of a share of `total` items, if `found` of `drawn` drawn at random belong to it.
+
+    Exact, from the hypergeometric distribution: with many items it is Clopper and Pearson's; if all are drawn, it is
+    the share itself.
+    """
+
+    def fewest(found: int) -> int:
+        """Return the smallest number among all items with which so many or more are found often enough."""
+        often_enough = range(found, total - drawn + found + 1)
+        return often_enough[bisect_left(often_enough, (1 - level) / 2, key=lambda among: at_least(found, among))]
+
+    def at_least(found: int, among: int) -> float:
+        ways = (_log_ways(among, k) + _log_ways(total - among, drawn - k) for k in range(found, min(among, drawn) + 1))
+        return math.fsum(math.exp(each - _log_ways(total, drawn)) for each in ways)
+
+    return 100 * fewest(found) / total, 100 * (total - fewest(drawn - found)) / total
+
+
+def _log_ways(items: int, chosen: int) -> float:
+    """Return the logarithm of the number of ways to choose some of the items."""
+    if not 0 <= chosen <= items:
+        return -math.inf
+    return math.lgamma(items + 1) - math.lgamma(chosen + 1) - math.lgamma(items - chosen + 1)
+
+
 def swap_p_values(
     differences: Floats,
     others: Sequence[tuple[Floats, Floats]],
@@ -240,14 +268,16 @@ def swap_p_values(
     least_medians = np.array([abs(np.median(b) - np.median(a)) for a, b in others])
     as_large, medians_as_large = np.zeros(totals.shape[1], dtype=np.int64), np.zeros(len(others), dtype=np.int64)
     for_medians = min(randomisations, OF_THE_MEDIAN)
+    rows = max(1, CELLS_IN_CACHE // len(image_of))
     done = 0
     for swapped in _swaps(np.random.default_rng((seed, 1)), randomisations, len(totals)):
         sums = totals.sum(axis=0) - 2 * (swapped.astype(np.float64) @ totals)
         as_large += np.count_nonzero(np.abs(sums) >= least, axis=0)
-        for row in swapped[: max(0, for_medians - done)]:
-            swap = row[image_of]
-            swapped_medians = [np.median(np.where(swap, a, b)) - np.median(np.where(swap, b, a)) for a, b in others]
-            medians_as_large += np.abs(swapped_medians) >= least_medians
+        for first in range(0, min(len(swapped), for_medians - done), rows):
+            swap = swapped[first : min(first + rows, for_medians - done)][:, image_of]
+            for number, (a, b) in enumerate(others):
+                change = np.median(np.where(swap, a, b), axis=1) - np.median(np.where(swap, b, a), axis=1)
+                medians_as_large[number] += np.count_nonzero(np.abs(change) >= least_medians[number])
         done += len(swapped)
     return (1 + as_large) / (1 + randomisations), (1 + medians_as_large) / (1 + for_medians)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ingest.references import References
+    from search.encoder import Encoder
     from search.index import HubnessSpec, Index, ReadIndex
     from search.records import Vectors
 
@@ -97,8 +98,12 @@ def _measure(index: Index, dataset: str, source: SourceFlags, references: str, k
 
     collection = collection_name(dataset, "images")
     spec = index.spec(collection)
-    sample = Sample(count, seed)
-    read = read_references(index, dataset, references, sample, lambda: source.encoder(spec))
+
+    def encoder() -> Encoder:
+        spec.check_queryable()
+        return source.encoder(spec)
+
+    read = read_references(index, dataset, references, Sample(count, seed), encoder)
     store(index, collection, read, measure(index, collection, read.vectors, k))
 
 

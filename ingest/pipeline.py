@@ -2,7 +2,8 @@
 
 The path of a photo, which `_ImageStage.embed` shows from top to bottom:
 
-1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current. Only the others continue.
+1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current, and `copy_vectors`
+   (ingest/renamed.py) those that were only renamed. Only the others continue; without any, no model is loaded.
 2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
    photo that cannot be read or decoded, such as a truncated JPEG, comes out as the PhotoError that
    search/photos/decode.py raised, and `_fail` adds it to the failures of the summary.
@@ -324,8 +325,8 @@ def _encode_captions(encoder: ClipEncoder, captions: Sequence[Caption]) -> tuple
     """Return the captions, each marked if the model truncates it, and their vectors float32 (n, dim)."""
     texts = [caption.text for caption in captions]
     marked = [
-        replace(caption, truncated=too_long)
-        for caption, too_long in zip(captions, encoder.too_long(texts), strict=True)
+        replace(caption, truncated=truncation is not None)
+        for caption, truncation in zip(captions, encoder.truncations(texts), strict=True)
     ]
     return marked, encoder.encode_texts(texts)
 

@@ -31,7 +31,7 @@ def renamed_images(
     for image in new if sizes else ():
         mark = _mark(folder, image.file, sizes, follow_links=follow_links)
         if mark is not None and (old := by_mark.get(mark)) is not None:
-            yield replace(image, photo=mark, extra=old.extra), old.id
+            yield replace(image, photo=mark, hubness=old.hubness, extra=old.extra), old.id
 
 
 def same_captions(gone: Collection[Caption], new: Sequence[Caption]) -> Iterator[tuple[Caption, int]]:

@@ -24,6 +24,7 @@ from search.command import (
     Exit,
     expanded,
 )
+from search.ending import end_after
 from search.errors import SettingsError
 from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.interrupt import ending_on_interrupt
@@ -145,21 +146,27 @@ def _answer(
                 command.print_json(line)
         else:
             typer.echo(show.table(hits, first=options.offset + 1))
+        [truncations] = searcher.truncations([parts])
+        for number, truncation in truncations.items():
+            command.note(f"note: {show.truncation_note(parts[number], truncation)}")
         if output.html is not None or output.open:
-            _write_sheet(searcher, parts, hits, options.offset + 1, output)
+            _write_sheet(searcher, parts, options, hits, output)
 
 
-def _write_sheet(searcher: Searcher, parts: list[Part], hits: list[Hit], first: int, output: OutputFlags) -> None:
+def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: list[Hit], output: OutputFlags) -> None:
     import tempfile
     import webbrowser
 
     from search.query import describe, named_images
-    from search.sheet import Section, contact_sheet
+    from search.sheet import Section, contact_sheet, origin
 
     picture = next(iter(named_images([part for part in parts if part.weight > 0])), None)
     title = describe(parts)
-    sections = [Section(kind, group, picture, first) for kind, group in show.by_kind(hits)] or [Section(title, [])]
-    page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images))
+    sections = [Section(kind, group, picture, options.offset + 1) for kind, group in show.by_kind(hits)] or [
+        Section(title, [])
+    ]
+    about = origin(searcher.index.spec(searcher.collection("images")), options)
+    page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images), about=about)
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
     file.write_text(shown(page), encoding="utf-8")
     command.note(f"wrote the pictures to {file.resolve()}")
@@ -174,4 +181,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_after(main)

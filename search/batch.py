@@ -69,22 +69,32 @@ def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
 def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Options) -> Iterator[dict[str, Any]]:
     """Yield `line`, `query` as it was given, and `hits` or a one-line `error`, for each line that is not blank.
 
+    `truncated` lists the parts of which the model reads only the first tokens, if there are any.
+
     Each list of lines is encoded at once and answered before the next one is read.
     """
     number = 0
     for batch in batches:
         lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
         number += len(batch)
-        results = iter(searcher.search_many([line.query for line in lines if isinstance(line.query, tuple)]))
+        queries = [line.query for line in lines if isinstance(line.query, tuple)]
+        results = iter(searcher.search_many(queries))
+        truncations = iter(searcher.truncations([parts for parts, _ in queries]))
         for line in lines:
-            answer = {"line": line.number, "query": line.content}
-            result = next(results) if isinstance(line.query, tuple) else line.query
+            answer: dict[str, Any] = {"line": line.number, "query": line.content}
+            if isinstance(line.query, tuple):
+                result, truncated = next(results), next(truncations)
+            else:
+                result, truncated = line.query, {}
             if isinstance(result, QueryError | PhotoError | TextError):
                 yield {**answer, "error": str(result)}
             elif isinstance(result, CocoSearchError):
                 raise result
             else:
-                yield {**answer, "hits": show.as_json(result, line.offset)}
+                answer["hits"] = show.as_json(result, line.offset)
+                if truncated:
+                    answer["truncated"] = show.truncated_as_json(truncated)
+                yield answer
 
 
 def read_line(number: int, line: bytes, default: Options) -> Line:

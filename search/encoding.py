@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
 from search.index import CollectionSpec, ReadIndex, collection_name
 from search.query import Part, brief, combine
@@ -67,6 +67,19 @@ class QueryEncoder:
             if isinstance(of_query, CocoSearchError)
             else _direction(parts, [_vector(each, text_vectors, picture_vectors) for each in of_query])
             for parts, of_query in zip(queries, inputs, strict=True)
+        ]
+
+    def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
+        """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""
+        texts = [part.text for parts in queries for part in parts if part.text is not None]
+        found = iter(self.model.truncations(texts) if texts else ())
+        return [
+            {
+                number: truncation
+                for number, part in enumerate(parts)
+                if part.text is not None and (truncation := next(found)) is not None
+            }
+            for parts in queries
         ]
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:

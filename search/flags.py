@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search import ending
 from search.command import (
     DatasetOption,
     DeviceOption,
@@ -134,7 +135,7 @@ class SourceFlags:
         from search.searcher import Searcher
         from search.settings import load_settings
 
-        index = open_index(load_settings(self.path, self.url))
+        index = open_index(load_settings(self.path, self.url), until_exit=ending.soon)
         warn_of_silent_nodes(index)  # first: what follows may need these nodes
         searcher = Searcher(index, self.dataset, encoder=partial(self.encoder, index=index))
         warn_of_pending(index, [searcher.collection("images"), searcher.collection("captions")], exact=exact)

@@ -150,8 +150,8 @@ class Pages:
             depth *= 2 if request.rescored else 4
             [read] = self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
-        if kind == "images":
-            return self._with_records(page) if request.rescored else page
+        if request.rescored:
+            return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:

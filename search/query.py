@@ -229,6 +229,25 @@ def describe(parts: Sequence[Part]) -> str:
     return words
 
 
+def describe_options(options: Options) -> str:
+    """Return the options of an answer as a person reads them: `10 images, split test, exact search`."""
+    where = options.where or Where()
+    kinds = {"images": "images", "captions": "captions", "both": "images and as many captions"}
+    words = [
+        f"at most {options.k:,} {kinds[options.to]}",
+        f"after the first {options.offset:,}" if options.offset else "",
+        f"split {' or '.join(where.splits)}" if where.splits else "",
+        f"of {len(where.image_ids):,} images" if where.image_ids else "",
+        f"with the words {where.contains}" if where.contains else "",
+        f"score at least {options.min_score:g}" if options.min_score is not None else "",
+        f"cutoff {options.cutoff:g}" if options.cutoff is not None else "",
+        "captions grouped by image" if options.group else "",
+        f"near-duplicates folded from {options.fold:g}" if options.fold is not None else "",
+        "exact search" if options.exact else "",
+    ]
+    return ", ".join(filter(None, words))
+
+
 def combine(vectors: Vectors, weights: Sequence[float]) -> Vectors:
     """Return the weighted sum of unit vectors (n, dim), as a unit vector (dim,), float32.
 

@@ -22,6 +22,8 @@ Vectors: TypeAlias = "npt.NDArray[np.float32]"  # a string, so that `--help` doe
 Kind = Literal["images", "captions"]
 Wanted = Literal["images", "captions", "both"]
 
+COCO_PHOTOS = "http://images.cocodataset.org/"  # above the folders of its photos
+
 
 @dataclass(frozen=True, slots=True)
 class PhotoMark:

@@ -12,18 +12,17 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
-from search.evidence import Evidences
-from search.hubness import Corrections
+from search.evidence import Evidence, Evidences
+from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.pages import PageRequest, Pages
 from search.query import Options, Part, for_parts, named_images
@@ -95,7 +94,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        outcomes = self._requests_of(queries)
+        outcomes = self._requests(queries)
         pages = iter(
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
@@ -104,9 +103,7 @@ class Searcher:
             for of_query in outcomes
         ]
 
-    def _requests_of(
-        self, queries: Sequence[tuple[Sequence[Part], Options]]
-    ) -> list[list[PageRequest] | CocoSearchError]:
+    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
         """Return one request for each kind that a query asks for, or the error of that query."""
         problems = [self._problem(options, parts) for parts, options in queries]
         valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
@@ -115,26 +112,19 @@ class Searcher:
         return [
             outcome
             if isinstance(outcome, CocoSearchError)
-            else self._requests(outcome, for_parts(options, parts), named_images(parts))
+            else self._of_kinds(outcome, for_parts(options, parts), named_images(parts))
             for (parts, options), outcome in zip(queries, outcomes, strict=True)
         ]
 
-    def _requests(
-        self, direction: Vectors, options: Options, leave_out: tuple[int, ...]
-    ) -> list[PageRequest] | CocoSearchError:
-        """Return the request of each kind, or the error of the query."""
-        try:
-            return [self._request(PageRequest(direction, kind, options, leave_out)) for kind in options.kinds]
-        except QueryError as error:
-            return error
-
-    def _request(self, request: PageRequest) -> PageRequest:
-        """Return a request with what its scores are made of, if they are not cosines. Raises QueryError."""
-        if request.kind == "captions":
-            return request
-        if request.options.evidence is not None:
-            return replace(request, evidence=self._evidences.of(request.options.evidence))
-        return replace(request, correction=self._corrections.of(request.options.hubness))
+    def _of_kinds(self, vector: Vectors, options: Options, leave_out: Sequence[int]) -> list[PageRequest]:
+        """Return the request of each kind. Raises QueryError if images cannot be scored as the options say."""
+        correction, evidence = self._scores(options)
+        return [
+            PageRequest(vector, "images", options, tuple(leave_out), correction, evidence)
+            if kind == "images"
+            else PageRequest(vector, kind, options, tuple(leave_out))
+            for kind in options.kinds
+        ]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> list[Hit]:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
@@ -144,10 +134,7 @@ class Searcher:
             CollectionMissing: the data set does not exist.
         """
         self.check(options)
-        requests = self._requests(vector, options, tuple(leave_out))
-        if isinstance(requests, CocoSearchError):
-            raise requests
-        return [hit for page in self._pages.read(requests) for hit in page]
+        return [hit for page in self._pages.read(self._of_kinds(vector, options, leave_out)) for hit in page]
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> list[Hit]:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
@@ -173,6 +160,16 @@ class Searcher:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         return self._queries.encode(queries)
+
+    def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
+        """Return for each query which of its texts are longer than the model reads, by the 0-based number of the part.
+
+        The rest of such a text has no influence on the results.
+
+        Raises:
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        return self._queries.truncations(queries)
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it, for use as a part of a query.
@@ -226,16 +223,24 @@ class Searcher:
             raise problem
 
     def _problem(self, options: Options, parts: Sequence[Part] = ()) -> QueryError | None:
-        try:
-            for_parts(options, parts)
-        except QueryError as error:
-            return error
         splits = options.where.splits if options.where else None
         for kind in options.kinds if splits else ():
             known = self.index.spec(self.collection(kind)).splits
             if unknown := [split for split in splits or () if split not in known]:
                 return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        try:
+            self._scores(for_parts(options, parts))
+        except QueryError as error:
+            return error
         return None
+
+    def _scores(self, options: Options) -> tuple[Correction | None, Evidence | None]:
+        """Return what the scores of images are made of besides cosines. Raises QueryError if it does not exist."""
+        if "images" not in options.kinds:
+            return None, None
+        if options.evidence is not None:
+            return None, self._evidences.of(options.evidence)
+        return self._corrections.of(options.hubness), None
 
     def close(self) -> None:
         self.index.close()

@@ -6,12 +6,15 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import date
+from pathlib import Path, PurePath
 
 import jinja2
 import PIL.Image
 
 from search.errors import PhotoError
+from search.index import CollectionSpec
+from search.query import Options, describe_options
 from search.records import Caption, Hit, Image
 
 THUMBNAIL = 360  # pixels, the longer side
@@ -29,8 +32,10 @@ class Section:
     first: int = 1
 
 
-def contact_sheet(title: str, sections: Sequence[Section], open_photo: OpenPhoto, *, foot: str = "") -> str:
-    """Return the page, with the pictures inside it as JPEG and `foot` as preformatted text below.
+def contact_sheet(
+    title: str, sections: Sequence[Section], open_photo: OpenPhoto, *, about: str = "", foot: str = ""
+) -> str:
+    """Return the page, with the pictures inside it as JPEG, `about` below the title, and `foot` as preformatted text.
 
     A photo that cannot be opened is replaced by the reason.
     """
@@ -49,7 +54,15 @@ def contact_sheet(title: str, sections: Sequence[Section], open_photo: OpenPhoto
     )
     environment.filters |= {"text": _text, "cosine": "{:.3f}".format}
     template = environment.get_template("sheet.html.j2")
-    return template.render(title=title, sections=sections, photos=photo, foot=foot)
+    return template.render(title=title, about=about, sections=sections, photos=photo, foot=foot)
+
+
+def origin(spec: CollectionSpec, options: Options | None = None) -> str:
+    """Return a line about where hits come from: the data set, the model, today's date, and the options of the query."""
+    model = PurePath(spec.model).name + (f" (texts: {PurePath(spec.text_model.model).name})" if spec.text_model else "")
+    today = date.today()
+    parts = [f"data set {spec.dataset}", f"model {model}", f"{today.day} {today:%B %Y}"]
+    return " · ".join([*parts, *([describe_options(options)] if options else [])])
 
 
 def _text(hit: Hit) -> str:

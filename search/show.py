@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from search.records import Caption, Hit, Image, Kind
+
+if TYPE_CHECKING:
+    from search.encoder import Truncation
+    from search.query import Part
 
 WIDTH_WITHOUT_TERMINAL = 120
 
@@ -32,6 +37,18 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
         for _, group in by_kind(hits)
         for rank, hit in enumerate(group, start=offset + 1)
     ]
+
+
+def truncated_as_json(truncations: Mapping[int, Truncation]) -> list[dict[str, int]]:
+    """Return a JSON object for each part that is longer than the model reads: `part` (from 0), `read`, `given`."""
+    return [{"part": part, **asdict(truncation)} for part, truncation in truncations.items()]
+
+
+def truncation_note(part: Part, truncation: Truncation) -> str:
+    """Return a line about a text that is longer than the model reads."""
+    from search.query import brief
+
+    return f"the model reads the first {truncation.read} of the {truncation.given:,} tokens of: {brief(part)}"
 
 
 def table(hits: Sequence[Hit], width: int | None = None, first: int = 1) -> str:

@@ -51,6 +51,14 @@ KARPATHY_TEST = SHARED / "data/karpathy-test/dataset_coco.json"
 PHOTO_TEXT_MODEL = SHARED / "models/photo-text-standin"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of the served page in one worker, so that one server and one browser are started."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "web" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("web"))
+
+
 def needs(path: Path) -> pytest.MarkDecorator:
     """Skips a test where data that is not part of the repository is absent."""
     return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not on this machine")
@@ -141,6 +149,7 @@ def web(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Iterator
     known = stored(index)
     with serving(index) as (address, process):
         yield Web(address, process, index, photos, ClipEncoder(str(clip_folder), device="cpu"), *known)
+    assert process.returncode == 0  # it was stopped with the model loaded
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ def contents(path: Path) -> dict[str, object]:
 def repacked(file: Path, change: Callable[[str, bytes], Iterator[tuple[tarfile.TarInfo, bytes]]]) -> Path:
     """The archive with some members changed, and its list of checksums made right again."""
     target, sums = file.with_name("changed.tar.gz"), ""
-    with tarfile.open(file) as source, tarfile.open(target, "w:gz") as out:
+    with tarfile.open(file) as source, tarfile.open(target, "w:gz", compresslevel=1) as out:
         for member in source:
             stream = source.extractfile(member)
             assert stream
@@ -120,11 +120,11 @@ def test_from_photos_to_photos(call: Call, photo_set: Path, clip_folder: Path, t
     assert hidden == []
 
 
-def test_what_is_in_the_archive(call: Call, filled: EdgeIndex, dataset: str, tmp_path: Path) -> None:
-    leftover = filled.path / f"{dataset}_images/temp_segments/half"
+def test_what_is_in_the_archive(call: Call, small: EdgeIndex, dataset: str, tmp_path: Path) -> None:
+    leftover = small.path / f"{dataset}_images/temp_segments/half"
     leftover.mkdir(parents=True)
     (leftover / "file").write_text("left by a killed optimisation")
-    assert call("ingest", "backup", "all.tgz", "--path", filled.path)[0] == 0
+    assert call("ingest", "backup", "all.tgz", "--path", small.path)[0] == 0
     with tarfile.open("all.tgz") as tar:
         names = tar.getnames()
         tar.extractall(tmp_path / "plain", filter="data")
@@ -133,8 +133,8 @@ def test_what_is_in_the_archive(call: Call, filled: EdgeIndex, dataset: str, tmp
     assert f"{dataset}_images.json" in names
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "plain", check=True)
     manifest = json.loads((tmp_path / "plain/manifest.json").read_text())
-    assert manifest["points"] == {f"{dataset}_captions": 40, f"{dataset}_images": 40, "other_images": 40}
-    assert manifest["engine"] == filled.engine
+    assert manifest["points"] == {f"{dataset}_images": 40}
+    assert manifest["engine"] == small.engine
     assert Path("all.tgz").stat().st_size < manifest["bytes"] / 50  # holes
     assert not Path("all.tgz.partial").exists()
 
@@ -223,7 +223,7 @@ def cut(file: Path) -> None:
 
 
 def flip(file: Path) -> None:
-    with tarfile.open(file) as tar, tarfile.open(f"{file}.new", "w:gz") as out:
+    with tarfile.open(file) as tar, tarfile.open(f"{file}.new", "w:gz", compresslevel=1) as out:
         for member in tar:
             stream = tar.extractfile(member)
             assert stream
@@ -464,11 +464,10 @@ def test_a_server_that_recovers_something_else(call: Call, server: SnapshotServe
 
 
 def test_kinds_and_versions(
-    call: Call, server: SnapshotServer, filled: EdgeIndex, monkeypatch: pytest.MonkeyPatch
+    call: Call, server: SnapshotServer, saved: tuple[EdgeIndex, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert call("ingest", "backup", "server.tgz", "--url", server.url)[0] == 0
-    assert call("ingest", "backup", "folder.tgz", "--path", filled.path)[0] == 0
-    for file, place in (("server.tgz", ["--path", "new"]), ("folder.tgz", ["--url", server.url])):
+    for file, place in (("server.tgz", ["--path", "new"]), (saved[1], ["--url", server.url])):
         assert "ingest copy --from" in one_line_error(call("ingest", "restore", file, *place))
     monkeypatch.setitem(ANSWERS, "/", {"title": "qdrant", "version": "1.21.0"})
     code, _, err = call("ingest", "restore", "server.tgz", "--force", "--url", server.url)

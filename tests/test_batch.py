@@ -266,3 +266,17 @@ def test_a_mix_of_real_photos_and_words(call: Call, tmp_path: Path) -> None:
     sentence = last["captions"][0]  # type: ignore[index]
     added = objects(call("search", "text", "a dog", "--plus", f"{sentence}^3", "-k", 24, "--json", *place)[1])
     assert [hit["image_id"] for hit in added].index(last["image_id"]) < 8
+
+
+def test_a_text_longer_than_the_model_reads(call: Call, filled: list[str], tmp_path: Path) -> None:
+    """The tiny CLIP reads 77 tokens; a letter is one, two mark start and end."""
+    code, out, err = call("search", "text", "x" * 100, "--plus", "short", "--json", *filled)
+    assert (code, len(out.splitlines())) == (0, 10)
+    note = f"note: the model reads the first 77 of the 102 tokens of: {'x' * 60}…"
+    assert [line for line in err.splitlines() if line.startswith("note")] == [note]
+    assert "note" not in call("search", "text", "short", *filled)[2]
+    (tmp_path / "queries").write_text("short\n" + json.dumps({"parts": [{"text": "a"}, {"text": "x" * 100}]}) + "\n\n")
+    code, out, err = call("search", "batch", tmp_path / "queries", *filled)
+    short, long = map(json.loads, out.splitlines())
+    assert (code, long["truncated"]) == (0, [{"part": 1, "read": 77, "given": 102}])
+    assert "truncated" not in short

@@ -97,7 +97,8 @@ def keys_of(value: Any) -> Iterator[str]:
             yield from keys_of(list(inner.values()) if key in ("loss", "collections", "software") else inner)
 
 
-def test_every_key_of_a_run_is_explained(call: Call, tmp_path: Path) -> None:
+def test_every_key_of_a_run_is_explained(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.report.published.is_published_gallery", lambda _: True)
     images, captions = related(40, 5, 16, noise=3.0)
     images[2] = images[0]  # a tie, without which nothing is pessimistic
     index = EdgeIndex(tmp_path / "index")
@@ -173,3 +174,7 @@ def test_the_demo_prints_what_the_readme_shows(call: Call, tmp_path: Path) -> No
     page = (tmp_path / "demo/index.html").read_text()
     assert page.count("<img ") >= 20
     assert "qdrant-exact" in page
+
+    code, out, _ = call("ingest", "demo", "--images", 20)  # a smaller demo after a larger one
+    assert code == 0
+    assert "split test: 20 images" in out

@@ -127,6 +127,24 @@ def test_opening_waits_for_a_short_use_by_another_process(filled: tuple[Path, Co
         index.close()
 
 
+def test_a_command_that_only_reads_leaves_the_index_as_it_is(filled: tuple[Path, CollectionSpec]) -> None:
+    folder, spec = filled
+    EdgeIndex(folder).count(spec.collection)  # the engine adds files when it first opens a shard
+    before = contents(folder / spec.collection)
+    command = [sys.executable, "-m", "search", "image", "3", "--to", "images", "--json", "--path", str(folder)]
+    outputs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    assert outputs[0] == outputs[1]
+    assert '"image_id"' in outputs[0]
+    assert contents(folder / spec.collection) == before
+    index = EdgeIndex(folder)
+    index.upsert(spec.collection, Points([image(3)], unit(1)))
+    index.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
 def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec(dim=8)
     path = tmp_path / "index"
@@ -356,7 +374,7 @@ def test_a_child_killed_by_a_signal_is_one_line(
     fill(index, spec, 10)
     monkeypatch.setattr("search.index.edge.index.BUILT_IN_PROCESS", 0)
     ended = subprocess.CompletedProcess[str]([], -signal.SIGBUS, "", "")
-    monkeypatch.setattr("search.index.edge.index.subprocess.run", lambda *_, **__: ended)
+    monkeypatch.setattr("search.index.edge.building.subprocess.run", lambda *_, **__: ended)
     with pytest.raises(IndexFailure, match=r"SIGBUS.*run the same command again"):
         index.optimize(spec.collection)
 

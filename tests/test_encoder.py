@@ -10,6 +10,7 @@ import pytest
 from clip_factory import save_random_clip
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, needs
 
+from search.encoder import Truncation
 from search.encoder.clip import ClipEncoder
 from search.errors import EncoderError
 from search.photos import open_image
@@ -46,7 +47,7 @@ def agrees(model: Path, images: list[PIL.Image.Image]) -> ClipEncoder:
 
 def test_agreement_with_sentence_transformers_for_the_published_layout(clip_folder: Path) -> None:
     encoder = agrees(clip_folder, pictures())
-    assert sum(encoder.too_long(TEXTS)) == 1
+    assert sum(map(bool, encoder.truncations(TEXTS))) == 1
     assert encoder.dtype == "float32"
 
 
@@ -120,16 +121,16 @@ def test_no_inputs_give_no_vectors(clip_folder: Path) -> None:
     assert encoder.encode_texts([]).shape == encoder.encode_images([]).shape == (0, encoder.dim)
 
 
-@pytest.mark.parametrize(("length", "cut"), [(75, False), (76, True)])
-def test_truncation_is_counted_exactly(clip_folder: Path, length: int, cut: bool) -> None:
+@pytest.mark.parametrize(("length", "given"), [(75, None), (76, 78), (5000, 5002)])
+def test_truncation_is_counted_exactly(clip_folder: Path, length: int, given: int | None) -> None:
     """The model reads 77 tokens; here a letter is one, and two mark start and end."""
     encoder = ClipEncoder(str(clip_folder))
-    assert encoder.too_long(["short", "x" * length, ""]) == [False, cut, False]
+    assert encoder.truncations(["short", "x" * length, ""]) == [None, Truncation(77, given) if given else None, None]
 
 
 def test_multi_byte_characters_are_many_tokens(clip_folder: Path) -> None:
     encoder = ClipEncoder(str(clip_folder))
-    assert encoder.too_long(["🐶" * 30]) == [True]  # four bytes, four tokens each
+    assert encoder.truncations(["🐶" * 30]) == [Truncation(77, 122)]  # four bytes, four tokens each
 
 
 def test_a_prompt_wraps_texts(clip_folder: Path) -> None:

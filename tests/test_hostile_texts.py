@@ -106,12 +106,13 @@ def test_texts_are_encoded_as_texts(bait: Bait, clip_folder: Path, model: str, p
     texts = [*bait.texts(), *UNREADABLE]
     with nothing_happens():
         vectors = encoder.encode_texts(texts)
-        too_long = encoder.too_long(texts)
+        truncations = encoder.truncations(texts)
     assert bait.is_untouched()
     lengths = np.linalg.norm(vectors, axis=1)
     np.testing.assert_allclose(lengths[: -len(UNREADABLE)], 1, atol=1e-5)
     assert np.isnan(vectors[-len(UNREADABLE) :]).all()
-    assert [too_long[texts.index(LONG)], too_long[-1]] == [True, False]
+    assert truncations[texts.index(LONG)] is not None
+    assert truncations[-1] is None
     red = encoder.encode_images([PIL.Image.open(bait.files[0]).convert("RGB")])[0]
     assert (vectors[:-4] @ red).max() < 0.999
 
@@ -125,7 +126,7 @@ def test_no_text_is_opened_or_fetched(bait: Bait, tiny_encoder: ClipEncoder, dat
     chosen = data.draw(texts)
     with nothing_happens():
         vectors = tiny_encoder.encode_texts(chosen)
-        tiny_encoder.too_long(chosen)
+        tiny_encoder.truncations(chosen)
     assert bait.is_untouched()
     unreadable = ["\0" in text or any("\ud800" <= char <= "\udfff" for char in text) for text in chosen]
     assert np.isnan(vectors).all(axis=1).tolist() == unreadable

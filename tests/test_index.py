@@ -234,11 +234,11 @@ def test_queries_return_payloads_as_they_are_now(index: Index, make_spec: MakeSp
     index.create(spec)
     vectors = fill(index, spec, 5)
     query, params = vectors[2:3], SearchParams(exact=True)
-    changes: list[Callable[[], None]] = [
+    changes: tuple[Callable[[], None], ...] = (
         lambda: index.set_payload(spec.collection, [image(2, captions=("new",))]),
         lambda: index.upsert(spec.collection, Points([image(2, split="val")], query)),
         lambda: index.upsert(spec.collection, Points([replace(image(2), extra={"note": "x"})], query)),
-    ]
+    )
     for change in changes:
         before = index.query(spec.collection, query, 1, params)[0][0].record
         change()

@@ -204,7 +204,7 @@ def test_a_text_model_embeds_captions_and_queries(
     encoder = ClipEncoder(str(clip_folder), text_model=str(text_folder), device="cpu")
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), unit(texts.encode(TEXTS)), atol=1e-6)
     np.testing.assert_allclose(encoder.encode_images(PHOTOS), unit(images.encode(PHOTOS)), atol=1e-6)
-    assert encoder.too_long(["x" * 62, "x" * 63]) == [False, True]
+    assert list(map(bool, encoder.truncations(["x" * 62, "x" * 63]))) == [False, True]
 
     moved = shutil.copytree(text_folder, tmp_path / "moved")
     assert call("search", "text", query, "--text-model", moved, *place)[0] == 0
@@ -269,12 +269,17 @@ def test_stored_items_are_documents_and_searches_ask_queries(
         np.testing.assert_allclose(ours, unit(theirs), atol=1e-6)
     assert np.abs(documents.encode_texts(TEXTS) - queries.encode_texts(TEXTS)).max() > 0.01
     if kind == "text towers":  # the tower for queries reads 64 tokens, the other 77
-        assert [encoder.too_long(["x" * 62, "x" * 63, "x" * 76]) for encoder in (documents, queries)] == [
+        assert [
+            list(map(bool, encoder.truncations(["x" * 62, "x" * 63, "x" * 76]))) for encoder in (documents, queries)
+        ] == [
             [False, False, True],
             [False, True, True],
         ]
     elif kind != "router":
-        assert queries.too_long(["x" * 71, "x" * 72]) == [False, True]  # "find" is four tokens, and two are marks
+        assert list(map(bool, queries.truncations(["x" * 71, "x" * 72]))) == [
+            False,
+            True,
+        ]  # "find" is four tokens, and two are marks
 
     options = ingest_options(photo_set, folder, place)
     assert call("ingest", *options)[0] == 0

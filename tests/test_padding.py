@@ -54,7 +54,7 @@ def test_vectors_are_those_of_transformers(tmp_path: Path, kind: Kind) -> None:
         np.testing.assert_allclose(encoder.encode_texts([text])[0], vector, atol=1e-6)
     marks = 2 if kind == "siglip" else 1  # the first also has a token for the space before a text
     ends = ["x" * (64 - marks), "x" * (65 - marks)]
-    assert encoder.too_long([*ends, *TEXTS]) == [False, True, False, False, False, True, False]
+    assert list(map(bool, encoder.truncations([*ends, *TEXTS]))) == [False, True, False, False, False, True, False]
     photos = [PIL.Image.effect_noise(size, 90).convert("RGB") for size in ((30, 90), (90, 30), (64, 64))]
     together = encoder.encode_images(photos)
     for photo, vector in zip(photos, together, strict=True):
@@ -138,7 +138,7 @@ def test_an_unreadable_input_does_not_spoil_its_batch(clip_folder: Path, monkeyp
 
     monkeypatch.setattr(encoder.model, "preprocess", strict)
     assert np.isnan(encoder.encode_texts(["good", "bad", "fine"])).all(axis=1).tolist() == [False, True, False]
-    assert encoder.too_long(["x" * 99, "bad", "ü" * 99]) == [True, False, True]
+    assert list(map(bool, encoder.truncations(["x" * 99, "bad", "ü" * 99]))) == [True, False, True]
     photos = [PIL.Image.new("RGB", size, "red") for size in ((9, 9), (1, 1))]
     assert np.isnan(encoder.encode_images(photos)).all(axis=1).tolist() == [False, True]
 

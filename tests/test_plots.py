@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from xml.etree.ElementTree import Element, fromstring
 
@@ -55,10 +56,13 @@ def test_a_curve_goes_through_its_points() -> None:
 
 def test_bars_are_as_long_as_their_values() -> None:
     rows = [plots.Bar("1", 50, "50 %", "two"), plots.Bar("2", 25, "25 %", "one"), plots.Bar("3 to 5", 0, "0 %", "none")]
-    svg = fromstring(plots.bars("b", "Ranks", rows, longest=100))
+    scale = plots.Scale.of([*rows, plots.Bar("20,001 to 25,000", 100, "100 %", "all")])
+    svg = fromstring(plots.bars("b", "Ranks", rows, scale))
     widths = [float(bar.get("width", "")) for bar in svg.iter("rect")]
     assert widths == pytest.approx([widths[0], widths[0] / 2, 0])
-    whole = float(next(fromstring(plots.bars("b", "", [rows[0]], 50)).iter("rect")).get("width", ""))
+    whole = float(
+        next(fromstring(plots.bars("b", "", [rows[0]], replace(scale, longest=50))).iter("rect")).get("width", "")
+    )
     assert widths[0] == pytest.approx(whole / 2)
     assert [bar.findtext("title") for bar in svg.iter("rect")] == ["two", "one", "none"]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from conftest import Call, one_line_error
+from conftest import Call, one_line_error, plain_spec
+from test_replay import related, store
 
 from eval.report.page import report_page
 from eval.runs import QueryResult, read_run, write_run
 from search.errors import EvaluationError, PhotoError
+from search.index.edge.index import EdgeIndex
 
 BEFORE = Path(__file__).parent / "run-0.1.0"
 FILES = ("metrics.json", "ranks.jsonl")
@@ -62,3 +64,21 @@ def test_a_broken_run_is_said_in_one_line(call: Call, tmp_path: Path, metrics: s
     with pytest.raises(EvaluationError, match="broken run"):
         read_run(tmp_path)
     assert "broken run" in one_line_error(call("eval", "compare", tmp_path, tmp_path))
+
+
+def test_another_run_is_not_overwritten(call: Call, tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path / "index")
+    store(index, plain_spec, *related(20, 5, 16, noise=2.0))
+    index.close()
+    options = ["run", "--engine", "none", "--resamples", 100, "--path", tmp_path / "index", "--out", "out"]
+    assert call("eval", *options)[0] == 0
+    assert call("eval", *options)[0] == 0  # the same run again
+    written = Path("out/metrics.json").read_bytes()
+    error = one_line_error(call("eval", *options, "--split", "val"))
+    assert "out holds another run: its split is test, not val" in error
+    assert "--force" in error
+    assert Path("out/metrics.json").read_bytes() == written
+    assert call("eval", *options, "--split", "val", "--force")[0] == 0
+    assert json.loads(Path("out/metrics.json").read_text())["split"] == "val"
+    Path("out/metrics.json").write_text("{")
+    assert "metrics.json is not of a run that can be read" in one_line_error(call("eval", *options))

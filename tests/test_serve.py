@@ -167,20 +167,19 @@ def test_running_requests_finish_before_it_stops(index: Path) -> None:
         assert (index / ".serve.json").exists()
         to = urlsplit(address)
         connection = http.client.HTTPConnection(to.hostname or "", to.port, timeout=30)
-        wait_for_the_model(address)  # otherwise the picture waits for it
-        connection.putrequest("POST", "/api/pictures")
-        photo = (index.parent / "photos/images/val2014/COCO_val2014_000000000103.jpg").read_bytes()
-        connection.putheader("Content-Type", "image/jpeg")
-        connection.putheader("Content-Length", str(len(photo)))
+        query = json.dumps({"parts": [{"image_id": 103}], "k": 2}).encode()  # does not wait for the model to load
+        connection.putrequest("POST", "/api/search")
+        connection.putheader("Content-Type", "application/json")
+        connection.putheader("Content-Length", str(len(query)))
         connection.endheaders()
-        connection.send(photo[:1000])
+        connection.send(query[:10])
         wait_for_other_requests(address)
         process.send_signal(signal.SIGTERM)
         threading.Event().wait(0.5)
-        connection.send(photo[1000:])
+        connection.send(query[10:])
         answer = connection.getresponse()
         assert answer.status == 200
-        assert "picture" in json.loads(answer.read())
+        assert len(json.loads(answer.read())["results"]) == 2
         connection.close()
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None

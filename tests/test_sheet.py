@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import shutil
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -79,11 +80,17 @@ def test_the_command_writes_it(
     call: Call, photo_set: Path, clip_folder: Path, place: list[str], tmp_path: Path
 ) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, place))
-    code, out, err = call("search", "text", "noise", "-k", 4, "--html", "found.html", *place)
+    options = ["-k", 4, "--split", "test", "--exact"]
+    code, out, err = call("search", "text", "noise", *options, "--html", "found.html", *place)
     assert code == 0
     assert len(out.splitlines()) == 5
     assert str(tmp_path / "found.html") in err
-    assert len(Elements(Path("found.html").read_text()).images) == 4
+    page = Path("found.html").read_text()
+    assert len(Elements(page).images) == 4
+    today = f"{date.today().day} {date.today():%B %Y}"
+    assert re.search(
+        rf"<p>data set \S+ · model tiny-clip · {today} · at most 4 images, split test, exact search</p>", page
+    )
     code, _, err = call("search", "text", "noise", "--html", "absent/found.html", *place)
     assert code == 1
     assert "error: " in err

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from eval.metrics import METRICS, Ranking
 from eval.metrics import scores as scores_of
-from eval.stats import draws, holm, intervals, resample, swap_p_values
+from eval.stats import draws, holm, intervals, resample, share_interval, swap_p_values
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -212,3 +212,30 @@ def test_p_values_are_uniform_where_nothing_differs() -> None:
     for level, share in under.items():
         assert share == pytest.approx(level, abs=4 * math.sqrt(level * (1 - level) / 300)), level
     assert np.mean(np.array(taken_apart) <= 0.05) > 0.15
+
+
+def test_the_interval_of_a_share_is_clopper_and_pearsons_for_many_items() -> None:
+    assert share_interval(3, 6, 10**6) == pytest.approx((11.81, 88.19), abs=0.01)
+    assert share_interval(3, 50, 10**6) == pytest.approx((1.25, 16.55), abs=0.01)
+    assert share_interval(0, 50, 10**6) == pytest.approx((0, 7.11), abs=0.01)
+
+
+@given(st.integers(1, 200), st.data())
+def test_the_interval_of_a_share_holds_what_was_seen(total: int, data: st.DataObject) -> None:
+    drawn = data.draw(st.integers(1, total))
+    found = data.draw(st.integers(0, drawn))
+    low, high = share_interval(found, drawn, total)
+    assert 100 * found / total <= low + 1e-9
+    assert high <= 100 * (total - drawn + found) / total + 1e-9
+    assert low - 1e-9 <= 100 * found / drawn <= high + 1e-9
+    if drawn == total:
+        assert low == high == 100 * found / total
+
+
+def test_the_interval_of_a_share_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for among in rng.integers(0, 301, 400):
+        low, high = share_interval(int(rng.hypergeometric(among, 300 - among, 50)), 50, 300)
+        covered += low <= 100 * among / 300 <= high
+    assert covered >= 0.95 * 400

@@ -76,7 +76,7 @@ def test_the_vectors_are_the_models(clip_folder: Path, prompt: str | None, make_
     assert vectors.shape == (len(texts), encoder.dim)
     assert np.isnan(vectors[len(TEXTS)]).all()
     assert (vectors[0] == vectors[len(TEXTS) + 1]).all()
-    assert fast.too_long(texts) == encoder.too_long(texts)
+    assert fast.truncations(texts) == encoder.truncations(texts)
     assert fast.encode_texts([]).shape == (0, encoder.dim)
     assert loaded == []
 

@@ -95,6 +95,12 @@ def test_parts_are_added_and_subtracted(web: Web, client: httpx.Client) -> None:
     assert ids(ask(client, *parts, k=20)) == web.nearest_images(vector, without=(110, 120))[:20]
 
 
+def test_a_text_longer_than_the_model_reads(client: httpx.Client) -> None:
+    answer = client.post("/api/search", json={"parts": [{"text": "a dog"}, {"text": "x" * 100}]}).json()
+    assert answer["truncated"] == [{"part": 1, "read": 77, "given": 102}]
+    assert client.post("/api/search", json={"parts": [{"text": "a dog"}]}).json()["truncated"] == []
+
+
 def test_a_picture_that_is_uploaded(web: Web, client: httpx.Client) -> None:
     first, again = (client.post("/api/pictures", content=picture(105, web), headers=JPEG).json() for _ in range(2))
     assert first == again

@@ -80,6 +80,14 @@ def test_words_find_photos(page: Page, web: Web) -> None:
     assert first.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
 
 
+def test_a_text_longer_than_the_model_reads(page: Page) -> None:
+    search_for(page, "x" * 100)
+    expect(page.locator("#status")).to_contain_text("reads only the first 77 of the 102 tokens of “xxx")
+    page.locator("#text").fill("x" * 2500)  # nothing of it is dropped silently
+    page.locator("#text").press("Enter")
+    expect(page.locator("#error")).to_contain_text("at most 2000 characters")
+
+
 def test_an_example_is_searched_for(page: Page) -> None:
     example = page.locator("#examples button").first
     text = example.inner_text()

@@ -1,17 +1,22 @@
-"""The scores of rankers, or of runs, as one table for a paper: LaTeX (booktabs), Markdown or CSV."""
+"""Tables for a paper: LaTeX (booktabs), Markdown or CSV.
+
+`render` makes one of the scores of rankers, or of runs; `copies` makes them of any table of the page.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise, zip_longest
+from pathlib import PurePath
 from typing import Literal
 
 from eval.metrics import METRICS, RECALL_SUM, Metric, rsum
 from eval.protocol import DIRECTIONS
-from eval.report.tables import number, rankers_of
+from eval.report.tables import ABSENT, MINUS, Cell, Row, Table, number, rankers_of
 from eval.runs import RunMetrics, Scores
 from eval.stats import Interval
 
@@ -19,6 +24,9 @@ Format = Literal["latex", "markdown", "csv"]
 MAIN = [metric for metric in METRICS if metric.table == "main"]
 
 _LATEX = {
+    "\N{EN DASH}": "--",
+    MINUS: "$-$",
+    "\N{GREEK CAPITAL LETTER DELTA}": r"$\Delta$",
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -48,7 +56,7 @@ def of_run(metrics: RunMetrics) -> list[Scored]:
 def caption(metrics: RunMetrics) -> str:
     """Return one sentence about the evaluation, such as a caption for `of_run`."""
     counts = f"{number(metrics.images)} images, {number(metrics.captions)} captions"
-    return f"{metrics.model} on {metrics.dataset}, split {metrics.split}: {counts}."
+    return f"{PurePath(metrics.model).name} on {metrics.dataset}, split {metrics.split}: {counts}."
 
 
 def render(rows: Sequence[Scored], style: Format, caption: str) -> str:
@@ -56,63 +64,114 @@ def render(rows: Sequence[Scored], style: Format, caption: str) -> str:
 
     A score that is not known is a dash, in CSV an empty field. RSUM is the last column.
     """
-    return _STYLES[style](rows, caption)
+    return _csv(rows) if style == "csv" else _STYLES[style](_table(rows, caption))
 
 
-def _latex(rows: Sequence[Scored], caption: str) -> str:
-    count = len(MAIN)
-    spans = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{way}}}" for way in DIRECTIONS)
-    rules = " ".join(
-        rf"\cmidrule(lr){{{place * count + 2}-{place * count + count + 1}}}" for place in range(len(DIRECTIONS))
-    )
-    head = " & ".join(_escaped(metric.title) for _ in DIRECTIONS for metric in MAIN)
+def copies(table: Table) -> dict[Format, str]:
+    """Return a table of the page in every format, without a newline at the end; the numbers of CSV are not rounded."""
+    return {"latex": _latex(table), "markdown": _markdown(table), "csv": _csv_of_table(table)}
+
+
+def _table(rows: Sequence[Scored], caption: str) -> Table:
+    """Return the scores as a table: both directions and RSUM in one row, intervals in small type."""
+
+    def cell(row: Scored, way: str, metric: Metric) -> Cell:
+        value, ends = row.scores.get(way, {}).get(metric.name), row.intervals.get(way, {}).get(metric.name)
+        below = "{:.1f}\N{EN DASH}{:.1f}".format(*ends) if ends else ""
+        return Cell(_text(value, metric.digits), below, mark=row.better_than.get(way, {}).get(metric.name, ""))
+
+    def cells(row: Scored) -> tuple[Cell, ...]:
+        scores = (cell(row, way, metric) for way in DIRECTIONS for metric in MAIN)
+        return (*scores, Cell(_text(rsum(row.scores), RECALL_SUM.digits)))
+
+    head = (*(metric.title for _ in DIRECTIONS for metric in MAIN), "RSUM")
+    spans = tuple((way, len(MAIN)) for way in DIRECTIONS)
+    return Table(caption, head, (("", tuple(Row(row.name, cells(row)) for row in rows)),), spans)
+
+
+def _latex(table: Table) -> str:
+    columns = len(table.head)
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(DIRECTIONS) * count + 1)}}}",
+        rf"\caption{{{_escaped(table.caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * columns}}}",
         r"\toprule",
-        rf" & {spans} & \\",
-        rules,
-        rf" & {head} & RSUM \\",
-        r"\midrule",
     ]
-    for row in rows:
-        cells = [_latex_score(row, way, metric) for way in DIRECTIONS for metric in MAIN]
-        lines.append(
-            " & ".join([_escaped(row.name), *cells, _text(rsum(row.scores), RECALL_SUM.digits, "--")]) + r" \\"
-        )
-        ends = [_ends(row, way, metric, "--") for way in DIRECTIONS for metric in MAIN]
-        if any(ends):
-            small = (rf"{{\scriptsize {end}}}" if end else "" for end in ends)
-            lines.append(" & ".join(["", *small, ""]).strip() + r" \\")
+    if table.spans:
+        spans = [rf"\multicolumn{{{count}}}{{c}}{{{_escaped(title)}}}" for title, count in table.spans]
+        rest = [""] * (columns - sum(count for _, count in table.spans))
+        lines.append(" & ".join(["", *spans, *rest]) + r" \\")
+        ends = list(accumulate((count for _, count in table.spans), initial=1))
+        lines.append(" ".join(rf"\cmidrule(lr){{{first + 1}-{last}}}" for first, last in pairwise(ends)))
+    lines.append(" & ".join(["", *map(_escaped, table.head)]) + r" \\")
+    for title, rows in table.groups:
+        lines.append(r"\midrule")
+        if title:
+            lines.append(rf"\multicolumn{{{columns + 1}}}{{l}}{{{_escaped(title)}}} \\")
+        for row in rows:
+            lines.append(" & ".join([_escaped(_name(row)), *map(_latex_cell, row.cells)]) + r" \\")
+            small = [rf"{{\scriptsize {_escaped(cell.below)}}}" if cell.below else "" for cell in row.cells]
+            if any(small):
+                lines.append(" & ".join(["", *small]).strip() + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 
-def _latex_score(row: Scored, way: str, metric: Metric) -> str:
-    text, better_than = _score(row, way, metric, "--"), row.better_than.get(way, {}).get(metric.name)
-    return rf"{text}\textsuperscript{{{_escaped(better_than)}}}" if better_than else text
+def _latex_cell(cell: Cell) -> str:
+    return _escaped(cell.text) + (rf"\textsuperscript{{{_escaped(cell.mark)}}}" if cell.mark else "")
 
 
-def _markdown(rows: Sequence[Scored], caption: str) -> str:
-    head = ["", *(f"{way} {metric.title}" for way in DIRECTIONS for metric in MAIN), "RSUM"]
-    lines = [_escaped_markdown(caption), "", _piped(head), _piped(["---", *["---:"] * (len(head) - 1)])]
-    for row in rows:
-        cells = []
-        for way in DIRECTIONS:
-            for metric in MAIN:
-                better_than, ends = row.better_than.get(way, {}).get(metric.name), _ends(row, way, metric)
-                mark = f"<sup>{_escaped_markdown(better_than)}</sup>" if better_than else ""
-                cells.append(_score(row, way, metric) + mark + (f" ({ends})" if ends else ""))
-        lines.append(_piped([_escaped_markdown(row.name), *cells, _text(rsum(row.scores), RECALL_SUM.digits)]))
+def _markdown(table: Table) -> str:
+    head = ["", *_heads(table)]
+    lines = [_escaped_markdown(table.caption), "", _piped(map(_escaped_markdown, head))]
+    lines.append(_piped(["---", *["---:"] * len(table.head)]))
+    for title, rows in table.groups:
+        if title:
+            lines.append(_piped([f"**{_escaped_markdown(title)}**", *[""] * len(table.head)]))
+        lines += [_piped([_escaped_markdown(_name(row)), *map(_markdown_cell, row.cells)]) for row in rows]
     return "\n".join(lines)
 
 
-def _piped(cells: Sequence[str]) -> str:
+def _markdown_cell(cell: Cell) -> str:
+    mark = f"<sup>{_escaped_markdown(cell.mark)}</sup>" if cell.mark else ""
+    return _escaped_markdown(cell.text) + mark + (f" ({_escaped_markdown(cell.below)})" if cell.below else "")
+
+
+def _piped(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _csv(rows: Sequence[Scored], _caption: str) -> str:
+def _csv_of_table(table: Table) -> str:
+    """Return a row for each row of the table, and a column of its own for the small type of each that has any."""
+    rows = [(title, row) for title, rows in table.groups for row in rows]
+    small = [any(row.cells[place].below for _, row in rows) for place in range(len(table.head))]
+    head = [*(["group"] if any(title for title, _ in rows) else []), "name"]
+    for name, has_small in zip(_heads(table), small, strict=True):
+        head += [name, f"{name}, small"] if has_small else [name]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    for title, row in rows:
+        line: list[object] = [title, _name(row)] if "group" in head else [_name(row)]
+        for cell, has_small in zip(row.cells, small, strict=True):
+            plain = "" if cell.text == ABSENT else cell.text
+            line.append(plain if cell.value is None else cell.value)
+            line += [cell.below.replace(MINUS, "-")] if has_small else []
+        writer.writerow(line)
+    return stream.getvalue().removesuffix("\n")
+
+
+def _heads(table: Table) -> list[str]:
+    """Return the heads of the columns, each below a span after its title."""
+    above = [title for title, count in table.spans for _ in range(count)]
+    return [" ".join(filter(None, pair)) for pair in zip_longest(above, table.head, fillvalue="")]
+
+
+def _name(row: Row) -> str:
+    return f"{row.name} ({row.below})" if row.below else row.name
+
+
+def _csv(rows: Sequence[Scored]) -> str:
     def columns(row: Scored) -> Iterator[tuple[str, object]]:
         yield "name", row.name
         for way in DIRECTIONS:
@@ -134,20 +193,11 @@ def _csv(rows: Sequence[Scored], _caption: str) -> str:
     return stream.getvalue().removesuffix("\n")
 
 
-_STYLES: dict[Format, Callable[[Sequence[Scored], str], str]] = {"latex": _latex, "markdown": _markdown, "csv": _csv}
+_STYLES: dict[Format, Callable[[Table], str]] = {"latex": _latex, "markdown": _markdown}
 
 
-def _score(row: Scored, way: str, metric: Metric, dash: str = "\N{EN DASH}") -> str:
-    return _text(row.scores.get(way, {}).get(metric.name), metric.digits, dash)
-
-
-def _text(value: float | None, digits: int, dash: str = "\N{EN DASH}") -> str:
-    return dash if value is None else f"{value:.{digits}f}"
-
-
-def _ends(row: Scored, way: str, metric: Metric, dash: str = "\N{EN DASH}") -> str:
-    bounds = row.intervals.get(way, {}).get(metric.name)
-    return f"{bounds[0]:.1f}{dash}{bounds[1]:.1f}" if bounds else ""
+def _text(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
 
 
 def _escaped(text: str) -> str:

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from eval.report.tables import Cell, Row, Table
 from eval.runs import QueryResult
+from eval.stats import share_interval
 from search.errors import PhotoError
 from search.records import Caption, Image, Kind
 from search.sheet import OpenPhoto, Thumbnail, Thumbnails
 
-PER_GROUP = 6
+SAMPLE, PER_GROUP = 50, 6  # of the random sample, and of the other groups
 RETURNED = 5  # hits shown of each query
-SIDE, QUALITY = 220, 72  # of the photos inside the page: the two hundred of a full gallery take less than 3 MB
+SIDE, QUALITY = 200, 60  # of the photos inside the page: the seven hundred of a full gallery take about 6 MB
 GONE = "no longer in the index"
 GROUPS = (
-    (
-        "sample",
-        "A random sample of all misses",
-        "Drawn without looking at scores, so it stands for all misses: count the first hits that are really right "
-        "answers, and you know about how much of the missing recall is the data set's doing.",
-    ),
     (
         "confident",
         "Confident misses",
@@ -40,9 +36,9 @@ class Misses:
     """Misses of one direction: queries whose best positive ranks below the first place.
 
     `queries` and `misses` count all of them. No query is in two groups. `sample` is drawn at random from all misses, so
-    that a share seen in it estimates the share among all; it is in order of rank. `confident` are those whose first hit
-    scores highest above the best positive, `furthest` those with the worst ranks; both leave out queries of an earlier
-    group.
+    that a share seen in it estimates the share among all (`share_interval`); it is in order of rank. `confident` are
+    those whose first hit scores highest above the best positive, `furthest` those with the worst ranks; both leave out
+    queries of an earlier group.
     """
 
     queries: int
@@ -57,7 +53,9 @@ def margin(result: QueryResult) -> float:
     return result.top[0].score - result.score
 
 
-def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int = 0) -> Misses:
+def choose(
+    results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int = 0, *, sample_size: int = SAMPLE
+) -> Misses:
     """Return the misses to show of one direction's `results`, in whatever order they are.
 
     The sample is drawn by a hash of the query's id: a query that two runs miss tends to be in the sample of both, so
@@ -66,15 +64,15 @@ def choose(results: Sequence[QueryResult], per_group: int = PER_GROUP, seed: int
     misses = [result for result in results if result.rank > 1]
     shown: set[int] = set()
 
-    def first(key: Callable[[QueryResult], Any]) -> tuple[QueryResult, ...]:
+    def first(count: int, key: Callable[[QueryResult], Any]) -> tuple[QueryResult, ...]:
         remaining = (result for result in misses if result.query not in shown)
-        chosen = sorted(remaining, key=lambda result: (key(result), result.query))[:per_group]
+        chosen = sorted(remaining, key=lambda result: (key(result), result.query))[:count]
         shown.update(result.query for result in chosen)
         return tuple(chosen)
 
-    sample = first(lambda result: blake2b(f"{seed}:{result.query}".encode()).digest())
-    confident = first(lambda result: -margin(result))
-    furthest = first(lambda result: -result.rank)
+    sample = first(sample_size, lambda result: blake2b(f"{seed}:{result.query}".encode()).digest())
+    confident = first(per_group, lambda result: -margin(result))
+    furthest = first(per_group, lambda result: -result.rank)
     in_order = tuple(sorted(sample, key=lambda result: (result.rank, result.query)))
     return Misses(len(results), len(misses), in_order, confident, furthest)
 
@@ -185,11 +183,12 @@ def _text(record: Image | Caption | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Misses of one kind, and a sentence about the kind."""
+    """Misses of one kind, a sentence about the kind, and for a sample the shares that a count in it stands for."""
 
     title: str
     about: str
     exhibits: list[Exhibit]
+    shares: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +201,50 @@ class Gallery:
     groups: list[Group]
 
 
-def gallery(
-    way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None, per_group: int
-) -> Gallery:
+def gallery(way: str, results: Sequence[QueryResult], records: Records, photos: Photos, keep: int | None) -> Gallery:
     """Return the gallery of one direction; `keep` is the number of evaluated captions of each image, None for all."""
-    chosen = choose(results, per_group)
+    chosen = choose(results)
     groups = [
         Group(title, about, exhibits(found, records, photos, keep))
         for kind, title, about in GROUPS
         if (found := getattr(chosen, kind))
     ]
+    if chosen.sample:
+        groups.insert(0, _sample(chosen, exhibits(chosen.sample, records, photos, keep)))
     return Gallery(way, chosen.queries, chosen.misses, groups)
+
+
+def _sample(chosen: Misses, exhibits: list[Exhibit]) -> Group:
+    drawn, total = len(exhibits), chosen.misses
+    judge = "Count the first hits that are really right answers, and you know how much of the missing recall"
+    if drawn == total:
+        return Group(f"All {total:,} misses", f"{judge} is the data set's doing.", exhibits)
+    third = drawn // 3
+    low, high = share_interval(third, drawn, total)
+    about = (
+        f"Drawn without looking at scores, so it stands for all misses. {judge}, about, is the data set's doing: "
+        f"{third} of {drawn} would mean {low:.1f} to {high:.1f} % of all misses, with 95 % confidence."
+    )
+    return Group(f"A random sample of {drawn} of all {total:,} misses", about, exhibits, shares_table(chosen))
+
+
+def shares_table(chosen: Misses) -> Table:
+    """Return for each count that a reader may find in the sample its share of all misses, with the 95% interval, and
+    what recall@1 would be if these misses counted as hits."""
+    drawn, hits = len(chosen.sample), chosen.queries - chosen.misses
+
+    def row(found: int) -> Row:
+        shares = (100 * found / drawn, *share_interval(found, drawn, chosen.misses))
+        share, low, high = shares
+        recall, least, most = ((100 * hits + each * chosen.misses) / chosen.queries for each in shares)
+        return Row(
+            f"{found} of {drawn}",
+            (
+                Cell(f"{share:.1f}", f"{low:.1f}\N{EN DASH}{high:.1f}", value=share),
+                Cell(f"{recall:.1f}", f"{least:.1f}\N{EN DASH}{most:.1f}", value=recall),
+            ),
+        )
+
+    rows = tuple(row(found) for found in range(drawn + 1))
+    head = ("share of all misses", "recall@1, if they counted as hits")
+    return Table("Right answers found in the sample: percent, and 95 % interval", head, (("", rows),))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 from markupsafe import Markup
 
 from eval.metrics import CUTOFFS, METRICS, RECALLS, label
 from eval.protocol import DIRECTIONS
-from eval.report import plots, tables
+from eval.report import export, plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, CorrectedMetrics, LengthMetrics, QueryResult, RunMetrics
 from search.sheet import OpenPhoto
@@ -20,7 +24,20 @@ from search.sheet import OpenPhoto
 CURVE_TO = 100  # the largest k of the recall curve
 MARKED = (*CUTOFFS, CURVE_TO)
 AGAINST_SPEED = RECALLS[-1].name
-TEMPLATE = "page.html.j2"
+TEMPLATE, SCRIPT, PLOT_STYLE = "page.html.j2", "copy.js", "plot.css"
+FOLDER = Path(__file__).parent
+STYLE_NAMES = {"latex": "LaTeX", "markdown": "Markdown", "csv": "CSV"}
+LIGHT = {  # the colours of the page; those of a dark one are in page.css.j2
+    "paper": "#fff",
+    "ink": "#1b1d21",
+    "soft": "#5b616c",
+    "line": "#e3e5e9",
+    "tint": "#f5f6f8",
+    "first": "#1d5fc2",
+    "second": "#b04a12",
+    "good": "#17713b",
+    "bad": "#b3261e",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +55,28 @@ def report_page(
     results: Sequence[QueryResult],
     records: Records,
     open_photo: OpenPhoto,
-    *,
-    per_group: int = PER_GROUP,
 ) -> str:
     """Return the whole page, with the photos inside it; it fetches nothing.
 
     `metrics` must hold at least the headline's scores, `images` and `captions`. `results` are the queries of both
-    directions. `records` looks up images and captions for the gallery of misses, `per_group` of each kind. A photo that
-    cannot be opened is replaced by the reason.
+    directions. `records` looks up images and captions for the gallery of misses. A photo that cannot be opened is
+    replaced by the reason.
     """
     by_direction = {way: [result for result in results if result.direction == way] for way in DIRECTIONS}
     photos = Photos(open_photo)
     keep = metrics.captions_per_image if isinstance(metrics.captions_per_image, int) else None
-    galleries = [gallery(way, found, records, photos, keep, per_group) for way, found in by_direction.items() if found]
+    galleries = [gallery(way, found, records, photos, keep) for way, found in by_direction.items() if found]
     return template(TEMPLATE).render(
         metrics=metrics,
         model=Path(metrics.model or "model").name,
+        when=_when(metrics),
+        script=Markup((FOLDER / SCRIPT).read_text(encoding="utf-8")),
         directions=DIRECTIONS,
         headline=[metric.name for metric in METRICS if metric.headline],
         interval=tables.interval,
         rankers=tables.rankers_of(metrics),
         scores=(scores := tables.scores(metrics)),
+        scores_copies=scores_copies(metrics),
         censored=tables.NOT_RANKED if scores.censored else "",
         more_scores=tables.more_scores(metrics),
         against_exact=tables.against_exact(metrics),
@@ -67,6 +85,7 @@ def report_page(
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),
         galleries=galleries,
+        first_shown=PER_GROUP,
         photos=photos.used,
         fingerprint=list(_flat(metrics.fingerprint)),
     )
@@ -75,14 +94,49 @@ def report_page(
 def template(name: str) -> jinja2.Template:
     """Return a template of this folder."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=jinja2.ChainableUndefined,  # values that a run did not measure are left out
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": tables.number, "named": label, "cosine": tables.cosine}
+    environment.filters |= {
+        "number": tables.number,
+        "named": label,
+        "cosine": tables.cosine,
+        "copies": export.copies,
+        "style_name": STYLE_NAMES.__getitem__,
+        "plot_name": plots.name_of,
+        "as_file": _svg_file,
+        "csp_hash": _csp_hash,
+    }
+    environment.globals["light"] = LIGHT
     return environment.get_template(name)
+
+
+def scores_copies(metrics: RunMetrics) -> dict[export.Format, str]:
+    """Return the table of the rankers in each format, as `eval run --format` prints it."""
+    rows, caption = export.of_run(metrics), export.caption(metrics)
+    return {style: export.render(rows, style, caption) for style in get_args(export.Format)}
+
+
+def _when(metrics: RunMetrics) -> str:
+    split = f"split {metrics.split or 'unknown'}"
+    if not metrics.date:
+        return split
+    date = datetime.fromisoformat(metrics.date)
+    return f"{split}, {date.day} {date:%B %Y}"
+
+
+def _svg_file(plot: Markup) -> str:
+    """Return a plot as an SVG file with the colours of a light page, in a `data:` address."""
+    style = (FOLDER / PLOT_STYLE).read_text(encoding="utf-8")
+    literal = re.sub(r"var\(--(\w+)\)", lambda match: LIGHT[match[1]], style)
+    return f"data:image/svg+xml;base64,{base64.b64encode(plots.standalone(plot, literal).encode()).decode()}"
+
+
+def _csp_hash(script: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
@@ -107,16 +161,16 @@ def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResul
                 [(way, _recall_curve(way, results, galleries[way])) for way, results in measured.items()],
             )
         )
-        bins = {
-            way: rank_bins([result.rank for result in results], galleries[way]) for way, results in measured.items()
+        bars = {
+            way: _rank_bars([result.rank for result in results], galleries[way]) for way, results in measured.items()
         }
-        longest = max(100 * count / len(measured[way]) for way, rows in bins.items() for *_, count in rows)
+        scale = plots.Scale.of([bar for of_way in bars.values() for bar in of_way])
         figures.append(
             Figure(
                 "ranks",
                 "Where the right item ranked",
                 "Queries by the exact rank of their best right item, in bins that grow like a logarithm.",
-                [(way, _rank_bars(way, rows, longest)) for way, rows in bins.items()],
+                [(way, plots.bars(f"ranks-{way}", f"Ranks, {way}", rows, scale)) for way, rows in bars.items()],
             )
         )
     if metrics.caption_lengths:
@@ -141,14 +195,12 @@ def _recall_curve(way: str, results: Sequence[QueryResult], gallery: int) -> Mar
     return plots.curves(f"curve-{way}", f"Recall at k, {way}", lines, "k")
 
 
-def _rank_bars(way: str, bins: Sequence[tuple[int, int, int]], longest: float) -> Markup:
-    queries = sum(count for *_, count in bins)
+def _rank_bars(ranks: Sequence[int], gallery: int) -> list[plots.Bar]:
     rows = []
-    for low, high, count in bins:
-        label = _span(low, high)
-        share = 100 * count / queries
+    for low, high, count in rank_bins(ranks, gallery):
+        label, share = _span(low, high), 100 * count / len(ranks)
         rows.append(plots.Bar(label, share, f"{share:.1f} %", f"rank {label}: {count:,} queries, {share:.2f} %"))
-    return plots.bars(f"ranks-{way}", f"Ranks, {way}", rows, longest)
+    return rows
 
 
 def _span(low: int, high: int) -> str:
@@ -167,7 +219,7 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
     panels = []
     for metric in (RECALLS[0].name, RECALLS[-1].name):
         rows = [row(group, metric) for group in groups]
-        drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows, max(row.high for row in rows))
+        drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows)
         panels.append((f"text-to-image, {metric}", drawn))
     about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
@@ -175,17 +227,23 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
 
 def _hubs(corrected: CorrectedMetrics) -> Figure:
     """Return how many images are in how many first tens, before and after the correction."""
-    longest = max(images for bins in corrected.answers.values() for *_, images in bins)
-
-    def drawn(name: str) -> Markup:
-        rows = []
-        for low, high, images in corrected.answers[name]:
-            queries = _span(low, high)
-            detail = f"{images:,} images are in the first ten of {queries} captions"
-            rows.append(plots.Bar(queries, images, f"{images:,}", detail))
-        return plots.bars(f"hubs-{name}", f"Captions answered by an image, {name}", rows, longest)
-
-    panels = [(f"{name}, skewness {corrected.skewness[name]:.2f}", drawn(name)) for name in ("plain", "corrected")]
+    bars = {
+        name: [
+            plots.Bar(
+                label := _span(low, high), images, f"{images:,}", f"{images:,} images are among {label} first tens"
+            )
+            for low, high, images in bins
+        ]
+        for name, bins in corrected.answers.items()
+    }
+    scale = plots.Scale.of([bar for rows in bars.values() for bar in rows])
+    panels = [
+        (
+            f"{name}, skewness {corrected.skewness[name]:.2f}",
+            plots.bars(f"hubs-{name}", f"Captions answered by an image, {name}", rows, scale),
+        )
+        for name, rows in bars.items()
+    ]
     about = (
         "Images by the number of captions that have them among their first ten, by exact scores. Hubs answer very many "
         "captions, and leave none for others; a correction brings both nearer to the middle."

@@ -8,15 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 280
 LEFT, RIGHT, TOP, BOTTOM = 40, 424, 24, 236  # of the plotting area
-NAMES = 336  # where the names of scattered points begin
-LABEL_HEIGHT = 14
-BAR_LEFT, BAR_RIGHT, BAR_STEP = 92, 330, 21
+LABEL_HEIGHT, LETTER = 14, 7.6  # pixels; a letter of average width, in the larger type of narrow screens
+BAR_STEP, GAP = 21, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +106,58 @@ def curves(name: str, title: str, lines: Sequence[Line], x_label: str) -> Markup
     return _markup(svg)
 
 
-def bars(name: str, title: str, rows: Sequence[Bar], longest: float) -> Markup:
-    """Draw horizontal bars; one of the value `longest` takes the whole width, so that two plots share a scale."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where bars begin and may end, in pixels, and the value of a bar of the whole width."""
+
+    left: int
+    right: int
+    longest: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Bar | Range]) -> Scale:
+        """Return the scale for some rows, perhaps of several plots, that cuts off no label and no text."""
+        label, text = (math.ceil(LETTER * max(map(len, texts))) for texts in zip(*map(_texts, rows), strict=True))
+        highest = max(row.high if isinstance(row, Range) else row.value for row in rows)
+        return cls(label + 2 * GAP, WIDTH - text - 2 * GAP, highest or 1)
+
+    def __call__(self, value: float) -> float:
+        return self.left + value / self.longest * (self.right - self.left)
+
+
+def _texts(row: Bar | Range) -> tuple[str, str]:
+    return row.label, row.text
+
+
+def bars(name: str, title: str, rows: Sequence[Bar], scale: Scale) -> Markup:
+    """Draw horizontal bars; two plots with the same scale can be compared."""
     svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
-    length = Axis(0, longest or 1, 0, BAR_RIGHT - BAR_LEFT)
     for number, row in enumerate(rows):
         top, middle = BAR_STEP * number + 4, BAR_STEP * number + 16
-        _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")
-        size = {"x": str(BAR_LEFT), "y": str(top), "width": f"{length(row.value):.2f}", "height": str(BAR_STEP - 5)}
+        _text(svg, scale.left - GAP, middle, row.label, "end", "tick")
+        width = scale(row.value) - scale.left
+        size = {"x": str(scale.left), "y": str(top), "width": f"{width:.2f}", "height": str(BAR_STEP - 5)}
         bar = SubElement(svg, "rect", {"class": "bar first" if number == 0 else "bar", **size})
         SubElement(bar, "title").text = row.detail
-        _text(svg, BAR_LEFT + length(row.value) + 6, middle, row.text, "start", "value")
-    SubElement(svg, "path", {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"})
+        _text(svg, scale(row.value) + GAP, middle, row.text, "start", "value")
+    SubElement(svg, "path", {"class": "axis", "d": f"M{scale.left} 2V{BAR_STEP * len(rows) + 3}"})
     return _markup(svg)
 
 
-def ranges(name: str, title: str, rows: Sequence[Range], longest: float) -> Markup:
-    """Draw values from 0 as dots on the lines of their intervals, one below the other; `longest` as in `bars`."""
+def ranges(name: str, title: str, rows: Sequence[Range]) -> Markup:
+    """Draw values from 0 as dots on the lines of their intervals, one below the other."""
     svg = _svg(name, title, "; ".join(row.detail for row in rows), BAR_STEP * len(rows) + 6)
-    length = Axis(0, longest or 1, BAR_LEFT, BAR_RIGHT - 16)  # leaves room for the text
+    scale = Scale.of(rows)
     for number, row in enumerate(rows):
         height, middle = BAR_STEP * number + 12, BAR_STEP * number + 16
-        _text(svg, BAR_LEFT - 8, middle, row.label, "end", "tick")
-        line = f"M{length(row.low):.2f} {height}H{length(row.high):.2f}"
+        _text(svg, scale.left - GAP, middle, row.label, "end", "tick")
+        line = f"M{scale(row.low):.2f} {height}H{scale(row.high):.2f}"
         SubElement(svg, "path", {"class": "line exact", "d": line})
-        at = {"cx": f"{length(row.value):.2f}", "cy": str(height)}
+        at = {"cx": f"{scale(row.value):.2f}", "cy": str(height)}
         dot = SubElement(svg, "circle", {"class": "dot exact", "r": "4", **at})
         SubElement(dot, "title").text = row.detail
-        _text(svg, length(row.high) + 8, middle, row.text, "start", "value")
-    SubElement(svg, "path", {"class": "axis", "d": f"M{BAR_LEFT} 2V{BAR_STEP * len(rows) + 3}"})
+        _text(svg, scale(row.high) + GAP, middle, row.text, "start", "value")
+    SubElement(svg, "path", {"class": "axis", "d": f"M{scale.left} 2V{BAR_STEP * len(rows) + 3}"})
     return _markup(svg)
 
 
@@ -148,7 +170,8 @@ def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: s
     x_low, x_high = min(dot.x for dot in dots) / 1.05, max(dot.x for dot in dots) * 1.05
     round_numbers = _one_two_five(x_low / 10, x_high * 10)
     left, right = max(x for x in round_numbers if x <= x_low), min(x for x in round_numbers if x >= x_high)
-    x_axis = Axis(left, right, LEFT, NAMES - 24, log=True)
+    names = WIDTH - math.ceil(LETTER * max(len(dot.name) for dot in dots))  # where they begin
+    x_axis = Axis(left, right, LEFT, names - 24, log=True)
     lowest, highest = min(dot.y for dot in dots), max(dot.y for dot in dots)
     step = next(step for step in _one_two_five(0.5, 100) if step >= (highest - lowest) / 4)
     low = max(math.floor(lowest / step - 0.25) * step, 0)
@@ -161,14 +184,33 @@ def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: s
     in_order = sorted(dots, key=lambda dot: (-dot.y, -dot.x))  # so that no line to a name crosses another
     heights = _spread([y_axis(dot.y) for dot in in_order], BOTTOM)
     for dot, height in zip(in_order, heights, strict=True):
-        line = f"M{x_axis(dot.x):.2f} {y_axis(dot.y):.2f}L{NAMES - 14} {height:.2f}H{NAMES - 4}"
+        line = f"M{x_axis(dot.x):.2f} {y_axis(dot.y):.2f}L{names - 14} {height:.2f}H{names - 4}"
         SubElement(svg, "path", {"class": "leader", "d": line})
-        _text(svg, NAMES, height + 4, dot.name, "start", "value")
+        _text(svg, names, height + 4, dot.name, "start", "value")
     for dot in dots:
         at = {"cx": f"{x_axis(dot.x):.2f}", "cy": f"{y_axis(dot.y):.2f}"}
         mark = SubElement(svg, "circle", {"class": "dot exact", "r": "4.5", **at})
         SubElement(mark, "title").text = f"{dot.name}: {_short(dot.x)} {x_label}, {y_label} {dot.y:.2f}"
     return _markup(svg)
+
+
+def standalone(plot: Markup, style: str) -> str:
+    """Return a plot of a page as an SVG file, which brings its own style: CSS without variables, for every viewer."""
+    svg = fromstring(plot)
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    _, _, width, height = svg.get("viewBox", "").split()
+    svg.set("width", width)
+    svg.set("height", height)
+    svg.set("font-family", "system-ui, sans-serif")
+    css, paper = Element("style"), Element("rect", {"width": width, "height": height, "fill": "#fff"})
+    css.text = style
+    svg[2:2] = [css, paper]  # after the title and the description
+    return tostring(svg, encoding="unicode")
+
+
+def name_of(plot: Markup) -> str:
+    """Return the name with which a plot was drawn."""
+    return fromstring(plot).get("aria-labelledby", "").split("-title")[0]
 
 
 def _marked(line: Line) -> list[tuple[float, float]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from eval.protocol import DIRECTIONS, FIRST_CAPTIONS, Evaluation
 from eval.runs import PublishedMetrics, Scores
@@ -12,8 +15,6 @@ from eval.stats import Interval
 from search.index import CollectionSpec
 
 PUBLISHED_FILE = "published.json"
-PUBLISHED_IMAGES = 5000
-
 ROUNDED = 0.05  # published figures are given to a tenth
 CHECKS = (
     "the weights (`revision` and `weights` in the fingerprint), the image processor's resize filter and crop, "
@@ -41,7 +42,6 @@ class Published:
 
 def published() -> tuple[Published, ...]:
     """Return the rows of `published.json`."""
-    data = json.loads(resources.files("eval.report").joinpath(PUBLISHED_FILE).read_text(encoding="utf-8"))
     return tuple(
         Published(
             row["name"],
@@ -49,16 +49,48 @@ def published() -> tuple[Published, ...]:
             row["source"],
             {direction: row[direction] for direction in DIRECTIONS},
         )
-        for row in data["rows"]
+        for row in _file()["rows"]
     )
 
 
+def _file() -> dict[str, Any]:
+    content = resources.files("eval.report").joinpath(PUBLISHED_FILE).read_text(encoding="utf-8")
+    return json.loads(content)  # type: ignore[no-any-return]
+
+
+def ids_hash(ids: Iterable[int]) -> str:
+    """Return the SHA-256 of ids in ascending order, in decimal, one a line."""
+    return hashlib.sha256("\n".join(map(str, sorted(ids))).encode()).hexdigest()
+
+
+def gallery() -> tuple[int, str]:
+    """Return the number of images of the published figures, and the hash of their ids."""
+    content = _file()
+    return content["images"], content["ids_sha256"]
+
+
+def is_published_gallery(evaluation: Evaluation) -> bool:
+    """Return whether the images are those of the published figures: COCO's complete Karpathy test split."""
+    ids = evaluation.image_to_text.queries.ids.tolist()
+    return gallery() == (len(ids), ids_hash(ids))
+
+
+def gallery_warnings(evaluation: Evaluation) -> list[str]:
+    """Return a line if the images are COCO's, but not those of the published figures."""
+    if not evaluation.of_coco or is_published_gallery(evaluation):
+        return []
+    return [
+        f"published figures are left out: they are for the {gallery()[0]:,} images of COCO's complete Karpathy test "
+        f"split, and this evaluation is over {evaluation.images:,} other or fewer images of COCO"
+    ]
+
+
 def compare_with_published(evaluation: Evaluation, scores: ByDirection, intervals: Intervals) -> list[PublishedMetrics]:
-    """Return the published rows, those of the same model with a verdict on each figure; none if the data is not COCO.
+    """Return the published rows, those of the same model with a verdict on each figure; none for other images.
 
     `scores` and `intervals` are direction -> metric.
     """
-    if "coco" not in evaluation.spec.dataset.lower() and evaluation.images != PUBLISHED_IMAGES:
+    if not is_published_gallery(evaluation):
         return []
     return [
         PublishedMetrics(
@@ -74,8 +106,6 @@ def compare_with_published(evaluation: Evaluation, scores: ByDirection, interval
 
 def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluation: Evaluation) -> list[str]:
     """Return a line for each figure, within our interval or how far off, and what to check if one is off."""
-    if different := gallery_differences(evaluation):
-        return [f"not comparable with {row.name}, published: {'; '.join(different)}"]
     lines, off = [], False
     for direction in DIRECTIONS:
         for metric, theirs in row.scores[direction].items():
@@ -89,7 +119,7 @@ def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluati
                 side = "below" if ours < theirs else "above"
                 gap = abs(ours - theirs)
                 lines.append(f"{direction} {metric}: {ours:.1f}, {gap:.1f} points {side} the published {theirs:g}")
-    differences = embedding_differences(evaluation.spec, evaluation.truncated)
+    differences = protocol_differences(evaluation)
     if differences:
         lines.append(f"what differs from the published protocol: {'; '.join(differences)}")
     if off:
@@ -97,27 +127,17 @@ def _verdict(row: Published, scores: ByDirection, intervals: Intervals, evaluati
     return lines
 
 
-def gallery_differences(evaluation: Evaluation) -> list[str]:
-    """Return what makes a comparison meaningless: other queries or another gallery."""
-    differences = []
-    if evaluation.images != PUBLISHED_IMAGES:
-        differences.append(f"the gallery ({evaluation.images:,} images here, {PUBLISHED_IMAGES:,} there)")
-    if evaluation.splits != ("test",):
-        differences.append(f"the split ({'+'.join(evaluation.splits)} here, test there)")
+def protocol_differences(evaluation: Evaluation) -> list[str]:
+    """Return what differs in which captions were evaluated and how the vectors were made."""
+    spec, differences = evaluation.spec, []
     if evaluation.captions_per_image != FIRST_CAPTIONS:
         differences.append("the captions (all here, the first five there)")
-    return differences
-
-
-def embedding_differences(spec: CollectionSpec, truncated: int) -> list[str]:
-    """Return what differs in how the vectors were made."""
-    differences = []
     if spec.prompt:
         differences.append(f"the prompt ({spec.prompt!r} here, none there)")
     if spec.dtype != "float32":
         differences.append(f"the number type ({spec.dtype} here, float32 there)")
     if spec.decode != "full":
         differences.append(f"how photos were decoded ({spec.decode} here, full there)")
-    if truncated:
-        differences.append(f"{truncated:,} captions that were cut at the model's limit")
+    if evaluation.truncated:
+        differences.append(f"{evaluation.truncated:,} captions that were cut at the model's limit")
     return differences

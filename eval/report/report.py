@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,13 @@ import numpy as np
 from eval.differences import Difference
 from eval.extended.eccv import MoreScores
 from eval.hubness.block import WAY, CorrectedBlock, tested
-from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, pessimistic_scores, rsum, scores
+from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, Ranking, pessimistic_scores, rsum, scores
 from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import REASONS
 from eval.ranks.oracle import OracleRanks, overlaps
 from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
-from eval.report.published import compare_with_published
+from eval.report.published import compare_with_published, gallery_warnings
 from eval.runs import (
     FoldMetrics,
     LengthMetrics,
@@ -113,8 +115,9 @@ class Report:
             split="+".join(evaluation.splits),
             dataset=evaluation.spec.dataset,
             model=evaluation.spec.model,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             fingerprint=self.fingerprint,
-            notes=[*evaluation.notes, *self.notes()],
+            notes=[*evaluation.notes, *gallery_warnings(evaluation), *self.notes()],
         )
 
     def _of_ranker(self, ranker: Ranker) -> RankerMetrics:
@@ -122,6 +125,7 @@ class Report:
         return RankerMetrics(
             name=ranker.name,
             about=ranker.about,
+            same_ranks_as=self._same_ranks_as(ranker),
             scores=self.scores(ranker),
             pessimistic=self.pessimistic(ranker),
             queries_per_second={way: found.queries_per_second for way, found in replays.items()} or None,
@@ -134,6 +138,13 @@ class Report:
             bytes_per_vector=ranker.bytes_per_vector,
             used=ranker.used,
         )
+
+    def _same_ranks_as(self, ranker: Ranker) -> str:
+        """Return the name of the first ranker whose ranks are those of a later one, in ties too; "" if none is."""
+        for earlier in takewhile(lambda other: other is not ranker, self.rankers):
+            if all(_same(earlier.rankings[way], ranking) for way, ranking in ranker.rankings.items()):
+                return earlier.name
+        return ""
 
     def notes(self) -> list[str]:
         """Return what a reader of the rankers' scores must know."""
@@ -199,6 +210,12 @@ class Report:
 
     def _named(self, name: str) -> Ranker | None:
         return next((ranker for ranker in self.rankers if ranker.name == name), None)
+
+
+def _same(ranking: Ranking, other: Ranking) -> bool:
+    """Return whether all ranks are the same, also if every tie is lost."""
+    worst, other_worst = (each.pessimistic or each for each in (ranking, other))
+    return np.array_equal(ranking.ranks, other.ranks) and np.array_equal(worst.ranks, other_worst.ranks)
 
 
 def _too_few_hits(ranker: Ranker) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.metrics import METRICS, RECALLS, Metric, label
+from eval.metrics import MEAN_RANK, METRICS, RECALLS, Metric, label
 from eval.protocol import DIRECTIONS
 from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
@@ -18,11 +18,16 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A number as text, and below it, in small type, an interval or a loss; `kind` is a CSS class."""
+    """A number as text, and below it, in small type, an interval or a loss; `kind` is a CSS class.
+
+    `value` is the number in full precision, if the text is a number; `mark` is a superscript.
+    """
 
     text: str
     below: str = ""
     kind: str = ""
+    value: float | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table: `groups` are (title, rows), the title may be ""; `spans` is an upper head: (title, columns)."""
+    """A table: `groups` are (title, rows), the title may be ""; `spans` is an upper head: (title, columns).
+
+    The spans may cover fewer columns than there are: those after them have no upper head.
+    """
 
     caption: str
     head: tuple[str, ...]
@@ -54,6 +62,10 @@ def number(value: float | None, digits: int = 1) -> str:
     if value is None:
         return ABSENT
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def _cell(value: float | None, digits: int = 1, below: str = "") -> Cell:
+    return Cell(number(value, digits), below, value=value)
 
 
 def cosine(value: float) -> str:
@@ -86,7 +98,7 @@ def against_exact(metrics: RunMetrics) -> Table | None:
     def row(ranker: RankerMetrics, way: str) -> Row:
         latency = (ranker.latency_percentiles_ms or {}).get(way, {})
         losses = metrics.significance.get(ranker.name, {}).get(way, {})
-        cells = [Cell(number((ranker.overlap_at_10 or {}).get(way), 2))]
+        cells = [_cell((ranker.overlap_at_10 or {}).get(way), 2)]
         cells += [_cost(latency.get(time), way) for time in times]
         cells += [_tested(losses.get(metric.name)) for metric in RECALLS]
         return Row(ranker.name, tuple(cells))
@@ -104,7 +116,7 @@ def corrected(metrics: RunMetrics) -> Table | None:
     """Return the scores that are corrected for hubness, each with its difference from the plain score of its ranker."""
     if (found := metrics.corrected) is None:
         return None
-    shown = [metric for metric in METRICS if metric.table == "main"]
+    shown = (*RECALLS, MEAN_RANK)
 
     def row(ranker: RankerMetrics, way: str) -> Row:
         tested = found.significance.get(ranker.name, {})
@@ -131,10 +143,10 @@ def _gained(score: float | None, metric: Metric, tested: LossMetrics | None) -> 
 def _tested(found: LossMetrics | None) -> Cell:
     if found is None:
         return Cell(ABSENT)
-    if not any(found.interval):
-        return Cell(signed(found.difference))
-    interval = "{:+.2f} to {:+.2f}".format(*found.interval).replace("-", MINUS)
-    return Cell(signed(found.difference), f"{interval}, p {found.p_holm:.4f}")
+    below = ""
+    if any(found.interval):
+        below = "{:+.2f} to {:+.2f}".format(*found.interval).replace("-", MINUS) + f", p {found.p_holm:.4f}"
+    return Cell(signed(found.difference), below, value=found.difference)
 
 
 def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
@@ -150,27 +162,50 @@ def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
     costs = [cost for cost in COSTS if main and any(getattr(ranker, cost) is not None for ranker in rankers)]
     used = main and any(ranker.used for ranker in rankers)
 
-    def row(ranker: RankerMetrics, way: str) -> Row:
-        cells = [_score(metrics, ranker, way, metric) for metric in shown]
-        cells += [_cost(getattr(ranker, cost), way) for cost in costs]
+    def row(group: Sequence[RankerMetrics], way: str) -> Row:
+        cells = [_known([_score(metrics, ranker, way, metric) for ranker in group]) for metric in shown]
+        cells += [_all([_cost(getattr(ranker, cost), way) for ranker in group]) for cost in costs]
         if used:
-            cells.append(Cell((ranker.used or {}).get(way, ABSENT), kind="words"))
-        return Row(ranker.name, tuple(cells), strong=ranker.name == metrics.engine)
+            cells.append(_all([Cell((ranker.used or {}).get(way, ABSENT), kind="words") for ranker in group]))
+        names = ", ".join(ranker.name for ranker in group)
+        headline = any(ranker.name == metrics.engine for ranker in group)
+        return Row(names, tuple(cells), "the same rank for every query" if group[1:] else "", strong=headline)
 
     def worst(ranker: RankerMetrics, way: str) -> Row:
         values = ranker.pessimistic[way]
-        cells = [Cell(number(values.get(metric.name), metric.digits)) for metric in shown]
+        cells = [_cell(values.get(metric.name), metric.digits) for metric in shown]
         return Row("all ties lost", (*cells, *(Cell(ABSENT),) * (len(head) - len(cells))), ranker.name)
 
     def rows(way: str) -> Iterator[Row]:
-        for ranker in rankers:
-            yield row(ranker, way)
-            if ranker.pessimistic.get(way):
-                yield worst(ranker, way)
+        for group in folded(rankers):
+            yield row(group, way)
+            if group[0].pessimistic.get(way):
+                yield worst(group[0], way)
 
     head = [*(metric.label for metric in shown), *(COSTS[cost] for cost in costs), *(["answered by"] if used else [])]
     groups = ((_title(metrics, way), tuple(rows(way))) for way in DIRECTIONS)
     return Table(caption, tuple(head), tuple(groups))
+
+
+def folded(rankers: Sequence[RankerMetrics]) -> list[list[RankerMetrics]]:
+    """Return the rankers in groups that rank every query the same, each where its first one stands."""
+    groups: dict[str, list[RankerMetrics]] = {}
+    for ranker in rankers:
+        groups.setdefault(ranker.same_ranks_as or ranker.name, []).append(ranker)
+    return list(groups.values())
+
+
+def _known(cells: Sequence[Cell]) -> Cell:
+    """Return the first cell that has a value, of rankers that agree."""
+    return next((cell for cell in cells if cell.text != ABSENT), cells[0])
+
+
+def _all(cells: Sequence[Cell]) -> Cell:
+    """Return one cell with the different texts of all."""
+    known = list({cell.text: cell for cell in cells if cell.text != ABSENT}.values())
+    if len(known) < 2:
+        return known[0] if known else cells[0]
+    return Cell(" / ".join(cell.text for cell in known), kind=known[0].kind)
 
 
 def rankers_of(metrics: RunMetrics) -> list[RankerMetrics]:
@@ -190,7 +225,7 @@ def published(metrics: RunMetrics) -> Table | None:
     ]
 
     def row(name: str, figures: ByDirection, below: str, strong: bool = False) -> Row:
-        cells = (Cell(number(figures.get(way, {}).get(metric))) for way in DIRECTIONS for metric in shown)
+        cells = (_cell(figures.get(way, {}).get(metric)) for way in DIRECTIONS for metric in shown)
         return Row(name, tuple(cells), below, strong)
 
     rows = [row("this run", metrics.scores, metrics.engine, strong=True)]
@@ -241,7 +276,7 @@ def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
 def _by_direction(caption: str, block: ByDirection) -> Table | None:
     ways = [way for way in DIRECTIONS if block.get(way)]
     keys = tuple(dict.fromkeys(key for way in ways for key in block[way]))
-    rows = tuple(Row(way, tuple(Cell(number(block[way].get(key))) for key in keys)) for way in ways)
+    rows = tuple(Row(way, tuple(_cell(block[way].get(key)) for key in keys)) for way in ways)
     return Table(caption, tuple(map(label, keys)), (("", rows),)) if rows else None
 
 
@@ -265,9 +300,9 @@ def _score(metrics: RunMetrics, ranker: RankerMetrics, way: str, metric: Metric)
         return Cell(NOT_RANKED, kind="words")
     text = number(float(value), metric.digits)
     if ranker.name == metrics.engine:
-        return Cell(text, interval(metrics, way, metric.name))
+        return Cell(text, interval(metrics, way, metric.name), value=value)
     loss = metrics.loss.get(ranker.name, {}).get(way, {}).get(metric.name)
-    return Cell(text, "" if loss is None else signed(loss))
+    return Cell(text, "" if loss is None else signed(loss), value=value)
 
 
 def interval(metrics: RunMetrics, way: str, metric: str) -> str:
@@ -280,4 +315,4 @@ def _cost(measured: Mapping[str, float] | float | None, way: str) -> Cell:
     value = measured.get(way) if isinstance(measured, Mapping) else measured
     if value is None:
         return Cell(ABSENT)
-    return Cell(number(value, 0 if value >= 100 else 2))
+    return _cell(value, 0 if value >= 100 else 2)

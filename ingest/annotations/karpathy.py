@@ -20,7 +20,7 @@ from ingest.annotations.records import Annotations, Unusable
 from ingest.annotations.source import Source
 from search.errors import AnnotationError, TextError
 from search.index.sources import KARPATHY
-from search.records import Caption, Image
+from search.records import COCO_PHOTOS, Caption, Image
 from search.text import decode_text
 from search.validation import Problem, first_problem, problem_of
 
@@ -79,7 +79,7 @@ def read(source: Source) -> Annotations:
     for order, photo in photos:
         path = str(PurePosixPath(photo.filepath, photo.filename))
         official = dataset == "coco" and photo.filepath in OFFICIAL_FOLDERS
-        url = f"http://images.cocodataset.org/{path}" if official else None
+        url = f"{COCO_PHOTOS}{path}" if official else None
         texts = tuple(sentence.raw for sentence in photo.sentences)
         assert photo.id is not None
         image = Image(id=photo.id, split=photo.split, order=order, file=path, url=url, captions=texts)

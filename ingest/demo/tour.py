@@ -20,7 +20,7 @@ from search.errors import CocoSearchError
 from search.index import collection_name, open_for_writing
 from search.searcher import Searcher
 from search.settings import Settings
-from search.sheet import Section, contact_sheet
+from search.sheet import Section, contact_sheet, origin
 
 QUERIES = (
     "a snowman under a full moon",
@@ -69,7 +69,8 @@ def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> 
         sections = _search(searcher, place)
     table = _evaluate(place, out / "report")  # another process, which opens the index itself
     with Searcher.open(settings, DATASET) as searcher:
-        sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, foot=table)
+        about = origin(searcher.index.spec(searcher.collection("images")))
+        sheet = contact_sheet("coco-search: what the demo found", sections, searcher.photo, about=about, foot=table)
     page = out / "index.html"
     try:
         page.write_text(sheet, encoding="utf-8")
@@ -98,7 +99,7 @@ def _search(searcher: Searcher, place: Sequence[str]) -> list[Section]:
 
 def _evaluate(place: Sequence[str], out: Path) -> str:
     print_command("eval", "run", "--out", os.path.relpath(out), *place)
-    command = [sys.executable, "-m", "eval", "run", "--out", str(out), *place, "--dataset", DATASET]
+    command = [sys.executable, "-m", "eval", "run", "--out", str(out), "--force", *place, "--dataset", DATASET]
     completed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     print(completed.stdout, end="", flush=True)
     if completed.returncode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -10,6 +11,17 @@ if TYPE_CHECKING:
 
     from search.encoder.images import Pixels, Preparation
     from search.records import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """A text of which the model reads only the first tokens: `read` of `given`.
+
+    Both numbers include the prompt and the marks of start and end that the tokenizer adds.
+    """
+
+    read: int
+    given: int
 
 
 class Encoder(Protocol):
@@ -29,3 +41,5 @@ class Encoder(Protocol):
 
     def encode_images(self, images: Pixels | Sequence[Image.Image]) -> Vectors: ...
     def encode_texts(self, texts: Sequence[str]) -> Vectors: ...
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it the model reads, None if that is all of it."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from search.encoder import Truncation
 from search.encoder.device import choose_device, choose_dtype
 from search.encoder.hub import ModelSource, first_line, locate, transport_errors
 from search.encoder.images import (
@@ -32,6 +33,7 @@ from search.encoder.images import (
 )
 from search.encoder.properties import (
     ROLE_PROMPTS,
+    UNLIMITED,
     Role,
     role_options,
     text_limit,
@@ -197,7 +199,7 @@ class ClipEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Return vectors of texts, float32 (n, dim) of unit length; NaN for one without a usable vector.
 
-        Equal texts have equal vectors. Texts that are too long are truncated: see `too_long`.
+        Equal texts have equal vectors. Texts that are too long are truncated: see `truncations`.
         In half precision, a text without a usable vector is retried in float32.
         """
         return encode_each(wrap(texts, self.prompt), self._encode_once, self.dim)
@@ -207,19 +209,17 @@ class ClipEncoder:
             lambda some: PendingVectors([encode_readable(self._embed_texts, some, self.dim)]).vectors(), texts
         )
 
-    def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it is, within the prompt, longer than the model reads."""
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it, within the prompt, the model reads; None if that is all of it."""
         limit, wrapped = self.limit, wrap(texts, self.prompt)
         if limit is None:
-            return [False] * len(wrapped)
+            return [None] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
         prefix = role_options(self.text_side, self._role)["prompt"] or ""
         suspects = {text for text in wrapped if len(prefix + text) + MARKS > limit or not (prefix + text).isascii()}
         readable = list(filter(is_valid, suspects))
-        too_long = {
-            text for text, length in zip(readable, self._lengths(readable, limit + 1), strict=True) if length > limit
-        }
-        return [text in too_long for text in wrapped]
+        lengths = dict(zip(readable, self._lengths(readable), strict=True))
+        return [Truncation(limit, length) if (length := lengths.get(text, 0)) > limit else None for text in wrapped]
 
     def _with_retry(self, encode: Callable[[Any], Vectors], inputs: Pixels | Sequence[Any]) -> Vectors:
         """Encode `inputs`; retry those without a usable vector one by one in float32, which overflows later."""
@@ -245,16 +245,16 @@ class ClipEncoder:
             for model in self._models:
                 model.to(dtype)
 
-    def _lengths(self, texts: list[str], most: int) -> list[int]:
-        """Return the number of tokens of each text, at most `most`; 0 for one that the tokenizer cannot read."""
+    def _lengths(self, texts: list[str]) -> list[int]:
+        """Return the number of tokens of each text; 0 for one that the tokenizer cannot read."""
         if not texts:
             return []
-        unpadded = {"text": {"padding": False, "max_length": most}, "common": {"return_tensors": None}}
+        whole = {"text": {"padding": False, "max_length": UNLIMITED}, "common": {"return_tensors": None}}
         options = role_options(self.text_side, self._role)
         try:
-            tokens = self.text_side.preprocess(as_texts(texts), processing_kwargs=unpadded, **options)
+            tokens = self.text_side.preprocess(as_texts(texts), processing_kwargs=whole, **options)
         except UNREADABLE:
-            return [0] if len(texts) == 1 else [self._lengths([text], most)[0] for text in texts]
+            return [0] if len(texts) == 1 else [self._lengths([text])[0] for text in texts]
         return [len(ids) for ids in tokens["input_ids"]]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:

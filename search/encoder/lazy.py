@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search.encoder import Truncation
 from search.encoder.text_tower import TextTower, describe, write
 from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import CocoSearchError, EncoderError
@@ -95,12 +96,12 @@ class LazyEncoder:
         self._seconds += batch * (time.process_time() - start)
         return vectors
 
-    def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it is, including the prompt, longer than the model reads."""
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it, within the prompt, the model reads; None if that is all of it."""
         tower = self._ready_tower()
         if tower is None:
-            return self.model.too_long(texts)
-        return [is_valid(text) and tower.too_long([text])[0] for text in wrap(texts, self._prompt)]
+            return self.model.truncations(texts)
+        return [tower.truncation(text) if is_valid(text) else None for text in wrap(texts, self._prompt)]
 
     def _can_load(self) -> bool:
         """Return whether the whole model can be loaded; it may have moved, which the text tower does not need."""
@@ -133,7 +134,7 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     def verify(tower: TextTower) -> None:
         wrapped = wrap(PROBES, encoder.prompt)
         cosines = np.sum(encoder.encode_texts(PROBES) * tower.encode(wrapped), axis=1)
-        if not (cosines >= SAME).all() or tower.too_long(wrapped) != encoder.too_long(PROBES):
+        if not (cosines >= SAME).all() or list(map(tower.truncation, wrapped)) != encoder.truncations(PROBES):
             raise EncoderError(f"the vectors of the text tower differ (lowest cosine {cosines.min():.6f})")
 
     existing = TextTower.open(encoder.weights)

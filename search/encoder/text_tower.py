@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from search.encoder import Truncation
 from search.encoder.cache import cache_folder, tower_file
 from search.records import Vectors
 
@@ -90,9 +91,15 @@ class TextTower:
             vectors[rows] = self._forward([tokens[row] for row in rows])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
-    def too_long(self, texts: Sequence[str]) -> list[bool]:
-        """Return for each text whether it has more tokens than the model reads."""
-        return [bool(encoding.overflowing) for encoding in self._tokenize(texts)]
+    def truncation(self, text: str) -> Truncation | None:
+        """Return how much of a text the model reads, None if that is all of it."""
+        [encoding] = self._tokenize([text])
+        if not encoding.overflowing:
+            return None
+        marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)  # each piece has its own
+        return Truncation(
+            len(encoding.ids), len(encoding.ids) + sum(len(piece.ids) - marks for piece in encoding.overflowing)
+        )
 
     def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
         return self._tokenizer.encode_batch([self.header.prefix + text for text in texts])

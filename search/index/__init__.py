@@ -54,10 +54,11 @@ __all__ = [
 ]
 
 
-def open_index(settings: Settings) -> ReadIndex:
+def open_index(settings: Settings, *, until_exit: bool = False) -> ReadIndex:
     """Open the index that the settings name, to read it: a Qdrant server if they have a URL, else the embedded engine.
 
-    If a running `python -m search serve` has an embedded index open, it is read through that process.
+    If a running `python -m search serve` has an embedded index open, it is read through that process. `until_exit`
+    leaves an embedded index open when it is closed; see `EdgeIndex`.
 
     Raises:
         ServerError: the server does not answer or refuses the API key.
@@ -66,7 +67,7 @@ def open_index(settings: Settings) -> ReadIndex:
         from search.index.relay.client import RemoteIndex
 
         return RemoteIndex(settings.index_path, running)
-    return _open(settings)
+    return _open(settings, until_exit=until_exit)
 
 
 def open_for_writing(settings: Settings) -> Index:
@@ -92,11 +93,11 @@ def _running(settings: Settings) -> Running | None:
     return find_running(settings.index_path)
 
 
-def _open(settings: Settings) -> Index:
+def _open(settings: Settings, *, until_exit: bool = False) -> Index:
     if settings.qdrant_url:
         from search.index.server.index import connect
 
         return connect(settings)
     from search.index.edge.index import EdgeIndex
 
-    return EdgeIndex(settings.index_path)
+    return EdgeIndex(settings.index_path, until_exit=until_exit)

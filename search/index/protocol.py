@@ -53,9 +53,9 @@ class SearchParams:
     `quantized=False` searches the float32 vectors from the start. `payload`: whether hits have records. `offset`: how
     many of the best hits to skip. `where`: the points to search (None: all); `each_where` instead of it: those to
     search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
-    others would take most of the time. `hubness`: how many times the number `hubness` of each image is subtracted from
-    its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected scores, and
-    without records; one without a number is an IndexFailure.
+    others would take most of the time. `hubness`: how many times the number `hubness` of each image is
+    subtracted from its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected
+    scores, and without records; one without a number is an IndexFailure.
     """
 
     exact: bool = False

@@ -11,11 +11,12 @@ from pathlib import Path
 from threading import Lock
 from typing import get_args
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, for_parts, named_images
 from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
+from search.show import truncated_as_json
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import (
@@ -26,9 +27,12 @@ from search.web.schemas import (
     Ready,
     Result,
     SearchResults,
+    Truncated,
     WebPart,
     WebQuery,
 )
+
+Truncations = dict[int, Truncation]
 
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
@@ -49,7 +53,7 @@ class Gallery:
         self.index = searcher.index
         self.dataset = searcher.dataset
         self._folder, self._shared = folder, shared
-        self._batcher = Batcher(searcher.encode)
+        self._batcher = Batcher(self._encode_many)
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
         self._ready_for_pictures = False
@@ -92,8 +96,13 @@ class Gallery:
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
         parts = [self._part(part) for part in query.parts]
         options = for_parts(options, parts)
-        hits = self.searcher.search_vector(self._encode(parts), options, leave_out=named_images(parts))
-        return SearchResults(results=self._results(hits[: query.k], query.offset), more=len(hits) > query.k)
+        direction, truncations = self._encode(parts)
+        hits = self.searcher.search_vector(direction, options, leave_out=named_images(parts))
+        return SearchResults(
+            results=self._results(hits[: query.k], query.offset),
+            more=len(hits) > query.k,
+            truncated=[Truncated(**each) for each in truncated_as_json(truncations)],
+        )
 
     def upload(self, content: bytes) -> str:
         """Encode a picture and return the token that names it in queries. Raises PhotoError if it cannot be opened."""
@@ -165,21 +174,25 @@ class Gallery:
             raise NotFound("the server no longer has this picture: upload it again")
         return Part(vector=vector, weight=part.weight)
 
-    def _encode(self, parts: Sequence[Part]) -> Vectors:
-        """Return the direction of a query, float32 (dim,), together with concurrent ones if it needs the model."""
+    def _encode(self, parts: Sequence[Part]) -> tuple[Vectors, Truncations]:
+        """Return the direction of a query, float32 (dim,), and its truncations; with concurrent ones if it needs the
+        model."""
         if any(part.text is not None or part.image is not None for part in parts):
-            direction = self._batcher.run(parts)
+            direction, truncations = self._batcher.run(parts)
         else:
-            [direction] = self.searcher.encode([parts])
+            [(direction, truncations)] = self._encode_many([parts])
         if isinstance(direction, CocoSearchError):
             raise direction
-        return direction
+        return direction, truncations
+
+    def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[tuple[Vectors | CocoSearchError, Truncations]]:
+        return list(zip(self.searcher.encode(queries), self.searcher.truncations(queries), strict=True))
 
     def _encode_picture(self, content: bytes) -> Vectors:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
         self.load_model()  # before the one thread that decodes pictures would wait for it
         with self._one_picture:
-            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])
+            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
 
     def _stored_image(self, image_id: int) -> Image:
         collection = self.searcher.collection("images")

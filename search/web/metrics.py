@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from search.encoder import Encoder
+from search.encoder import Encoder, Truncation
 from search.encoder.images import Pixels, Preparation
 from search.errors import CocoSearchError, IndexFailure
 from search.index import Batch, ReadIndex
@@ -113,6 +113,9 @@ class MeasuredEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         with self._one_at_a_time, self._metrics.encoding("text", len(texts)):
             return self._encoder.encode_texts(texts)
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        return self._encoder.truncations(texts)
 
 
 def measured_index(index: ReadIndex, metrics: Metrics) -> ReadIndex:

@@ -9,6 +9,7 @@ import {
   isEmpty,
   request,
   search,
+  toRequest,
   toUrl,
   upload,
 } from "./query.js";
@@ -61,7 +62,7 @@ async function fetchResults(offset) {
     results = offset ? [...results, ...answer.results] : answer.results;
     drawResults($("results"), answer.results, query.to, offset);
     $("more").hidden = !answer.more;
-    $("status").textContent = statusText(answer.more);
+    $("status").textContent = [statusText(answer.more), ...answer.truncated.map(truncatedText)].join(" ");
     if (!offset) window.scrollTo({ top: 0 });
   } catch (error) {
     if (controller !== running || error.name === "AbortError") return;
@@ -94,6 +95,12 @@ function statusText(more) {
   if (!results.length) return `No ${noun}s found${query.split || query.contains ? ": try other filters" : ""}.`;
   const count = `${more ? "The nearest " : ""}${results.length.toLocaleString("en")} ${noun}${results.length > 1 ? "s" : ""}`;
   return hasPicture(query) ? `${count}. Your picture is not part of this page's address, so the link does not share it.` : count;
+}
+
+// Say that the model does not read the end of a text. A part's number is that in the request.
+function truncatedText({ part, read, given }) {
+  const text = toRequest(query, 0).parts[part].text;
+  return `The model reads only the first ${read} of the ${given.toLocaleString("en")} tokens of “${text.slice(0, 40).trim()}…”.`;
 }
 
 function setBusy(busy) {

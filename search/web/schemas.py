@@ -69,8 +69,19 @@ class Result(BaseModel):
     )
 
 
+class Truncated(BaseModel):
+    """A text of which the model reads only the first tokens. Both counts include the prompt, start and end."""
+
+    part: int = Field(description="Which of the parts, from 0")
+    read: int = Field(description="How many tokens the model reads")
+    given: int = Field(description="How many tokens the text has")
+
+
 class SearchResults(BaseModel):
     results: list[Result]
+    truncated: list[Truncated] = Field(
+        default=[], description="The texts that are longer than the model reads: the rest has no influence"
+    )
     more: bool = Field(description="Whether there are further results")
 
 

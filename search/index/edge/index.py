@@ -26,7 +26,7 @@ from search.files import replace_file
 from search.index.edge import building, space
 from search.index.edge.filter import filter_of, index_payload, requests_of
 from search.index.edge.records import RecordCache
-from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
@@ -60,15 +60,25 @@ def _engine(doing: str) -> Iterator[None]:
         raise IndexFailure(f"{doing} failed: {error}") from error
 
 
-class EdgeIndex:
-    """The Index protocol on one folder. Reading never creates the folder."""
+_until_exit: list[qdrant.EdgeShard] = []
+"""Shards that stay open until the process ends."""
 
-    def __init__(self, path: Path) -> None:
+
+class EdgeIndex:
+    """The Index protocol on one folder. Reading never creates the folder.
+
+    With `until_exit`, for an index that is only read, `close` leaves shards open, and the process must end by
+    `os._exit`: closing a shard writes all of its files to disk again and drops them from the page cache, so that the
+    next process reads them from disk. As after SIGKILL, nothing is lost.
+    """
+
+    def __init__(self, path: Path, *, until_exit: bool = False) -> None:
         if shown(str(path)) != str(path):
             raise IndexFailure(
                 f"the embedded engine cannot open {path}: its name is not valid UTF-8; choose another --path"
             )
         self.path = path
+        self._until_exit = until_exit
         self._shards: dict[str, qdrant.EdgeShard] = {}
         self._records: defaultdict[str, RecordCache] = defaultdict(RecordCache)
 
@@ -150,14 +160,20 @@ class EdgeIndex:
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
         requests = requests_of(vectors, limit, params)
+
+        def read(ids: list[int]) -> Sequence[StoredPoint]:
+            return shard.retrieve([*ids], True, False)
+
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
-                if params.payload and not params.hubness:
-                    answers += self._records[collection].hits(shard, results, per_image=params.per_image)
-                else:
+                if params.hubness:
                     answers += [hits_of(points, hubness=params.hubness) for points in results]
+                elif params.payload:
+                    answers += self._records[collection].hits(read, results, per_image=params.per_image)
+                else:
+                    answers += map(hits_of, results)
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
@@ -255,6 +271,9 @@ class EdgeIndex:
         shutil.rmtree(dropped, ignore_errors=True)
 
     def close(self) -> None:
+        if self._until_exit:
+            _until_exit.extend(self._shards.values())
+            self._shards.clear()
         for collection in list(self._shards):
             self._release(collection)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-import qdrant_edge as qdrant
-
-from search.index.points import ScoredPoint, best_of_images, id_of
+from search.index.points import ScoredPoint, StoredPoint, best_of_images, id_of
 from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
+Retrieve = Callable[[list[int]], Sequence[StoredPoint]]
 
 
 class RecordCache:
@@ -25,14 +24,13 @@ class RecordCache:
     def clear(self) -> None:
         self._records = {}  # a thread that is reading continues with the previous dictionary
 
-    def hits(
-        self, shard: qdrant.EdgeShard, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool
-    ) -> list[list[Hit]]:
+    def hits(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool) -> list[list[Hit]]:
         """Convert the results of several queries to hits with records; `per_image` is that of SearchParams.
 
+        `retrieve` returns points with payloads by their ids, without those that do not exist.
         A point that has been deleted since the query is not among them.
         """
-        records = self._read(shard, {id_of(point) for points in results for point in points})
+        records = self._read(retrieve, {id_of(point) for points in results for point in points})
 
         def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
             points = [point for point in points if point.id in records]
@@ -42,12 +40,12 @@ class RecordCache:
 
         return [hits_of(points) for points in results]
 
-    def _read(self, shard: qdrant.EdgeShard, ids: set[int]) -> dict[int, Image | Caption | None]:
+    def _read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, Image | Caption | None]:
         """Return the records of those of the points that exist, and of others."""
         records = self._records
-        missing: list[qdrant.PointId] = [id_ for id_ in ids if id_ not in records]
+        missing = [id_ for id_ in ids if id_ not in records]
         if missing:
-            for point in shard.retrieve(missing, True, False):
+            for point in retrieve(missing):
                 records[id_of(point)] = record_of(point.payload) if point.payload else None
             if len(records) > MAX_RECORDS:
                 self.clear()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from pydantic import TypeAdapter
 
+from search.encoder import Truncation
 from search.errors import IndexFailure, ServerError
 from search.index.points import Batch
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
@@ -83,6 +84,10 @@ class RemoteIndex:
     def encode(self, method: str, arguments: wire.Json) -> Vectors:
         """Return vectors, float32 (n, dim), that the model of the server computes."""
         return self._one(wire.VECTORS, method, None, arguments).unpack()
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        """Return for each text how much of it the model of the server reads, None if that is all of it."""
+        return self._one(wire.TRUNCATIONS, "truncations", None, pack(wire.TEXTS, wire.Texts(texts=list(texts))))
 
     def silent_nodes(self) -> list[str]:
         return []
@@ -184,3 +189,6 @@ class RemoteModel:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         return self._index.encode("encode_texts", pack(wire.TEXTS, wire.Texts(texts=list(texts))))
+
+    def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
+        return self._index.truncations(texts)

@@ -21,7 +21,7 @@ from search.index.relay import wire
 from search.index.relay.announce import COMMAND, ROUTE, Running
 from search.index.relay.wire import PackedVectors, pack, pack_failure, unpack
 
-ENCODING = ("model", "encode_texts", "encode_images")
+ENCODING = ("model", "encode_texts", "truncations", "encode_images")
 
 
 class Call(BaseModel):
@@ -116,6 +116,9 @@ def _encoded(model: ReadyModel, method: str, arguments: dict[str, Any]) -> Itera
         case "encode_texts":
             texts = unpack(wire.TEXTS, arguments).texts
             yield pack(wire.VECTORS, PackedVectors.of(encoder.encode_texts(texts)))
+        case "truncations":
+            texts = unpack(wire.TEXTS, arguments).texts
+            yield pack(wire.TRUNCATIONS, encoder.truncations(texts))
         case _:
             pixels = unpack(wire.PICTURES, arguments).pixels.unpack()
             yield pack(wire.VECTORS, PackedVectors.of(encoder.encode_images(pixels)))

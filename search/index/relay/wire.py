@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from search import errors
+from search.encoder import Truncation
 from search.index.points import Batch
 from search.index.protocol import CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec
@@ -157,6 +158,7 @@ RETRIEVE: TypeAdapter[Retrieve] = TypeAdapter(Retrieve)
 FILTER: TypeAdapter[Count] = TypeAdapter(Count)
 SCAN: TypeAdapter[Scan] = TypeAdapter(Scan)
 TEXTS: TypeAdapter[Texts] = TypeAdapter(Texts)
+TRUNCATIONS: TypeAdapter[list[Truncation | None]] = TypeAdapter(list[Truncation | None])
 PICTURES: TypeAdapter[Pictures] = TypeAdapter(Pictures)
 MODEL: TypeAdapter[Model] = TypeAdapter(Model)
 VECTORS: TypeAdapter[PackedVectors] = TypeAdapter(PackedVectors)

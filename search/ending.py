@@ -1,0 +1,34 @@
+"""End the process of a command as soon as its output is written, without closing what it has only read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+soon = False
+"""Whether this process ends by `os._exit`, so that an embedded index that it reads can stay open until then."""
+
+
+def end_after(main: Callable[[], None]) -> None:
+    """Run `main`, which raises SystemExit, write what is left of its output, and end the process."""
+    global soon
+    soon = True
+    try:
+        main()
+    except SystemExit as end:
+        os._exit(_flushed(end.code if isinstance(end.code, int) else 0))
+
+
+def _flushed(code: int) -> int:
+    """Write what is left of the output, and return the exit code: 1 if that fails."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # the process was started with it closed
+                stream.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        return 1
+    except OSError as error:
+        print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+    return code
