@@ -82,7 +82,7 @@ class QueryFlags:
         typer.Option(
             "--evidence",
             metavar="captions[=WEIGHT]",
-            help="Rank photos for a text by their captions too; WEIGHT (up to 1, default 0.5) is that of a photo's "
+            help="Rank photos for a text by their captions too; WEIGHT (up to 1, default 0.75) is that of a photo's "
             "best caption; --min-score and --cutoff are about the cosines of photos all the same",
         ),
     ] = None

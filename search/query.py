@@ -28,8 +28,8 @@ HALFWAY = 0.5
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
 MAX_HUBNESS = 10
-EVIDENCE_WEIGHT = 0.5
-"""A value for `Options.evidence`, near the best one for the photos and the models that it was tried on."""
+EVIDENCE_WEIGHT = 0.75
+"""A value for `Options.evidence`; see docs/evaluation.md for the curve that it was chosen by."""
 BRIEF_LENGTH = 60  # characters
 MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, not a direction
 

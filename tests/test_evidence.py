@@ -15,17 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_index import unit
 
+from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines, same_sentence
+from eval.protocol import Evaluation, Side, both_tasks
 from search import Caption, Options, Part, Searcher, Where
 from search.cosines import measure_cosines, store_cosines
 from search.errors import QueryError
-from search.index import CollectionSpec, Index, Points, SplitSize
+from search.evidence import Evidence
+from search.index import CollectionSpec, CosineSpec, Index, Points, SplitSize
 from search.index.edge.index import EdgeIndex
-from search.records import Image, Vectors
+from search.records import Image, Kind, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
 Floats = npt.NDArray[np.float64]
 COUNT, DIM, MANY = 40, 8, 13  # photo 3 has MANY captions, more than are read at first; every fifth has none
-NAMES = ("images", "captions")
+NAMES: tuple[Kind, ...] = ("images", "captions")
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, c
 
     first, second = (
         found("--evidence", "captions", "-k", 3),
-        found("--evidence", "captions=0.5", "-k", 3, "--offset", 3),
+        found("--evidence", "captions=0.75", "-k", 3, "--offset", 3),
     )
     assert [*first, *second] == found("--evidence", "captions", "-k", 6)
     assert all(hit["caption"] in hit["captions"] and hit["caption_cosine"] for hit in first)  # type: ignore[operator]
@@ -207,7 +210,71 @@ def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, c
     assert "caption's" in call(*ask, "--evidence", "captions")[1]
     for wrong in ("words", "captions=", "captions=x", "captions=2"):
         assert "captions" in one_line_error(call(*ask, "--evidence", wrong))
-    lines = [{"parts": [{"text": "a dog"}], "k": 3, "evidence": value} for value in (0.5, "captions")]
+    lines = [{"parts": [{"text": "a dog"}], "k": 3, "evidence": value} for value in (0.75, "captions")]
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     answers = [json.loads(line) for line in call("search", "batch", tmp_path / "queries.jsonl", *path)[1].splitlines()]
     assert [answer["hits"] for answer in answers] == [first, first]
+
+    out = tmp_path / "run"
+    code, printed, err = call("eval", "run", *path, "--engine", "none", "--evidence", "captions", "--out", out)
+    assert code == 0, err
+    assert "captioned gallery, leave one out" in printed
+    assert "Captioned gallery, leave one out" in (out / "report.html").read_text()
+    task = json.loads((out / "metrics.json").read_text())["captioned"]
+    assert task["weight"] == 0.75
+    assert [row["name"] for row in task["columns"]] == ["photo only", "captions only", "both", "captions by words"]
+    plain = json.loads(call("eval", "run", *path, "--engine", "none", "--json")[1])
+    assert "captioned" not in plain
+    assert task["columns"][0]["text-to-image"] == pytest.approx(plain["text-to-image"])
+    curve = json.loads(call("eval", "tune", "--evidence", "--json", *path)[1])
+    assert (curve["split"], curve["curve"][0]["weight"], curve["curve"][-1]["weight"]) == ("val", 0, 1)
+
+
+def evaluated(vectors: Stored, texts: list[str]) -> Evaluation:
+    """Return an evaluation of these photos and captions, without an index."""
+    ids = np.arange(len(vectors.images)), np.arange(len(vectors.captions))
+    images = Side("coco_images", ids[0], vectors.images, Where())
+    captions = Side("coco_captions", ids[1], vectors.captions, Where())
+    to_text, to_image = both_tasks(images, captions, vectors.image_of)
+    return Evaluation(plain_spec(dim=DIM), ("test",), None, to_text, to_image, vectors.image_of, [], texts, 0, ())
+
+
+def test_a_query_is_no_evidence_for_itself() -> None:
+    """Nor are its copies, of whatever photo: without leaks, captions at random find their photos by chance."""
+    count = 300
+    image_of = np.repeat(np.arange(count), 3)
+    texts = [f"A sentence {number}" for number in range(len(image_of))]
+    vectors = unit(len(image_of), 64, 1)
+    vectors[1::3], texts[1::3] = vectors[::3], [f"  {text.lower()} . " for text in texts[::3]]  # copies
+    evaluation = evaluated(Stored(unit(count, 64), vectors, image_of), texts)
+    ranks = {name: Ranks(evaluation.text_to_image) for name in ("captions", "words", "both")}
+    cosines: dict[Kind, CosineSpec] = {kind: CosineSpec(mean=0, std=1, pairs=1, seed=0, points=1) for kind in NAMES}
+    for block in blocks(evaluation, words=True):
+        assert block.words is not None
+        ranks["captions"].add(block.rows, block.captions)
+        ranks["words"].add(block.rows, block.words)
+        ranks["both"].add(block.rows, fuse(block, Evidence(0.75, cosines["images"], cosines["captions"])))
+    for of in ranks.values():
+        assert of is ranks["words"] or np.mean(of.ranking().ranks <= 10) < 0.12
+    words = ranks["words"].ranking()
+    assert words.pessimistic is not None
+    assert np.mean(words.pessimistic.ranks <= 10) < 0.12  # they share the word "sentence" with all others
+    assert same_sentence(texts[1]) == same_sentence(texts[0])
+
+
+def test_the_task_is_that_of_float64(tmp_path: Path) -> None:
+    """And its photos have the scores of `search --evidence` where no caption is left out."""
+    index = EdgeIndex(tmp_path)
+    stored = filled(index, plain_spec)
+    texts = [f"sentence {number}" for number in range(len(stored.captions))]
+    texts[4] = texts[0].upper() + "."
+    evaluation = evaluated(stored, texts)
+    cosines = read_cosines(index, evaluation)
+    evidence = Evidence(0.4, cosines["images"], cosines["captions"])
+    [block] = blocks(evaluation, words=False)
+    fused = fuse(block, evidence)
+    for query, direction in enumerate(stored.captions):
+        other = [text.lower().rstrip(".") != texts[query].lower().rstrip(".") for text in texts]
+        others = Stored(stored.images, stored.captions[other], stored.image_of[other])
+        np.testing.assert_allclose(fused[query], by_hand(others, index, "coco", direction, 0.4)[0], atol=1e-9)
+    index.close()

@@ -84,9 +84,8 @@ def _lines(curve: Curve) -> Iterator[str]:
         f"{curve.dataset}, split {curve.split}, captioned gallery, leave one out: {curve.captions:,} captions ask for "
         f"{curve.images:,} images"
     )
-    yield f"{'weight':>7}  {METRICS[0].name:>9}  {'95% interval':^13}" + "".join(
-        f"{each.name:>11}" for each in METRICS[1:]
-    )
+    others = "".join(f"{metric.name:>11}" for metric in METRICS[1:])
+    yield f"{'weight':>7}  {METRICS[0].name:>9}  {'95% interval':^13}{others}"
     for step in curve.curve:
         first, *more = step.recall.values()
         own = "{:.2f}-{:.2f}".format(*step.interval)

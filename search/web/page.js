@@ -2,6 +2,7 @@
 
 import {
   HALFWAY,
+  CAPTIONS_WEIGHT,
   SAME_PHOTO,
   emptyQuery,
   fromUrl,
@@ -9,6 +10,7 @@ import {
   isEmpty,
   request,
   search,
+  takesEvidence,
   toRequest,
   toUrl,
   upload,
@@ -18,7 +20,7 @@ import { countColumns, createViewer, drawResults, indexAfterKey } from "./result
 
 const $ = (id) => document.getElementById(id);
 const box = $("text");
-const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value of each check box
+const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO, evidence: CAPTIONS_WEIGHT }; // the value of each check box
 const MAX_PARTS = 16; // the API's limit
 const uploads = new Map(); // token -> {file, url}: the pictures uploaded by this page
 
@@ -182,6 +184,7 @@ function drawQuery() {
   split.value = query.split;
   $("contains").value = query.contains;
   for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
+  $("evidence").disabled = !takesEvidence(query);
   $("clear").hidden = isEmpty(query) && !query.split && !query.contains && !Object.keys(SWITCHES).some((name) => query[name] !== null);
   drawBoxButtons();
   const title = query.box.trim() || query.parts.map((part) => part.text ?? (part.image_id ? `image ${part.image_id}` : "a picture"))[0];

@@ -4,11 +4,12 @@
 const PAGE_SIZE = 36; // divisible by 2, 3, 4 and 6 columns
 export const HALFWAY = 0.5; // of the way from a typical score to the best; results below it are the irrelevant tail
 export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
+export const CAPTIONS_WEIGHT = 0.75; // of a photo's best caption in its score
 
 // A part is {text}, {image_id} or {picture: token}, with a weight; `box` is the text in the search box. Ids are
 // strings: JavaScript would round large numbers.
 export function emptyQuery(options = {}) {
-  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, ...options };
+  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, evidence: null, ...options };
 }
 
 export function isEmpty(query) {
@@ -17,6 +18,11 @@ export function isEmpty(query) {
 
 export function hasPicture(query) {
   return query.parts.some((part) => part.picture);
+}
+
+// Captions are evidence for photos, of what words ask for.
+export function takesEvidence(query) {
+  return query.to === "images" && !query.parts.some((part) => part.picture || part.image_id);
 }
 
 // Uploaded pictures are left out of the URL: only this browser and the server know them.
@@ -32,7 +38,7 @@ export function toUrl(query) {
   if (query.to !== "images") params.append("to", query.to);
   if (query.split) params.append("split", query.split);
   if (query.contains.trim()) params.append("contains", query.contains.trim());
-  for (const name of ["cutoff", "fold"]) if (query[name] !== null) params.append(name, query[name]);
+  for (const name of ["cutoff", "fold", "evidence"]) if (query[name] !== null) params.append(name, query[name]);
   const search = params.toString();
   return search ? `?${search}` : ".";
 }
@@ -55,6 +61,7 @@ export function fromUrl(search) {
     contains: params.get("contains") ?? "",
     cutoff: parseFraction(params.get("cutoff")),
     fold: parseFraction(params.get("fold")),
+    evidence: parseFraction(params.get("evidence")) || null, // a weight is above 0
   });
 }
 
@@ -76,6 +83,7 @@ export function toRequest(query, offset) {
     contains: query.contains.trim() || null,
     cutoff: query.cutoff,
     fold: query.fold,
+    evidence: takesEvidence(query) ? query.evidence : null,
     group: query.to === "captions",
   };
 }

@@ -72,7 +72,7 @@ export function createViewer(dialog, actions) {
     const others = result.captions.filter((caption) => caption !== result.text);
     dialog.querySelector(".captions").replaceChildren(...others.map((caption) => textElement("li", caption)));
     dialog.querySelector(".facts").textContent =
-      `image ${result.image_id} · split ${result.split} · similarity ${result.score.toFixed(3)} · ${result.rank} of ${results.length} shown`;
+      `image ${result.image_id} · split ${result.split} · ${scoreText(result)} · ${result.rank} of ${results.length} shown`;
   }
 
   dialog.addEventListener("keydown", (event) => {
@@ -96,4 +96,12 @@ export function createViewer(dialog, actions) {
       dialog.showModal();
     },
   };
+}
+
+// The score, and the similarities that it was made of, if it is not the photo's alone.
+function scoreText(result) {
+  const { score, cosine, caption_cosine: caption } = result;
+  if (score === cosine) return `similarity ${cosine.toFixed(3)}`;
+  const ofCaption = caption === null ? "" : ` and of the caption ${caption.toFixed(3)}`;
+  return `score ${score.toFixed(3)}, similarity of the photo ${cosine.toFixed(3)}${ofCaption}`;
 }
