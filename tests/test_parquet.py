@@ -80,7 +80,7 @@ def test_there_and_back(index: Index, other: EdgeIndex, make_spec: MakeSpec, tmp
 
 def test_other_software_reads_it(other: EdgeIndex, make_spec: MakeSpec, tmp_path: Path) -> None:
     spec = make_spec(dim=5)
-    vectors = fill(other, spec, [replace(image(number), extra={"note": "é"}) for number in range(2300)])
+    vectors = fill(other, spec, [replace(image(number), hubness=0.25, extra={"note": "é"}) for number in range(2300)])
     file = tmp_path / "images.parquet"
     export_collection(other, spec.collection, file)
     table = pq.read_table(file)
@@ -96,6 +96,7 @@ def test_other_software_reads_it(other: EdgeIndex, make_spec: MakeSpec, tmp_path
         "url": "http://images.cocodataset.org/val2014/3.jpg",
         "photo": None,
         "stale": False,
+        "hubness": 0.25,
         "extra": '{"note": "é"}',
     }
     described = json.loads(pq.read_metadata(file).metadata[b"coco_search"])

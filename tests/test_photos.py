@@ -271,10 +271,10 @@ def test_broken_names_and_captions_anywhere_are_listed(
     assert not Path("failures.jsonl").exists()
 
     min((photos / "images/val2014").iterdir()).unlink()
-    monkeypatch.setattr("search.index.edge.index.EdgeIndex.count", raise_it(IndexFailure("lost")))
+    monkeypatch.setattr("search.index.edge.index.EdgeIndex.optimize", raise_it(IndexFailure("lost")))
     assert call("ingest", *options, "--force")[0] == 1
     assert "no such file" in Path("failures.jsonl").read_text()
-    monkeypatch.setattr("search.index.edge.index.EdgeIndex.count", raise_it(KeyboardInterrupt()))
+    monkeypatch.setattr("search.index.edge.index.EdgeIndex.optimize", raise_it(KeyboardInterrupt()))
     assert call("ingest", *options, "--force", "--failures", mine)[0] == 130
     assert mine.read_text().startswith('{"file": "a"')
     assert "no such file" in (tmp_path / "mine.jsonl.failures.jsonl").read_text()

@@ -146,7 +146,7 @@ def test_pages_continue_each_other(client: httpx.Client) -> None:
     assert [image_id for page in pages for image_id in ids(page)] == ids(whole)
     assert [page["more"] for page in pages] == [True, True, False]
     assert [page["results"][0]["rank"] for page in pages] == [1, 26, 51]
-    assert ask(client, {"text": "noise"}, offset=PHOTOS) == {"results": [], "more": False}
+    assert ask(client, {"text": "noise"}, offset=PHOTOS) == {"results": [], "more": False, "truncated": []}
 
 
 def test_filters(web: Web, client: httpx.Client) -> None:

@@ -183,6 +183,7 @@ def _schema(spec: CollectionSpec) -> pyarrow.Schema:
             "url": text,
             "photo": photo,
             "stale": yes,
+            "hubness": arrow.float64(),
         },
         "captions": {
             "image_id": number,
