@@ -13,8 +13,9 @@ from __future__ import annotations
 import heapq
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from search.cosines import measure_cosines
 from search.errors import CollectionMissing, QueryError
@@ -121,18 +122,12 @@ class EvidenceReader:
         """
         params = SearchParams(exact=exact, where=where, payload=False)
         images = self._index.query(self._images, vectors, depth, params)
-        # A caption is in the split of its photo. Other conditions are about photos, whose ids decide below.
+        # A caption is in the split of its photo. `_add_images` decides about the other conditions.
         of_captions = Where(splits=where.splits, image_ids=_ids(where))
         params = SearchParams(exact=exact, where=of_captions, per_image=True)
         captions = self._index.query(self._captions, vectors, depth, params)
         rows = [
-            _Row(
-                evidence,
-                cosines={hit.id: hit.score for hit in nearest},
-                captions={hit.image_id: hit for hit in spoken},
-                last_image=nearest[-1].score if len(nearest) == depth else -math.inf,
-                last_caption=min((hit.score for hit in spoken), default=-math.inf),
-            )
+            _Row(evidence, nearest, spoken, whole=len(nearest) < depth)
             for nearest, spoken in zip(images, captions, strict=True)
         ]
         self._add_images(vectors, rows, where, enough)
@@ -141,20 +136,17 @@ class EvidenceReader:
 
     def _add_images(self, vectors: Vectors, rows: Sequence[_Row], where: Where, enough: int | None) -> None:
         """Add the cosines of photos whose captions are near; those that `where` excludes get none."""
-        ids = {number: found for number, row in enumerate(rows) if (found := row.without_cosine(_ids(where), enough))}
+        ids = {number: found for number, row in enumerate(rows) if (found := row.without_cosine(enough))}
         if ids:
             each_where = tuple(replace(where, ids=found) for found in ids.values())
             params = SearchParams(exact=True, payload=False, each_where=each_where)
             answers = self._index.query(self._images, vectors[list(ids)], max(map(len, ids.values())), params)
             for number, hits in zip(ids, answers, strict=True):
-                rows[number].cosines |= {hit.id: hit.score for hit in hits}
-                rows[number].completed.update(ids[number])
+                rows[number].add_cosines(ids[number], hits)
 
     def _add_captions(self, vectors: Vectors, rows: Sequence[_Row], enough: int | None) -> None:
         """Add the best captions of near photos; all of a photo's captions are compared, however many it has."""
         ids = {number: found for number, row in enumerate(rows) if (found := row.without_caption(enough))}
-        for number, found in ids.items():
-            rows[number].completed.update(found)
         limit = CAPTIONS_PER_IMAGE * max(map(len, ids.values()), default=0)
         while ids:
             each_where = tuple(Where(image_ids=found) for found in ids.values())
@@ -163,53 +155,76 @@ class EvidenceReader:
             left: dict[int, tuple[int, ...]] = {}
             limit = 0
             for (number, found), hits in zip(ids.items(), answers, strict=True):
-                captions = rows[number].captions
-                captions |= {hit.image_id: hit for hit in hits}
-                missing = tuple(each for each in found if each not in captions)
+                rows[number].add_captions(found, hits)
+                missing = tuple(id_ for id_ in found if id_ not in rows[number].captions)
                 if missing and (count := self._index.count(self._captions, where=Where(image_ids=missing))):
                     left[number], limit = missing, max(limit, count)
             ids = left
 
 
-@dataclass(slots=True)
 class _Row:
-    """What was read for one query: cosines and best captions by image, and the lowest of those that are the nearest.
+    """What was read for one query: cosines and best captions by image, nearest first.
 
-    `completed` are the images whose other half was looked up, which does not exist if it is not there.
+    `last_image` and `last_caption` are the lowest of the nearest: no other photo, or caption, is nearer. `scores` are
+    those of the images of which both halves are known; `completed` are the images whose other half was looked up, which
+    does not exist if it is not there.
     """
 
-    evidence: Evidence
-    cosines: dict[int, float]
-    captions: dict[int, Hit]
-    last_image: float
-    last_caption: float
-    completed: set[int] = field(default_factory=set)
+    def __init__(self, evidence: Evidence, images: Sequence[Hit], captions: Sequence[Hit], *, whole: bool) -> None:
+        self.evidence = evidence
+        self.cosines = {hit.id: hit.score for hit in images}
+        self.captions = {hit.image_id: hit for hit in captions}
+        self.last_image = -math.inf if whole else images[-1].score
+        self.last_caption = captions[-1].score if captions else -math.inf
+        self.completed: set[int] = set()
+        self.scores: dict[int, float] = {}
+        self._score(self.cosines.keys() & self.captions.keys())
 
-    def without_cosine(self, allowed: Sequence[int] | None, enough: int | None) -> tuple[int, ...]:
+    def without_cosine(self, enough: int | None) -> tuple[int, ...]:
         """Return the images with a near caption only that may be among the first `enough`; none if all were read."""
         if self.last_image == -math.inf:
             return ()
         least = self._least(enough)
-        some = self.captions if allowed is None else self.captions.keys() & set(allowed)
-        return tuple(each for each in some if each not in self.cosines and self._most(each) >= least)
+        alone = (id_ for id_ in self.captions if id_ not in self.cosines)
+        return tuple(takewhile(lambda id_: self._most(id_) >= least, alone))
 
     def without_caption(self, enough: int | None) -> tuple[int, ...]:
         """Return the images without a near caption that may be among the first `enough`."""
         least = self._least(enough)
-        return tuple(each for each in self.cosines if each not in self.captions and self._most(each) >= least)
+        alone = (id_ for id_ in self.cosines if id_ not in self.captions)
+        return tuple(takewhile(lambda id_: self._most(id_) >= least, alone))
+
+    def add_cosines(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
+        """Add the answer about images `asked` for, of which those without a hit are no candidates."""
+        self.completed.update(asked)
+        self.cosines |= {hit.id: hit.score for hit in hits}
+        self._score(hit.id for hit in hits)
+
+    def add_captions(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
+        """Add the best captions of images `asked` for; those without a hit have none, unless they are asked for again.
+
+        The scores of images without captions are added too, and replaced if a caption follows.
+        """
+        self.completed.update(asked)
+        self.captions |= {hit.image_id: hit for hit in hits}
+        self._score(asked)
 
     def candidates(self) -> Candidates:
         """Return the images of which both halves are known, and what bounds the others."""
-        hits, cosine = [], self.last_image
-        score = self.evidence.highest(self.last_image, self.last_caption)
-        for each in self.cosines.keys() | self.captions.keys():
-            if each in self.cosines and (each in self.captions or each in self.completed):
-                caption = self.captions.get(each)
-                fused = self.evidence.score(self.cosines[each], caption.score if caption else None)
-                hits.append(Hit(each, fused, uncorrected=self.cosines[each], evidence=caption))
-            elif each not in self.completed:
-                cosine, score = max(cosine, self.cosines.get(each, cosine)), max(score, self._most(each))
+        left = [id_ for id_ in self.cosines if id_ not in self.scores][:1]  # the nearest one
+        cosine = max([self.last_image, *(self.cosines[id_] for id_ in left)])
+        left += [id_ for id_ in self.captions if id_ not in self.cosines and id_ not in self.completed][:1]
+        score = max([self.evidence.highest(self.last_image, self.last_caption), *map(self._most, left)])
+        hits = [
+            Hit(id_, score, uncorrected=self.cosines[id_], evidence=self.captions.get(id_))
+            for id_, score in self.scores.items()
+        ]
         return Candidates(hits, cosine, score)
+
+    def _score(self, ids: Iterable[int]) -> None:
+        for id_ in ids:
+            caption = self.captions.get(id_)
+            self.scores[id_] = self.evidence.score(self.cosines[id_], caption.score if caption else None)
 
     def _most(self, image: int) -> float:
         """Return the highest score that an image can have of which one half was read."""
@@ -223,11 +238,9 @@ class _Row:
 
     def _least(self, enough: int | None) -> float:
         """Return a score that so many images have at least, -inf if so many are not known."""
-        known = self.cosines.keys() & self.captions.keys()
-        if enough is None or len(known) < enough:
+        if enough is None or len(self.scores) < enough:
             return -math.inf
-        scores = (self.evidence.score(self.cosines[each], self.captions[each].score) for each in known)
-        return heapq.nlargest(enough, scores)[-1]
+        return heapq.nlargest(enough, self.scores.values())[-1]
 
 
 def _ids(where: Where) -> tuple[int, ...] | None:
