@@ -183,15 +183,23 @@ def tune(
     hubness: Annotated[
         bool, typer.Option("--hubness", help="Recommend the alpha that corrects scores for hubness instead")
     ] = False,
-    split: Annotated[str, typer.Option(help="With --hubness: whose captions are the queries")] = "val",
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Print recall by the weight of captions in `search --evidence` instead")
+    ] = False,
+    split: Annotated[
+        str, typer.Option(help="With --hubness and --evidence: whose captions are the queries, or all")
+    ] = "val",
     as_json: JsonOption = False,
 ) -> None:
     """Recommend search parameters for the collections as they are; write nothing.
 
-    These are the smallest HNSW beam (`ef`) and oversampling or, with --hubness, the alpha of the correction.
+    These are the smallest HNSW beam (`ef`) and oversampling or, with --hubness, the alpha of the correction or, with
+    --evidence, the weight of captions.
     """
-    if hubness:
-        _tune_hubness(source, split, as_json)
+    if hubness and evidence:
+        raise typer.BadParameter("give only one of --hubness and --evidence")
+    if hubness or evidence:
+        _tune_scores(source, split, as_json, evidence=evidence)
         return
     from eval import tune as tuning
     from search.index import collection_name
@@ -209,21 +217,27 @@ def tune(
         typer.echo(tuning.table(target, results))
 
 
-def _tune_hubness(source: Source, split: str, as_json: bool) -> None:
+def _tune_scores(source: Source, split: str, as_json: bool, *, evidence: bool) -> None:
     from tqdm.auto import tqdm
 
+    from eval.captioned.curve import evidence_table, tune_evidence
     from eval.ground_truth import read_ground_truth
-    from eval.hubness import curve
+    from eval.hubness.curve import table, tune_hubness
     from search.searcher import only_dataset
 
     with closing(source.open()) as index:
         evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])
-    with tqdm(total=evaluation.captions, desc="ranking", unit=" captions", dynamic_ncols=True) as bar:
-        found = curve.tune_hubness(evaluation, bar.update)
+        with tqdm(total=evaluation.captions, desc="ranking", unit=" captions", dynamic_ncols=True) as bar:
+            if evidence:
+                weights = tune_evidence(index, evaluation, bar.update)
+                answer, text = weights.as_json(), evidence_table(weights)
+            else:
+                alphas = tune_hubness(evaluation, bar.update)
+                answer, text = alphas.as_json(), table(alphas)
     if as_json:
-        command.print_json(found.as_json(), indent=1)
+        command.print_json(answer, indent=1)
     else:
-        typer.echo(curve.table(found))
+        typer.echo(text)
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ From `python -m eval run` to a printed row:
 
 A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
 module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in eval/extended/; losses against
-the oracle in differences.py; scores that are corrected for hubness in eval/hubness/.
+the oracle in differences.py; scores that are corrected for hubness in eval/hubness/; captions as evidence for
+photos in eval/captioned/.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import NoReturn
 import numpy as np
 from tqdm.auto import tqdm
 
+from eval.captioned.block import captioned_block
 from eval.differences import Difference, adjusted, differences
 from eval.extended.eccv import judged_by_more
 from eval.extended.lengths import by_caption_length
@@ -66,6 +68,7 @@ class Plan:
     folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
     resamples: the number of bootstrap resamples for the intervals.
     hubness: the alpha of corrected scores, 0 for none, None for the stored one.
+    evidence: the weight of captions in the task "captioned gallery, leave one out", None to leave it out.
     """
 
     engines: tuple[str, ...] = (EXACT, SERVED)
@@ -74,6 +77,7 @@ class Plan:
     folds: int | None = None
     resamples: int = RESAMPLES
     hubness: float | None = None
+    evidence: float | None = None
 
 
 def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies_in: Index | None = None) -> Report:
@@ -113,6 +117,12 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
                 resamples=plan.resamples,
                 progress=bar.update,
             )
+    captioned = None
+    if index and plan.evidence is not None:
+        with tqdm(
+            total=evaluation.captions, desc="captioned", unit=" queries", dynamic_ncols=True, file=sys.stderr
+        ) as bar:
+            captioned = captioned_block(index, evaluation, plan.evidence, resamples=plan.resamples, progress=bar.update)
     return Report(
         evaluation=evaluation,
         oracle=oracle,
@@ -126,6 +136,7 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
         corrected=corrected,
+        captioned=captioned,
         lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )

@@ -111,6 +111,16 @@ class Measured:
         ),
     ] = None
 
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            "--evidence",
+            metavar="captions[=WEIGHT]",
+            help="Measure `search --evidence` too, as a task of its own: each caption asks for its photo among photos "
+            "with all of their other captions",
+        ),
+    ] = None
+
     @property
     def copies(self) -> bool:
         """Whether copies of the galleries are written into the index."""
@@ -118,6 +128,7 @@ class Measured:
 
     def plan(self) -> Plan:
         from eval.evaluate import Plan
+        from search.query import evidence_weight
 
         engines = self.engine or [Engine.EXACT, Engine.SERVED]
         return Plan(
@@ -127,6 +138,7 @@ class Measured:
             folds=self.folds,
             resamples=self.resamples,
             hubness=self.hubness,
+            evidence=None if self.evidence is None else evidence_weight(self.evidence),
         )
 
 

@@ -143,6 +143,18 @@ class CorrectedMetrics(BaseModel):
     answers: dict[str, list[tuple[int, int, int]]] = {}
 
 
+class CaptionedMetrics(BaseModel):
+    """The task "captioned gallery, leave one out": text-to-image, with the other captions of the photos as evidence.
+
+    A query's own caption, and captions that are the same sentence, are no evidence. `weight` is that of captions in the
+    row "both"; `significance` holds the differences of two rows, named "row - other row".
+    """
+
+    weight: float
+    columns: list[RankerMetrics] = []
+    significance: dict[str, dict[str, LossMetrics]] = {}
+
+
 class AgreementMetrics(BaseModel):
     """How many of the ranks by Qdrant's exact search differ from the oracle's."""
 
@@ -161,7 +173,7 @@ class RunMetrics(_Scored):
     """
 
     _if_any: ClassVar[frozenset[str]] = frozenset(
-        {"date", "rsum", "significance", "mteb", "caption_lengths", "corrected"}
+        {"date", "rsum", "significance", "mteb", "caption_lengths", "corrected", "captioned"}
     )
 
     scores: dict[str, Scores] = {}
@@ -180,6 +192,7 @@ class RunMetrics(_Scored):
     mteb: MtebMetrics | None = None
     caption_lengths: list[LengthMetrics] = []
     corrected: CorrectedMetrics | None = None
+    captioned: CaptionedMetrics | None = None
     published: list[PublishedMetrics] = []
     agreement: dict[str, AgreementMetrics] = {}
     images: int | None = None

@@ -42,6 +42,7 @@ from ingest.specs import (
 )
 from ingest.summary import NO_VECTOR, Failure, Summary
 from ingest.writer import Writer
+from search.cosines import store_cosines
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, PhotoError
@@ -134,6 +135,8 @@ def ingest(
         check_counts(index, of_captions.collection, [each for each in captions if each.id not in failed_captions])
         for spec in specs:
             forget_empty_splits(index, spec)
+        written = summary.images.embedded + summary.captions.embedded
+        store_cosines(index, of_images.dataset, changed=bool(written))
     summary.warnings += hubness_warnings(index, of_images.collection)
     if wrong:
         correct_padding(index, wrong, encoders[0].padding, summary)

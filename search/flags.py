@@ -81,13 +81,23 @@ class QueryFlags:
             "stored alpha, for texts; 0: nothing); --min-score and --cutoff are about cosines all the same",
         ),
     ] = None
+    evidence: Annotated[
+        str | None,
+        typer.Option(
+            "--evidence",
+            metavar="captions[=WEIGHT]",
+            help="Rank photos for a text by their captions too; WEIGHT (up to 1, default 0.75) is that of a photo's "
+            "best caption; --min-score and --cutoff are about the cosines of photos all the same",
+        ),
+    ] = None
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the HNSW index")] = False
 
     def options(self, to: Wanted) -> Options:
         """Return the options as the library defines them; `to` is the default of the command."""
-        from search.query import Options
+        from search.query import Options, evidence_weight
 
-        return Options(to=to).updated(asdict(self))
+        weight = None if self.evidence is None else evidence_weight(self.evidence)
+        return Options(to=to).updated({**asdict(self), "evidence": weight})
 
 
 @dataclass(frozen=True)

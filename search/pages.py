@@ -12,23 +12,24 @@ import numpy as np
 
 from search import ranking
 from search.errors import CollectionMissing
+from search.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
 from search.hubness import Correction
 from search.index import ReadIndex, SearchParams, Where, collection_name
 from search.query import Options
 from search.records import Caption, Hit, Image, Kind, Vectors
 from search.words import Words
 
-CAPTIONS_PER_IMAGE = 10  # more than most images have
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
-PREFETCH = 100  # hits read to correct their scores, of which the first ten are nearly always proven
+PREFETCH = 100  # hits read to score them otherwise than by cosine; the first ten are nearly always proven by them
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
 
-    With a `correction`, results are in the order of corrected scores; their cosines decide what is cut off.
+    With a `correction` or with `evidence`, of which a request has one at most, results are in the order of other scores
+    than cosines; their cosines decide what is cut off.
     """
 
     vector: Vectors
@@ -36,6 +37,7 @@ class PageRequest:
     options: Options
     leave_out: tuple[int, ...] = ()
     correction: Correction | None = None
+    evidence: Evidence | None = None
 
     @property
     def where(self) -> Where:
@@ -51,7 +53,12 @@ class PageRequest:
     @property
     def depth(self) -> int:
         """How many hits to read at first."""
-        return max(self.end + SPARE, PREFETCH) if self.correction else self.end + SPARE
+        return max(self.end + SPARE, PREFETCH) if self.rescored else self.end + SPARE
+
+    @property
+    def rescored(self) -> bool:
+        """Whether scores are not cosines; hits are then read without records."""
+        return self.correction is not None or self.evidence is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +77,7 @@ class Ranking:
     def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
         """Return the ranking that a query of `depth` hits answered."""
         lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-        ranked = sorted(hits, key=lambda hit: (-hit.score, hit.id))
-        return cls(ranked, lowest, correction.highest(lowest) if correction else lowest)
+        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest)
 
     @property
     def best(self) -> float:
@@ -95,12 +101,20 @@ class Pages:
         self._index = index
         self._dataset = dataset
         self._means: dict[Kind, Vectors] = {}
+        self._evidence = EvidenceReader(index, dataset)
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the page of each request; requests with equal filters and depths share one call of the engine."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
-            key = request.kind, request.depth, repr(request.where), request.options.exact, request.correction
+            key = (
+                request.kind,
+                request.depth,
+                repr(request.where),
+                request.options.exact,
+                request.correction,
+                request.evidence and (request.evidence, request.end),
+            )
             groups.setdefault(key, []).append(number)
         pages: dict[int, list[Hit]] = {}
         for numbers in groups.values():
@@ -126,10 +140,12 @@ class Pages:
             return 0
 
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the pages of requests of one kind, depth, filter and correction."""
+        """Return the pages of requests of one kind, depth, filter, correction and evidence."""
         vectors = np.stack([request.vector for request in requests])
         rankings = self._rankings(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
+        if requests[0].evidence:
+            return [list(map(_with_evidence, page)) for page in pages]
         return self._with_nearest_captions(vectors, pages) if requests[0].kind == "images" else pages
 
     def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
@@ -146,35 +162,41 @@ class Pages:
             results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
-            depth *= 2 if request.correction else 4
+            depth *= 2 if request.rescored else 4
             [read] = self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
-        if request.correction:
+        if request.rescored:
             return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
-        where, correction = request.where, request.correction
+        where = request.where
         words = None if where.contains is None else Words.parse(where.contains)
         if words is not None:
             where = replace(where, contains=words.indexed or None)
-        alpha = correction.alpha if correction else 0.0
-        params = SearchParams(exact=request.options.exact, where=where, hubness=alpha)
+        rankings = self._read(vectors, request, depth, where)
+        return rankings if words is None else [self._with_words(each, words) for each in rankings]
+
+    def _read(self, vectors: Vectors, request: PageRequest, depth: int, where: Where) -> list[Ranking]:
+        exact, correction, evidence = request.options.exact, request.correction, request.evidence
+        if evidence:
+            enough = request.end if depth == request.depth else None
+            found = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
+            return [Ranking(_in_order(each.hits), each.cosine, each.score) for each in found]
+        params = SearchParams(exact=exact, where=where, hubness=correction.alpha if correction else 0.0)
         try:
             answers = self._index.query(self._collection(request.kind), vectors, depth, params)
         except CollectionMissing:
             if request.kind == "images":
                 raise
             answers = [[] for _ in vectors]  # a data set may consist of photos alone
-        rankings = []
-        for hits in answers:
-            read = Ranking.of(hits, depth, correction)
-            if words is not None:
-                ranked = self._with_records(read.hits) if correction else read.hits
-                read = replace(read, hits=[hit for hit in ranked if words.match(hit.record)])
-            rankings.append(read)
-        return rankings
+        return [Ranking.of(hits, depth, correction) for hits in answers]
+
+    def _with_words(self, read: Ranking, words: Words) -> Ranking:
+        with_records = all(hit.record for hit in read.hits)
+        hits = read.hits if with_records else self._with_records(read.hits)
+        return replace(read, hits=[hit for hit in hits if words.match(hit.record)])
 
     def _with_records(self, hits: Sequence[Hit]) -> list[Hit]:
         """Return images with their records, and without those that were deleted a moment ago."""
@@ -245,3 +267,13 @@ class Pages:
 
     def _collection(self, kind: Kind) -> str:
         return collection_name(self._dataset, kind)
+
+
+def _in_order(hits: Sequence[Hit]) -> list[Hit]:
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+
+def _with_evidence(hit: Hit) -> Hit:
+    """Return an image with the caption that was evidence for it, which is the nearest one."""
+    record = hit.evidence.record if hit.evidence else None
+    return replace(hit, caption=record.text if isinstance(record, Caption) else None)

@@ -28,6 +28,8 @@ HALFWAY = 0.5
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
 MAX_HUBNESS = 10
+EVIDENCE_WEIGHT = 0.75
+"""A value for `Options.evidence`; see docs/evaluation.md for the curve that it was chosen by."""
 BRIEF_LENGTH = 60  # characters
 MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, not a direction
 
@@ -88,10 +90,13 @@ class Options:
     the collection to the best score. `group`: one result for all captions of an image. `fold` (a cosine, such as
     `SAME_PHOTO`): one result for near-duplicate photos, and for captions in the same words. `exact`: compare with every
     vector instead of using HNSW. `hubness`: how many times the number `hubness` of an image is subtracted from its
-    cosine (0: not at all; None: as is stored with the collection); `min_score` and `cutoff` remain about cosines.
+    cosine (0: not at all; None: as is stored with the collection). `evidence` (above 0, at most 1): the weight of a
+    photo's best caption in the score of the photo (`search/evidence.py`), for texts; captions are ranked as without it.
+    With either of them, `min_score`, `cutoff` and `fold` remain about the cosines of the photos.
 
     Raises:
-        QueryError: a number is out of its range, or `where.contains` holds no letter and no digit.
+        QueryError: a number is out of its range, `where.contains` holds no letter and no digit, or both `hubness` and
+            `evidence` are given.
     """
 
     k: int = 10
@@ -104,6 +109,7 @@ class Options:
     fold: float | None = None
     exact: bool = False
     hubness: float | None = None
+    evidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -120,6 +126,10 @@ class Options:
                 raise QueryError(f"{name} is {value}: it must be between {least} and 1")
         if self.hubness is not None and not 0 <= self.hubness <= MAX_HUBNESS:
             raise QueryError(f"hubness is {self.hubness}: it must be between 0 and {MAX_HUBNESS}")
+        if self.evidence is not None and not 0 < self.evidence <= 1:
+            raise QueryError(f"the weight of captions as evidence is {self.evidence}: it must be above 0 and at most 1")
+        if self.evidence is not None and self.hubness:
+            raise QueryError("scores with captions as evidence are not corrected for hubness: give only one of the two")
         if self.where is not None and self.where.contains is not None:
             Words.parse(self.where.contains)
         for image_id in (self.where and self.where.image_ids) or ():
@@ -173,6 +183,17 @@ def _weighted(value: str) -> tuple[str, float]:
     return (match[1], float(match[2])) if match else (value, 1.0)
 
 
+def evidence_weight(value: str) -> float:
+    """Parse `captions`, or `captions=0.4` with a weight, for `Options.evidence`. Raises QueryError."""
+    what, equals, weight = value.partition("=")
+    try:
+        if what == "captions":
+            return float(weight) if equals else EVIDENCE_WEIGHT
+    except ValueError:
+        pass
+    raise QueryError(f"{value!r} is not valid evidence: give captions, or captions=WEIGHT with a number up to 1")
+
+
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
     """Return the ids of the stored images that a query names; they are left out of its results."""
     return tuple(part.image_id for part in parts if part.image_id is not None)
@@ -182,8 +203,13 @@ def for_parts(options: Options, parts: Sequence[Part]) -> Options:
     """Return the options of a query, which is not corrected for hubness by default if it contains a picture.
 
     The numbers tell how near an image is to captions, not to other images.
+
+    Raises:
+        QueryError: it contains a picture, and captions are to be evidence.
     """
     has_picture = any(part.text is None and part.caption_id is None for part in parts)
+    if has_picture and options.evidence is not None:
+        raise QueryError("captions are evidence of what a text asks for: leave the pictures out, or the evidence")
     return replace(options, hubness=0.0) if has_picture and options.hubness is None else options
 
 

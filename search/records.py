@@ -146,7 +146,8 @@ class Caption(_Record):
 class Hit:
     """One search result.
 
-    `score` is the cosine similarity, unless it was corrected for hubness: then `uncorrected` is the cosine. `record` is
+    `score` is the cosine similarity, unless it was corrected for hubness, or captions were evidence: then `uncorrected`
+    is the cosine, and `evidence` the caption that counted, with its own cosine (None: the photo has none). `record` is
     None if payloads were not requested; `also` holds the hits that this one represents: other captions of its image, or
     near-duplicates further down the list. A Searcher sets `caption` for an image: the caption nearest to the query, or
     the first one if none of its captions is in the index. It is None for a caption, for an image without captions, and
@@ -159,6 +160,7 @@ class Hit:
     also: tuple[Hit, ...] = ()
     caption: str | None = None
     uncorrected: float | None = None
+    evidence: Hit | None = None
 
     @property
     def cosine(self) -> float:

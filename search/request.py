@@ -10,8 +10,9 @@ from typing import Annotated, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from search.errors import QueryError
 from search.index import MAX_ID
-from search.query import MAX_HUBNESS, Options, Part
+from search.query import MAX_HUBNESS, Options, Part, evidence_weight
 from search.records import Wanted
 
 CONTAINS = "Only captions, or images whose captions together, contain all of these words"
@@ -25,6 +26,16 @@ def _from_digits(value: object) -> object:
     if not re.fullmatch(DIGITS, value):
         raise ValueError("an id has digits only, at most 19 of them")
     return int(value)
+
+
+def _weight_of(value: object) -> object:
+    """Return the weight that a string such as `captions=0.4` gives; leave other values to the checks that follow."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return evidence_weight(value)
+    except QueryError as error:
+        raise ValueError(str(error)) from None
 
 
 IdString = Annotated[str, StringConstraints(pattern=DIGITS)]
@@ -92,6 +103,17 @@ class QueryRequest(StrictModel, Generic[PartT]):
         allow_inf_nan=False,
         description="Subtract this many times the hubness of an image from its score; 0: not at all",
     )
+    evidence: Annotated[
+        float | None,
+        BeforeValidator(_weight_of, json_schema_input_type=float | str | None),
+        Field(
+            gt=0,
+            le=1,
+            allow_inf_nan=False,
+            description="Rank photos for a text by their captions too: the weight of a photo's best caption, "
+            'or "captions" for the default one',
+        ),
+    ] = None
     exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
 
     def options(self, default: Options) -> Options:

@@ -22,6 +22,7 @@ from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
 from search.encoding import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.evidence import Evidence, Evidences
 from search.hits import Hits
 from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
@@ -64,6 +65,7 @@ class Searcher:
         self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
         self._corrections = Corrections(index, self.collection("images"))
+        self._evidences = Evidences(index, self.dataset)
 
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
@@ -105,20 +107,24 @@ class Searcher:
 
     def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
         """Return one request for each kind that a query asks for, or the error of that query."""
-        queries = [(parts, for_parts(options, parts)) for parts, options in queries]
-        problems = [self._problem(options) for _, options in queries]
+        problems = [self._problem(options, parts) for parts, options in queries]
         valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
         directions = iter(self.encode(valid))  # only now: the model may have to be loaded
         outcomes = [problem or next(directions) for problem in problems]
         return [
-            outcome if isinstance(outcome, CocoSearchError) else self._of_kinds(outcome, options, named_images(parts))
+            outcome
+            if isinstance(outcome, CocoSearchError)
+            else self._of_kinds(outcome, for_parts(options, parts), named_images(parts))
             for (parts, options), outcome in zip(queries, outcomes, strict=True)
         ]
 
     def _of_kinds(self, vector: Vectors, options: Options, leave_out: Sequence[int]) -> list[PageRequest]:
-        correction = self._correction(options)
+        """Return the request of each kind. Raises QueryError if images cannot be scored as the options say."""
+        correction, evidence = self._scores(options)
         return [
-            PageRequest(vector, kind, options, tuple(leave_out), correction if kind == "images" else None)
+            PageRequest(vector, "images", options, tuple(leave_out), correction, evidence)
+            if kind == "images"
+            else PageRequest(vector, kind, options, tuple(leave_out))
             for kind in options.kinds
         ]
 
@@ -251,20 +257,25 @@ class Searcher:
         if problem := self._problem(options):
             raise problem
 
-    def _problem(self, options: Options) -> QueryError | None:
+    def _problem(self, options: Options, parts: Sequence[Part] = ()) -> QueryError | None:
         splits = options.where.splits if options.where else None
         for kind in options.kinds if splits else ():
             known = self.index.spec(self.collection(kind)).splits
             if unknown := [split for split in splits or () if split not in known]:
                 return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
         try:
-            self._correction(options)
+            self._scores(for_parts(options, parts))
         except QueryError as error:
             return error
         return None
 
-    def _correction(self, options: Options) -> Correction | None:
-        return self._corrections.of(options.hubness) if "images" in options.kinds else None
+    def _scores(self, options: Options) -> tuple[Correction | None, Evidence | None]:
+        """Return what the scores of images are made of besides cosines. Raises QueryError if it does not exist."""
+        if "images" not in options.kinds:
+            return None, None
+        if options.evidence is not None:
+            return None, self._evidences.of(options.evidence)
+        return self._corrections.of(options.hubness), None
 
     def close(self) -> None:
         self.index.close()

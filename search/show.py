@@ -24,9 +24,9 @@ def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
     `rank` counts from `offset` + 1 within its `kind`, "image" or "caption". Results are in the order of `score`, which
-    is the `cosine` unless it was corrected for hubness. The fields of the payload follow, without those that users
-    added. Images have their nearest `caption`. `also` holds the hits that this one stands for, without ranks and
-    nearest captions.
+    is the `cosine` unless it was corrected for hubness, or captions were evidence. The fields of the payload follow,
+    without those that users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it
+    was evidence. `also` holds the hits that this one stands for, without ranks and nearest captions.
     """
     return [
         {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
@@ -53,5 +53,9 @@ def _fields(hit: Hit) -> dict[str, Any]:
     return {**scores, "kind": kind, **(hit.record.fields() if hit.record else {})}
 
 
-def _nearest(hit: Hit) -> dict[str, str | None]:
-    return {"caption": hit.caption} if hit.kind == "images" else {}
+def _nearest(hit: Hit) -> dict[str, Any]:
+    if hit.kind == "captions":
+        return {}
+    evidence = hit.evidence
+    used = {"caption_id": evidence.id, "caption_cosine": round(evidence.score, 6)} if evidence else {}
+    return {"caption": hit.caption, **used}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -74,12 +74,17 @@ def table(
 
 
 def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, Place], *, files: bool) -> str:
-    corrected = any(hit.uncorrected is not None for hit in hits)
-    head = ["rank", "score", *(["cosine"] if corrected else []), "image"]
+    scores_of: dict[str, Callable[[Hit], float | None]] = {"score": lambda hit: hit.score}
+    if any(hit.uncorrected is not None for hit in hits):
+        scores_of["cosine"] = lambda hit: hit.cosine
+    if any(hit.evidence for hit in hits):
+        scores_of["caption's"] = lambda hit: hit.evidence.score if hit.evidence else None
+    head = ["rank", *scores_of, "image"]
     rows = []
     for rank, hit in enumerate(hits, start=first):
-        scores = [hit.score, hit.cosine] if corrected else [hit.score]
-        rows.append([str(rank), *(f"{score:.4f}" for score in scores), str(hit.image_id) if hit.record else ""])
+        scores = [score_of(hit) for score_of in scores_of.values()]
+        cells = ("-" if score is None else f"{score:.4f}" for score in scores)
+        rows.append([str(rank), *cells, str(hit.image_id) if hit.record else ""])
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     indent = sum(widths) + 2 * len(widths)
     lines = [style.bold(_aligned(head, widths) + "caption")]

@@ -74,10 +74,13 @@ def check_references(evaluation: Evaluation) -> None:
         )
 
 
-def score_blocks(task: Task) -> Iterator[tuple[slice, Floats]]:
-    """Yield the cosines of some queries with the whole gallery, float64 (rows, gallery), block by block."""
+def score_blocks(task: Task, width: int = 0) -> Iterator[tuple[slice, Floats]]:
+    """Yield the cosines of some queries with the whole gallery, float64 (rows, gallery), block by block.
+
+    Blocks have as many rows as if the gallery had `width` items, if it has fewer.
+    """
     queries, gallery = task.queries.vectors, task.gallery.vectors
-    rows = max(1, CELLS // len(gallery))
+    rows = max(1, CELLS // max(len(gallery), width))
     for start in range(0, len(queries), rows):
         block = slice(start, min(start + rows, len(queries)))
         cosines = np.empty((block.stop - start, len(gallery)))
@@ -107,7 +110,7 @@ def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = in
         first.rows[block] = np.take_along_axis(best, order, axis=1)
         first.scores[block] = np.take_along_axis(scores, first.rows[block], axis=1)
         progress(len(scores))
-    return Corrected(_complete(ranks, worst, task.starts), first)
+    return Corrected(complete(ranks, worst, task.starts), first)
 
 
 def by_index(
@@ -157,7 +160,8 @@ def skewness(counts: npt.NDArray[np.int64]) -> float:
     return float(np.mean(((counts - counts.mean()) / spread) ** 3)) if spread else 0.0
 
 
-def _complete(ranks: Ranks, worst: Ranks, starts: Ids) -> Ranking:
+def complete(ranks: Ranks, worst: Ranks, starts: Ids) -> Ranking:
+    """Return a ranking of queries with one positive each, from its ranks and the ranks with every tie lost."""
     ones = np.ones_like(ranks)
     pessimistic = Ranking(worst, positives=PositiveRanks(worst, starts, ones))
     return Ranking(ranks, positives=PositiveRanks(ranks, starts, ones), pessimistic=pessimistic)

@@ -81,6 +81,7 @@ def report_page(
         more_scores=tables.more_scores(metrics),
         against_exact=tables.against_exact(metrics),
         corrected=tables.corrected(metrics),
+        captioned=tables.captioned(metrics),
         published=tables.published(metrics),
         other_counts=tables.other_counts(metrics),
         figures=_figures(metrics, by_direction),

@@ -24,6 +24,7 @@ from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published, gallery_warnings
 from eval.runs import (
+    CaptionedMetrics,
     FoldMetrics,
     LengthMetrics,
     MtebMetrics,
@@ -51,6 +52,7 @@ class Report:
     more: MoreScores | None
     mteb: MtebMetrics | None
     corrected: CorrectedBlock | None
+    captioned: CaptionedMetrics | None
     lengths: list[LengthMetrics]
     fingerprint: dict[str, Any]
 
@@ -107,6 +109,7 @@ class Report:
             mteb=self.mteb,
             caption_lengths=self.lengths,
             corrected=self.corrected.metrics(evaluation) if self.corrected else None,
+            captioned=self.captioned,
             published=compare_with_published(evaluation, headline, self.intervals),
             agreement={way: found.counts() for way, found in self.agreements().items()},
             images=evaluation.images,

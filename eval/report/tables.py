@@ -132,6 +132,23 @@ def corrected(metrics: RunMetrics) -> Table | None:
     return Table(caption, (*(metric.label for metric in shown), "overlap@10"), groups)
 
 
+def captioned(metrics: RunMetrics) -> Table | None:
+    """Return the scores with captions as evidence, each with its difference from that of the photo alone."""
+    if (found := metrics.captioned) is None:
+        return None
+    shown = [metric for metric in METRICS if metric.table == "main"]
+    photo = found.columns[0].name
+
+    def row(ranker: RankerMetrics, scores: Scores) -> Row:
+        tested = found.significance.get(f"{ranker.name} - {photo}", {})
+        cells = [_gained(scores.get(metric.name), metric, tested.get(metric.name)) for metric in shown]
+        return Row(ranker.name, tuple(cells), ranker.about)
+
+    rows = tuple(row(ranker, scores) for ranker in found.columns for scores in ranker.scores.values())
+    caption = f"Captioned gallery, leave one out: captions as evidence, of weight {found.weight:g}"
+    return Table(caption, tuple(metric.label for metric in shown), (("", rows),))
+
+
 def _gained(score: float | None, metric: Metric, tested: LossMetrics | None) -> Cell:
     if score is None:
         return Cell(NOT_RANKED, kind="words")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
 from eval.protocol import DIRECTIONS
@@ -27,6 +27,7 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         "",
         *_against_exact(metrics),
         *_corrected(metrics),
+        *_captioned(metrics),
         *_below(metrics),
         "",
     ]
@@ -123,6 +124,30 @@ def _corrected(metrics: RunMetrics) -> Iterator[str]:
             yield f"{'':<15}  {name:<13}" + "".join(f"{cell:>18}" for cell in row)
     before, after = found.skewness["plain"], found.skewness["corrected"]
     yield f"skewness of how many first tens hold an image: {before:.2f} plain, {after:.2f} corrected"
+    yield ""
+
+
+def _captioned(metrics: RunMetrics) -> Iterator[str]:
+    """Yield the scores with captions as evidence, and how the rows differ."""
+    found = metrics.captioned
+    if found is None:
+        return
+    shown = _of(MAIN)
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:<34}" + "".join(f"{cell:>18}" for cell in cells)
+
+    yield f"captioned gallery, leave one out (not to be compared with published figures): weight {found.weight:g}"
+    yield row("", (metric.short or metric.name for metric in shown))
+    for ranker in found.columns:
+        for of_way in ranker.scores.values():
+            yield row(ranker.name, (number(of_way.get(metric.name), metric.digits) for metric in shown))
+        for worst in ranker.pessimistic.values():
+            yield row("  all ties lost", (number(worst.get(metric.name), metric.digits) for metric in shown))
+    for pair, tested in found.significance.items():
+        columns = [_tested(tested[metric.name]) if metric.name in tested else ["-"] * 4 for metric in shown]
+        names = (pair, "  95% interval", "  p", "  p (Holm)")
+        yield from (row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True))
     yield ""
 
 

@@ -145,6 +145,7 @@ def import_(
     """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
     from ingest.summary import write_failures
     from ingest.transfer.load import exported, load
+    from search.cosines import store_cosines
     from search.index import open_for_writing
 
     if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
@@ -158,6 +159,8 @@ def import_(
             for warning in warnings:
                 note(f"warning: {warning}")
             done += loaded
+            for name in dict.fromkeys(source.spec.dataset for source in sources):
+                store_cosines(index, name, changed=any(copied.written for copied in done))
     except KeyboardInterrupt:
         note("\ninterrupted: imported points are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None

@@ -20,7 +20,7 @@ from search.index.protocol import (
     defer_indexing_if_many,
 )
 from search.index.sources import Source
-from search.index.spec import TRIAL, CollectionSpec, HubnessSpec, SplitSize, collection_name
+from search.index.spec import TRIAL, CollectionSpec, CosineSpec, HubnessSpec, SplitSize, collection_name
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
 
@@ -35,6 +35,7 @@ __all__ = [
     "Batch",
     "CollectionInfo",
     "CollectionSpec",
+    "CosineSpec",
     "HubnessSpec",
     "Index",
     "Points",

@@ -89,6 +89,21 @@ class HubnessSpec(BaseModel):
         return self.model_copy(update={"complete": False})
 
 
+class CosineSpec(BaseModel):
+    """The mean and the standard deviation of the cosines of captions with points of other photos (`search/cosines.py`).
+
+    They were measured on so many `pairs`, drawn by the `seed`, when the collection had so many `points`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    mean: float
+    std: float = Field(gt=0)
+    pairs: int
+    seed: int
+    points: int
+
+
 class CollectionSpec(BaseModel):
     """How the vectors of one collection were made.
 
@@ -102,7 +117,7 @@ class CollectionSpec(BaseModel):
     `sources` are the annotation files and folders that filled the collection (none in older collections, filled from
     Karpathy's). If `imported`, the vectors were computed elsewhere: `model` is the name that the user gave, and no
     query can be encoded. `version` is that of this software; `hubness` describes the numbers of that name, if images
-    have them.
+    have them; `cosines` tells how near captions are to points that they do not describe (None in older collections).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -129,6 +144,7 @@ class CollectionSpec(BaseModel):
     splits: dict[str, SplitSize]
     version: str
     hubness: HubnessSpec | None = None
+    cosines: CosineSpec | None = None
 
     @field_validator("splits")
     @classmethod
@@ -279,6 +295,7 @@ class CollectionSpec(BaseModel):
             "sources": joined(self.sources, new.sources) if new.sources else self.sources,
             "splits": splits,
             "hubness": new.hubness or self.hubness,
+            "cosines": new.cosines or self.cosines,
         }
         return new.model_copy(update=kept), warnings
 

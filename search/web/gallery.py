@@ -270,6 +270,7 @@ def _result(hit: Hit, image: Image | None, rank: int) -> Result:
         rank=rank,
         score=round(hit.score, 6),
         cosine=round(hit.cosine, 6),
+        caption_cosine=round(hit.evidence.score, 6) if hit.evidence else None,
         kind="caption" if isinstance(record, Caption) else "image",
         id=str(hit.id),
         image_id=str(hit.image_id),

@@ -5,13 +5,14 @@ export const PAGE_SIZE = 36; // divisible by 2, 3, 4 and 6 columns
 const MAX_COUNT = 3600; // results restored from an address
 export const HALFWAY = 0.5; // of the way from a typical score to the best; results below it are the irrelevant tail
 export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
+export const CAPTIONS_WEIGHT = 0.75; // of a photo's best caption in its score
 
 // A part is {text}, {image_id} or {picture: token, name: of the file}, with a weight; `box` is the text in the search
 // box. `count`: how many results are shown; `seed`: which random sample an empty query shows; `view`: the id of the
 // image that the viewer shows. Ids are strings: JavaScript would round large numbers.
 export function emptyQuery(options = {}) {
   const place = { count: PAGE_SIZE, seed: null, view: null };
-  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, ...place, ...options };
+  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, evidence: null, ...place, ...options };
 }
 
 export function isEmpty(query) {
@@ -40,6 +41,11 @@ export function allParts(query) {
   return [...inBox, ...query.parts];
 }
 
+// Captions are evidence for photos, of what words ask for.
+export function takesEvidence(query) {
+  return query.to === "images" && !allParts(query).some((part) => part.picture || part.image_id);
+}
+
 // Uploaded pictures are left out of the URL: only this browser and the server know them.
 export function toUrl(query) {
   const params = new URLSearchParams();
@@ -53,7 +59,7 @@ export function toUrl(query) {
   if (query.to !== "images") params.append("to", query.to);
   if (query.split) params.append("split", query.split);
   if (query.contains.trim()) params.append("contains", query.contains.trim());
-  for (const name of ["cutoff", "fold"]) if (query[name] !== null) params.append(name, query[name]);
+  for (const name of ["cutoff", "fold", "evidence"]) if (query[name] !== null) params.append(name, query[name]);
   if (isEmpty(query) && query.seed !== null) params.append("seed", query.seed);
   if (query.count !== PAGE_SIZE) params.append("n", query.count);
   if (query.view !== null) params.append("view", query.view);
@@ -80,6 +86,7 @@ export function fromUrl(search) {
     contains: params.get("contains") ?? "",
     cutoff: parseFraction(params.get("cutoff")),
     fold: parseFraction(params.get("fold")),
+    evidence: parseFraction(params.get("evidence")) || null, // a weight is above 0
     count: Math.max(1, Math.min(MAX_COUNT, parseCount(params.get("n")) ?? PAGE_SIZE)),
     seed: parseCount(params.get("seed")),
     view: isId(view) ? withoutZeros(view) : null,
@@ -114,6 +121,7 @@ export function toRequest(query) {
     contains: query.contains.trim() || null,
     cutoff: query.cutoff,
     fold: query.fold,
+    evidence: takesEvidence(query) ? query.evidence : null,
     group: query.to === "captions",
     total: true,
   };

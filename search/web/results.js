@@ -58,3 +58,11 @@ export function titleOf(result) {
 export function photoUrl(result, size = null) {
   return `.${result.picture}${size ? `&size=${size}` : ""}`;
 }
+
+// The score, and the similarities that it was made of, if it is not the photo's alone.
+export function scoreText(result) {
+  const { score, cosine, caption_cosine: caption } = result;
+  if (score === cosine) return score.toFixed(3);
+  const ofCaption = caption === null ? "" : `, of the caption ${caption.toFixed(3)}`;
+  return `${score.toFixed(3)} (similarity of the photo ${cosine.toFixed(3)}${ofCaption})`;
+}

@@ -50,8 +50,14 @@ class Result(BaseModel):
     """One result. `id` is that of the image or caption; `captions` are all captions of the image."""
 
     rank: int
-    score: float = Field(description="Cosine similarity, less what hubness subtracts from it")
+    score: float = Field(
+        description="Cosine similarity, less what hubness subtracts from it; with evidence, what it is together with "
+        "the best caption's, both in standard deviations above the mean"
+    )
     cosine: float = Field(description="Cosine similarity")
+    caption_cosine: float | None = Field(
+        default=None, description="Cosine similarity of `text`, if it was evidence for the image"
+    )
     kind: Literal["image", "caption"]
     id: IdString
     image_id: IdString

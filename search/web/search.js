@@ -4,13 +4,13 @@ import { NOTHING, fetchAnswer } from "./answers.js";
 import { drawChips } from "./chips.js";
 import { focusResult } from "./keyboard.js";
 import { pictureUrl } from "./pictures.js";
-import { HALFWAY, PAGE_SIZE, SAME_PHOTO, isEmpty, lookedUp } from "./query.js";
+import { CAPTIONS_WEIGHT, HALFWAY, PAGE_SIZE, SAME_PHOTO, isEmpty, lookedUp, takesEvidence } from "./query.js";
 import { drawResults } from "./results.js";
 import { $, amend, answer, box, go, place, query, setAnswer, showError } from "./state.js";
 import { closeView, drawView } from "./view.js";
 import { drawRemedies, statusText, titleText } from "./wording.js";
 
-export const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO }; // the value of each check box
+export const SWITCHES = { cutoff: HALFWAY, fold: SAME_PHOTO, evidence: CAPTIONS_WEIGHT }; // the value of each check box
 let running = null; // the AbortController of the current search
 
 // Change the query, add it to the history, and search. `keep` the number of results and the place; `keepText` in the
@@ -107,6 +107,7 @@ export function drawQuery(draft) {
   split.value = query.split;
   $("contains").value = query.contains;
   for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
+  $("evidence").disabled = !takesEvidence(query);
   const filters = [query.split, query.contains, ...Object.keys(SWITCHES).map((name) => query[name] !== null)].filter(Boolean).length;
   $("filters-button").textContent = filters ? `Filters (${filters})` : "Filters";
   $("clear").hidden = isEmpty(query) && !filters;

@@ -1,6 +1,6 @@
 // Show one photo in full: zoom, all captions, where it is from; move to its neighbours.
 
-import { photoUrl, titleOf } from "./results.js";
+import { photoUrl, scoreText, titleOf } from "./results.js";
 import { marked } from "./words.js";
 
 const SWIPE = 50; // pixels
@@ -31,7 +31,7 @@ export function createViewer(dialog, handlers) {
     $(".file").textContent = result.file ?? "";
     $(".file").parentElement.hidden = !result.file;
     $(".split").textContent = result.split;
-    $(".score").textContent = result.score?.toFixed(3) ?? "";
+    $(".score").textContent = result.score === null ? "" : scoreText(result);
     $(".score").parentElement.hidden = result.score === null;
     const source = sourceOf(result);
     $(".source").closest("div").hidden = !source;

@@ -1,0 +1,1 @@
+"""Measure captions as evidence for photos, which `search --evidence` ranks by: a task of its own, leaving one out."""
