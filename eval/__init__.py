@@ -29,6 +29,6 @@ def __getattr__(name: str) -> object:
 
 def main() -> None:
     """Run the command line, as the console script `coco-eval`."""
-    from search.interrupt import run_command
+    from search.cli.interrupt import run_command
 
     run_command("eval.__main__")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from search.interrupt import end_on_interrupt
+    from search.cli.interrupt import end_on_interrupt
 
     end_on_interrupt()
 
@@ -16,9 +16,9 @@ import typer
 
 from eval.bench import command as bench
 from eval.options import FormatOption, ImagesOption, Measured, Output, Queries, Source, one_format
-from search import command
-from search.application import application
-from search.command import JsonOption, expanded
+from search.cli import command
+from search.cli.application import application
+from search.cli.command import JsonOption, expanded
 from search.errors import EvaluationError
 from search.text import shown
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from search.command import INDEX, OUTPUT, DatasetOption, JsonOption, PathOption, UrlOption
+from search.cli.command import INDEX, OUTPUT, DatasetOption, JsonOption, PathOption, UrlOption
 from search.settings import load_settings
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from search.interrupt import end_on_interrupt
+    from search.cli.interrupt import end_on_interrupt
 
     end_on_interrupt()
 
@@ -20,9 +20,9 @@ from ingest import hubness
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.status import status
 from ingest.transfer import commands, exchange
-from search import command
-from search.application import application, program
-from search.command import Exit, PathOption, UrlOption, expanded, note
+from search.cli import command
+from search.cli.application import application, program
+from search.cli.command import Exit, PathOption, UrlOption, expanded, note
 from search.errors import AnnotationError, SettingsError
 from search.settings import load_settings
 from search.text import shown

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.command import Exit, JsonOption, expanded, note, print_json
+from search.cli.command import Exit, JsonOption, expanded, note, print_json
+from search.cli.flags import SourceFlags
 from search.errors import IndexFailure, QueryError
-from search.flags import SourceFlags
 from search.records import HUBNESS
 from search.settings import load_settings
 
@@ -148,8 +148,8 @@ def store(index: Index, collection: str, references: References, numbers: Number
     """
     from tqdm.auto import tqdm
 
-    from search import sentences
     from search.index import HubnessSpec
+    from search.ranking import sentences
 
     before = index.spec(collection)
     made = HubnessSpec(

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from search.command import INDEX, OUTPUT, JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
+from search.cli.command import INDEX, OUTPUT, JsonOption, PathOption, TextModelOption, TrustOption, UrlOption, note
 from search.errors import SettingsError
 
 if TYPE_CHECKING:

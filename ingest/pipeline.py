@@ -42,12 +42,12 @@ from ingest.specs import (
 )
 from ingest.summary import NO_VECTOR, Failure, Summary
 from ingest.writer import Writer
-from search.cosines import store_cosines
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
 from search.errors import AnnotationError, PhotoError
 from search.index import CollectionSpec, Index, Points, Tuning, defer_indexing_if_many, usable
 from search.photos import PhotoFolder
+from search.ranking.cosines import store_cosines
 from search.records import Caption, Image, Vectors
 
 ANNOUNCE_FROM = 5000  # points; indexing more takes seconds

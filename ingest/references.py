@@ -18,8 +18,8 @@ from ingest.annotations import read_annotations
 from search.encoder import Encoder
 from search.errors import AnnotationError, EncoderError, SettingsError, SpecMismatch, TextError
 from search.index import ReadIndex, Where, collection_name, usable
+from search.ranking.sentences import words_of
 from search.records import Caption, Vectors
-from search.sentences import words_of
 from search.text import decode_text
 
 EVALUATED = ("val", "test")  # the names of splits begin like this: val, val2017

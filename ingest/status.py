@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from search.command import DatasetOption, JsonOption, PathOption, UrlOption, print_json, warn_of_silent_nodes
+from search.cli.command import DatasetOption, JsonOption, PathOption, UrlOption, print_json, warn_of_silent_nodes
 from search.encoder.cache import cache_folder, tower_bytes
 from search.settings import load_settings
 

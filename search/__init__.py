@@ -47,7 +47,7 @@ def __getattr__(name: str) -> object:
 
 def main() -> None:
     """Run the command line, as the console script `coco-search`."""
-    from search.ending import end_after
-    from search.interrupt import run_command
+    from search.cli.ending import end_after
+    from search.cli.interrupt import run_command
 
     end_after(lambda: run_command("search.__main__"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from search.interrupt import end_on_interrupt
+    from search.cli.interrupt import end_on_interrupt
 
     end_on_interrupt()
 
@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search import command, show
-from search.application import application
-from search.command import (
+from search.cli import command, show
+from search.cli.application import application
+from search.cli.command import (
     Exit,
     expanded,
 )
-from search.ending import end_after
+from search.cli.ending import end_after
+from search.cli.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
+from search.cli.interrupt import ending_on_interrupt
 from search.errors import SettingsError
-from search.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
-from search.interrupt import ending_on_interrupt
 from search.records import Hit
 from search.settings import load_settings
 from search.text import shown
 
 if TYPE_CHECKING:
+    from search.cli.terminal import Place
     from search.query import Options, Part
     from search.searcher import Searcher
-    from search.terminal import Place
 
 app = application("Search captioned photos with words or with a picture.")
 
@@ -160,7 +160,7 @@ def _answer(
 
 
 def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: OutputFlags) -> None:
-    from search.terminal import Style, table
+    from search.cli.terminal import Style, table
 
     style = Style.of(sys.stdout)
     places = _places(searcher, hits, output.images) if output.files or style.escapes else {}
@@ -169,8 +169,8 @@ def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: Output
 
 def _places(searcher: Searcher, hits: list[Hit], folder: Path | None) -> dict[int, Place]:
     """Return where the photos of the hits are, by image id: a file, or an address on the web."""
+    from search.cli.terminal import Place
     from search.errors import PhotoError
-    from search.terminal import Place
 
     places = {}
     for image_id, image in searcher.images([hit.image_id for hit in hits]).items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search import show
+from search.cli import show
 from search.errors import CocoSearchError, PhotoError, QueryError, TextError
 from search.query import Options, Part, text_part
 from search.request import PartRequest, QueryRequest

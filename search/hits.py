@@ -37,7 +37,7 @@ class Hits(list[Hit]):
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the hits as JSON objects, as `--json` prints them."""
-        from search.show import as_json
+        from search.cli.show import as_json
 
         return as_json(self)
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
+from search.ranking.words import Words
 from search.records import Kind, Vectors, Wanted
 from search.text import check_text
-from search.words import Words
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -91,8 +91,8 @@ class Options:
     `SAME_PHOTO`): one result for near-duplicate photos, and for captions in the same words. `exact`: compare with every
     vector instead of using HNSW. `hubness`: how many times the number `hubness` of an image is subtracted from its
     cosine (0: not at all; None: as is stored with the collection). `evidence` (above 0, at most 1): the weight of a
-    photo's best caption in the score of the photo (`search/evidence.py`), for texts; captions are ranked as without it.
-    With either of them, `min_score`, `cutoff` and `fold` remain about the cosines of the photos.
+    photo's best caption in the score of the photo (`search/ranking/evidence.py`), for texts; captions are ranked as
+    without it. With either of them, `min_score`, `cutoff` and `fold` remain about the cosines of the photos.
 
     Raises:
         QueryError: a number is out of its range, `where.contains` holds no letter and no digit, or both `hubness` and

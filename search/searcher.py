@@ -4,8 +4,8 @@ The path of a query from the command to the engine:
 
 1. `search/__main__.py`: `text()` parses the command line into parts and options, and `_answer()` prints the hits.
 2. `Searcher.search()` is `Searcher.search_many()` for one query: it turns the parts into one direction
-   (`search/encoding.py`) and requests a page of images, of captions, or of both.
-3. `Pages.read()` (`search/pages.py`) reads the ranking, deeper than the page if filters and folds require it.
+   (`search/encoder/queries.py`) and requests a page of images, of captions, or of both.
+3. `Pages.read()` (`search/ranking/pages.py`) reads the ranking, deeper than the page if filters and folds require it.
 4. `ReadIndex.query()` (`search/index/`) queries the engine.
 """
 
@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, BinaryIO, Self, get_args
 
 from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
-from search.encoding import QueryEncoder
+from search.encoder.queries import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
-from search.evidence import Evidence, Evidences
 from search.hits import Hits
-from search.hubness import Correction, Corrections
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
-from search.pages import PageRequest, Pages
 from search.query import Options, Part, for_parts, named_images
+from search.ranking.evidence import Evidence, Evidences
+from search.ranking.hubness import Correction, Corrections
+from search.ranking.pages import PageRequest, Pages
 from search.records import Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from search.application import HELP_OPTIONS
+from search.cli.application import HELP_OPTIONS
 
 FILE = Path(__file__).resolve().parents[1] / "docs/commands.md"
 REGENERATE = "make docs"

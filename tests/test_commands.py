@@ -18,7 +18,7 @@ import pytest
 from clip_factory import save_random_clip
 from conftest import Call, ingest_options, one_line_error, write_photo_set
 
-from search.command import loading
+from search.cli.command import loading
 
 
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:

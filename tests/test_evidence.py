@@ -18,11 +18,11 @@ from test_index import unit
 from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines, same_sentence
 from eval.protocol import Evaluation, Side, both_tasks
 from search import Caption, Options, Part, Searcher, Where
-from search.cosines import measure_cosines, store_cosines
 from search.errors import QueryError
-from search.evidence import Evidence
 from search.index import CollectionSpec, CosineSpec, Index, Points, SplitSize
 from search.index.edge.index import EdgeIndex
+from search.ranking.cosines import measure_cosines, store_cosines
+from search.ranking.evidence import Evidence
 from search.records import Image, Kind, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -89,9 +89,9 @@ def test_pages_are_those_of_float64(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch, prefetch: int
 ) -> None:
     """Rank by rank, however few photos and captions are read at first, and however deep the page."""
-    monkeypatch.setattr("search.pages.PREFETCH", prefetch)
-    monkeypatch.setattr("search.pages.SPARE", 1)
-    monkeypatch.setattr("search.evidence.CAPTIONS_PER_IMAGE", 1)
+    monkeypatch.setattr("search.ranking.pages.PREFETCH", prefetch)
+    monkeypatch.setattr("search.ranking.pages.SPARE", 1)
+    monkeypatch.setattr("search.ranking.evidence.CAPTIONS_PER_IMAGE", 1)
     stored, searcher = filled(index, make_spec), Searcher(index, dataset)
     options = st.builds(
         Options,

@@ -24,8 +24,8 @@ from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, QueryError
 from search.index import CollectionSpec, HubnessSpec, Index, Points, SearchParams, SplitSize
 from search.index.edge.index import EdgeIndex
+from search.ranking.sentences import are_in, pack, words_of
 from search.records import Image, Vectors
-from search.sentences import are_in, pack, words_of
 
 MakeSpec = Callable[..., CollectionSpec]
 Floats = npt.NDArray[np.float64]
@@ -96,8 +96,8 @@ def test_pages_are_those_of_float64(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch, prefetch: int
 ) -> None:
     """However few hits are read at first, and however deep the page."""
-    monkeypatch.setattr("search.pages.PREFETCH", prefetch)
-    monkeypatch.setattr("search.pages.SPARE", 1)
+    monkeypatch.setattr("search.ranking.pages.PREFETCH", prefetch)
+    monkeypatch.setattr("search.ranking.pages.SPARE", 1)
     vectors, numbers = numbered(index, make_spec, alpha=ALPHA)
     searcher = Searcher(index, dataset)
     options = st.builds(

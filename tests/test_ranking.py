@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from search import ranking
 from search.query import HALFWAY
+from search.ranking import folding
 from search.records import Caption, Hit, Image, Vectors
 
 
@@ -35,24 +35,24 @@ def shape(hits: list[Hit]) -> list[tuple[int, list[int]]]:
     ],
 )
 def test_where_the_tail_is_cut_off(min_score: float | None, cutoff: float | None, expected: float) -> None:
-    assert ranking.least_score(0.4, 0.1, min_score, cutoff) == pytest.approx(expected)
+    assert folding.least_score(0.4, 0.1, min_score, cutoff) == pytest.approx(expected)
 
 
 def test_the_best_result_is_never_cut_off_as_a_tail() -> None:
-    assert ranking.least_score(best=-0.3, typical=0.1, min_score=None, cutoff=0.5) == -0.3
+    assert folding.least_score(best=-0.3, typical=0.1, min_score=None, cutoff=0.5) == -0.3
 
 
 def test_captions_of_one_image_are_one_result() -> None:
     hits = [sentence(11, 1, 0.9), sentence(21, 2, 0.8), sentence(12, 1, 0.7), sentence(13, 1, 0.6)]
-    best = ranking.best_of_images(hits)
+    best = folding.best_of_images(hits)
     assert shape(best) == [(11, []), (21, [])]
-    assert shape(ranking.with_captions(best, hits)) == [(11, [12, 13]), (21, [])]
+    assert shape(folding.with_captions(best, hits)) == [(11, [12, 13]), (21, [])]
 
 
 def test_the_same_words_are_one_result() -> None:
     texts = ["A dog.", "a  DOG", "a dog's", "a dog", "...", "?!"]
     hits = [sentence(number, number, 1 - number / 10, text) for number, text in enumerate(texts)]
-    assert shape(ranking.fold_same_words(hits)) == [(0, [1, 3]), (2, []), (4, []), (5, [])]
+    assert shape(folding.fold_same_words(hits)) == [(0, [1, 3]), (2, []), (4, []), (5, [])]
 
 
 def test_near_duplicates_go_to_the_best_of_them() -> None:
@@ -65,7 +65,7 @@ def test_near_duplicates_go_to_the_best_of_them() -> None:
     hits = [photo(number, 1 - number / 10) for number in (1, 2, 3, 4, 5, 6, 7)]
     same = float(np.cos(np.deg2rad(12)))
     # 3 is as near to 2 as to 1, and goes to the better one; 6 and 7 have no photo in the index, and stay.
-    assert shape(ranking.fold_photos(hits, vectors, same)) == [(1, [3, 5]), (2, []), (4, []), (6, []), (7, [])]
+    assert shape(folding.fold_photos(hits, vectors, same)) == [(1, [3, 5]), (2, []), (4, []), (6, []), (7, [])]
     captions = [sentence(10, 1, 0.9), sentence(30, 3, 0.8), sentence(11, 1, 0.7)]
-    folded = ranking.fold_photos(ranking.best_of_images(captions), vectors, same)
-    assert shape(ranking.with_captions(folded, captions)) == [(10, [30, 11])]
+    folded = folding.fold_photos(folding.best_of_images(captions), vectors, same)
+    assert shape(folding.with_captions(folded, captions)) == [(10, [30, 11])]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.cli.terminal import Place, Style, columns, cut, one_line, table
 from search.records import Caption, Hit, Image
-from search.terminal import Place, Style, columns, cut, one_line, table
 
 ESCAPES = re.compile(r"\x1b\[\d+m|\x1b]8;;[^\x1b]*\x1b\\")
 

@@ -16,8 +16,8 @@ from search.index import CollectionSpec, Points, Where
 from search.index.edge import filter
 from search.index.edge.index import EdgeIndex
 from search.query import Options
+from search.ranking.words import Words
 from search.searcher import Searcher
-from search.words import Words
 
 TEXTS = {
     1: "A café in Paris, no. 42, at 3.5 m",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eval.options import Quantized
-from search import command
-from search.application import group
-from search.command import JsonOption
+from search.cli import command
+from search.cli.application import group
+from search.cli.command import JsonOption
 from search.errors import CocoSearchError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from eval.bench.cost import TARGETS, Figure, Growth, Need, Sample, need
 from eval.bench.measure import STATUS, measure
 from eval.bench.synthetic import fill, query_vectors, space_for, specification
-from search.command import note
+from search.cli.command import note
 from search.index import Index, Quantization, SearchParams, Tuning, open_for_writing
 from search.settings import load_settings
 

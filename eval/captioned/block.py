@@ -8,8 +8,8 @@ from eval.hubness.block import WAY, tested
 from eval.metrics import METRICS, pessimistic_scores, scores
 from eval.protocol import Evaluation
 from eval.runs import CaptionedMetrics, RankerMetrics
-from search.evidence import Evidence
 from search.index import ReadIndex
+from search.ranking.evidence import Evidence
 
 PHOTO, CAPTIONS, BOTH, WORDS = "photo only", "captions only", "both", "captions by words"
 ABOUT = {

@@ -10,8 +10,8 @@ from eval.captioned.ranks import Progress, Ranks, blocks, fuse, read_cosines
 from eval.metrics import recall, scores
 from eval.protocol import Evaluation
 from eval.stats import Interval, intervals
-from search.evidence import Evidence
 from search.index import ReadIndex
+from search.ranking.evidence import Evidence
 
 GRID = tuple(step / 20 for step in range(21))
 DEPTHS = (1, 5, 10)

@@ -15,10 +15,10 @@ from eval.captioned.words import WordIndex
 from eval.hubness.ranks import complete, ranks_of, score_blocks
 from eval.metrics import Floats, Ranking
 from eval.protocol import Evaluation, Ids, Task
-from search.cosines import measure_cosines
 from search.errors import EvaluationError
-from search.evidence import Evidence
 from search.index import CosineSpec, ReadIndex
+from search.ranking.cosines import measure_cosines
+from search.ranking.evidence import Evidence
 from search.records import Kind
 
 Progress = Callable[[int], object]

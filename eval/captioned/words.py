@@ -9,7 +9,7 @@ import numpy as np
 
 from eval.metrics import Floats
 from eval.protocol import Ids
-from search.sentences import words_of
+from search.ranking.sentences import words_of
 
 K1, B = 1.2, 0.75  # the usual values (Robertson and Zaragoza, Foundations and Trends in IR 3, 2009)
 

@@ -12,8 +12,8 @@ from eval.protocol import Evaluation, Ids
 from eval.ranks.oracle import OracleRanks
 from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
 from eval.runs import CorrectedMetrics, LossMetrics, RankerMetrics
-from search.hubness import Correction
 from search.index import ReadIndex
+from search.ranking.hubness import Correction
 
 WAY = "text-to-image"
 ABOUT = {

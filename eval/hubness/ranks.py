@@ -13,11 +13,11 @@ from eval.protocol import Evaluation, Ids, Task
 from eval.ranks.oracle import rounding
 from eval.runs import TOP
 from search.errors import EvaluationError, QueryError
-from search.hubness import Correction, Corrections
 from search.index import ReadIndex, SearchParams
-from search.pages import PREFETCH
-from search.pages import Ranking as ReadRanking
-from search.sentences import are_in
+from search.ranking.hubness import Correction, Corrections
+from search.ranking.pages import PREFETCH
+from search.ranking.pages import Ranking as ReadRanking
+from search.ranking.sentences import are_in
 
 SAME = 1e-12  # float64 scores closer than this are a tie: they differ by the order of the additions
 CELLS = 1 << 22  # scores in memory at a time, 32 MiB of float64

@@ -15,12 +15,12 @@ from tqdm.auto import tqdm
 
 from ingest.demo import MODEL
 from ingest.demo.scenes.render import DATASET, render
+from search.cli.terminal import Style, table
 from search.errors import CocoSearchError
 from search.index import collection_name, open_for_writing
 from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet, origin
-from search.terminal import Style, table
 
 QUERIES = (
     "a snowman under a full moon",

@@ -22,7 +22,7 @@ from ingest.annotations import Annotations, karpathy
 from ingest.annotations.source import opened
 from ingest.download.http import DEFAULT_RETRY, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, space_needed, unpack
-from search.command import note
+from search.cli.command import note
 from search.errors import DownloadError, OutOfSpace, Unreachable
 from search.records import Image
 

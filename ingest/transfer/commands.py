@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ingest.options import NewCollections
-from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
+from search.cli.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
 from search.errors import SettingsError
 from search.settings import Settings, load_settings, settings_of
 

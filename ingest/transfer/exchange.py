@@ -12,7 +12,7 @@ import typer
 
 from ingest.options import NewCollections, Selection
 from ingest.transfer.commands import DatasetsOption, describe
-from search.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
+from search.cli.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
 from search.errors import AnnotationError, IndexFailure
 from search.settings import load_settings
 from search.text import shown
@@ -145,8 +145,8 @@ def import_(
     """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
     from ingest.summary import write_failures
     from ingest.transfer.load import exported, load
-    from search.cosines import store_cosines
     from search.index import open_for_writing
+    from search.ranking.cosines import store_cosines
 
     if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
         raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")

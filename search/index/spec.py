@@ -69,8 +69,8 @@ class HubnessSpec(BaseModel):
     `alpha` is how many times the number is subtracted from each cosine, None if queries are not corrected by default.
     `points` have a number, the `smallest` of which is given: the mean cosine of the `k` nearest of `count` references,
     whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of the
-    references (`search.sentences.pack`), which an evaluation refuses as queries. `complete` is false while the numbers
-    are being written, and after images were added or embedded again.
+    references (`pack` of `search/ranking/sentences.py`), which an evaluation refuses as queries. `complete` is false
+    while the numbers are being written, and after images were added or embedded again.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -90,8 +90,9 @@ class HubnessSpec(BaseModel):
 
 
 class CosineSpec(BaseModel):
-    """The mean and the standard deviation of the cosines of captions with points of other photos (`search/cosines.py`).
+    """The mean and the standard deviation of the cosines of captions with points of other photos.
 
+    `search/ranking/cosines.py` measures them.
     They were measured on so many `pairs`, drawn by the `seed`, when the collection had so many `points`.
     """
 

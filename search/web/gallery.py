@@ -14,12 +14,12 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from search.cli.show import truncated_as_json
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, for_parts, named_images
 from search.records import Caption, Hit, Image, Kind, Vectors
 from search.searcher import Searcher
-from search.show import truncated_as_json
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import (

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import uvicorn
 
-from search.command import note, warn_of_pending, warn_of_silent_nodes
+from search.cli.command import note, warn_of_pending, warn_of_silent_nodes
+from search.cli.interrupt import INTERRUPTED, ending_on_interrupt
 from search.encoder import Encoder
 from search.errors import CocoSearchError, SettingsError
 from search.index import CollectionSpec, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
-from search.interrupt import INTERRUPTED, ending_on_interrupt
 from search.searcher import Searcher, encoder_for
 from search.settings import Settings, is_loopback
 from search.web.app import create_app

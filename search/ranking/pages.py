@@ -10,14 +10,14 @@ from typing import Self
 
 import numpy as np
 
-from search import ranking
 from search.errors import CollectionMissing
-from search.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
-from search.hubness import Correction
 from search.index import ReadIndex, SearchParams, Where, collection_name
 from search.query import Options
+from search.ranking import folding
+from search.ranking.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
+from search.ranking.hubness import Correction
+from search.ranking.words import Words
 from search.records import Caption, Hit, Image, Kind, Vectors
-from search.words import Words
 
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
@@ -159,7 +159,7 @@ class Pages:
         while True:
             least = self._least_cosine(vector, kind, options, read.best)
             kept = read.known(least)
-            results = self._folded(ranking.best_of_images(kept) if grouped else kept, options)
+            results = self._folded(folding.best_of_images(kept) if grouped else kept, options)
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
             depth *= 2 if request.rescored else 4
@@ -213,8 +213,8 @@ class Pages:
         if options.fold is None:
             return results
         if results and results[0].kind == "captions" and not options.group:
-            return ranking.fold_same_words(results)
-        return ranking.fold_photos(results, self._image_vectors, options.fold)
+            return folding.fold_same_words(results)
+        return folding.fold_photos(results, self._image_vectors, options.fold)
 
     def _image_vectors(self, ids: list[int]) -> dict[int, Vectors]:
         return self._index.retrieve(self._collection("images"), ids, vectors=True).vectors_by_id()
@@ -227,7 +227,7 @@ class Pages:
         while not whole:
             [captions] = self._rankings(vector[np.newaxis], replace(request, options=of_images), depth)
             depth, whole = 4 * depth, captions.whole
-        return ranking.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
+        return folding.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
     def _with_nearest_captions(self, vectors: Vectors, pages: list[list[Hit]]) -> list[list[Hit]]:
         """Return pages of images with the caption of each that is nearest to the page's query, whatever the filter.
@@ -254,7 +254,7 @@ class Pages:
     def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
         """Return the lowest cosine of a result, given the highest one."""
         typical = self._typical(vector, kind) if options.cutoff is not None and best > -math.inf else 0.0
-        return ranking.least_score(best, typical, options.min_score, options.cutoff)
+        return folding.least_score(best, typical, options.min_score, options.cutoff)
 
     def _typical(self, vector: Vectors, kind: Kind) -> float:
         """Return the mean score of a collection, estimated on its first thousand points."""

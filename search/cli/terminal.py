@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from search.cli.show import by_kind
 from search.records import Caption, Hit, Image
-from search.show import by_kind
 from search.text import shown
 
 WIDTH_WITHOUT_TERMINAL = 120

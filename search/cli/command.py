@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
-from search.application import program
+from search.cli.application import program
+from search.cli.interrupt import INTERRUPTED, raise_on_interrupt
 from search.errors import CocoSearchError, CollectionMissing
-from search.interrupt import INTERRUPTED, raise_on_interrupt
 from search.text import holds_unicode, shown, to_json
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from search import ending
-from search.command import (
+from search.cli import ending
+from search.cli.command import (
     OUTPUT,
     DatasetOption,
     DeviceOption,

@@ -1,4 +1,4 @@
-"""Format hits as JSON objects for programs; search/terminal.py formats them for people."""
+"""Format hits as JSON objects for programs; search/cli/terminal.py formats them for people."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from search.ranking.sentences import words_of
 from search.records import Caption, Hit, Vectors
-from search.sentences import words_of
 
 
 def least_score(best: float, typical: float, min_score: float | None, cutoff: float | None) -> float:

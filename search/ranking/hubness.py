@@ -1,6 +1,6 @@
 """Decide whether a query is corrected for hubness, and refuse numbers that do not belong together.
 
-`python -m ingest hubness` stores the numbers, and says what they are; `search/pages.py` ranks by them.
+`python -m ingest hubness` stores the numbers, and says what they are; `search/ranking/pages.py` ranks by them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rank photos by their own cosine and that of their best caption: captions as evidence.
 
 The score of a photo is (1 - w) * z(photo) + w * z(caption), where z is a cosine less the mean, divided by the standard
-deviation, of unrelated cosines of that kind (`search/cosines.py`). A photo without captions has z(photo) alone.
+deviation, of unrelated cosines of that kind (`search/ranking/cosines.py`). A photo without captions has z(photo) alone.
 
 The nearest photos and the nearest captions are read, and the half that a candidate lacks is fetched by its id, so that
 no photo is ranked by half of its evidence. What was not read is bounded as in Fagin's threshold algorithm: its photo is
@@ -17,10 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from search.cosines import measure_cosines
 from search.errors import CollectionMissing, QueryError
-from search.hubness import FRESH_SECONDS
 from search.index import CosineSpec, ReadIndex, SearchParams, Where, collection_name
+from search.ranking.cosines import measure_cosines
+from search.ranking.hubness import FRESH_SECONDS
 from search.records import Hit, Kind, Vectors
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
