@@ -88,9 +88,10 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
 
     Raises:
         IndexFailure: the plan needs copies, and the index refuses to create them.
-        EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds; or
+        EvaluationError: the plan needs copies, and `copies_in` is None; the images cannot be divided into the folds;
             Qdrant returns no positive of a query in its whole answer; scores are to be corrected for hubness by
-            numbers that are missing, or were measured with captions that are evaluated.
+            numbers that are missing, or were measured with captions that are evaluated; or there are no captions of
+            several photos for the evidence.
     """
     correction = correction_of(index, evaluation, plan.hubness) if index else None
     answered = answered_by(index, evaluation) if index and plan.efs else None

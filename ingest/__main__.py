@@ -196,8 +196,9 @@ def _ingest(
     gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
     summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
     if gone:
+        are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
         selection.confirm_pruning(
-            f"{gone} of {dataset} at {index.place} are no longer in {shown(str(annotations.file))}"
+            f"{gone} of {dataset} at {index.place} {are} no longer in {shown(str(annotations.file))}"
         )
     try:
         ingest(index, specs, part, encoders, embedding.plan(new.tuning(), prune=selection.prune), summary, gone)

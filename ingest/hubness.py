@@ -198,7 +198,9 @@ def _as_json(collection: str, stored: HubnessSpec) -> dict[str, Any]:
 
 
 def _describe(collection: str, stored: HubnessSpec) -> str:
-    if stored.alpha is None:
+    if stored.alpha and not stored.complete:
+        use = "corrected searches are refused: run `python -m ingest hubness --references FILE|SPLIT` again"
+    elif stored.alpha is None:
         use = "searches are not corrected: choose alpha with `python -m eval tune --hubness`, and store it with --alpha"
     else:
         use = f"searches are corrected with alpha {stored.alpha:g}" if stored.alpha else "searches are not corrected"

@@ -1,4 +1,4 @@
-"""The model of a run, once for each device, loaded when something has to be encoded and not before."""
+"""The model of a run, once for each device, loaded only when something has to be encoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class LazyEncoders(Sequence["ClipEncoder"]):
 
     Args:
         load: loads the model on each device.
-        devices: how many there are.
+        devices: the number of devices.
     """
 
     def __init__(self, load: Callable[[], list[ClipEncoder]], devices: int) -> None:

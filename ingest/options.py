@@ -65,7 +65,7 @@ class Selection:
     ] = "1/1"
     prune: Annotated[
         bool,
-        typer.Option("--prune", help="Remove photos and captions of these splits that are no longer listed, or there"),
+        typer.Option("--prune", help="Remove photos and captions of these splits that the source no longer lists"),
     ] = False
     yes: Annotated[bool, typer.Option("--yes", help="With --prune: remove them without asking")] = False
 
@@ -91,7 +91,7 @@ class Selection:
         if not self.prune:
             note(f"{what}: add --prune to remove them")
         elif self.yes:
-            note(f"{what}, and are removed")
+            note(f"{what}: removing them")
         elif sys.stdin.isatty():
             typer.confirm(f"{what}: remove them?", abort=True, err=True)
         else:

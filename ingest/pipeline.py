@@ -35,6 +35,7 @@ from ingest.selection import Chosen
 from ingest.specs import (
     check_counts,
     create_collections,
+    extend_hubness,
     forget_empty_splits,
     has_same_folder,
     hubness_warnings,
@@ -102,10 +103,9 @@ def ingest(
 
     A photo whose content, or a caption whose text, is unchanged since it was embedded is not embedded again; if
     anything else changed, only its payload is written. New photos and captions with the content of some that are `gone`
-    get their vectors. Fields that users added to a payload stay. A photo that cannot
-    be opened, and an input without a usable vector, becomes a failure of the summary; the captions of such a photo are
-    still embedded. What `summary` counts as embedded or updated is acknowledged by the index, even if an error ends
-    the run.
+    get their vectors. Fields that users added to a payload stay. A photo that cannot be opened, and an input without a
+    usable vector, becomes a failure of the summary; the captions of such a photo are still embedded. What `summary`
+    counts as embedded or updated is acknowledged by the index, even if an error ends the run.
 
     Raises:
         SpecMismatch: the collections were made with another model or prompt, or with texts padded differently and
@@ -182,7 +182,10 @@ class _ImageStage:
         run, spec = self._run, self._spec
         new = list(filter(self._writer.is_new, images))
         pairs = renamed_images(run.gone.images, new, spec.photo_folder, follow_links=spec.follow_links)
-        return copy_vectors(run.index, spec.collection, pairs, self._writer.copy)
+        copied = copy_vectors(run.index, spec.collection, pairs, self._writer.copy)
+        if copied:
+            extend_hubness(run.index, spec.collection, len(copied))
+        return copied
 
     def _fail_unreadable(self, images: Sequence[Image]) -> None:
         """Let images fail that cannot be opened: if there are no others, as in most folders, no model is needed."""

@@ -39,7 +39,7 @@ class Gone:
 
 
 def check_prunable(annotations: Annotations, stored: CollectionSpec | None, splits: Sequence[str]) -> None:
-    """Check that what is gone can be told.
+    """Check that the points that are gone can be determined.
 
     Raises:
         AnnotationError: a broken entry of these splits has neither an id nor a file that can be read.
@@ -53,7 +53,7 @@ def check_prunable(annotations: Annotations, stored: CollectionSpec | None, spli
     for entry in annotations.skipped(splits):
         if _is_unknown(entry):
             raise AnnotationError(
-                f"--prune: {annotations.file}: {entry.reason}; which photo this is cannot be read, so it would count "
+                f"--prune: {annotations.file}: {entry.reason}; its photo cannot be identified, so it would count "
                 "as gone: correct the entry, or leave out --prune"
             )
 
@@ -66,7 +66,7 @@ def find_gone(
 ) -> Gone:
     """Return the stored points of some splits ("all" means every split) that are gone.
 
-    If not every entry can be told from the others (see `check_prunable`), none are.
+    Return none if an entry cannot be identified (see `check_prunable`).
     """
     (of_images, of_captions), existing = specs, index.collections()
     stored = index.spec(of_images.collection) if of_images.collection in existing else None
@@ -115,7 +115,7 @@ class _Listed:
         unusable = annotations.unusable
         self._broken_files = {entry.file for entry in unusable if entry.image_id is None and entry.file}
         named = {image.id for image in annotations.images if image.file in self._broken_files}
-        # Of a broken caption, the id may be known; otherwise, and of a broken photo, any caption may be its.
+        # If the id of a broken caption is not known, or the photo is broken, it may be any caption of the photo.
         whole = [entry for entry in unusable if entry.caption_id is None]
         self.broken_images = named | {entry.image_id for entry in whole if entry.image_id is not None}
         self.broken_captions = {entry.caption_id for entry in unusable if entry.caption_id is not None}
@@ -124,6 +124,8 @@ class _Listed:
     def is_gone(self, image: Image) -> bool:
         """Return whether an image whose id is in no usable entry is gone."""
         if image.id in self.broken_images or image.file in self._broken_files:
+            return False
+        if image.file.partition("/")[2] in self._broken_files:  # COCO's JSON has no folders, such as val2017
             return False
         return self._photos is None or self._is_absent(os.path.join(self._photos, read_path(image.file)))  # noqa: PTH118
 

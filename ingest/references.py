@@ -1,7 +1,7 @@
 """Read the reference captions of `python -m ingest hubness`: a sample of a file, or of a split of the index.
 
-References are what people may search for, but never the captions that an evaluation asks for: a reference in the same
-words as a caption of val or test is dropped.
+References resemble what people search for, but are never captions that an evaluation uses as queries: a reference in
+the same words as a caption of val or test is dropped.
 """
 
 from __future__ import annotations
@@ -129,7 +129,8 @@ def _texts(file: Path) -> tuple[list[str], set[str]]:
     """Return the captions of a file to draw from, and the words of its captions of val and test."""
     try:
         content = file.read_bytes()
-        if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        is_table = file.suffix.lower() in (".csv", ".tsv")
+        if is_table or content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return _of_annotations(file)
         lines = decode_text(content).splitlines()
     except OSError as error:

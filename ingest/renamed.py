@@ -63,5 +63,5 @@ def _mark(folder: Path, file: str, sizes: set[int], *, follow_links: bool) -> Ph
         if find_photo(folder, file, follow_links=follow_links).stat().st_size not in sizes:
             return None
         return read_photo(folder, file, follow_links=follow_links)[1]
-    except (OSError, PhotoError):  # embedding it will tell why
+    except (OSError, PhotoError):  # embedding it reports the reason
         return None

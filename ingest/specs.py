@@ -141,6 +141,14 @@ def outdate_hubness(index: Index, collection: str) -> None:
         index.set_spec(spec.model_copy(update={"hubness": spec.hubness.incomplete()}))
 
 
+def extend_hubness(index: Index, collection: str, copied: int) -> None:
+    """Count images that were copied together with their numbers `hubness` among those that have one."""
+    spec = index.spec(collection)
+    if spec.hubness and spec.hubness.complete:
+        numbers = spec.hubness.model_copy(update={"points": spec.hubness.points + copied})
+        index.set_spec(spec.model_copy(update={"hubness": numbers}))
+
+
 def hubness_warnings(index: ReadIndex, collection: str) -> list[str]:
     """Return what to do about numbers that are incomplete, in one line."""
     stored = index.spec(collection).hubness

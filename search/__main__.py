@@ -21,10 +21,7 @@ import typer
 
 from search.cli import command, show
 from search.cli.application import application
-from search.cli.command import (
-    Exit,
-    expanded,
-)
+from search.cli.command import Exit, expanded
 from search.cli.ending import end_after
 from search.cli.flags import MixFlags, OutputFlags, QueryFlags, SourceFlags
 from search.cli.interrupt import ending_on_interrupt

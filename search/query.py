@@ -185,13 +185,14 @@ def _weighted(value: str) -> tuple[str, float]:
 
 def evidence_weight(value: str) -> float:
     """Parse `captions`, or `captions=0.4` with a weight, for `Options.evidence`. Raises QueryError."""
-    what, equals, weight = value.partition("=")
+    what, equals, number = value.partition("=")
     try:
-        if what == "captions":
-            return float(weight) if equals else EVIDENCE_WEIGHT
+        weight = float(number) if equals else EVIDENCE_WEIGHT
     except ValueError:
-        pass
-    raise QueryError(f"{value!r} is not valid evidence: give captions, or captions=WEIGHT with a number up to 1")
+        weight = math.nan
+    if what == "captions" and 0 < weight <= 1:
+        return weight
+    raise QueryError(f"{value!r} is not valid evidence: give captions, or captions=WEIGHT, above 0 and at most 1")
 
 
 def named_images(parts: Sequence[Part]) -> tuple[int, ...]:
@@ -209,7 +210,7 @@ def for_parts(options: Options, parts: Sequence[Part]) -> Options:
     """
     has_picture = any(part.text is None and part.caption_id is None for part in parts)
     if has_picture and options.evidence is not None:
-        raise QueryError("captions are evidence of what a text asks for: leave the pictures out, or the evidence")
+        raise QueryError("captions can be evidence only for texts: leave the pictures out, or the evidence")
     return replace(options, hubness=0.0) if has_picture and options.hubness is None else options
 
 
@@ -243,6 +244,8 @@ def describe_options(options: Options) -> str:
         f"cutoff {options.cutoff:g}" if options.cutoff is not None else "",
         "captions grouped by image" if options.group else "",
         f"near-duplicates folded from {options.fold:g}" if options.fold is not None else "",
+        f"hubness {options.hubness:g}" if options.hubness is not None else "",
+        f"captions as evidence with weight {options.evidence:g}" if options.evidence is not None else "",
         "exact search" if options.exact else "",
     ]
     return ", ".join(filter(None, words))

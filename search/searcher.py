@@ -270,7 +270,7 @@ class Searcher:
         return None
 
     def _scores(self, options: Options) -> tuple[Correction | None, Evidence | None]:
-        """Return what the scores of images are made of besides cosines. Raises QueryError if it does not exist."""
+        """Return the correction and the evidence that scores of images use. Raises QueryError if one is missing."""
         if "images" not in options.kinds:
             return None, None
         if options.evidence is not None:

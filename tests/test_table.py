@@ -91,8 +91,11 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "an open quote": ('b.jpg,"never closed', "not valid CSV: unexpected end of data"),
     "an open quote above another": ('b.jpg,"never closed\nb.jpg,"A cat."', "not valid CSV: ',' expected after '\"'"),
     "text after a quote": ('b.jpg,"A" cat', "not valid CSV: ',' expected after '\"'"),
-    "too many cells": ("b.jpg,A cat, sleeping", "3 cells, and 2 columns, a text with a delimiter in it needs quotes"),
-    "too few cells": ("b.jpg", "1 cells, and 2 columns"),
+    "too many cells": (
+        "b.jpg,A cat, sleeping",
+        "the number of cells is 3, not 2: a text with a delimiter in it needs quotes",
+    ),
+    "too few cells": ("b.jpg", "the number of cells is 1, not 2"),
     "no file": (",A cat.", "it names no file"),
     "a path that leads out": ("../b.jpg,A cat.", "file: '../b.jpg' leads out of the photo folder"),
     "Latin-1": (b"b.jpg,\xe9", "the text is not valid UTF-8"),

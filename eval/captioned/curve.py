@@ -31,7 +31,7 @@ class Step:
 class Curve:
     """Recall of the task "captioned gallery, leave one out" by weight, on one split.
 
-    `best` is the weight of the highest sum of the three, the smallest of equal ones.
+    `best` is the weight with the highest sum of the three recalls, the smallest if several are equal.
     """
 
     dataset: str
@@ -90,4 +90,5 @@ def _lines(curve: Curve) -> Iterator[str]:
         first, *more = step.recall.values()
         own = "{:.2f}-{:.2f}".format(*step.interval)
         yield f"{step.weight:>7.2f}  {first:>9.2f}  {own:^13}" + "".join(f"{each:>11.2f}" for each in more)
-    yield f"the highest sum of the three is that of weight {curve.best:g}: `search --evidence captions={curve.best:g}`"
+    advice = f"`search --evidence captions={curve.best:g}`" if curve.best else "search without --evidence"
+    yield f"the highest sum of the three is that of weight {curve.best:g}: {advice}"

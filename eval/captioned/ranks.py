@@ -1,6 +1,6 @@
 """Rank photos for each caption by the photos, by their other captions, and by both.
 
-A query's own caption is no evidence, nor is any caption that is the same sentence, of whatever photo.
+A query's own caption is not evidence, nor is the same sentence as a caption of any other photo.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Block:
 
 
 def same_sentence(text: str) -> str:
-    """Return what captions that are the same sentence have in common."""
+    """Return a caption in a form that is equal for captions that are the same sentence."""
     return text.lower().strip().rstrip(".").strip()
 
 
@@ -52,7 +52,7 @@ def read_cosines(index: ReadIndex, evaluation: Evaluation) -> dict[Kind, CosineS
     stored = {kind: cosines for kind, name in kinds.items() if (cosines := index.spec(name).cosines) is not None}
     found = stored if len(stored) == len(kinds) else measure_cosines(index, evaluation.spec.dataset)
     if len(found) < len(kinds):
-        raise EvaluationError(f"{evaluation.spec.dataset} holds no captions of several photos, which could be evidence")
+        raise EvaluationError(f"{evaluation.spec.dataset} holds no captions of several photos, which evidence needs")
     return found
 
 
@@ -84,10 +84,11 @@ def best_of_images(scores: Floats, image_of: Ids, images: int) -> Floats:
 
 def fuse(block: Block, evidence: Evidence) -> Floats:
     """Return the scores of `search --evidence`, float64 (rows, images)."""
+    described = np.isfinite(block.captions)
     photos = (block.photos - evidence.images.mean) / evidence.images.std
-    captions = (block.captions - evidence.captions.mean) / evidence.captions.std
+    captions = (np.where(described, block.captions, 0) - evidence.captions.mean) / evidence.captions.std
     both = (1 - evidence.weight) * photos + evidence.weight * captions
-    return np.where(np.isfinite(captions), both, photos)
+    return np.where(described, both, photos)
 
 
 class Ranks:

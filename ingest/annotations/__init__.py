@@ -21,7 +21,7 @@ FORMATS: tuple[Format, ...] = (table, coco, karpathy)
 
 
 def read_annotations(source: Path | None, photos: Path, *, follow_links: bool = False) -> Annotations:
-    """Read and validate an annotation file, whose format its content tells.
+    """Read and validate an annotation file, whose format is recognised by its content.
 
     Without a `source`, every picture in the folder `photos` is taken, with the captions in text files beside them; a
     `source` that is a folder holds these text files. With `follow_links`, links may lead out of these folders.

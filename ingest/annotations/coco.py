@@ -83,7 +83,8 @@ def _parse(file: Path, content: bytes) -> tuple[list[Any], list[Any]]:
         raise AnnotationError(f"{file}: not valid JSON: {error}") from None
     lists = parsed.get("images"), parsed.get("annotations", [])
     if not isinstance(lists[0], list) or not isinstance(lists[1], list):
-        raise AnnotationError(f"{file}: not an annotation file such as captions_val2017.json: `images` is not a list")
+        field = "annotations" if isinstance(lists[0], list) else "images"
+        raise AnnotationError(f"{file}: not an annotation file such as captions_val2017.json: `{field}` is not a list")
     return lists
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ingest.annotations.fields import check_caption
-from ingest.annotations.listing import TEXT, list_folder, picture_suffixes
+from ingest.annotations.listing import list_folder, picture_suffixes
 from ingest.annotations.photos import Photo, records_of
 from ingest.annotations.records import Annotations, Unusable
 from ingest.annotations.source import name_of
@@ -81,4 +81,4 @@ def _without_suffix(file: str) -> str:
 
 
 def _looked_for() -> str:
-    return "looked for " + " ".join(sorted(picture_suffixes() - {TEXT}))
+    return "looked for " + " ".join(sorted(picture_suffixes()))

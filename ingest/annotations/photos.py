@@ -64,5 +64,5 @@ def _id_from(text: str) -> int:
 
 def _remedy(given: int | None, column: str) -> str:
     if given is not None:
-        return "every one needs its own"
+        return "each needs an id of its own"
     return f"it is made from their paths; rename one, or give ids in a column {column} of a table"

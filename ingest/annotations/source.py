@@ -30,7 +30,7 @@ class Source:
     photos: Path
 
     def start(self) -> bytes:
-        """Return up to 1 MiB of the content, without a byte order mark and white space, and read nothing."""
+        """Return up to 1 MiB of the content without consuming it; a byte order mark and white space are left out."""
         return self.stream.peek(LOOK_AHEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
 
     @property

@@ -116,7 +116,7 @@ class _Table:
             ValueError: the photo cannot be used.
             AnnotationError: the photo has another id in an earlier line.
         """
-        row = self._row(fields)
+        row, texts = self._row(fields), _texts(fields.get("captions"))
         photo = self._photos.get(row.file)
         if photo is None:
             photo = self._photos[row.file] = Photo(row.file, "", row.image_id)
@@ -130,7 +130,6 @@ class _Table:
         if row.split is not None and photo.split not in ("", row.split):
             raise ValueError(f"{photo.file} is in split {row.split} here, and in {photo.split} before")
         photo.split = row.split or photo.split
-        texts = _texts(fields.get("captions"))
         for text in texts:
             try:
                 photo.captions.append((row.caption_id if len(texts) == 1 else None, check_caption(text)))
@@ -227,7 +226,7 @@ def _delimited(file: Path, lines: Lines) -> Callable[[Line], Fields]:
     else:
         raise AnnotationError(
             f"{file}: neither JSON nor a table: no column of its first line is called file or "
-            f"{COLUMNS['file'][0]}, for example, but {shown((header.text or '').strip())[:60]!r}"
+            f"{COLUMNS['file'][0]}, for example: {shown((header.text or '').strip())[:60]!r}"
         )
 
     def fields(line: Line) -> Fields:
@@ -272,8 +271,8 @@ def _taking(line: Line, lines: Lines, taken: list[Line]) -> Iterator[str]:
 
 def _checked(cells: list[str], width: int | None) -> list[str]:
     if width is not None and len(cells) != width:
-        more = ", a text with a delimiter in it needs quotes" if len(cells) > width else ""
-        raise ValueError(f"{len(cells)} cells, and {width} columns{more}")
+        more = ": a text with a delimiter in it needs quotes" if len(cells) > width else ""
+        raise ValueError(f"the number of cells is {len(cells)}, not {width}{more}")
     return cells
 
 

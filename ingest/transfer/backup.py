@@ -195,7 +195,10 @@ def _put_in_place(new: Path, path: Path, name: str) -> None:
 
     A process killed between them leaves no collection of that name, and the old one set aside.
     """
+    from search.index.edge.building import set_built
+
     aside = path / f".{name}.replaced"
+    set_built(path / name, False)
     if (path / name).exists():
         shutil.rmtree(aside, ignore_errors=True)
         (path / name).rename(aside)

@@ -173,7 +173,7 @@ def prepare(source: ReadIndex, target: Index, collections: Sequence[str], tuning
 
 
 def copy_collection(source: ReadIndex, target: Index, collection: str) -> Copied:
-    """Copy the points of one collection, and what describes their numbers `hubness`; see `write_differences`."""
+    """Copy the points of one collection, and the description of their numbers `hubness`; see `write_differences`."""
     numbers = source.spec(collection).hubness
     _set_hubness(target, collection, numbers and numbers.incomplete())
     copied = write_differences(

@@ -165,7 +165,7 @@ def import_(
         note("\ninterrupted: imported points are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
-        if not files:
+        if not files and (failed or done):  # otherwise nothing was imported, and an earlier list stays
             failures = write_failures(failures, [failure.as_json() for failure in failed])
     if as_json:
         collections = [copied.as_json() for copied in done]

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ingest.annotations import Annotations
 from ingest.selection import Chosen
-from ingest.specs import create_collections, source_of, split_sizes
+from ingest.specs import create_collections, outdate_hubness, source_of, split_sizes
 from ingest.summary import Failure
 from ingest.transfer.copy import TOLERANCE, Copied, Pairs, Point, write_differences
 from ingest.transfer.parquet import ParquetCollection
@@ -190,7 +190,7 @@ def annotated(
 
 
 def load(index: Index, sources: Sequence[PointFile], tuning: Tuning | None) -> tuple[list[str], Iterator[Copied]]:
-    """Create the collections, or accept existing ones; return warnings, and what loads one collection after another.
+    """Create the collections, or accept existing ones; return warnings, and an iterator that loads one at a time.
 
     Points that are only in the index stay, and so do fields that users added. `tuning` is for new collections.
 
@@ -203,10 +203,14 @@ def load(index: Index, sources: Sequence[PointFile], tuning: Tuning | None) -> t
 
 
 def _load_one(index: Index, source: PointFile) -> Copied:
-    collection = source.spec.collection
+    collection, numbers = source.spec.collection, source.spec.hubness
     walk = partial(_match, source, index, collection)
+    if numbers:  # until all points have those of the file
+        outdate_hubness(index, collection)
     copied = write_differences(index, collection, walk, source.count, source.place, "importing")
     copied.comparison.extra = index.count(collection) - copied.comparison.points
+    if numbers and not copied.comparison.extra:
+        index.set_spec(index.spec(collection).model_copy(update={"hubness": numbers}))
     return copied
 
 
@@ -227,8 +231,10 @@ def _match(source: PointFile, target: ReadIndex, collection: str, doing: str) ->
 
 
 def _with_number(record: Image | Caption, vector: Vectors, stored: Point | None) -> Image | Caption:
-    """Return an image with the number `hubness` of the stored one, if that has the same vector."""
+    """Return an image without a number `hubness` with that of the stored one, if that has the same vector."""
     if stored is None or not (isinstance(record, Image) and isinstance(stored[0], Image)):
+        return record
+    if record.hubness is not None:  # the file has numbers of its own
         return record
     same = bool(np.abs(vector - stored[1]).max() <= TOLERANCE)
     return replace(record, hubness=stored[0].hubness) if same else record

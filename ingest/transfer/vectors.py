@@ -91,7 +91,7 @@ class VectorFile(Protocol):
 
 
 def open_vectors(file: Path) -> VectorFile:
-    """Open a file, told apart by its first bytes.
+    """Open a file, whose format is recognised by its first bytes.
 
     Raises:
         IndexFailure: it is damaged, or neither Parquet nor .npz.
@@ -174,12 +174,12 @@ class _Array:
     def end(self) -> None:
         """Raise IndexFailure unless all rows have been read; zipfile verifies the checksum here."""
         if self._stream.read(1):
-            raise IndexFailure(f"{self._place} is longer than its shape {self.shape} says")
+            raise IndexFailure(f"{self._place} is longer than its shape {self.shape}")
 
     def _read(self, count: int) -> npt.NDArray[Any]:
         content = self._stream.read(count * self.dtype.itemsize)
         if len(content) < count * self.dtype.itemsize:
-            raise IndexFailure(f"{self._place} ends before its shape {self.shape} says")
+            raise IndexFailure(f"{self._place} ends before its shape {self.shape} is complete")
         return np.frombuffer(content, self.dtype, count)
 
 

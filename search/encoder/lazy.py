@@ -100,7 +100,7 @@ class LazyEncoder:
         """Return for each text how much of it, within the prompt, the model reads; None if that is all of it."""
         tower = self._ready_tower()
         if tower is None:
-            return self.model.truncations(texts)
+            return (self._served or self.model).truncations(texts)
         return [tower.truncation(text) if is_valid(text) else None for text in wrap(texts, self._prompt)]
 
     def _can_load(self) -> bool:

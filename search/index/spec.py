@@ -92,8 +92,8 @@ class HubnessSpec(BaseModel):
 class CosineSpec(BaseModel):
     """The mean and the standard deviation of the cosines of captions with points of other photos.
 
-    `search/ranking/cosines.py` measures them.
-    They were measured on so many `pairs`, drawn by the `seed`, when the collection had so many `points`.
+    `search/ranking/cosines.py` measured them on this number of `pairs`, drawn by the `seed`, when the collection had
+    this number of `points`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

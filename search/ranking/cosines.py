@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def measure_cosines(index: ReadIndex, dataset: str) -> dict[Kind, CosineSpec]:
-    """Return the cosines of up to a thousand captions with images, and with captions, of other photos.
+    """Return the moments of the cosines of up to a thousand captions with images, and captions, of other photos.
 
     Empty if there are no captions of at least two photos to compare.
 
@@ -61,7 +61,7 @@ def measure_cosines(index: ReadIndex, dataset: str) -> dict[Kind, CosineSpec]:
 
 
 def store_cosines(index: Index, dataset: str, *, changed: bool) -> None:
-    """Store the cosines with the collections, if `changed`, or if those that are stored are of other points."""
+    """Store the cosines with the collections if `changed`, or if the stored ones were measured on other points."""
     kinds: tuple[Kind, ...] = ("images", "captions")
     names = {kind: collection_name(dataset, kind) for kind in kinds}
     if not set(names.values()) <= set(index.collections()):
@@ -71,6 +71,8 @@ def store_cosines(index: Index, dataset: str, *, changed: bool) -> None:
         spec.cosines is not None and spec.cosines.points == index.count(names[kind]) for kind, spec in specs.items()
     ):
         return
+    if not index.count(names["captions"]) and all(spec.cosines is None for spec in specs.values()):
+        return  # there is nothing to compare
     measured = measure_cosines(index, dataset)
     for kind, spec in specs.items():
         if spec.cosines != measured.get(kind):
@@ -83,7 +85,7 @@ def _draw(items: Iterable[T], id_of: Callable[[T], int]) -> list[T]:
 
 
 def _moments(queries: Vectors, items: Vectors, unrelated: npt.NDArray[np.bool_], points: int) -> CosineSpec:
-    """Return the moments of the cosines of queries with items where `unrelated`, bool (queries, items)."""
+    """Return the moments of the cosines of the pairs that are `unrelated`, bool (queries, items)."""
     cosines = (queries.astype(np.float64) @ items.astype(np.float64).T)[unrelated]
     mean, spread = float(cosines.mean()), float(cosines.std())
     return CosineSpec(mean=mean, std=spread or 1.0, pairs=len(cosines), seed=SEED, points=points)

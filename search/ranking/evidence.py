@@ -28,21 +28,21 @@ CAPTIONS_PER_IMAGE = 10  # more than most images have
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """How two cosines make one score: `weight` is that of the caption."""
+    """The formula that combines two cosines into one score; `weight` is that of the caption."""
 
     weight: float
     images: CosineSpec
     captions: CosineSpec
 
     def score(self, image: float, caption: float | None) -> float:
-        """Return the score of a photo of this cosine, and of a best caption of that one (None: it has no captions)."""
+        """Return the score of a photo from its cosine and that of its best caption (None: it has no captions)."""
         of_image = (image - self.images.mean) / self.images.std
         if caption is None:
             return of_image
         return (1 - self.weight) * of_image + self.weight * (caption - self.captions.mean) / self.captions.std
 
     def highest(self, image: float, caption: float) -> float:
-        """Return the highest score of a photo of at most this cosine, of whose captions none is above `caption`."""
+        """Return the highest score of a photo whose cosine is at most `image` and whose captions' at most `caption`."""
         with_captions = -math.inf if -math.inf in (image, caption) else self.score(image, caption)
         return max(with_captions, self.score(image, None))
 
@@ -73,8 +73,8 @@ class Evidences:
             cosines = self._measured
         if len(cosines) < 2:
             raise QueryError(
-                f"{self._dataset} does not hold captions of several photos, which could be evidence: "
-                "search without --evidence"
+                f"{self._dataset} does not hold captions of several photos, which evidence needs: "
+                "search without evidence"
             )
         return Evidence(weight, cosines["images"], cosines["captions"])
 
@@ -117,8 +117,8 @@ class EvidenceReader:
     ) -> list[Candidates]:
         """Return candidates for each row of `vectors` (n, dim), from the nearest `depth` photos and captions.
 
-        `where` is the filter of the photos; any of their captions is evidence. A photo of which only one half is near
-        is a candidate only if it may be among the first `enough` (None: all are).
+        `where` is the filter of the photos; any of their captions is evidence. A photo with only one half that is
+        near is a candidate only if it may be among the first `enough` (None: all are).
         """
         params = SearchParams(exact=exact, where=where, payload=False)
         images = self._index.query(self._images, vectors, depth, params)
@@ -166,8 +166,8 @@ class _Row:
     """What was read for one query: cosines and best captions by image, nearest first.
 
     `last_image` and `last_caption` are the lowest of the nearest: no other photo, or caption, is nearer. `scores` are
-    those of the images of which both halves are known; `completed` are the images whose other half was looked up, which
-    does not exist if it is not there.
+    those of the images of which both halves are known; `completed` are the images whose other half was looked up: if it
+    is still missing, it does not exist.
     """
 
     def __init__(self, evidence: Evidence, images: Sequence[Hit], captions: Sequence[Hit], *, whole: bool) -> None:
@@ -181,7 +181,7 @@ class _Row:
         self._score(self.cosines.keys() & self.captions.keys())
 
     def without_cosine(self, enough: int | None) -> tuple[int, ...]:
-        """Return the images with a near caption only that may be among the first `enough`; none if all were read."""
+        """Return the images with only a near caption that may be among the first `enough`; none if all were read."""
         if self.last_image == -math.inf:
             return ()
         least = self._least(enough)
@@ -195,13 +195,13 @@ class _Row:
         return tuple(takewhile(lambda id_: self._most(id_) >= least, alone))
 
     def add_cosines(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
-        """Add the answer about images `asked` for, of which those without a hit are no candidates."""
+        """Add the cosines of the images `asked` for; those without a hit are not candidates."""
         self.completed.update(asked)
         self.cosines |= {hit.id: hit.score for hit in hits}
         self._score(hit.id for hit in hits)
 
     def add_captions(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
-        """Add the best captions of images `asked` for; those without a hit have none, unless they are asked for again.
+        """Add the best captions of the images `asked` for; those without a hit have none, unless requested again.
 
         The scores of images without captions are added too, and replaced if a caption follows.
         """
@@ -227,7 +227,7 @@ class _Row:
             self.scores[id_] = self.evidence.score(self.cosines[id_], caption.score if caption else None)
 
     def _most(self, image: int) -> float:
-        """Return the highest score that an image can have of which one half was read."""
+        """Return the highest score that an image can have if only one half of it was read."""
         if image in self.cosines:
             return self.evidence.highest(self.cosines[image], self.last_caption)
         return (
@@ -237,14 +237,14 @@ class _Row:
         )
 
     def _least(self, enough: int | None) -> float:
-        """Return a score that so many images have at least, -inf if so many are not known."""
+        """Return a score that at least `enough` images reach; -inf if fewer scores are known."""
         if enough is None or len(self.scores) < enough:
             return -math.inf
         return heapq.nlargest(enough, self.scores.values())[-1]
 
 
 def _ids(where: Where) -> tuple[int, ...] | None:
-    """Return the only images that pass a filter of images, None if it names none."""
+    """Return the ids of the images that a filter is limited to; None if it names no ids."""
     if where.ids is None or where.image_ids is None:
         return where.ids if where.image_ids is None else where.image_ids
     return tuple(set(where.ids) & set(where.image_ids))

@@ -36,7 +36,7 @@ class Corrections:
         self._read_at = float("-inf")
 
     def of(self, alpha: float | None) -> Correction | None:
-        """Return the correction by `alpha`, None for the stored one; None if scores are to be the cosines.
+        """Return the correction by `alpha` (None: the stored one), or None if scores remain the cosines.
 
         Raises:
             QueryError: `alpha` is given and no numbers are stored, or not every image has one.

@@ -21,15 +21,15 @@ from search.records import Caption, Hit, Image, Kind, Vectors
 
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
-PREFETCH = 100  # hits read to score them otherwise than by cosine; the first ten are nearly always proven by them
+PREFETCH = 100  # hits to read first if scores are not cosines; they nearly always settle the first ten
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
     """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
 
-    With a `correction` or with `evidence`, of which a request has one at most, results are in the order of other scores
-    than cosines; their cosines decide what is cut off.
+    With a `correction` or `evidence` (a request has at most one of them), results are sorted by scores other than
+    cosines; their cosines still decide what is cut off.
     """
 
     vector: Vectors
@@ -81,15 +81,15 @@ class Ranking:
 
     @property
     def best(self) -> float:
-        """The highest cosine of a hit."""
-        return max((hit.cosine for hit in self.hits), default=-math.inf)
+        """The highest cosine, also of a photo that was read and has no score yet (with evidence)."""
+        return max([self.cosine, *(hit.cosine for hit in self.hits)])
 
     @property
     def whole(self) -> bool:
         return self.cosine == -math.inf
 
     def known(self, least: float) -> list[Hit]:
-        """Return the first hits that have at least a cosine, as far as no other one can come before them."""
+        """Return the hits of at least this cosine, down to where one that was not read could come before them."""
         kept = [hit for hit in self.hits if hit.cosine >= least]
         return kept if self.cosine < least else [hit for hit in kept if hit.score > self.score]
 

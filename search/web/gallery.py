@@ -173,7 +173,7 @@ class Gallery:
 
     @cached_property
     def examples(self) -> list[str]:
-        """A few short captions of different images; the same ones at every start. None if texts cannot be encoded."""
+        """A few short captions of different images; the same ones at every start. Empty if texts cannot be encoded."""
         if not self._takes_texts or "captions" not in self.searcher.kinds:
             return []
         batch = next(self.index.scan(self.searcher.collection("captions")), None)
@@ -211,8 +211,10 @@ class Gallery:
         return Part(vector=vector, weight=part.weight)
 
     def _encode(self, parts: Sequence[Part]) -> tuple[Vectors, Truncations]:
-        """Return the direction of a query, float32 (dim,), and its truncations; with concurrent ones if it needs the
-        model."""
+        """Return the direction of a query, float32 (dim,), and its truncations.
+
+        A query that needs the model is encoded together with concurrent ones.
+        """
         if any(part.text is not None or part.image is not None for part in parts):
             direction, truncations = self._batcher.run(parts)
         else:

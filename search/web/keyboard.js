@@ -40,7 +40,8 @@ export function resultIndex(list, element) {
 // Set up the keys. `act(name, index)` is called for those of a result, `help` and `clear` for "?" and Esc.
 export function handleKeys(list, box, { act, help, clear }) {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return; // an input method may take Esc
+    if (document.querySelector("dialog[open]")) return;
     if (event.key === "Escape") return clear();
     const count = list.children.length;
     const focus = (number) => {

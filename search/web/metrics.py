@@ -115,7 +115,8 @@ class MeasuredEncoder:
             return self._encoder.encode_texts(texts)
 
     def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
-        return self._encoder.truncations(texts)
+        with self._one_at_a_time:
+            return self._encoder.truncations(texts)
 
 
 def measured_index(index: ReadIndex, metrics: Metrics) -> ReadIndex:

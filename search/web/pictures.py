@@ -13,7 +13,6 @@ from threading import Lock
 from search.photos import one_at_a_time, open_image, read_photo
 from search.records import Vectors
 
-SIZES = (360, 720, 1600)  # pixels, the longer side
 CACHE_BYTES = 64 * 2**20
 MAX_UPLOADS = 256
 

@@ -41,7 +41,7 @@ export function allParts(query) {
   return [...inBox, ...query.parts];
 }
 
-// Captions are evidence for photos, of what words ask for.
+// Captions can be evidence only for photos, and only if the query consists of words.
 export function takesEvidence(query) {
   return query.to === "images" && !allParts(query).some((part) => part.picture || part.image_id);
 }

@@ -51,8 +51,8 @@ class Result(BaseModel):
 
     rank: int
     score: float = Field(
-        description="Cosine similarity, less what hubness subtracts from it; with evidence, what it is together with "
-        "the best caption's, both in standard deviations above the mean"
+        description="Cosine similarity, less the correction for hubness; with evidence, the weighted mean of the "
+        "photo's and its best caption's, each in standard deviations above the mean"
     )
     cosine: float = Field(description="Cosine similarity")
     caption_cosine: float | None = Field(
@@ -139,7 +139,7 @@ class Examples(BaseModel):
 
 
 class Ready(BaseModel):
-    """What is answered without a wait; the rest waits until the model is loaded."""
+    """What can be answered at once; the rest waits until the model is loaded."""
 
     texts: bool
     pictures: bool

@@ -59,7 +59,7 @@ async function load(kept, end, retry) {
       drawAnswer(0);
       $("nothing").hidden = error.status !== 422 || !drawRemedies($("nothing"), query, submit);
       $("status").textContent = "";
-    }
+    } else place.ready(true); // the results that are shown are still those of the query
     return false;
   } finally {
     if (controller === running) setBusy(false);

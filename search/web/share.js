@@ -14,7 +14,7 @@ export function toCommand(query, index) {
   if (!first) {
     const { total, ...request } = { ...toRequest(query), k: query.count };
     const given = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== null));
-    return `echo ${quote(JSON.stringify(given))} | python -m search batch - ${from.map(quote).join(" ")}`;
+    return `printf '%s\\n' ${quote(JSON.stringify(given))} | python -m search batch - ${from.map(quote).join(" ")}`;
   }
   const words = [first.text !== undefined ? "text" : "image"];
   const options = ["--to", query.to, "-k", query.count, ...from];

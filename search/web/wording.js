@@ -61,7 +61,7 @@ export function drawWelcome({ dataset, collections }, examples, onExample) {
   for (const name of Object.keys(images.splits)) {
     if (![...$("split").options].some((option) => option.value === name)) $("split").add(new Option(name, name));
   }
-  $("to").hidden = $("contains-field").hidden = !hasCaptions;
+  $("to").hidden = $("contains-field").hidden = $("evidence").parentElement.hidden = !hasCaptions;
   $("split-field").hidden = Object.keys(images.splits).length < 2;
   $("about").textContent =
     `${count(images.points, "photo")}${hasCaptions ? ` and ${count(captions.points, "caption")}` : ""} of ${dataset}, ` +

@@ -27,8 +27,7 @@ class RecordCache:
     def hits(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool) -> list[list[Hit]]:
         """Convert the results of several queries to hits with records; `per_image` is that of SearchParams.
 
-        `retrieve` returns points with payloads by their ids, without those that do not exist.
-        A point that has been deleted since the query is not among them.
+        `retrieve` returns points with payloads by their ids. A point that was deleted since the query is left out.
         """
         records = self._read(retrieve, {id_of(point) for points in results for point in points})
 
