@@ -38,6 +38,13 @@ def _weight_of(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
+Weight = Annotated[
+    float,
+    BeforeValidator(_weight_of, json_schema_input_type=float | str),
+    Field(gt=0, le=1, allow_inf_nan=False),
+]
+"""The weight of a photo's best caption in a request: a number, "captions", or "captions=0.5"."""
+
 IdString = Annotated[str, StringConstraints(pattern=DIGITS)]
 """An id in an answer. JavaScript rounds integers above 2^53, so ids travel as strings."""
 
@@ -103,17 +110,11 @@ class QueryRequest(StrictModel, Generic[PartT]):
         allow_inf_nan=False,
         description="Subtract this many times the hubness of an image from its score; 0: not at all",
     )
-    evidence: Annotated[
-        float | None,
-        BeforeValidator(_weight_of, json_schema_input_type=float | str | None),
-        Field(
-            gt=0,
-            le=1,
-            allow_inf_nan=False,
-            description="Rank photos for a text by their captions too: the weight of a photo's best caption, "
-            'or "captions" for the default one',
-        ),
-    ] = None
+    evidence: Weight | None = Field(
+        default=None,
+        description="Rank photos for a text by their captions too: the weight of a photo's best caption, "
+        'or "captions" for the default one',
+    )
     exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
 
     def options(self, default: Options) -> Options:
