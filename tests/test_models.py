@@ -43,7 +43,8 @@ PHOTOS = [PIL.Image.effect_noise(size, 90).convert("RGB") for size in ((30, 90),
 def spec_of(place: list[str]) -> CollectionSpec:
     index = EdgeIndex(Path(place[1]))
     spec = index.spec("coco_captions")
-    assert spec.model_copy(update={"kind": "images"}) == index.spec("coco_images")
+    of_images = index.spec("coco_images")
+    assert spec.model_copy(update={"kind": "images", "cosines": of_images.cosines}) == of_images
     index.close()
     return spec
 

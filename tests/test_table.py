@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ingest.annotations import Annotations, read_annotations
@@ -151,7 +151,7 @@ def test_quotes_are_a_part_of_the_text_in_a_table_with_tabs(tmp_path: Path) -> N
     [
         ("", "neither JSON nor a table"),
         ("just words\nand more\n", "no column of its first line is called file"),
-        ("a.jpg,A dog.\nb.jpg,A cat.\n", "but 'a.jpg,A dog.'"),
+        ("a.jpg,A dog.\nb.jpg,A cat.\n", "for example: 'a.jpg,A dog.'"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "neither JSON nor a table"),
         ("file,caption\n", "there is none below the names of the columns"),
         ("file,caption\n,x\n", "no usable line: line 2: it names no file"),
@@ -189,6 +189,7 @@ def test_what_a_writer_of_csv_or_json_writes_is_read(
 ) -> None:
     folder = tmp_path_factory.mktemp("tables")
     rows = [(file, text) for file, texts in captions.items() for text in texts]
+    assume(ends == "\r\n" or not any("\r" in cell for row in rows for cell in row))  # Python 3.11 does not quote it
     table = io.StringIO()
     csv.writer(table, delimiter=delimiter, lineterminator=ends).writerows([("file", "caption"), *rows])
     lines = "".join(json.dumps({"file": file, "caption": text}) + ends for file, text in rows)

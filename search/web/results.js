@@ -24,7 +24,9 @@ function createItem(result, query) {
   image.sizes = "(max-width: 600px) 50vw, 300px";
   image.src = photoUrl(result, 360);
   image.addEventListener("error", () => item.classList.add("lost"));
-  item.querySelector(".photo").href = toUrl({ ...query, view: result.image_id });
+  const photo = item.querySelector(".photo");
+  photo.href = toUrl({ ...query, view: result.image_id });
+  photo.setAttribute("aria-label", name); // also if the picture cannot be loaded
   const caption = item.querySelector(".caption");
   if (result.text) caption.replaceChildren(...marked(result.text, query.contains));
   else caption.textContent = name;
