@@ -13,14 +13,19 @@ from search.photos import LINK_LEADS_OUT, NO_FILE, find_photo
 from search.records import Image
 
 
+def check_photo_folder(folder: Path) -> None:
+    """Raise AnnotationError unless the folder exists."""
+    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
+        raise AnnotationError(f"there is no photo folder {folder}: check --images")
+
+
 def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: bool) -> list[Failure]:
     """Return a failure for every photo if none of them is in the folder, and an empty list as soon as one is.
 
     Raises:
         AnnotationError: the folder does not exist.
     """
-    if not os.path.isdir(folder):  # noqa: PTH112 - unlike Path.is_dir, it raises nothing
-        raise AnnotationError(f"there is no photo folder {folder}: check --images")
+    check_photo_folder(folder)
     failures = []
     for image in images:
         try:

@@ -13,7 +13,7 @@ from search.encoder.clip import ClipEncoder
 from search.encoder.remembered import KnownEncoder
 from search.errors import IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Index, ReadIndex, Source, SplitSize, Tuning, Where, collection_name
-from search.records import Caption, Image, Kind
+from search.records import KINDS, Caption, Image
 from search.text import spell_path
 
 IDS_PER_COUNT = 5000
@@ -59,8 +59,7 @@ def collection_specs(
 
 def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> None:
     """Raise SpecMismatch if the data set was filled from another source."""
-    kinds: tuple[Kind, ...] = ("images", "captions")
-    for kind in kinds:
+    for kind in KINDS:
         collection = collection_name(dataset, kind)
         if collection in index.collections():
             try:

@@ -14,7 +14,7 @@ import numpy as np
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
 from search.ranking.words import Words
-from search.records import Kind, Vectors, Wanted
+from search.records import KINDS, Kind, Vectors, Wanted
 from search.text import check_text
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Options:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        return ("images", "captions") if self.to == "both" else (self.to,)
+        return KINDS if self.to == "both" else (self.to,)
 
     def updated(self, values: Mapping[str, Any]) -> Options:
         """Return these options with the given values, named after fields of `Options` and `Where`, in place of theirs.

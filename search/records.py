@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Vectors: TypeAlias = "npt.NDArray[np.float32]"  # a string, so that `--help` does not import numpy
 """float32 (n, dim) or, for a single vector, (dim,); of unit length unless stated otherwise."""
 Kind = Literal["images", "captions"]
+KINDS: tuple[Kind, ...] = ("images", "captions")
 Wanted = Literal["images", "captions", "both"]
 
 COCO_PHOTOS = "http://images.cocodataset.org/"  # above the folders of its photos
@@ -174,6 +175,17 @@ class Hit:
     def image_id(self) -> int:
         """The id of this image, or of the image that this caption describes."""
         return self.record.image_id if self.record else self.id
+
+    @property
+    def text(self) -> str:
+        """The words that stand for this hit: its caption, otherwise the photo's file, or the id without a record."""
+        match self.record:
+            case Image(file=file):
+                return self.caption or file
+            case Caption(text=text):
+                return text
+            case None:
+                return str(self.id)
 
 
 def record_of(payload: Mapping[str, Any]) -> Image | Caption:

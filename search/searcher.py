@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, Self, get_args
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder, Truncation
 from search.encoder.lazy import PATIENCE, LazyEncoder
@@ -28,7 +28,7 @@ from search.query import Options, Part, for_parts, named_images
 from search.ranking.evidence import Evidence, Evidences
 from search.ranking.hubness import Correction, Corrections
 from search.ranking.pages import PageRequest, Pages
-from search.records import Hit, Kind, Vectors
+from search.records import KINDS, Hit, Kind, Vectors
 from search.records import Image as ImageRecord
 from search.settings import Settings
 
@@ -244,7 +244,7 @@ class Searcher:
     def kinds(self) -> list[Kind]:
         """The kinds of records that the data set has: a data set of photos alone has no captions."""
         stored = self.index.collections()
-        names: dict[Kind, str] = {kind: self.collection(kind) for kind in get_args(Kind)}
+        names: dict[Kind, str] = {kind: self.collection(kind) for kind in KINDS}
         return [kind for kind, name in names.items() if name in stored and self.index.count(name)]
 
     def check(self, options: Options) -> None:

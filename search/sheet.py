@@ -15,7 +15,7 @@ import PIL.Image
 from search.errors import CocoSearchError, PhotoError
 from search.index import CollectionSpec
 from search.query import Options, describe_options
-from search.records import Caption, Hit, Image
+from search.records import Hit
 
 THUMBNAIL = 360  # pixels, the longer side
 NOTEBOOK_SIDE = 180  # likewise, in a notebook
@@ -76,7 +76,7 @@ def _environment() -> jinja2.Environment:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"text": _text, "cosine": "{:.3f}".format}
+    environment.filters |= {"cosine": "{:.3f}".format}
     return environment
 
 
@@ -86,17 +86,6 @@ def origin(spec: CollectionSpec, options: Options | None = None) -> str:
     today = date.today()
     parts = [f"data set {spec.dataset}", f"model {model}", f"{today.day} {today:%B %Y}"]
     return " · ".join([*parts, *([describe_options(options)] if options else [])])
-
-
-def _text(hit: Hit) -> str:
-    """Return the caption found, or the caption of the image found that is nearest to the query."""
-    match hit.record:
-        case Image(file=file):
-            return hit.caption or file
-        case Caption(text=text):
-            return text
-        case None:
-            return str(hit.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,7 @@ def scores(text: str) -> dict[str, list[float]]:
 
 def hits(text: str) -> dict[str, str]:
     """Return the scores of search results, by their ranks, ids and the beginnings of their texts."""
-    rows = re.findall(r"^ +(\d+)  (0\.\d{4})  ( *\d+  .{,40})", text, re.M)  # lines are cut at the terminal's width
+    rows = re.findall(r"^ +(\d+)  (0\.\d{4})  ( *\d+  .{,55})", text, re.M)  # lines are cut at the terminal's width
     return {f"{rank} {rest}": score for rank, score, rest in rows}
 
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_index import unit
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines, same_sentence
+from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.extended.mteb import sentence
 from eval.protocol import Evaluation, Side, both_tasks
 from search import Caption, Options, Part, Searcher, Where
 from search.errors import QueryError
@@ -259,7 +260,7 @@ def test_a_query_is_no_evidence_for_itself() -> None:
     words = ranks["words"].ranking()
     assert words.pessimistic is not None
     assert np.mean(words.pessimistic.ranks <= 10) < 0.12  # they share the word "sentence" with all others
-    assert same_sentence(texts[1]) == same_sentence(texts[0])
+    assert sentence(texts[1]) == sentence(texts[0])
 
 
 def test_the_task_is_that_of_float64(tmp_path: Path) -> None:

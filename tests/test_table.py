@@ -6,10 +6,11 @@ import csv
 import hashlib
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.annotations import Annotations, read_annotations
@@ -189,9 +190,10 @@ def test_what_a_writer_of_csv_or_json_writes_is_read(
 ) -> None:
     folder = tmp_path_factory.mktemp("tables")
     rows = [(file, text) for file, texts in captions.items() for text in texts]
-    assume(ends == "\r\n" or not any("\r" in cell for row in rows for cell in row))  # Python 3.11 does not quote it
+    returns = any("\r" in cell for row in rows for cell in row)  # Python 3.11 writes them without the quotes they need
     table = io.StringIO()
-    csv.writer(table, delimiter=delimiter, lineterminator=ends).writerows([("file", "caption"), *rows])
+    writer = partial(csv.writer, quoting=csv.QUOTE_ALL) if returns else csv.writer
+    writer(table, delimiter=delimiter, lineterminator=ends).writerows([("file", "caption"), *rows])
     lines = "".join(json.dumps({"file": file, "caption": text}) + ends for file, text in rows)
     for content in (table.getvalue(), lines):
         found = read(folder, content)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from eval.captioned.ranks import Progress, Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
 from eval.differences import adjusted, differences
 from eval.hubness.block import WAY, tested
 from eval.metrics import METRICS, pessimistic_scores, scores
 from eval.protocol import Evaluation
+from eval.ranks.replay import Progress
 from eval.runs import CaptionedMetrics, RankerMetrics
 from search.index import ReadIndex
 from search.ranking.evidence import Evidence

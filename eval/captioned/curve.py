@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.captioned.ranks import Progress, Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
 from eval.metrics import recall, scores
 from eval.protocol import Evaluation
+from eval.ranks.replay import Progress
 from eval.stats import Interval, intervals
 from search.index import ReadIndex
 from search.ranking.evidence import Evidence

@@ -5,13 +5,14 @@ A query's own caption is not evidence, nor is the same sentence as a caption of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from eval.captioned.words import WordIndex
+from eval.extended.mteb import sentence
 from eval.hubness.ranks import complete, ranks_of, score_blocks
 from eval.metrics import Floats, Ranking
 from eval.protocol import Evaluation, Ids, Task
@@ -20,8 +21,6 @@ from search.index import CosineSpec, ReadIndex
 from search.ranking.cosines import measure_cosines
 from search.ranking.evidence import Evidence
 from search.records import Kind
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +31,6 @@ class Block:
     photos: Floats
     captions: Floats
     words: Floats | None
-
-
-def same_sentence(text: str) -> str:
-    """Return a caption in a form that is equal for captions that are the same sentence."""
-    return text.lower().strip().rstrip(".").strip()
 
 
 def read_cosines(index: ReadIndex, evaluation: Evaluation) -> dict[Kind, CosineSpec]:
@@ -59,7 +53,7 @@ def read_cosines(index: ReadIndex, evaluation: Evaluation) -> dict[Kind, CosineS
 def blocks(evaluation: Evaluation, *, words: bool) -> Iterator[Block]:
     """Yield the scores of all captions as queries: cosines in float64 and, with `words`, BM25."""
     to_images, to_captions = evaluation.text_to_image, _between_captions(evaluation)
-    sentences = np.unique([same_sentence(text) for text in evaluation.texts], return_inverse=True)[1].reshape(-1)
+    sentences = np.unique([sentence(text) for text in evaluation.texts], return_inverse=True)[1].reshape(-1)
     word_index = WordIndex(evaluation.texts) if words else None
     width = max(evaluation.images, evaluation.captions)
     both = zip(score_blocks(to_images, width), score_blocks(to_captions, width), strict=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.differences import Difference, adjusted, differences
-from eval.hubness.ranks import Corrected, FirstTen, Progress, by_index, by_oracle, occurrences, overlap, skewness
+from eval.hubness.ranks import Corrected, FirstTen, by_index, by_oracle, occurrences, overlap, skewness
 from eval.metrics import Ranks, scores
 from eval.protocol import Evaluation, Ids
 from eval.ranks.oracle import OracleRanks
 from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
+from eval.ranks.replay import Progress
 from eval.runs import CorrectedMetrics, LossMetrics, RankerMetrics
 from search.index import ReadIndex
 from search.ranking.hubness import Correction

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from eval.hubness.ranks import Progress, check_references, ranks_of, score_blocks
+from eval.hubness.ranks import check_references, ranks_of, score_blocks
 from eval.metrics import Ranking, recall
 from eval.protocol import Evaluation
+from eval.ranks.replay import Progress
 from eval.stats import RESAMPLES, Interval, image_numbers, intervals, percentile_interval, resample
 
 GRID = tuple(step / 8 for step in range(17))  # 0 to 2

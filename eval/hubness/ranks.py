@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from eval.metrics import NOT_FOUND, Floats, PositiveRanks, Ranking, Ranks
 from eval.protocol import Evaluation, Ids, Task
 from eval.ranks.oracle import rounding
+from eval.ranks.replay import Progress
 from eval.runs import TOP
 from search.errors import EvaluationError, QueryError
 from search.index import ReadIndex, SearchParams
@@ -23,8 +24,6 @@ SAME = 1e-12  # float64 scores closer than this are a tie: they differ by the or
 CELLS = 1 << 22  # scores in memory at a time, 32 MiB of float64
 ITEMS_PER_TILE = 4096
 HITS_PER_CALL = 25_600
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)

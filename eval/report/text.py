@@ -21,7 +21,7 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         f"{metrics.images:,} images, {metrics.captions:,} captions ({kept} of each image)",
         f"model {metrics.model}",
         "",
-        *_table(metrics, MAIN, f"{'queries/s':>11}{'median ms':>11}{'bytes/vector':>14}"),
+        *_table(metrics, MAIN, f"{'queries/s':>10}{'median ms':>10}{'bytes/vec':>10}"),
         "",
         *_table(metrics, MORE),
         "",
@@ -66,7 +66,7 @@ def _rows(
     row = _cells(ranker.scores[way], shown)
     if costs and ranker.queries_per_second and ranker.latency_ms:
         row += (
-            f"{ranker.queries_per_second[way]:>11,.0f}{ranker.latency_ms[way]:>11.2f}{ranker.bytes_per_vector:>14,.0f}"
+            f"{ranker.queries_per_second[way]:>10,.0f}{ranker.latency_ms[way]:>10.2f}{ranker.bytes_per_vector:>10,.0f}"
         )
     yield f"{way:<15}{ranker.name:<15}{row}"
     if worst := ranker.pessimistic.get(way):

@@ -13,7 +13,7 @@ import typer
 from ingest.options import NewCollections, Selection
 from ingest.transfer.commands import DatasetsOption, describe
 from search.cli.command import Exit, JsonOption, PathOption, UrlOption, note, print_json
-from search.errors import AnnotationError, IndexFailure
+from search.errors import IndexFailure
 from search.settings import load_settings
 from search.text import shown
 
@@ -102,13 +102,14 @@ class Elsewhere:
             SpecMismatch: the data set was filled from other annotations, without `--add`.
         """
         from ingest.annotations import read_annotations
+        from ingest.folder import check_photo_folder
         from ingest.specs import check_source
         from ingest.transfer.load import annotated
 
         if self.annotations is None or not self.model_name:
             raise typer.BadParameter("vectors need the options --annotations FILE and --model-name NAME")
-        if self.images is not None and not self.images.is_dir():
-            raise AnnotationError(f"there is no photo folder {self.images}: check --images")
+        if self.images is not None:
+            check_photo_folder(self.images)
         photos = self.images or self.annotations.parent
         read, selection = read_annotations(self.annotations, photos), Selection(split=self.split)
         if not self.add:

@@ -27,7 +27,7 @@ from ingest.transfer.parquet import ParquetCollection
 from ingest.transfer.vectors import Block, VectorFile, open_vectors
 from search.errors import InvalidPoints, SettingsError
 from search.index import CollectionSpec, Index, Points, ReadIndex, Tuning
-from search.records import Caption, Image, Kind, Vectors
+from search.records import KINDS, Caption, Image, Kind, Vectors
 from search.text import spell_path
 
 UNKNOWN_DECODE = "unknown"
@@ -181,7 +181,7 @@ def annotated(
             splits=split_sizes(annotations, chosen),
             version=version("coco-search"),
         )
-        of_kind = ("images", "captions").index(kind)
+        of_kind = KINDS.index(kind)
         source = AnnotatedVectors(files, spec, {record.id: record for record in chosen[of_kind]})
         known = {record.id for record in (annotations.images, annotations.captions)[of_kind]}
         failures += source.failures(known, files_by_image)

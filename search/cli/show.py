@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from search.records import Hit, Kind
+from search.records import KINDS, Hit, Kind
 
 if TYPE_CHECKING:
     from search.encoder import Truncation
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
     """Return the hits that are images and the hits that are captions, without empty groups; the order is kept."""
-    kinds: tuple[Kind, ...] = ("images", "captions")
-    groups = [(kind, [hit for hit in hits if hit.kind == kind]) for kind in kinds]
+    groups = [(kind, [hit for hit in hits if hit.kind == kind]) for kind in KINDS]
     return [(kind, group) for kind, group in groups if group]
 
 

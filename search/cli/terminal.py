@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from search.cli.show import by_kind
-from search.records import Caption, Hit, Image
+from search.records import Hit
 from search.text import shown
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -93,7 +93,7 @@ def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, P
         left = style.dim(_aligned(numbers, widths))
         link = " " * (widths[-1] - len(image)) + style.link(image, place.address if place else None)
         also = f" (+{len(hit.also)})" if hit.also else ""
-        lines.append(f"{left}{link}  {cut(one_line(_text(hit)), style.width - indent - len(also))}{also}")
+        lines.append(f"{left}{link}  {cut(one_line(hit.text), style.width - indent - len(also))}{also}")
         if files and place:
             lines.append(" " * indent + style.dim(one_line(place.path)))
     return "\n".join(lines)
@@ -101,16 +101,6 @@ def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, P
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(f"{cell:>{width}}  " for cell, width in zip(cells, widths, strict=False))
-
-
-def _text(hit: Hit) -> str:
-    match hit.record:
-        case Image(file=file):
-            return hit.caption or file
-        case Caption(text=text):
-            return text
-        case None:
-            return str(hit.id)
 
 
 def one_line(text: str) -> str:

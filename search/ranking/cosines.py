@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from search.errors import CollectionMissing
 from search.index import CosineSpec, Index, ReadIndex, Where, collection_name
-from search.records import Caption, Image, Kind, Vectors
+from search.records import KINDS, Caption, Image, Kind, Vectors
 
 SAMPLE = 1000  # images, and captions of these
 SEED = 0
@@ -62,8 +62,7 @@ def measure_cosines(index: ReadIndex, dataset: str) -> dict[Kind, CosineSpec]:
 
 def store_cosines(index: Index, dataset: str, *, changed: bool) -> None:
     """Store the cosines with the collections if `changed`, or if the stored ones were measured on other points."""
-    kinds: tuple[Kind, ...] = ("images", "captions")
-    names = {kind: collection_name(dataset, kind) for kind in kinds}
+    names = {kind: collection_name(dataset, kind) for kind in KINDS}
     if not set(names.values()) <= set(index.collections()):
         return
     specs = {kind: index.spec(name) for kind, name in names.items()}

@@ -21,7 +21,7 @@ from search.errors import CollectionMissing, QueryError
 from search.index import CosineSpec, ReadIndex, SearchParams, Where, collection_name
 from search.ranking.cosines import measure_cosines
 from search.ranking.hubness import FRESH_SECONDS
-from search.records import Hit, Kind, Vectors
+from search.records import KINDS, Hit, Kind, Vectors
 
 CAPTIONS_PER_IMAGE = 10  # more than most images have
 
@@ -79,9 +79,8 @@ class Evidences:
         return Evidence(weight, cosines["images"], cosines["captions"])
 
     def _read(self) -> dict[Kind, CosineSpec]:
-        kinds: tuple[Kind, ...] = ("images", "captions")
         stored: dict[Kind, CosineSpec] = {}
-        for kind in kinds:
+        for kind in KINDS:
             try:
                 spec = self._index.spec(collection_name(self._dataset, kind))
             except CollectionMissing:
@@ -110,7 +109,7 @@ class EvidenceReader:
 
     def __init__(self, index: ReadIndex, dataset: str) -> None:
         self._index = index
-        self._images, self._captions = (collection_name(dataset, kind) for kind in ("images", "captions"))
+        self._images, self._captions = (collection_name(dataset, kind) for kind in KINDS)
 
     def read(
         self, vectors: Vectors, where: Where, depth: int, evidence: Evidence, *, exact: bool, enough: int | None

@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, QueryError, ServerError
 from search.index.relay.announce import ROUTE, Running
 from search.index.relay.routes import index_calls
-from search.records import Kind
+from search.records import KINDS
 from search.request import Id
 from search.text import shown
 from search.validation import first_problem
@@ -58,7 +58,6 @@ ASSETS = {  # path: (file, content type)
 }
 PICTURES = "/api/pictures"
 UPLOADS_AT_ONCE, UPLOAD_QUEUE = 2, 64
-KINDS: tuple[Kind, ...] = ("images", "captions")
 CLIENT_LEFT = 499  # as in nginx: the client closed the connection before the response
 CACHE_FOREVER = "public, max-age=31536000, immutable"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from threading import Lock
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from search.cli.show import truncated_as_json
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, for_parts, named_images
-from search.records import Caption, Hit, Image, Kind, Vectors
+from search.records import KINDS, Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
@@ -137,11 +137,8 @@ class Gallery:
         Raises:
             NotFound: the image is not stored, or its photo cannot be opened.
         """
-        record = self._stored_image(image_id)
-        try:
-            return self._photos.jpeg(record.file, size or FULL_SIZE, known_tag)
-        except PhotoError as error:
-            raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
+        with self._photo_of(image_id) as file:
+            return self._photos.jpeg(file, size or FULL_SIZE, known_tag)
 
     def original(self, image_id: int) -> tuple[str, bytes]:
         """Return the name and the content of the photo file of a stored image.
@@ -149,16 +146,13 @@ class Gallery:
         Raises:
             NotFound: the image is not stored, or its photo cannot be read.
         """
-        record = self._stored_image(image_id)
-        try:
-            return PurePosixPath(record.file).name, self._photos.original(record.file)
-        except PhotoError as error:
-            raise NotFound(f"the photo of image {image_id}, {record.file}: {error}") from error
+        with self._photo_of(image_id) as file:
+            return PurePosixPath(file).name, self._photos.original(file)
 
     def collections(self) -> Collections:
         """Return the current state of the collections: of images, and of captions, if there is one."""
         stored = self.index.collections()
-        names = [self.searcher.collection(kind) for kind in get_args(Kind)]
+        names = [self.searcher.collection(kind) for kind in KINDS]
         infos = [self.index.info(name) for name in names if name in stored]
         place = self.index.place if "://" in self.index.place else str(Path(self.index.place).resolve())
         return Collections(
@@ -231,6 +225,15 @@ class Gallery:
         self.load_model()  # before the one thread that decodes pictures would wait for it
         with self._one_picture:
             return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
+
+    @contextmanager
+    def _photo_of(self, image_id: int) -> Iterator[str]:
+        """Yield the file of a stored image. Raises NotFound, also for a PhotoError within the block."""
+        file = self._stored_image(image_id).file
+        try:
+            yield file
+        except PhotoError as error:
+            raise NotFound(f"the photo of image {image_id}, {file}: {error}") from error
 
     def _stored_image(self, image_id: int) -> Image:
         collection = self.searcher.collection("images")
