@@ -78,21 +78,21 @@ def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Opt
         lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
         number += len(batch)
         queries = [line.query for line in lines if isinstance(line.query, tuple)]
-        results = iter(searcher.search_many(queries))
-        truncations = iter(searcher.truncations([parts for parts, _ in queries]))
+        outcomes = searcher.search_many(queries)
+        answered = [
+            parts for (parts, _), each in zip(queries, outcomes, strict=True) if not isinstance(each, CocoSearchError)
+        ]
+        results, truncations = iter(outcomes), iter(searcher.truncations(answered))
         for line in lines:
             answer: dict[str, Any] = {"line": line.number, "query": line.content}
-            if isinstance(line.query, tuple):
-                result, truncated = next(results), next(truncations)
-            else:
-                result, truncated = line.query, {}
+            result = next(results) if isinstance(line.query, tuple) else line.query
             if isinstance(result, QueryError | PhotoError | TextError):
                 yield {**answer, "error": str(result)}
             elif isinstance(result, CocoSearchError):
                 raise result
             else:
                 answer["hits"] = show.as_json(result, line.offset)
-                if truncated:
+                if truncated := next(truncations):
                     answer["truncated"] = show.truncated_as_json(truncated)
                 yield answer
 

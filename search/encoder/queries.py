@@ -71,8 +71,6 @@ class QueryEncoder:
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""
-        if self.spec.imported:  # no model reads them
-            return [{} for _ in queries]
         texts = [part.text for parts in queries for part in parts if part.text is not None]
         found = iter(self.model.truncations(texts) if texts else ())
         return [

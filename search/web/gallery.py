@@ -218,7 +218,12 @@ class Gallery:
         return direction, truncations
 
     def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[tuple[Vectors | CocoSearchError, Truncations]]:
-        return list(zip(self.searcher.encode(queries), self.searcher.truncations(queries), strict=True))
+        directions = self.searcher.encode(queries)
+        encoded = [
+            parts for parts, each in zip(queries, directions, strict=True) if not isinstance(each, CocoSearchError)
+        ]
+        truncations = iter(self.searcher.truncations(encoded))
+        return [(each, {} if isinstance(each, CocoSearchError) else next(truncations)) for each in directions]
 
     def _encode_picture(self, content: bytes) -> Vectors:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
