@@ -112,11 +112,12 @@ def test_case_and_punctuation_do_not_matter(model: SentenceTransformer) -> None:
 
 
 def test_the_training_measures_as_the_user_does(
-    images: NDArray[np.float32], texts: NDArray[np.float32], tmp_path: Path
+    scenes: list[Scene], images: NDArray[np.float32], texts: NDArray[np.float32], tmp_path: Path
 ) -> None:
     annotations = render(tmp_path, 30, seed=77, others=0)
-    expected = recalls(images[:30], texts[:30])
-    assert measure_saved(MODEL, annotations) == pytest.approx(expected, abs=7)  # JPEG may move a rank or two among 30
+    found = measure_saved(MODEL, annotations, scenes[:30])
+    for name, expected in recalls(images[:30], texts[:30]).items():
+        assert found[name] == pytest.approx(expected, abs=7)  # JPEG may move a rank or two among 30
 
 
 def test_recall_counts_any_positive_and_ranks_from_one() -> None:
@@ -131,6 +132,8 @@ def test_recall_counts_any_positive_and_ranks_from_one() -> None:
 def test_the_record_of_the_training_is_there() -> None:
     record = json.loads((MODEL / "training.json").read_text())
     assert record["parameters"] <= 1_450_000
-    assert record["validation"][-1]["step"] == record["settings"]["steps"]
+    for stage in record["stages"]:
+        assert stage["validation"][-1]["step"] == stage["settings"]["steps"]
     assert record["test"]["text-to-image recall@10"] >= 80
     assert record["test"]["image-to-text recall@10"] >= 95
+    assert record["test"]["colour and object precision@10"] >= 50

@@ -120,11 +120,11 @@ def article(phrase: str) -> str:
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
-class Writer:
-    """Words about one scene; the dice choose among synonyms."""
+class Nouns:
+    """Words for things; the dice choose among synonyms."""
 
-    def __init__(self, scene: Scene, dice: Dice) -> None:
-        self._scene, self._dice = scene, dice
+    def __init__(self, dice: Dice) -> None:
+        self._dice = dice
 
     def _noun(self, thing: Thing) -> str:
         colour = self._dice.pick(ADJECTIVES.get(thing.colour, (thing.colour,)))
@@ -159,6 +159,14 @@ class Writer:
     def verb(self, thing: Thing) -> str:
         """Return a participle that fits the thing."""
         return self._dice.pick(VERBS.get(thing.kind, ("standing", "standing", "seen")))
+
+
+class Writer(Nouns):
+    """Words about one scene; the dice choose among synonyms."""
+
+    def __init__(self, scene: Scene, dice: Dice) -> None:
+        super().__init__(dice)
+        self._scene = scene
 
     def place(self) -> str:
         """Return the place of the scene: "on the beach"."""

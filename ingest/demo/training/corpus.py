@@ -22,14 +22,13 @@ CHUNK = 500
 class Corpus:
     """Pictures and words of n scenes.
 
-    `pixels`: uint8 (n, side, side, 3); `texts`: the five captions of each scene; `glimpses`: a few words that fit it;
-    `settings`: the name of its setting.
+    `pixels`: uint8 (n, side, side, 3); `texts`: the five captions of each scene; `glimpses`: a few words that fit it.
     """
 
+    scenes: list[Scene]
     pixels: NDArray[np.uint8]
     texts: list[list[str]]
     glimpses: list[str]
-    settings: list[str]
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
@@ -55,14 +54,9 @@ def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers
             for place, drawn in enumerate(pool.imap(_draw, jobs)):
                 pixels[place * CHUNK : place * CHUNK + len(drawn)] = drawn
             pixels.flush()
-    return describe(scenes, np.load(file))
+    return describe(scenes, np.load(file, mmap_mode="c"))
 
 
 def describe(scenes: list[Scene], pixels: NDArray[np.uint8]) -> Corpus:
     """Return the corpus of scenes whose pictures are `pixels`."""
-    return Corpus(
-        pixels,
-        [captions(scene) for scene in scenes],
-        [glimpse(scene) for scene in scenes],
-        [scene.setting for scene in scenes],
-    )
+    return Corpus(scenes, pixels, [captions(scene) for scene in scenes], [glimpse(scene) for scene in scenes])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerFast
     from transformers.models.clip import CLIPImageProcessorPil
 
-SIDE = 64  # pixels
+GRID = 8  # patches along a side
 TOKENS = 40  # longest text, both end marks included
 PAD, UNKNOWN, START, END = range(4)
 MARKS = ("<|pad|>", "<|unk|>", "<|startoftext|>", "<|endoftext|>")
@@ -66,8 +66,8 @@ def tokenizer(vocabulary: list[str]) -> PreTrainedTokenizerFast:
     return fast
 
 
-def towers(words_known: int) -> CLIPModel:
-    """Return an untrained `CLIPModel` of 1.4 million parameters."""
+def towers(words_known: int, side: int) -> CLIPModel:
+    """Return an untrained `CLIPModel` of 1.4 million parameters for pictures of `side` by `side` pixels."""
     from transformers import CLIPConfig, CLIPModel
 
     shape = {"hidden_act": "gelu", "projection_dim": 128, "num_attention_heads": 4}
@@ -87,10 +87,27 @@ def towers(words_known: int) -> CLIPModel:
         "hidden_size": 128,
         "intermediate_size": 512,
         "num_hidden_layers": 5,
-        "image_size": SIDE,
-        "patch_size": 8,
+        "image_size": side,
+        "patch_size": side // GRID,
     }
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+def for_side(weights: dict[str, Tensor], side: int) -> dict[str, Tensor]:
+    """Return the weights of `towers` for pictures of `side` pixels; each patch grows with the picture.
+
+    The filters are resized so that an enlarged patch gives what the patch gave (FlexiViT, Beyer et al. 2023).
+    """
+    import torch
+    from torch.nn.functional import interpolate
+
+    name = next(name for name in weights if name.endswith("patch_embedding.weight"))
+    filters = weights[name]  # (hidden, 3, patch, patch)
+    before, after = filters.shape[-1], side // GRID
+    pixels = torch.eye(before**2).reshape(before**2, 1, before, before)
+    enlarge = interpolate(pixels, (after, after), mode="bicubic", align_corners=False).reshape(before**2, after**2)
+    resized = filters.reshape(-1, before**2) @ torch.linalg.pinv(enlarge).T
+    return {**weights, name: resized.reshape(*filters.shape[:2], after, after)}
 
 
 def token_ids(texts: list[list[str]], words_known: list[str]) -> NDArray[np.int16]:
@@ -138,13 +155,14 @@ def save(model: CLIPModel, vocabulary: list[str], folder: Path, report: dict[str
     """
     from transformers.models.clip import CLIPImageProcessorPil
 
+    side: int = model.vision_model.embeddings.image_size
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     inner = fresh / MODULE
     inner.mkdir(parents=True)
     model.save_pretrained(inner, safe_serialization=True)
     tokenizer(vocabulary).save_pretrained(inner)
     CLIPImageProcessorPil(
-        size={"height": SIDE, "width": SIDE},
+        size={"height": side, "width": side},
         do_center_crop=False,  # a crop could remove what a caption mentions
         image_mean=list(MEAN),
         image_std=list(STD),

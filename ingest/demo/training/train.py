@@ -1,5 +1,7 @@
 """Train the tiny CLIP of the demo from scratch: `python -m ingest.demo.training.train --out model`.
 
+Two stages: from small pictures, and then from larger ones with phrases of a few words.
+
 The model only sees scenes of the split `train`: a scene's content decides its split (`world.Scene.split`).
 """
 
@@ -15,18 +17,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from ingest.demo.scenes.render import render
+from ingest.demo.scenes.world import Dice, stream
 from ingest.demo.training.corpus import Corpus, corpus
+from ingest.demo.training.losses import contrastive, ranking
 from ingest.demo.training.measure import measure, measure_saved
+from ingest.demo.training.phrases import shown, wordings
 from ingest.demo.training.towers import (
     END,
     PAD,
-    SIDE,
     START,
     UNKNOWN,
     as_input,
     embed,
+    for_side,
     save,
     token_ids,
     towers,
@@ -38,21 +44,43 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+VALIDATION_SCENES = TEST_SCENES = 5000
+
+
 @dataclass(frozen=True)
 class Settings:
-    """Everything that determines the outcome; a checkpoint resumes only under the same settings."""
+    """Everything that determines the outcome of a stage; a checkpoint resumes only under the same settings."""
 
+    side: int = 64  # of the pictures, in pixels
     steps: int = 2000
     seed: int = 0
     scenes: int = 150_000
     batch: int = 256
     captions: int = 2  # of each image in each step
     rate: float = 1.5e-3
-    warmup: int = 150
+    warmup: int = 150  # steps to the full rate
+    cooldown: int = 1850  # steps at the end in which it falls to zero
     decay: float = 0.05
-    kindred: float = 0.5  # share of a batch from one setting, which is harder, in the second half of the run
+    harder: int = 1000  # the step from which the batches are harder
+    kindred: float = 0.5  # share of a harder batch from one setting
+    phrases: bool = False  # learn every phrase with all that fits it, instead of one glimpse an image
     forget: float = 0.05  # share of words replaced by the unknown token, so that unknown words do little harm
     every: int = 250  # steps between measurements on the validation split
+
+
+FIRST = Settings()
+SECOND = Settings(
+    side=96,
+    steps=1600,
+    scenes=40_000,
+    batch=128,
+    rate=5e-4,
+    warmup=50,
+    cooldown=400,
+    harder=0,
+    phrases=True,
+    every=400,
+)
 
 
 @dataclass
@@ -65,26 +93,52 @@ class Progress:
 
 
 class Trainer:
-    """One training run, which can be stopped and resumed."""
+    """One stage of a training run, which can be stopped and resumed. `weights` are those of the stage before it."""
 
-    def __init__(self, settings: Settings, train: Corpus, val: Corpus, checkpoint: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        train: Corpus,
+        val: Corpus,
+        checkpoint: Path,
+        weights: dict[str, Tensor] | None = None,
+    ) -> None:
         import torch
 
         torch.manual_seed(settings.seed)
         self.settings, self.checkpoint = settings, checkpoint
         texts = [[*each, glimpse] for each, glimpse in zip(train.texts, train.glimpses, strict=True)]
         self.words = vocabulary(text for each in texts[:20_000] for text in each)
-        self.pixels, self.ids = train.pixels, token_ids(texts, self.words)
-        names = np.asarray(train.settings)
-        self.of_setting = [np.flatnonzero(names == name) for name in np.unique(names)]
-        self.val = val.pixels, token_ids(val.texts, self.words)
-        self.model = towers(len(self.words))
-        self.model.set_attn_implementation("eager")  # fused attention trains three times slower in bfloat16 on a CPU
+        self.train, self.ids, self.shown = train, token_ids(texts, self.words), shown(train.scenes)
+        self.of_setting = [np.flatnonzero(self.shown.settings == name) for name in np.unique(self.shown.settings)]
+        self.val = val
+        self.model = towers(len(self.words), settings.side)
+        if weights is not None:
+            self.model.load_state_dict(for_side(weights, settings.side))
+        self.in_bfloat16(False)
         plain = [p for p in self.model.parameters() if p.ndim < 2]
         decayed = [p for p in self.model.parameters() if p.ndim >= 2]
         groups: list[dict[str, Any]] = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=settings.decay)
         self.progress = Progress()
+
+    def in_bfloat16(self, chosen: bool) -> None:
+        """Compute the towers in bfloat16, or in float32."""
+        self.bfloat16 = chosen
+        # Fused attention trains three times slower than plain attention in bfloat16 on a CPU.
+        self.model.set_attn_implementation("eager" if chosen else "sdpa")
+
+    def choose_precision(self) -> None:
+        """Choose the faster of bfloat16 and float32 by the time of one step; it depends on the processor."""
+        seconds = {}
+        for chosen in (False, True):
+            self.in_bfloat16(chosen)
+            start = time.monotonic()
+            self.loss(0).backward()  # type: ignore[no-untyped-call]
+            seconds[chosen] = time.monotonic() - start
+            self.optimizer.zero_grad()
+        self.in_bfloat16(seconds[True] < seconds[False])
+        typer.echo(f"one step: float32 {seconds[False]:.1f} s, bfloat16 {seconds[True]:.1f} s")
 
     def resume(self) -> None:
         """Resume from the checkpoint; raise ValueError if it was made under other settings."""
@@ -96,6 +150,7 @@ class Trainer:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.progress = Progress(**saved["progress"])
+        self.in_bfloat16(saved["bfloat16"])
 
     def save_checkpoint(self) -> None:
         """Write the checkpoint atomically."""
@@ -106,61 +161,77 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
+            "bfloat16": self.bfloat16,
         }
         with replacing(self.checkpoint, sync=False) as partial:
             torch.save(state, partial)
 
-    def batch(self, step: int) -> tuple[Tensor, list[Tensor]]:
-        """Return the pixels of one step, and the token ids of each caption that is used of them.
+    def _scenes(self, step: int, dice: np.random.Generator) -> NDArray[np.intp]:
+        """Return the indices of the scenes of one step; half of a harder batch is of one setting."""
+        settings = self.settings
+        alike = self.of_setting[int(dice.integers(len(self.of_setting)))]
+        share = settings.kindred if step >= settings.harder else 0.0  # from the start, it would slow the training
+        similar = dice.choice(alike, min(len(alike), round(settings.batch * share)), replace=False)
+        mixed = dice.choice(len(self.ids), settings.batch, replace=False)
+        rest = mixed[~np.isin(mixed, similar)][: settings.batch - len(similar)]
+        return np.concatenate([similar, rest])
 
-        The second half of the run is harder: much of a batch is of one setting, and one text an image is a glimpse.
+    def _captions(self, scenes: NDArray[np.intp], step: int, dice: np.random.Generator) -> list[Tensor]:
+        """Return the token ids of each caption that one step uses of the scenes.
+
+        Without phrases, one text of an image in a harder batch is its glimpse: a few words are harder than a caption.
         """
         import torch
 
-        settings = self.settings
-        dice = np.random.default_rng((settings.seed, step))
-        alike = self.of_setting[int(dice.integers(len(self.of_setting)))]
-        harder = step >= settings.steps // 2  # from the start, this would slow down the training
-        share = settings.kindred if harder else 0.0
-        similar = dice.choice(alike, min(len(alike), round(settings.batch * share)), replace=False)
-        mixed = dice.choice(len(self.pixels), settings.batch, replace=False)
-        rest = mixed[~np.isin(mixed, similar)][: settings.batch - len(similar)]
-        chosen = np.concatenate([similar, rest])
-        which = np.argsort(dice.random((len(chosen), self.ids.shape[1])), axis=1)[:, : settings.captions]
-        if harder:
-            which[:, -1] = self.ids.shape[1] - 1  # the glimpse: a few words are harder than a caption
-        ids = self.ids[chosen[:, None], which].astype(np.int64)
+        settings, glimpse = self.settings, self.ids.shape[1] - 1
+        texts = glimpse if settings.phrases else glimpse + 1
+        which = np.argsort(dice.random((len(scenes), texts)), axis=1)[:, : settings.captions]
+        if step >= settings.harder and not settings.phrases:
+            which[:, -1] = glimpse
+        ids = self.ids[scenes[:, None], which].astype(np.int64)
         word = ~np.isin(ids, (PAD, START, END))
         ids[word & (dice.random(ids.shape) < settings.forget)] = UNKNOWN
-        texts = torch.from_numpy(ids)
-        return as_input(self.pixels[chosen]), [texts[:, place] for place in range(settings.captions)]
+        drawn = torch.from_numpy(ids)
+        return [drawn[:, place] for place in range(settings.captions)]
+
+    def loss(self, step: int) -> Tensor:
+        """Return the loss of one step in nats."""
+        import torch
+
+        dice = np.random.default_rng((self.settings.seed, step))
+        scenes = self._scenes(step, dice)
+        captions = self._captions(scenes, step, dice)
+        pixels = as_input(self.train.pixels[scenes])
+        scale = self.model.logit_scale.exp()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            images = embed(self.model, pixels, None)
+            texts = embed(self.model, None, torch.cat(captions)).chunk(len(captions))
+        loss = contrastive(images, texts, scale)
+        if self.settings.phrases:
+            written, fits = wordings(
+                self.shown.of(scenes), [self.train.scenes[at] for at in scenes], Dice(self.settings.seed, step)
+            )
+            ids = token_ids([[text] for text in written], self.words)[:, 0]
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+                phrases = embed(self.model, None, torch.from_numpy(ids))
+            loss = loss + ranking(scale * phrases @ images.T, torch.from_numpy(fits))
+        return loss
 
     def rate(self, step: int) -> float:
-        """Return the learning rate: a linear warm-up, then half a cosine down to zero."""
+        """Return the learning rate: a linear warm-up, the full rate, then half a cosine down to zero."""
         settings = self.settings
         if step < settings.warmup:
             return settings.rate * (step + 1) / settings.warmup
-        share = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+        share = max(0.0, 1 - (settings.steps - step) / settings.cooldown)
         return settings.rate * 0.5 * (1 + math.cos(math.pi * share))
 
     def step(self) -> float:
         """Run one step of the optimizer and return the loss in nats."""
         import torch
-        from torch.nn.functional import cross_entropy
 
-        pixels, captions = self.batch(self.progress.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.progress.step)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = embed(self.model, pixels, None)
-            texts = embed(self.model, None, torch.cat(captions)).chunk(len(captions))
-        scale = self.model.logit_scale.exp()
-        target = torch.arange(len(images))
-        losses = []
-        for each in texts:
-            scores = scale * images @ each.T
-            losses += [cross_entropy(scores, target), cross_entropy(scores.T, target)]
-        loss = torch.stack(losses).mean()
+        loss = self.loss(self.progress.step)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -171,14 +242,11 @@ class Trainer:
         return loss.item()
 
     def report(self) -> dict[str, object]:
-        """Return the report of the run: the model's size, and the curve on 1,000 validation scenes."""
-        import torch
-
+        """Return the report of the stage: its settings, and the curve on validation scenes."""
         return {
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "settings": asdict(self.settings),
             "images seen": self.progress.step * self.settings.batch,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "precision": "bfloat16" if self.bfloat16 else "float32",
             "validation": self.progress.curve,
         }
 
@@ -193,38 +261,61 @@ class Trainer:
                 typer.echo(f"step {step} loss {np.mean(recent[-50:]):.3f} {self.progress.seconds:.0f} s")
             if step % self.settings.every == 0 or step == self.settings.steps:
                 point = {"step": float(step), "loss": round(float(np.mean(recent)), 4)}
-                point |= {"seconds": self.progress.seconds, **measure(self.model, *self.val)}
+                point |= {"seconds": self.progress.seconds, **measure(self.model, self.val, self.words)}
                 self.progress.curve.append(point)
                 typer.echo(json.dumps(point))
                 recent = []
                 self.save_checkpoint()
 
 
+def stage(settings: Settings, work: Path, checkpoint: Path, before: Trainer | None, resume: bool) -> Trainer:
+    """Return one stage of the training after its last step; `before` is the stage before it.
+
+    Raises:
+        FileNotFoundError: `resume`, and there is no checkpoint.
+        ValueError: `resume`, and the checkpoint is of other settings.
+    """
+    workers = os.cpu_count() or 1
+    train = corpus(work, "train", settings.scenes, settings.side, seed=settings.seed + 1, workers=workers)
+    val = corpus(work, "val", VALIDATION_SCENES, settings.side, seed=0, workers=workers)
+    trainer = Trainer(settings, train, val, checkpoint, before.model.state_dict() if before else None)
+    if resume:
+        trainer.resume()
+    else:
+        trainer.choose_precision()
+    trainer.run()
+    return trainer
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.")],
-    steps: Annotated[int, typer.Option(min=1)] = Settings.steps,
-    scenes: Annotated[int, typer.Option(min=1, help="Number of training scenes to draw.")] = Settings.scenes,
-    seed: int = Settings.seed,
-    work: Annotated[Path, typer.Option(help="Folder for the drawn scenes and the checkpoint.")] = Path("training"),
-    resume: Annotated[bool, typer.Option(help="Resume from the checkpoint.")] = False,
+    work: Annotated[Path, typer.Option(help="Folder for the drawn scenes and the checkpoints.")] = Path("training"),
+    resume: Annotated[bool, typer.Option(help="Resume from the checkpoints.")] = False,
 ) -> None:
-    """Train the demo's CLIP, save it, and measure it on 1,000 unseen test scenes."""
-    settings = Settings(steps=steps, scenes=scenes, seed=seed)
-    workers = os.cpu_count() or 1
-    train = corpus(work, "train", settings.scenes, SIDE, seed=settings.seed + 1, workers=workers)
-    val = corpus(work, "val", 1000, SIDE, seed=0, workers=workers)
-    trainer = Trainer(settings, train, val, work / "checkpoint.pt")
-    if resume:
+    """Train the demo's CLIP in two stages, save it, and measure it on unseen test scenes."""
+    import torch
+
+    stages: list[Trainer] = []
+    for number, settings in enumerate((FIRST, SECOND), start=1):
+        checkpoint = work / f"stage-{number}.pt"
         try:
-            trainer.resume()
-        except (FileNotFoundError, ValueError) as error:
+            before = stages[-1] if stages else None
+            stages.append(stage(settings, work, checkpoint, before, resume and checkpoint.exists()))
+        except ValueError as error:
             typer.echo(f"cannot resume: {error}", err=True)
             raise typer.Exit(1) from error
-    trainer.run()
-    save(trainer.model, trainer.words, work / "model")
-    scores = measure_saved(work / "model", render(work / "test", 1000, others=0))
-    report = {"settings": asdict(settings), **trainer.report(), "test": scores}
-    save(trainer.model, trainer.words, out, report)
+    trained = stages[-1]
+    save(trained.model, trained.words, work / "model")
+    annotations = render(work / "test", TEST_SCENES, others=0)
+    scores = measure_saved(work / "model", annotations, list(stream(0, {"test": TEST_SCENES})))
+    report = {
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "stages": [each.report() for each in stages],
+        "test": scores,
+    }
+    save(trained.model, trained.words, out, report)
     typer.echo(json.dumps(scores, indent=2))
 
 
