@@ -54,7 +54,7 @@ def corpus(folder: Path, split: Split, count: int, side: int, seed: int, workers
             for place, drawn in enumerate(pool.imap(_draw, jobs)):
                 pixels[place * CHUNK : place * CHUNK + len(drawn)] = drawn
             pixels.flush()
-    return describe(scenes, np.load(file, mmap_mode="c"))
+    return describe(scenes, np.load(file, mmap_mode="c"))  # torch warns of arrays that cannot be written to
 
 
 def describe(scenes: list[Scene], pixels: NDArray[np.uint8]) -> Corpus:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMPOSSIBLE = -1e4  # a score that no softmax sees; infinity would have no gradient
+IMPOSSIBLE = -1e4  # a score that adds nothing to a logsumexp; minus infinity would make gradients NaN
 
 
 def contrastive(images: Tensor, captions: Sequence[Tensor], scale: Tensor) -> Tensor:
@@ -25,10 +25,11 @@ def contrastive(images: Tensor, captions: Sequence[Tensor], scale: Tensor) -> Te
 
 
 def ranking(scores: Tensor, fits: Tensor) -> Tensor:
-    """Return the loss of phrases that fit several images, or none: each that fits is to score above all that do not.
+    """Return the loss of phrases that fit any number of images: those that fit should score above all that do not.
 
     `scores` and `fits` (bool) are (phrases, n). Positives are not compared with each other, as in the decoupled
-    loss of Yeh et al. 2022. The mean over phrases and that over images count alike.
+    loss of Yeh et al. 2022. The loss is half the mean over phrases plus half the mean over images, of those with a
+    positive.
     """
     from torch.nn.functional import softplus
 

@@ -96,8 +96,8 @@ def precision(
     """Return how well phrases find the scenes that fit them, in percent.
 
     `images` is (n, d), `texts` (phrases, d) and `fits` (phrases, n), in the order of PHRASES. A phrase counts if at
-    least `cutoff` scenes fit it. The means over phrases of the precision at `cutoff`, and the share of phrases whose
-    first hit fits.
+    least `cutoff` scenes fit it. The scores are the mean over phrases of the precision at `cutoff`, and the share of
+    phrases whose first hit fits.
     """
     order = np.argsort(-(texts @ images.T), axis=1, kind="stable")[:, :cutoff]
     hits = np.take_along_axis(fits, order, axis=1)

@@ -1,6 +1,8 @@
 """Train the tiny CLIP of the demo from scratch: `python -m ingest.demo.training.train --out model`.
 
-Two stages: from small pictures, and then from larger ones with phrases of a few words.
+`FIRST` trains with captions of small pictures, `SECOND` continues with larger pictures and with phrases of a few words
+("a red car"). Both are written to `--work`, which needs about 3.5 GB; a training that was stopped continues with
+`--resume`.
 
 The model only sees scenes of the split `train`: a scene's content decides its split (`world.Scene.split`).
 """
@@ -49,7 +51,10 @@ VALIDATION_SCENES = TEST_SCENES = 5000
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that determines the outcome of a stage; a checkpoint resumes only under the same settings."""
+    """Everything that determines the outcome of a stage but the weights it starts with and the number type.
+
+    A checkpoint resumes only under the same settings.
+    """
 
     side: int = 64  # of the pictures, in pixels
     steps: int = 2000
@@ -63,7 +68,7 @@ class Settings:
     decay: float = 0.05
     harder: int = 1000  # the step from which the batches are harder
     kindred: float = 0.5  # share of a harder batch from one setting
-    phrases: bool = False  # learn every phrase with all that fits it, instead of one glimpse an image
+    phrases: bool = False  # learn each phrase with every scene that fits it, instead of one glimpse per image
     forget: float = 0.05  # share of words replaced by the unknown token, so that unknown words do little harm
     every: int = 250  # steps between measurements on the validation split
 
@@ -71,12 +76,12 @@ class Settings:
 FIRST = Settings()
 SECOND = Settings(
     side=96,
-    steps=1600,
+    steps=2050,
     scenes=40_000,
     batch=128,
     rate=5e-4,
     warmup=50,
-    cooldown=400,
+    cooldown=441,
     harder=0,
     phrases=True,
     every=400,
@@ -108,6 +113,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings, self.checkpoint = settings, checkpoint
         texts = [[*each, glimpse] for each, glimpse in zip(train.texts, train.glimpses, strict=True)]
+        # Both stages must have one vocabulary: their first 20,000 scenes are the same, since their seeds are.
         self.words = vocabulary(text for each in texts[:20_000] for text in each)
         self.train, self.ids, self.shown = train, token_ids(texts, self.words), shown(train.scenes)
         self.of_setting = [np.flatnonzero(self.shown.settings == name) for name in np.unique(self.shown.settings)]
@@ -131,7 +137,7 @@ class Trainer:
     def choose_precision(self) -> None:
         """Choose the faster of bfloat16 and float32 by the time of one step; it depends on the processor."""
         seconds = {}
-        for chosen in (False, True):
+        for chosen in (False, True, False, True):  # the first step of each takes longer; the second counts
             self.in_bfloat16(chosen)
             start = time.monotonic()
             self.loss(0).backward()  # type: ignore[no-untyped-call]
@@ -268,19 +274,24 @@ class Trainer:
                 self.save_checkpoint()
 
 
-def stage(settings: Settings, work: Path, checkpoint: Path, before: Trainer | None, resume: bool) -> Trainer:
-    """Return one stage of the training after its last step; `before` is the stage before it.
+def stage(settings: Settings, work: Path, checkpoint: Path, before: Trainer | None) -> Trainer:
+    """Run one stage of the training to its last step, from its checkpoint if there is one, and return its trainer.
+
+    `before` is the trainer of the stage before it, whose weights it starts with.
 
     Raises:
-        FileNotFoundError: `resume`, and there is no checkpoint.
-        ValueError: `resume`, and the checkpoint is of other settings.
+        typer.Exit: the checkpoint was made under other settings.
     """
     workers = os.cpu_count() or 1
     train = corpus(work, "train", settings.scenes, settings.side, seed=settings.seed + 1, workers=workers)
     val = corpus(work, "val", VALIDATION_SCENES, settings.side, seed=0, workers=workers)
     trainer = Trainer(settings, train, val, checkpoint, before.model.state_dict() if before else None)
-    if resume:
-        trainer.resume()
+    if checkpoint.exists():
+        try:
+            trainer.resume()
+        except ValueError as error:
+            typer.echo(f"cannot resume: {error}", err=True)
+            raise typer.Exit(1) from error
     else:
         trainer.choose_precision()
     trainer.run()
@@ -295,15 +306,16 @@ def main(
     """Train the demo's CLIP in two stages, save it, and measure it on unseen test scenes."""
     import torch
 
+    checkpoints = [work / "stage-1.pt", work / "stage-2.pt"]
+    if resume and not checkpoints[0].exists():
+        typer.echo(f"cannot resume: there is no {checkpoints[0]}", err=True)
+        raise typer.Exit(1)
+    if not resume:
+        for checkpoint in checkpoints:  # otherwise a later --resume could go on from those of an earlier training
+            checkpoint.unlink(missing_ok=True)
     stages: list[Trainer] = []
-    for number, settings in enumerate((FIRST, SECOND), start=1):
-        checkpoint = work / f"stage-{number}.pt"
-        try:
-            before = stages[-1] if stages else None
-            stages.append(stage(settings, work, checkpoint, before, resume and checkpoint.exists()))
-        except ValueError as error:
-            typer.echo(f"cannot resume: {error}", err=True)
-            raise typer.Exit(1) from error
+    for settings, checkpoint in zip((FIRST, SECOND), checkpoints, strict=True):
+        stages.append(stage(settings, work, checkpoint, stages[-1] if stages else None))
     trained = stages[-1]
     save(trained.model, trained.words, work / "model")
     annotations = render(work / "test", TEST_SCENES, others=0)
