@@ -145,10 +145,10 @@ def _answer(
             options = replace(options, to="images")
         hits = searcher.search(parts, options)
         if output.json:
-            for line in show.as_json(hits, options.offset):
+            for line in show.as_json(hits):
                 command.print_json(line)
         else:
-            _print_table(searcher, hits, options.offset + 1, output)
+            _print_table(searcher, hits, output)
         [truncations] = searcher.truncations([parts])
         for number, truncation in truncations.items():
             command.note(f"note: {show.truncation_note(parts[number], truncation)}")
@@ -156,12 +156,12 @@ def _answer(
             _write_sheet(searcher, parts, options, hits, output)
 
 
-def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: OutputFlags) -> None:
+def _print_table(searcher: Searcher, hits: list[Hit], output: OutputFlags) -> None:
     from search.cli.terminal import Style, table
 
     style = Style.of(sys.stdout)
     places = _places(searcher, hits, output.images) if output.files or style.escapes else {}
-    typer.echo(table(hits, style, first, places=places, files=output.files))
+    typer.echo(table(hits, style, places=places, files=output.files))
 
 
 def _places(searcher: Searcher, hits: list[Hit], folder: Path | None) -> dict[int, Place]:
@@ -189,9 +189,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: 
 
     picture = next(iter(named_images([part for part in parts if part.weight > 0])), None)
     title = describe(parts)
-    sections = [Section(kind, group, picture, options.offset + 1) for kind, group in show.by_kind(hits)] or [
-        Section(title, [])
-    ]
+    sections = [Section(kind, group, picture) for kind, group in show.by_kind(hits)] or [Section(title, [])]
     about = origin(searcher.index.spec(searcher.collection("images")), options)
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images), about=about)
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"
