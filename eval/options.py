@@ -131,6 +131,8 @@ class Measured:
         from search.query import evidence_weight
 
         engines = self.engine or [Engine.EXACT, Engine.SERVED]
+        if Engine.NONE in engines and set(engines) != {Engine.NONE}:
+            raise typer.BadParameter("--engine none cannot be combined with another engine")
         return Plan(
             engines=tuple(f"qdrant-{engine.value}" for engine in engines if engine is not Engine.NONE),
             efs=beams(self.ef),

@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from search.query import Options, Part
     from search.searcher import Searcher
 
+NOT_IN_JSON = {"--files": ["--json"]}
+
 app = application("Search captioned photos with words or with a picture.")
 
 
 @app.command(
-    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json']
+    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json'],
+    excludes=NOT_IN_JSON,
 )
 @expanded
 def text(
@@ -55,7 +58,7 @@ def text(
     _answer([text_part(query), *mix.parts()], flags.options(to="images"), source, output)
 
 
-@app.command(examples=["holiday.jpg", "391895 --to images"])
+@app.command(examples=["holiday.jpg", "391895 --to images"], excludes=NOT_IN_JSON)
 @expanded
 def image(
     query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture file, or the id of a stored image")],
@@ -143,6 +146,8 @@ def _answer(
     with source.searcher(exact=options.exact) as searcher:
         if or_images and searcher.kinds == ["images"]:
             options = replace(options, to="images")
+        else:
+            _check_effect(options)
         hits = searcher.search(parts, options)
         if output.json:
             for line in show.as_json(hits):
@@ -154,6 +159,15 @@ def _answer(
             command.note(f"note: {show.truncation_note(parts[number], truncation)}")
         if output.html is not None or output.open:
             _write_sheet(searcher, parts, options, hits, output)
+
+
+def _check_effect(options: Options) -> None:
+    """Raise typer.BadParameter for an option about a kind of results that are not requested."""
+    if options.group and "captions" not in options.kinds:
+        raise typer.BadParameter("--group merges captions, and has no effect on images: add --to captions")
+    for name, value in (("--hubness", options.hubness), ("--evidence", options.evidence)):
+        if value is not None and "images" not in options.kinds:
+            raise typer.BadParameter(f"{name} has no effect on captions: add --to images")
 
 
 def _print_table(searcher: Searcher, hits: list[Hit], output: OutputFlags) -> None:
