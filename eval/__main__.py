@@ -39,7 +39,7 @@ app.add_typer(bench.app, name="bench")
 
 @app.command(
     examples=["", "--out runs/b32", "--format latex > table.tex", "--ef 32,64,128 --quantization int8"],
-    needs=dict.fromkeys(["--force", "--images", "--trec-depth"], ["--out"]),
+    needs=dict.fromkeys(["--force", "--images", "--trec-depth"], ("--out",)),
 )
 @expanded
 def run(queries: Queries, measured: Measured, output: Output, source: Source) -> None:
@@ -113,7 +113,7 @@ def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Recor
 
 @app.command(
     examples=["runs/b32 runs/l14", "runs/b32 runs/l14 --out changes"],
-    needs=dict.fromkeys(["--images", "--path", "--url", "--dataset"], ["--out"]),
+    needs=dict.fromkeys(["--images", "--path", "--url", "--dataset"], ("--out",)),
 )
 @expanded
 def compare(
@@ -189,7 +189,7 @@ def _write_changes(out: Path, pair: Comparison, source: Source, images: Path | N
 @app.command(
     examples=["", "--target 0.95 --direction text-to-image"],
     needs={"--split": ["--hubness", "--evidence"]},
-    excludes=dict.fromkeys(["--target", "--direction"], ["--hubness", "--evidence"]),
+    excludes=dict.fromkeys(["--target", "--direction"], ("--hubness", "--evidence")),
 )
 @expanded
 def tune(

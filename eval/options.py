@@ -116,8 +116,8 @@ class Measured:
         typer.Option(
             "--evidence",
             metavar="captions[=WEIGHT]",
-            help="Measure `search --evidence` too, as a task of its own: each caption asks for its photo among photos "
-            "with all of their other captions",
+            help="Measure `search --evidence` too, as a task of its own: each caption is a query for its photo, among "
+            "photos with all of their other captions",
         ),
     ] = None
 

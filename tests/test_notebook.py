@@ -140,6 +140,9 @@ def test_arrays_are_measured_as_an_index_is(tmp_path: Path) -> None:
         ({"images": np.full((40, 16), np.nan)}, "row 0 of the images is not a usable vector"),
         ({"images": np.zeros((0, 16))}, "images must have the shape"),
         ({"texts": ["a dog"]}, "1 texts of 80 captions"),
+        ({"captions": [[1.0, 2.0], [3.0]]}, "captions must be an array of numbers"),
+        ({"images": [["a dog"]]}, "images must be an array of numbers"),
+        ({"image_of": [[0], [1, 2]]}, "image_of must be an array of numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_together(change: dict[str, Any], reason: str) -> None:

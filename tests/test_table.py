@@ -168,6 +168,14 @@ def test_files_without_use(tmp_path: Path, content: str | bytes, message: str) -
     assert "\n" not in str(error.value)
 
 
+def test_the_progress_ends_at_the_size_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ingest.annotations.table.SHOWN_FROM", 0)
+    read(tmp_path, 'file,caption\n狗.jpg,"沙滩上\n的狗"\nb.jpg,a dog\n')
+    assert "100%" in capfd.readouterr().err
+
+
 def test_colliding_ids_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ingest.annotations.photos.ID_BITS", 4)
     with pytest.raises(AnnotationError, match=r"photos \d+\.jpg and \d+\.jpg have the same id, \d+: .*rename one"):

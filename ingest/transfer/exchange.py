@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 ABOUT_VECTORS = ("--annotations", "--model-name", "--images", "--split", "--add", "--failures")
-NEEDS = dict.fromkeys(ABOUT_VECTORS, ["--image-vectors", "--caption-vectors"])
+NEEDS = dict.fromkeys(ABOUT_VECTORS, ("--image-vectors", "--caption-vectors"))
 
 
 def export(
