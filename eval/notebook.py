@@ -122,7 +122,7 @@ def _unit_vectors(name: str, given: npt.ArrayLike) -> Vectors:
     return scaled
 
 
-def _array(name: str, given: npt.ArrayLike, dtype: npt.DTypeLike = None) -> npt.NDArray[Any]:
+def _array(name: str, given: npt.ArrayLike, dtype: type[np.float64] | None = None) -> npt.NDArray[Any]:
     try:
         return np.asarray(given, dtype=dtype)
     except (ValueError, TypeError) as error:  # rows of different lengths, texts, a tensor on a GPU

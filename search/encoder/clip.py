@@ -123,7 +123,7 @@ class ClipEncoder:
         if dim is None or padding is None:
             for each in models:
                 each.float()  # half precision is too coarse for a comparison
-            probe(self, partial(self._embed_images, batch_size=2), self._embed_texts, roles)
+            self._probe(roles)
         if self.roles:
             self.role = role
         for each in models:
@@ -296,6 +296,9 @@ class ClipEncoder:
                         features[name] = value.to(self.model.device, to_float)
                 parts.append(self.model(features)["sentence_embedding"].float())
         return unit(torch.cat(parts))
+
+    def _probe(self, roles: bool | None) -> None:
+        probe(self, partial(self._embed_images, batch_size=2), self._embed_texts, roles)
 
 
 def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
