@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ WHERE = (
     Where(contains="3 CATS"),
     Where(contains="犬", splits=("test",)),
 )
-OPTIONS = (
+OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"min_score": 0.2},
     {"cutoff": 0.5},
@@ -70,7 +71,7 @@ def answers(settings: Settings, dataset: str) -> list[list[Hit]]:
         for seed, where in enumerate(WHERE):
             for more in OPTIONS:
                 for to in ("images", "captions"):
-                    asked = Options(to=to, where=where, exact=True, group="fold" in more, **more)  # type: ignore[arg-type]
+                    asked = Options(to=to, where=where, exact=True, group="fold" in more, **more)
                     found.append(list(searcher.search_vector(unit(1, DIM, 100 + seed)[0], asked)))
     return found
 

@@ -154,6 +154,7 @@ def test_quotes_are_a_part_of_the_text_in_a_table_with_tabs(tmp_path: Path) -> N
         ("just words\nand more\n", "no column of its first line is called file"),
         ("a.jpg,A dog.\nb.jpg,A cat.\n", "for example: 'a.jpg,A dog.'"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "neither JSON nor a table"),
+        (b"PAR1\x15\x00PAR1", "is a Parquet file"),
         ("file,caption\n", "there is none below the names of the columns"),
         ("file,caption\n,x\n", "no usable line: line 2: it names no file"),
         ("file,caption\na.jpg,x\n".encode("utf-16"), "UTF-16"),
