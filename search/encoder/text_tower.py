@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -223,6 +222,8 @@ def write(model: SentenceTransformer, weights: str, limit: int | None, verify: C
     header = describe(model, weights, limit)
     if header is None:
         return False
+    import tempfile  # not above: reading a tower needs none of these
+
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
