@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -151,7 +151,7 @@ def store(index: Index, collection: str, references: References, numbers: Number
     from tqdm.auto import tqdm
 
     from search.index import HubnessSpec
-    from search.ranking import sentences
+    from search.ranking.sentence_sets import pack
 
     before = index.spec(collection)
     made = HubnessSpec(
@@ -162,9 +162,9 @@ def store(index: Index, collection: str, references: References, numbers: Number
         count=len(references.texts),
         dropped=references.dropped,
         sha256=references.sha256,
-        sentences=sentences.pack(references.texts),
+        sentences=pack(references.texts),
     )
-    index.set_spec(before.model_copy(update={"hubness": made.incomplete()}))
+    index.set_spec(replace(before, hubness=made.incomplete()))
     fields = {image: {HUBNESS: value} for image, value in zip(numbers.ids, numbers.values, strict=True)}
     with tqdm(total=len(fields), desc="writing", unit=" images", file=sys.stderr) as bar:
         for start in range(0, len(numbers.ids), POINTS_PER_WRITE):
@@ -176,7 +176,7 @@ def store(index: Index, collection: str, references: References, numbers: Number
             f"{collection} held {len(numbers.ids):,} images and now holds {now:,}: another process is writing to it; "
             "run the same command again"
         )
-    index.set_spec(before.model_copy(update={"hubness": made}))
+    index.set_spec(replace(before, hubness=made))
     return made
 
 
@@ -190,13 +190,13 @@ def _with_alpha(index: Index, collection: str, alpha: float | None) -> HubnessSp
         )
     if alpha is None:
         return spec.hubness
-    stored = spec.hubness.model_copy(update={"alpha": alpha})
-    index.set_spec(spec.model_copy(update={"hubness": stored}))
+    stored = replace(spec.hubness, alpha=alpha)
+    index.set_spec(replace(spec, hubness=stored))
     return stored
 
 
 def _as_json(collection: str, stored: HubnessSpec) -> dict[str, Any]:
-    return {"collection": collection, **stored.model_dump(exclude={"sentences"})}
+    return {"collection": collection, **stored.without_sentences()}
 
 
 def _describe(collection: str, stored: HubnessSpec) -> str:

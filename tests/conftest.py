@@ -157,8 +157,8 @@ def web(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Iterator
 def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A real server: the one at QDRANT_URL, or a `qdrant` binary on PATH, started here."""
     if SERVER_URL:
-        given = {"qdrant_url": SERVER_URL, "qdrant_api_key": SERVER_KEY, "qdrant_grpc_port": SERVER_GRPC_PORT}
-        yield Settings.model_validate({name: value for name, value in given.items() if value})
+        port = int(SERVER_GRPC_PORT) if SERVER_GRPC_PORT else None
+        yield Settings(qdrant_url=SERVER_URL, qdrant_api_key=SERVER_KEY or None, qdrant_grpc_port=port)
         return
     binary = shutil.which("qdrant")
     if binary is None:
@@ -232,7 +232,7 @@ def place(
     if settings.qdrant_grpc_port:
         monkeypatch.setenv("QDRANT_GRPC_PORT", str(settings.qdrant_grpc_port))
     if settings.qdrant_api_key:
-        monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key.get_secret_value())
+        monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key)
     yield ["--url", settings.qdrant_url, "--dataset", dataset]
     server = open_for_writing(settings)
     for kind in ("images", "captions"):
@@ -263,7 +263,7 @@ def plain_spec(**changes: object) -> CollectionSpec:
         "splits": {"test": SplitSize(images=3, captions=15, images_in_file=3)},
         "version": "0",
     }
-    return CollectionSpec.model_validate({**plain, **changes})
+    return CollectionSpec(**{**plain, **changes})  # type: ignore[arg-type]
 
 
 def _free_port() -> int:

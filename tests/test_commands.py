@@ -13,11 +13,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+import typer
 from clip_factory import save_random_clip
 from conftest import Call, ingest_options, one_line_error, write_photo_set
+from typer.testing import CliRunner
 
+from search.cli.application import HELP_OPTIONS, group
 from search.cli.command import loading
 
 
@@ -378,6 +382,50 @@ def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch
     assert "127.0.0.1" in one_line_error(call("ingest", "backup", "x.tar.gz", "--url", two))
     monkeypatch.setenv("QDRANT_GRPC_PORT", "many")
     assert "QDRANT_GRPC_PORT" in one_line_error(call("ingest", "status"))
+
+
+Size = Literal["small", "large"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["-k", "7", "--least", "-0.5", "--size", "large", "--name", "a", "--name", "b", "--folder", "no such folder"],
+        ["-k", " 7 "],  # Typer accepts it
+        ["-k", "1_0"],
+        ["-k", "0"],
+        ["-k", "seven"],
+        ["--least", "1e-3"],
+        ["--least", "nan"],
+        ["--size", "medium"],
+        ["--folder", ""],
+        ["--id", "٣"],
+    ],
+)
+def test_values_are_those_of_typer(words: list[str]) -> None:
+    """Our conversion of plain values changes neither values nor messages."""
+
+    def run(app: typer.Typer) -> tuple[int, str, list[object]]:
+        given: list[object] = []
+
+        @app.command()
+        def show(
+            k: Annotated[int, typer.Option("-k", min=1)] = 10,
+            least: Annotated[float | None, typer.Option(min=-1, max=1)] = None,
+            size: Annotated[Size | None, typer.Option()] = None,
+            name: Annotated[list[str] | None, typer.Option()] = None,
+            image: Annotated[list[int] | None, typer.Option("--id")] = None,
+            folder: Annotated[Path | None, typer.Option()] = None,
+            loud: Annotated[bool, typer.Option("--loud")] = False,
+        ) -> None:
+            given.extend([k, least, size, name, image, folder, loud])
+
+        done = CliRunner().invoke(app, words)
+        return done.exit_code, done.output, [(type(each), repr(each)) for each in given]
+
+    plain = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=HELP_OPTIONS)
+    assert run(group("")) == run(plain)
 
 
 @pytest.mark.parametrize("package", ["ingest", "search", "eval"])

@@ -22,6 +22,7 @@ from search.index import CollectionSpec, Points, Quantization, SearchParams, Tun
 from search.index.edge import space
 from search.index.edge.index import EdgeIndex
 from search.records import Hit, Vectors
+from search.text import to_json
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -180,7 +181,7 @@ def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec
 
 def test_killed_between_specification_and_shard(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec()
-    (tmp_path / f"{spec.collection}.json").write_text(spec.model_dump_json())
+    (tmp_path / f"{spec.collection}.json").write_text(to_json(spec.as_json()))
     index = EdgeIndex(tmp_path)
     assert index.collections() == []
     index.create(spec)

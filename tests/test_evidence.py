@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -185,7 +185,7 @@ def test_stored_and_measured_cosines_are_the_same(index: Index, make_spec: MakeS
     for kind, expected in measured.items():
         found = index.spec(f"{dataset}_{kind}").cosines
         assert found is not None
-        assert found.model_dump() == pytest.approx(expected.model_dump(), rel=1e-6)
+        assert asdict(found) == pytest.approx(asdict(expected), rel=1e-6)
     after = Searcher(index, dataset).search_vector(stored.images[0], Options(evidence=0.5))
     assert [hit.id for hit in after] == [hit.id for hit in before]
 

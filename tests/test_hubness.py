@@ -24,7 +24,8 @@ from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, QueryError
 from search.index import CollectionSpec, HubnessSpec, Index, Points, SearchParams, SplitSize
 from search.index.edge.index import EdgeIndex
-from search.ranking.sentences import are_in, pack, words_of
+from search.ranking.sentence_sets import are_in, pack
+from search.ranking.sentences import words_of
 from search.records import Image, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -33,11 +34,11 @@ COUNT, DIM = 60, 8
 ALPHA = 0.7
 
 
-def described(numbers: Floats, **changes: object) -> HubnessSpec:
+def described(numbers: Floats, **changes: Any) -> HubnessSpec:
     plain = HubnessSpec(
         k=1, points=len(numbers), smallest=float(numbers.min()), count=1, dropped=0, sha256="", sentences=""
     )
-    return plain.model_copy(update=changes)
+    return replace(plain, **changes)
 
 
 def numbered(index: Index, make_spec: MakeSpec, **changes: object) -> tuple[Vectors, Floats]:
@@ -50,7 +51,7 @@ def numbered(index: Index, make_spec: MakeSpec, **changes: object) -> tuple[Vect
     images = [image(number, "test" if number % 3 else "val", captions=(f"number {number}",)) for number in range(COUNT)]
     index.upsert(spec.collection, Points(images, vectors))
     index.set_fields(spec.collection, {number: {"hubness": float(numbers[number])} for number in range(COUNT)})
-    index.set_spec(spec.model_copy(update={"hubness": described(numbers, **changes)}))
+    index.set_spec(replace(spec, hubness=described(numbers, **changes)))
     return vectors, numbers
 
 
@@ -161,11 +162,11 @@ def test_a_mixture_is_refused(tmp_path: Path) -> None:
         search(None)
     assert search(0)
     spec = index.spec("coco_images")
-    index.set_spec(spec.model_copy(update={"hubness": described(numbers, points=COUNT + 1, complete=False)}))
+    index.set_spec(replace(spec, hubness=described(numbers, points=COUNT + 1, complete=False)))
     assert search(None)  # no alpha is stored
     with pytest.raises(QueryError, match=again):
         search(0.5)
-    index.set_spec(spec.model_copy(update={"hubness": None}))
+    index.set_spec(replace(spec, hubness=None))
     assert search(None)
     with pytest.raises(QueryError, match=r"have no numbers .*: run `python -m ingest hubness --references"):
         search(0.5)

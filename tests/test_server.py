@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import pytest
 from grpc_qdrant import ANSWERS, rest_server
-from pydantic import SecretStr
 from qdrant_client import QdrantClient, models
 from test_index import image, unit
 
@@ -239,4 +239,4 @@ def test_a_real_server_speaks_grpc_and_refuses_a_wrong_key(qdrant_server: Settin
     index.close()
     if qdrant_server.qdrant_api_key:
         with pytest.raises(ServerError, match="API key"):
-            connect(qdrant_server.model_copy(update={"qdrant_api_key": SecretStr("wrong")}))
+            connect(replace(qdrant_server, qdrant_api_key="wrong"))

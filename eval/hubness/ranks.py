@@ -18,7 +18,7 @@ from search.index import ReadIndex, SearchParams
 from search.ranking.hubness import Correction, Corrections
 from search.ranking.pages import PREFETCH
 from search.ranking.pages import Ranking as ReadRanking
-from search.ranking.sentences import are_in
+from search.ranking.sentence_sets import are_in
 
 SAME = 1e-12  # float64 scores closer than this are a tie: they differ by the order of the additions
 CELLS = 1 << 22  # scores in memory at a time, 32 MiB of float64

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from search.cli.values import with_plain_values
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 SCRIPTS = ("coco-ingest", "coco-search", "coco-eval")
@@ -83,6 +85,9 @@ class Command(TyperCommand):
                 raise typer.BadParameter(f"{option} has no effect with {other}")
         return super().invoke(ctx)
 
+    def get_params(self, ctx: Any) -> Any:
+        return with_plain_values(super().get_params(ctx))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -102,6 +107,13 @@ class Command(TyperCommand):
                     formatter.write(f"{'':>{formatter.current_indent}}{ctx.command_path} {arguments}\n")
 
 
+class Group(TyperGroup):
+    """A group of commands."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return with_plain_values(super().get_params(ctx))
+
+
 class Application(typer.Typer):
     """A Typer application whose commands are of the class `Command`."""
 
@@ -119,6 +131,7 @@ class Application(typer.Typer):
 
 
 _SETTINGS: dict[str, Any] = {
+    "cls": Group,
     "no_args_is_help": True,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # rich takes as long to import as all the rest

@@ -12,6 +12,8 @@ import numpy.typing as npt
 from search.errors import IndexFailure, InvalidPoints
 from search.records import HUBNESS, Caption, Hit, Image, Vectors, record_of
 
+Scored = tuple[int, float]
+"""The id of a point and its score."""
 MAX_ID = 2**63  # payloads contain ids too, and their integers are signed
 
 
@@ -99,9 +101,11 @@ def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False, hubness: 
     if hubness:
         hits = [_corrected(point, hubness) for point in points]
         return sorted(hits, key=lambda hit: -hit.score)
+    payloads = {id_of(point): point.payload for point in points}
+    scored = [(id_of(point), point.score) for point in points]
     if per_image:
-        points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
-    return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+        scored = best_of_images(scored, lambda id_: (payloads[id_] or {}).get("image_id"))
+    return [Hit(id_, score, record_of(payloads[id_]) if payloads[id_] else None) for id_, score in scored]
 
 
 def _corrected(point: ScoredPoint, hubness: float) -> Hit:
@@ -113,14 +117,13 @@ def _corrected(point: ScoredPoint, hubness: float) -> Hit:
     return Hit(id_of(point), point.score - hubness * number, uncorrected=point.score)
 
 
-def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:
-    """Return the best point of each image, the one with the lowest id if several are; `points` are best first."""
-    best: dict[int | None, ScoredPoint] = {}
-    for point in points:
-        image = image_of(point)
-        rival = best.setdefault(image, point)
-        if rival.score == point.score and id_of(point) < id_of(rival):
-            best[image] = point
+def best_of_images(scored: Sequence[Scored], image_of: Callable[[int], int | None]) -> list[Scored]:
+    """Return the best point of each image, the one with the lowest id if several are; `scored` are best first."""
+    best: dict[int | None, Scored] = {}
+    for each in scored:
+        rival = best.setdefault(image_of(each[0]), each)
+        if rival[1] == each[1] and each[0] < rival[0]:
+            best[image_of(each[0])] = each
     return list(best.values())
 
 

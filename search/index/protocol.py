@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import ConfigDict
-
 from search.index.points import Batch, Points
 from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
-NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
+NO_OTHER_FIELDS = {"extra": "forbid"}  # for the relay, whose two sides may be different versions
 DEFER_INDEXING_FROM = 10_000
 """If more points than this are about to be written, the HNSW index is built once, after the last of them."""
 
@@ -105,7 +103,8 @@ class CollectionInfo:
             "pending": self.pending,
             "shards_short_of_copies": self.shards_short_of_copies,
             "settings": self.settings,
-            **self.spec.model_dump(exclude={"hubness": {"sentences"}}),
+            **self.spec.as_json(),
+            "hubness": self.spec.hubness and self.spec.hubness.without_sentences(),
         }
 
 

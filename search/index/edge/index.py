@@ -15,7 +15,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, 
 from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
 from search.records import Caption, Hit, Image, Vectors
-from search.text import shown
+from search.text import shown, to_json
 
 QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
 POINTS_PER_SCAN = 1000
@@ -88,6 +87,8 @@ class EdgeIndex:
 
     @property
     def engine(self) -> str:
+        from importlib.metadata import version  # not above: a query does not need it, and it takes 0.02 s to import
+
         return f"qdrant-edge {version('qdrant-edge-py')}"
 
     @property
@@ -245,7 +246,7 @@ class EdgeIndex:
         return read_spec(collection, stored)
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        replace_file(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+        replace_file(self._spec_file(spec.collection), to_json(spec.as_json(), indent=1))
 
     def info(self, collection: str) -> CollectionInfo:
         shard = self._shard(collection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from search.index.points import ScoredPoint, StoredPoint, best_of_images, id_of
+from search.index.points import Scored, ScoredPoint, StoredPoint, best_of_images, id_of
 from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
@@ -29,20 +29,24 @@ class RecordCache:
 
         `retrieve` returns points with payloads by their ids. A point that was deleted since the query is left out.
         """
-        records = self._read(retrieve, {id_of(point) for points in results for point in points})
+        scored = [[(point.id, point.score) for point in points] for points in results]
+        records = self._read(retrieve, {id_ for points in scored for id_, _ in points})
 
-        def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
-            points = [point for point in points if point.id in records]
-            if per_image:
-                points = best_of_images(points, lambda point: getattr(records[point.id], "image_id", None))
-            return [Hit(point.id, point.score, records[point.id]) for point in points]
+        def image_of(id_: int) -> int | None:
+            record = records[id_]
+            return record.image_id if record else None
 
-        return [hits_of(points) for points in results]
+        def hits_of(points: Sequence[Scored]) -> list[Hit]:
+            points = [each for each in points if each[0] in records]
+            kept = best_of_images(points, image_of) if per_image else points
+            return [Hit(id_, score, records[id_]) for id_, score in kept]
+
+        return [hits_of(points) for points in scored]
 
     def _read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, Image | Caption | None]:
         """Return the records of those of the points that exist, and of others."""
         records = self._records
-        missing = [id_ for id_ in ids if id_ not in records]
+        missing = list(ids - records.keys())
         if missing:
             for point in retrieve(missing):
                 records[id_of(point)] = record_of(point.payload) if point.payload else None

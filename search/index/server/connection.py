@@ -158,7 +158,6 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
     """Return a client, the server's name and version, and whether vectors are sent in binary."""
     host, http_port = address_of(url)
     grpc_port = settings.qdrant_grpc_port or (6334 if http_port == 443 else http_port + 1)
-    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
 
     def client(prefer_grpc: bool) -> QdrantClient:
         with python_warnings.catch_warnings():
@@ -169,7 +168,7 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
                 grpc_port=grpc_port,
                 prefer_grpc=prefer_grpc,
                 grpc_options=dict(_CHANNEL),
-                api_key=key,
+                api_key=settings.qdrant_api_key or None,
                 timeout=settings.qdrant_timeout,
                 check_compatibility=False,  # see `check_versions`
             )

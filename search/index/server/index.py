@@ -158,7 +158,7 @@ class ServerIndex:
         return read_spec(collection, self._info(collection).config.metadata)
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        name, metadata = spec.collection, spec.model_dump()
+        name, metadata = spec.collection, spec.as_json()
         self._call(name, lambda client: client.update_collection(name, metadata=metadata))
 
     def info(self, collection: str) -> CollectionInfo:
@@ -193,7 +193,7 @@ class ServerIndex:
         def attempt(client: QdrantClient) -> bool:
             if client.collection_exists(name):  # also if the answer to an earlier attempt was lost
                 return False
-            return client.create_collection(name, metadata=spec.model_dump(), **arguments)
+            return client.create_collection(name, metadata=spec.as_json(), **arguments)
 
         try:
             return self._call(name, attempt)
