@@ -163,6 +163,10 @@ class Hit:
     uncorrected: float | None = None
     evidence: Hit | None = None
 
+    def with_caption(self, caption: str | None) -> Hit:
+        """Return the hit with another caption; `dataclasses.replace` takes four times as long."""
+        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence)
+
     @property
     def cosine(self) -> float:
         return self.score if self.uncorrected is None else self.uncorrected

@@ -50,7 +50,7 @@ def test_requests_encodings_and_index_calls_are_counted(client: httpx.Client) ->
     client.delete("/api/images/101")
     client.get("/no/such/path")
     client.get("/page.js")
-    client.request("BREW", "/")
+    client.request("PROPFIND", "/")
     client.get("/healthz", headers={"Host": "evil.example"})
     jpeg = {"Content-Type": "image/jpeg"}
     for content in (b"no picture", b"x" * (21 << 20)):

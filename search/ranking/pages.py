@@ -247,8 +247,7 @@ class Pages:
                 for row, hits in zip(rows, answers, strict=True):
                     nearest[row] |= {hit.image_id: hit.record.text for hit in hits if isinstance(hit.record, Caption)}
         return [
-            [replace(hit, caption=texts.get(hit.id)) for hit in page]
-            for page, texts in zip(pages, nearest, strict=True)
+            [hit.with_caption(texts.get(hit.id)) for hit in page] for page, texts in zip(pages, nearest, strict=True)
         ]
 
     def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
