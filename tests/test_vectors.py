@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -305,10 +306,10 @@ def gallery(call: Call, unit_vectors: np.ndarray[Any, Any]) -> Iterator[Gallery]
 def test_the_page(gallery: Gallery, photo_set: Path) -> None:
     gallery.warm_up()
     assert (gallery.health().ready.texts, gallery.examples) == (False, [])
-    answer = gallery.search(WebQuery(parts=[WebPart(image_id=100)], k=2))
-    assert len(answer.results) == 2
+    by_id, by_text = WebQuery(parts=[WebPart(image_id=100)], k=2), WebQuery(parts=[WebPart(text="a dog")])
+    assert len(json.loads(gallery.search(by_id, asyncio.run(gallery.encode(by_id))))["results"]) == 2
     with pytest.raises(QueryError, match="not known here"):
-        gallery.search(WebQuery(parts=[WebPart(text="a dog")]))
+        gallery.search(by_text, asyncio.run(gallery.encode(by_text)))
     with pytest.raises(QueryError, match="not known here"):
         gallery.upload(next((photo_set / "images").rglob("*.jpg")).read_bytes())
     vector = Part(vector=np.ones(DIM, np.float32))

@@ -6,15 +6,17 @@ import io
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
+from threadpoolctl import ThreadpoolController
 
-from search.cli.show import truncated_as_json
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.query import Options, Part, for_parts, named_images
@@ -37,11 +39,21 @@ from search.web.schemas import (
 )
 
 Truncations = dict[int, Truncation]
+Direction: TypeAlias = "tuple[Vectors | CocoSearchError, Truncations]"
+SEARCH_RESULTS = TypeAdapter(SearchResults)
 
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
 SAMPLED_IMAGES = 20_000  # those with the lowest ids
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The parts of a query, and its direction, if that needed the model."""
+
+    parts: Sequence[Part]
+    direction: Direction | None = None
 
 
 class Gallery:
@@ -58,7 +70,8 @@ class Gallery:
         self.index = searcher.index
         self.dataset = searcher.dataset
         self._folder, self._shared = folder, shared
-        self._batcher = Batcher(self._encode_many)
+        self._batcher = Batcher(self._encode_batch)
+        self._blas = ThreadpoolController()
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
         self._ready_for_pictures = False
@@ -70,7 +83,7 @@ class Gallery:
             CocoSearchError: the model, a shard or the data set cannot be opened.
         """
         if self._takes_texts:
-            self._encode([Part(text="a photo")])
+            self._encode_many([[Part(text="a photo")]])
         for collection in self.index.collections():
             self.index.count(collection)
         self.examples  # noqa: B018
@@ -90,26 +103,40 @@ class Gallery:
         self._batcher.close()
         self.searcher.close()
 
-    def search(self, query: WebQuery) -> SearchResults:
-        """Return the results of a query.
+    async def encode(self, query: WebQuery) -> Encoded:
+        """Encode the parts of a query; what needs the model is encoded together with concurrent queries.
 
         Raises:
-            NotFound: it names an image, caption or picture that does not exist.
+            NotFound: it names a picture that does not exist.
+            QueryError: a part is not valid.
+        """
+        parts = [self._part(part) for part in query.parts]
+        if any(part.text is not None for part in parts):
+            return Encoded(parts, await self._batcher.run(parts))
+        return Encoded(parts)
+
+    def search(self, query: WebQuery, encoded: Encoded) -> bytes:
+        """Return the results of a query as JSON: `SearchResults`.
+
+        Raises:
+            NotFound: it names an image or caption that does not exist.
             QueryError: it is not valid for another reason.
         """
         options = query.options(Options())
         options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
-        parts = [self._part(part) for part in query.parts]
-        options = for_parts(options, parts)
-        direction, truncations = self._encode(parts)
-        named = named_images(parts)
+        options = for_parts(options, encoded.parts)
+        direction, truncations = encoded.direction or self._encode_many([encoded.parts])[0]
+        if isinstance(direction, CocoSearchError):
+            raise direction
+        named = named_images(encoded.parts)
         hits = self.searcher.search_vector(direction, options, leave_out=named)
-        return SearchResults(
+        results = SearchResults(
             results=self._results(hits[: query.k]),
             more=len(hits) > query.k,
             total=self.searcher.count(query.to, options, leave_out=named) if query.total else None,
-            truncated=[Truncated(**each) for each in truncated_as_json(truncations)],
+            truncated=[Truncated(part=part, read=each.read, given=each.given) for part, each in truncations.items()],
         )
+        return SEARCH_RESULTS.dump_json(results)
 
     def upload(self, content: bytes) -> str:
         """Encode a picture and return the token that names it in queries. Raises PhotoError if it cannot be opened."""
@@ -204,20 +231,16 @@ class Gallery:
             raise NotFound("the server no longer has this picture: upload it again")
         return Part(vector=vector, weight=part.weight)
 
-    def _encode(self, parts: Sequence[Part]) -> tuple[Vectors, Truncations]:
-        """Return the direction of a query, float32 (dim,), and its truncations.
+    def _encode_batch(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:
+        if len(queries) == 1:
+            return self._encode_many(queries)
+        with self._blas.limit(
+            limits=1, user_api="blas"
+        ):  # more threads would wait for the processors of other requests
+            return self._encode_many(queries)
 
-        A query that needs the model is encoded together with concurrent ones.
-        """
-        if any(part.text is not None or part.image is not None for part in parts):
-            direction, truncations = self._batcher.run(parts)
-        else:
-            [(direction, truncations)] = self._encode_many([parts])
-        if isinstance(direction, CocoSearchError):
-            raise direction
-        return direction, truncations
-
-    def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[tuple[Vectors | CocoSearchError, Truncations]]:
+    def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:
+        """Return the direction of each query, float32 (dim,), or its error, and its truncations."""
         directions = self.searcher.encode(queries)
         encoded = [
             parts for parts, each in zip(queries, directions, strict=True) if not isinstance(each, CocoSearchError)
@@ -229,7 +252,10 @@ class Gallery:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
         self.load_model()  # before the one thread that decodes pictures would wait for it
         with self._one_picture:
-            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
+            [(vector, _)] = self._encode_many([[Part(image=self.searcher.prepare(io.BytesIO(content)))]])
+        if isinstance(vector, CocoSearchError):
+            raise vector
+        return vector
 
     @contextmanager
     def _photo_of(self, image_id: int) -> Iterator[str]:

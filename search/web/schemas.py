@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12; pydantic brings it
 
 from search.records import Kind
 from search.request import CONTAINS, Id, IdString, PartRequest, QueryRequest
@@ -46,52 +48,60 @@ class WebQuery(QueryRequest[WebPart]):
         return self
 
 
-class Result(BaseModel):
+class Result(TypedDict):
     """One result. `id` is that of the image or caption; `captions` are all captions of the image."""
 
     rank: int
-    score: float = Field(
-        description="Cosine similarity, less the correction for hubness; with evidence, the weighted mean of the "
-        "photo's and its best caption's, each in standard deviations above the mean"
-    )
-    cosine: float = Field(description="Cosine similarity")
-    caption_cosine: float | None = Field(
-        default=None, description="Cosine similarity of `text`, if it was evidence for the image"
-    )
+    score: Annotated[
+        float,
+        Field(
+            description="Cosine similarity, less the correction for hubness; with evidence, the weighted mean of the "
+            "photo's and its best caption's, each in standard deviations above the mean"
+        ),
+    ]
+    cosine: Annotated[float, Field(description="Cosine similarity")]
+    caption_cosine: Annotated[
+        float | None, Field(description="Cosine similarity of `text`, if it was evidence for the image")
+    ]
     kind: Literal["image", "caption"]
     id: IdString
     image_id: IdString
     split: str
-    text: str = Field(description="The caption, or the caption of the image that is nearest to the query")
-    captions: list[str]
-    file: str | None = Field(description="Path of the photo below the photo folder")
-    url: str | None = Field(description="Where the photo was published, if known")
-    picture: str = Field(description="Path of the photo, below the page's address; append &size=360, 720 or 1600")
-    also: list[IdString] = Field(
-        description="Ids of the lower-ranked results that this one stands for (with group or fold)"
-    )
-    also_images: list[IdString] = Field(description="Ids of the images of `also`, in the same order")
+    text: Annotated[str, Field(description="The caption, or the caption of the image that is nearest to the query")]
+    captions: Sequence[str]
+    file: Annotated[str | None, Field(description="Path of the photo below the photo folder")]
+    url: Annotated[str | None, Field(description="Where the photo was published, if known")]
+    picture: Annotated[
+        str, Field(description="Path of the photo, below the page's address; append &size=360, 720 or 1600")
+    ]
+    also: Annotated[
+        list[IdString],
+        Field(description="Ids of the lower-ranked results that this one stands for (with group or fold)"),
+    ]
+    also_images: Annotated[list[IdString], Field(description="Ids of the images of `also`, in the same order")]
 
 
-class Truncated(BaseModel):
+class Truncated(TypedDict):
     """A text of which the model reads only the first tokens. Both counts include the prompt, start and end."""
 
-    part: int = Field(description="Which of the parts, from 0")
-    read: int = Field(description="How many tokens the model reads")
-    given: int = Field(description="How many tokens the text has")
+    part: Annotated[int, Field(description="Which of the parts, from 0")]
+    read: Annotated[int, Field(description="How many tokens the model reads")]
+    given: Annotated[int, Field(description="How many tokens the text has")]
 
 
-class SearchResults(BaseModel):
+class SearchResults(TypedDict):
     results: list[Result]
-    truncated: list[Truncated] = Field(
-        default=[], description="The texts that are longer than the model reads: the rest has no influence"
-    )
-    more: bool = Field(description="Whether there are further results")
-    total: int | None = Field(
-        default=None,
-        description="How many images or captions pass the filters; null unless the query asks for it, or if the words "
-        "that they must contain include numbers or Chinese, Japanese, Korean or Thai ones",
-    )
+    truncated: Annotated[
+        list[Truncated], Field(description="The texts that are longer than the model reads: the rest has no influence")
+    ]
+    more: Annotated[bool, Field(description="Whether there are further results")]
+    total: Annotated[
+        int | None,
+        Field(
+            description="How many images or captions pass the filters; null unless the query asks for it, or if the "
+            "words that they must contain include numbers or Chinese, Japanese, Korean or Thai ones"
+        ),
+    ]
 
 
 class ImageRecord(BaseModel):
