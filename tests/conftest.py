@@ -22,6 +22,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # its fork handlers print, or 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # one process for each core, so one thread for each process
 
+import httpx
 import numpy as np
 import PIL.Image
 import pytest
@@ -161,6 +162,13 @@ def web(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Iterator
     with serving(index) as (address, process):
         yield Web(address, process, index, photos, ClipEncoder(str(clip_folder), device="cpu"), *known)
     assert process.returncode == 0  # it was stopped with the model loaded
+
+
+@pytest.fixture
+def client(web: Web) -> Iterator[httpx.Client]:
+    """A client of the served page."""
+    with web.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
