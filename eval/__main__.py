@@ -74,7 +74,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     if output.json:
         command.print_json(metrics.as_json(), indent=1)
     elif output.format:
-        typer.echo(export.render(export.of_run(metrics), output.format.value, export.caption(metrics)))
+        typer.echo(export.render(export.of_run(metrics), output.format, export.caption(metrics)))
     else:
         typer.echo(table(metrics, report.agreements()))
     if output.out is not None:
@@ -169,7 +169,7 @@ def compare(
     if as_json:
         command.print_json(comparison.all_as_json(found, metric), indent=1)
     elif style:
-        typer.echo(export.render(comparison.rows(found, metric), style.value, comparison.caption(found)))
+        typer.echo(export.render(comparison.rows(found, metric), style, comparison.caption(found)))
     else:
         typer.echo(comparison.table_of_all(found, metric))
 

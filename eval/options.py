@@ -32,19 +32,10 @@ class Engine(str, Enum):
     NONE = "none"
 
 
-class Format(str, Enum):
-    """How the scores are printed, if not as aligned text. (Typer takes no literals that may be None.)"""
-
-    LATEX = "latex"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-
-
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv")
+    Literal["latex", "markdown", "csv"] | None,
+    typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv"),
 ]
-
-
 ImagesOption = Annotated[
     Path | None,
     typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
@@ -184,10 +175,10 @@ class Source:
         return open_for_writing(load_settings(self.path, self.url))
 
 
-def one_format(style: Format | None, as_json: bool) -> None:
+def one_format(style: str | None, as_json: bool) -> None:
     """Raise typer.BadParameter if two formats are requested."""
     if style and as_json:
-        raise typer.BadParameter(f"--json and --format {style.value}: choose one of them")
+        raise typer.BadParameter(f"--json and --format {style}: choose one of them")
 
 
 def beams(text: str) -> tuple[int, ...]:

@@ -166,11 +166,7 @@ class Hit:
 
     def with_caption(self, caption: str | None) -> Hit:
         """Return this hit with another caption; `dataclasses.replace` would take four times as long."""
-        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence)
-
-    def with_caption(self, caption: str | None) -> Hit:
-        """Return the hit with another caption; `dataclasses.replace` takes four times as long."""
-        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence)
+        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence, self.rank)
 
     @property
     def cosine(self) -> float:

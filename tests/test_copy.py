@@ -16,7 +16,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error
 from hypothesis import given
 from hypothesis import strategies as st
-from test_index import caption, image, unit
+from points import caption, image, unit
 
 from ingest.transfer.copy import Comparison, Point, copy_collection, point_checksum, prepare
 from search.errors import IndexFailure, SpecMismatch

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_index import fill, image, unit
+from points import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Points, Quantization, SearchParams, Tuning
@@ -154,7 +154,7 @@ def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec
         import sys
         from pathlib import Path
         sys.path.insert(0, sys.argv[3])
-        from test_index import image, unit
+        from points import image, unit
         from search.index import Points
         from search.index.edge.index import EdgeIndex
         index = EdgeIndex(Path(sys.argv[1]))

@@ -198,7 +198,7 @@ def test_captions_without_their_image_leave_the_gallery_too(index: Index, make_s
     store(index, make_spec, *related(40, 5, 16, noise=2.0))
     everything = index.retrieve(f"{dataset}_images", [0], vectors=True)
     assert everything.vectors is not None
-    from test_index import image
+    from points import image
 
     from search.index import Points
 

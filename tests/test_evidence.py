@@ -13,7 +13,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error, plain_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_index import unit
+from points import unit
 
 from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
 from eval.extended.mteb import sentence

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_index import image, unit
+from points import image, unit
 
 from eval.ranks.hnsw_check import used
 from search.index import CollectionSpec, Points, Quantization, Tuning, Where

@@ -14,7 +14,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error, plain_spec, write_photo_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_index import image, unit
+from points import image, unit
 
 from ingest.hubness import measure, store
 from ingest.references import References

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc_qdrant import ANSWERS, rest_server
+from points import image, unit
 from qdrant_client import QdrantClient, models
-from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
 from search.index import CollectionSpec, Points, SearchParams, Tuning, open_index

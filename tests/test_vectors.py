@@ -18,8 +18,8 @@ import pytest
 from conftest import Call, one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from points import image, unit
 from test_copy import stored
-from test_index import image, unit
 
 from ingest.transfer.vectors import Block, open_vectors
 from search.errors import IndexFailure, QueryError

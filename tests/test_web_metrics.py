@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import pytest
 from conftest import Call, ingest_options
-from running_web import PHOTOS, Web
+from running_web import PHOTOS
 from starlette.types import ASGIApp
 
 from search.index.edge.index import EdgeIndex
@@ -21,12 +19,6 @@ from search.web.metrics import Metrics, measured_index
 
 PAGE = (Path(__file__).parents[1] / "docs/web.md").read_text()
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture
-def client(web: Web) -> Iterator[httpx.Client]:
-    with web.client() as client:
-        yield client
 
 
 def read(text: str) -> Samples:
