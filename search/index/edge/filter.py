@@ -5,6 +5,7 @@ from __future__ import annotations
 import qdrant_edge as qdrant
 
 from search.index.protocol import SearchParams, Where
+from search.index.spec import CollectionSpec
 from search.records import HUBNESS, Vectors
 
 _NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
@@ -18,9 +19,16 @@ _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] =
 }
 
 
-def index_payload(shard: qdrant.EdgeShard, *, missing_only: bool = False) -> None:
-    """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters."""
+def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only: bool = False) -> None:
+    """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters.
+
+    That of the numbers `hubness` exists only while every image has one: with it, writing them would be slow.
+    """
     existing = shard.info().payload_schema
+    if spec.is_numbered and HUBNESS not in existing:
+        shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, qdrant.PayloadSchemaType.Float))
+    elif HUBNESS in existing and not spec.is_numbered:
+        shard.update(qdrant.UpdateOperation.delete_field_index(HUBNESS))
     for field, wanted in _PAYLOAD_INDEXES.items():
         if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
             shard.update(qdrant.UpdateOperation.create_field_index(field, wanted))
@@ -50,6 +58,8 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
         must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
     if where.max_position is not None:
         must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
+    if where.max_hubness is not None:
+        must.append(qdrant.FieldCondition(HUBNESS, range=qdrant.RangeFloat(lte=where.max_hubness)))
     if where.contains is not None:
         words = qdrant.MatchText(where.contains)
         must.append(

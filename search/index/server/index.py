@@ -160,6 +160,7 @@ class ServerIndex:
     def set_spec(self, spec: CollectionSpec) -> None:
         name, metadata = spec.collection, spec.model_dump()
         self._call(name, lambda client: client.update_collection(name, metadata=metadata))
+        self._index_numbers(spec)
 
     def info(self, collection: str) -> CollectionInfo:
         info = self._info(collection)
@@ -205,6 +206,15 @@ class ServerIndex:
     def _index_payload(self, collection: str, field: str) -> None:
         schema = PAYLOAD_INDEXES[field]  # the server replaces an index with other parameters
         self._call(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
+
+    def _index_numbers(self, spec: CollectionSpec) -> None:
+        """Index the numbers `hubness` while every image has one; with an index, writing them would be slow."""
+        name, schema = spec.collection, models.PayloadSchemaType.FLOAT
+        is_indexed = HUBNESS in (self._info(name).payload_schema or {})
+        if spec.is_numbered and not is_indexed:
+            self._call(name, lambda client: client.create_payload_index(name, HUBNESS, schema, wait=True))
+        elif is_indexed and not spec.is_numbered:
+            self._call(name, lambda client: client.delete_payload_index(name, HUBNESS, wait=True))
 
     def _query(self, collection: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
         return self._call(collection, lambda client: client.query_batch_points(collection, requests))
