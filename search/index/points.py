@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,29 +88,34 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
     return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
 
 
-def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False, hubness: float = 0.0) -> list[Hit]:
-    """Convert scored points to hits; those without a payload have no record.
-
-    `per_image` and `hubness` are those of SearchParams; with `hubness`, payloads need hold no other field.
-
-    Raises:
-        IndexFailure: an image has no number `hubness`.
-    """
-    if hubness:
-        hits = [_corrected(point, hubness) for point in points]
-        return sorted(hits, key=lambda hit: -hit.score)
+def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[Hit]:
+    """Convert scored points to hits; those without a payload have no record. `per_image` is that of SearchParams."""
     if per_image:
         points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
     return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
 
 
-def _corrected(point: ScoredPoint, hubness: float) -> Hit:
+def corrected_hits(points: Sequence[ScoredPoint], numbers: Mapping[int, float | None], alpha: float) -> list[Hit]:
+    """Convert scored images to hits without records, with `alpha` times their `numbers` subtracted; best first.
+
+    Raises:
+        IndexFailure: an image has no number.
+    """
+    hits = []
+    for point in points:
+        number, cosine = numbers[point.id], point.score
+        if number is None:
+            raise IndexFailure(
+                f"image {id_of(point)} has no number to correct its score by: run `python -m ingest hubness` again"
+            )
+        hits.append(Hit(point.id, cosine - alpha * number, uncorrected=cosine))
+    return sorted(hits, key=lambda hit: -hit.score)
+
+
+def number_of(point: StoredPoint) -> float | None:
+    """Return the number `hubness` in the payload of an image, or None if it has none."""
     number = (point.payload or {}).get(HUBNESS)
-    if not isinstance(number, int | float):
-        raise IndexFailure(
-            f"image {id_of(point)} has no number to correct its score by: run `python -m ingest hubness` again"
-        )
-    return Hit(id_of(point), point.score - hubness * number, uncorrected=point.score)
+    return number if isinstance(number, int | float) else None
 
 
 def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:

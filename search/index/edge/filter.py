@@ -8,7 +8,6 @@ from search.index.protocol import SearchParams, Where
 from search.index.spec import CollectionSpec
 from search.records import HUBNESS, Vectors
 
-_NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
     "split": qdrant.PayloadSchemaType.Keyword,
@@ -72,7 +71,7 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
 
 
 def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdrant.QueryRequest]:
-    """Return a query for each row of `vectors`, float32 (n, dim), without payloads but for the number `hubness`."""
+    """Return a query for each row of `vectors`, float32 (n, dim); hits have no payloads."""
     quantization = qdrant.QuantizationSearchParams(
         ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
     )
@@ -84,7 +83,7 @@ def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdra
             query=qdrant.Query.Nearest(vector),
             filter=conditions,
             params=engine_params,
-            with_payload=_NUMBER if params.hubness else False,
+            with_payload=False,
         )
         for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
     ]

@@ -26,7 +26,7 @@ from search.files import replace_file
 from search.index.edge import building, space
 from search.index.edge.config import config_of
 from search.index.edge.filter import filter_of, index_payload, requests_of
-from search.index.edge.records import RecordCache
+from search.index.edge.records import NUMBER, RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
@@ -155,14 +155,14 @@ class EdgeIndex:
         requests = requests_of(vectors, limit, params)
 
         def read(ids: list[int]) -> Sequence[StoredPoint]:
-            return shard.retrieve([*ids], True, False)
+            return shard.retrieve([*ids], NUMBER if params.hubness else True, False)
 
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += [hits_of(points, hubness=params.hubness) for points in results]
+                    answers += self._records[collection].corrected(read, results, params.hubness)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:

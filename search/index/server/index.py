@@ -11,7 +11,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
-from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, batch_of, corrected_hits, hits_of, id_of, number_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
@@ -112,9 +112,12 @@ class ServerIndex:
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
-            answers += [
-                hits_of(response.points, per_image=params.per_image, hubness=params.hubness) for response in responses
-            ]
+            for response in responses:
+                if params.hubness:
+                    numbers = {id_of(point): number_of(point) for point in response.points}
+                    answers.append(corrected_hits(response.points, numbers, params.hubness))
+                else:
+                    answers.append(hits_of(response.points, per_image=params.per_image))
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
