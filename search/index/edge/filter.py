@@ -8,6 +8,7 @@ from search.index.protocol import SearchParams, Where
 from search.index.spec import CollectionSpec
 from search.records import HUBNESS, Vectors
 
+NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
 _PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
     "split": qdrant.PayloadSchemaType.Keyword,

@@ -25,8 +25,8 @@ from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
 from search.index.edge import building, space
 from search.index.edge.config import config_of
-from search.index.edge.filter import filter_of, index_payload, requests_of
-from search.index.edge.records import NUMBER, RecordCache
+from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of
+from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec

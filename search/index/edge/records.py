@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-import qdrant_edge as qdrant
-
 from search.index.points import ScoredPoint, StoredPoint, best_of_images, corrected_hits, id_of, number_of
-from search.records import HUBNESS, Caption, Hit, Image, record_of
+from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
 MAX_NUMBERS = 300_000  # about 40 MB
-NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 Retrieve = Callable[[list[int]], Sequence[StoredPoint]]
 T = TypeVar("T")
 
