@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from search.cli.command import INDEX, OUTPUT, DatasetOption, JsonOption, PathOption, UrlOption
+from search.records import MAX_HUBNESS
 from search.settings import load_settings
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Measured:
         typer.Option(
             "--hubness",
             min=0,
-            max=10,
+            max=MAX_HUBNESS,
             help="Measure scores corrected by this alpha too (default: the stored one); 0: not at all",
         ),
     ] = None

@@ -19,7 +19,7 @@ import typer
 from search.cli.command import Exit, JsonOption, expanded, note, print_json
 from search.cli.flags import SourceFlags
 from search.errors import IndexFailure, QueryError
-from search.records import HUBNESS
+from search.records import HUBNESS, MAX_HUBNESS
 from search.settings import load_settings
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def hubness(
     alpha: Annotated[
         float | None,
         typer.Option(
-            min=0, max=10, help="Correct every search by this many times the number; 0 stops it. See `eval tune`"
+            min=0,
+            max=MAX_HUBNESS,
+            help="Correct every search by this many times the number; 0 stops it. See `eval tune`",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -102,7 +104,11 @@ def _measure(index: Index, dataset: str, source: SourceFlags, references: str, k
     spec = index.spec(collection)
 
     def encoder() -> Encoder:
-        spec.check_queryable()
+        if spec.imported:
+            raise QueryError(
+                f"{dataset} holds imported vectors of {spec.model}, a model that is not known here, so the references "
+                "cannot be encoded: name a stored split with --references SPLIT"
+            )
         return source.encoder(spec)
 
     read = read_references(index, dataset, references, Sample(count, seed), encoder)
@@ -153,9 +159,7 @@ def store(index: Index, collection: str, references: References, numbers: Number
     from search.index import HubnessSpec
     from search.ranking.sentence_sets import pack
 
-    before = index.spec(collection)
     made = HubnessSpec(
-        alpha=before.hubness.alpha if before.hubness else None,
         k=numbers.k,
         points=len(numbers.ids),
         smallest=min(numbers.values),
@@ -164,7 +168,7 @@ def store(index: Index, collection: str, references: References, numbers: Number
         sha256=references.sha256,
         sentences=pack(references.texts),
     )
-    index.set_spec(replace(before, hubness=made.incomplete()))
+    _describe_numbers(index, collection, made.incomplete())
     fields = {image: {HUBNESS: value} for image, value in zip(numbers.ids, numbers.values, strict=True)}
     with tqdm(total=len(fields), desc="writing", unit=" images", file=sys.stderr) as bar:
         for start in range(0, len(numbers.ids), POINTS_PER_WRITE):
@@ -176,8 +180,15 @@ def store(index: Index, collection: str, references: References, numbers: Number
             f"{collection} held {len(numbers.ids):,} images and now holds {now:,}: another process is writing to it; "
             "run the same command again"
         )
-    index.set_spec(replace(before, hubness=made))
-    return made
+    return _describe_numbers(index, collection, made)
+
+
+def _describe_numbers(index: Index, collection: str, made: HubnessSpec) -> HubnessSpec:
+    """Store `made` with the alpha that is stored now, in the specification as it is now: another run may change it."""
+    spec = index.spec(collection)
+    described = replace(made, alpha=spec.hubness.alpha if spec.hubness else None)
+    index.set_spec(replace(spec, hubness=described))
+    return described
 
 
 def _with_alpha(index: Index, collection: str, alpha: float | None) -> HubnessSpec:

@@ -14,7 +14,7 @@ import numpy as np
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
 from search.ranking.words import Words
-from search.records import KINDS, Kind, Vectors, Wanted
+from search.records import KINDS, MAX_HUBNESS, Kind, Vectors, Wanted
 from search.text import check_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ HALFWAY = 0.5
 """A value for `Options.cutoff`."""
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
-MAX_HUBNESS = 10
 EVIDENCE_WEIGHT = 0.75
 """A value for `Options.evidence`; see docs/evaluation.md for the curve that it was chosen by."""
 BRIEF_LENGTH = 60  # characters

@@ -43,6 +43,7 @@ class PhotoMark:
 
 HUBNESS = "hubness"
 """The name of the payload field of an image that the ranking is corrected by."""
+MAX_HUBNESS = 10  # the largest alpha, which multiplies it
 
 MARK_NAMES = frozenset(field.name for field in fields(PhotoMark))
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from search.errors import QueryError
 from search.index import MAX_ID
-from search.query import MAX_HUBNESS, Options, Part, evidence_weight
-from search.records import Wanted
+from search.query import Options, Part, evidence_weight
+from search.records import MAX_HUBNESS, Wanted
 
 CONTAINS = "Only captions, or images whose captions together, contain all of these words"
 DIGITS = "^[0-9]{1,19}$"

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_hits_show_their_photos_after_a_server_is_closed(
     caption = Caption(id=1, image_id=1, split="test", position=0, text="a dog", url=None)
     index = open_for_writing(settings)
     for record in (image, caption):
-        of_kind = spec.model_copy(update={"kind": "images" if record is image else "captions"})
+        of_kind = replace(spec, kind="images" if record is image else "captions")
         index.create(of_kind)
         index.upsert(of_kind.collection, Points([record], np.eye(1, 4, dtype=np.float32)))
     with Searcher(index, dataset) as searcher:

@@ -29,7 +29,7 @@ class Where:
     of these images, or a caption of one; `contains`: all of these words occur in the caption (or in the image's
     captions), as the index's tokenizer divides them, which ignores numbers (a Searcher compares these itself) and does
     not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the highest position of a caption
-    in its image, 0-based, inclusive.
+    in its image, 0-based, inclusive; `max_hubness`: the highest number `hubness` of an image, inclusive.
     """
 
     splits: tuple[str, ...] | None = None
@@ -38,6 +38,7 @@ class Where:
     image_ids: tuple[int, ...] | None = None
     contains: str | None = None
     max_position: int | None = None
+    max_hubness: float | None = None
     __pydantic_config__ = NO_OTHER_FIELDS
 
 

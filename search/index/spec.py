@@ -172,6 +172,11 @@ class CollectionSpec:
         return ModelId(model=self.model, revision=self.revision, weights=self.weights)
 
     @property
+    def is_numbered(self) -> bool:
+        """Whether each image had its number `hubness` when they were written, all by the same references."""
+        return self.hubness is not None and self.hubness.complete
+
+    @property
     def has_plain_texts(self) -> bool:
         """Whether texts are embedded by the text tower of `model`, without a role or code of the model's own."""
         return not (self.imported or self.text_model or self.trust_remote_code or self.roles)

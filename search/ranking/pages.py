@@ -66,18 +66,33 @@ class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
     Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
-    are none.
+    are none. With a correction, images with small numbers may have been read further (see `joined`): of those that the
+    last query was about, no cosine is above `rival`, and of the others, no score is above `settled`.
     """
 
     hits: list[Hit]
     cosine: float
     score: float
+    rival: float = -math.inf
+    settled: float = -math.inf
 
     @classmethod
     def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
         """Return the ranking that a query of `depth` hits answered."""
         lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest)
+        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest, lowest)
+
+    def joined(self, more: Self, most: float, correction: Correction) -> Self:
+        """Return the ranking of these hits and of those of a query for images whose numbers are at most `most`."""
+        hits = {hit.id: hit for hit in (*self.hits, *more.hits)}
+        settled = max(self.settled, correction.score(self.rival, most))
+        return replace(
+            self,
+            hits=_in_order(list(hits.values())),
+            score=max(settled, more.score),
+            rival=more.rival,
+            settled=settled,
+        )
 
     @property
     def best(self) -> float:
@@ -162,12 +177,29 @@ class Pages:
             results = self._folded(folding.best_of_images(kept) if grouped else kept, options)
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
+            rivals = self._with_rivals(request, read, depth, least) if request.correction else None
             depth *= 2 if request.rescored else 4
-            [read] = self._rankings(vector[np.newaxis], request, depth)
+            [read] = [rivals] if rivals else self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
         if request.rescored:
             return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
+
+    def _with_rivals(self, request: PageRequest, read: Ranking, depth: int, least: float) -> Ranking | None:
+        """Return the ranking with the images that could still come before the end of the page.
+
+        These are hardly near captions in general: a query for small numbers finds them, where one for high cosines
+        would have to be very deep. None if even all images that were read do not fill the page.
+        """
+        correction = request.correction
+        assert correction
+        filling = self._folded([hit for hit in read.hits if hit.cosine >= least], request.options)[: request.end]
+        if len(filling) < request.end or filling[-1].score <= read.settled:
+            return None
+        most = correction.rivals(read.rival, filling[-1].score)
+        small = replace(request.options, where=replace(request.where, max_hubness=most))
+        [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
+        return read.joined(more, most, correction)
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""

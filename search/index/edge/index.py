@@ -23,12 +23,13 @@ import qdrant_edge as qdrant
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
 from search.index.edge import building, space
-from search.index.edge.filter import filter_of, index_payload, requests_of
+from search.index.edge.config import config_of
+from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of
 from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
-from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
+from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 from search.text import shown, to_json
 
@@ -38,14 +39,6 @@ SHARD_CONFIG = "edge_config.json"
 READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
 BUILT_IN_PROCESS = 2 * 2**20  # bytes of vectors that are indexed in less time than a process takes to start
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
-M, EF_CONSTRUCT = 16, 100  # the engine's defaults, which must be repeated to change another setting of HNSW
-FULL_SCAN_THRESHOLD = 0  # KB of vectors below which the engine scans instead, with `index_everything`
-
-_QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
-    "none": None,
-    "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
-    "binary": qdrant.BinaryQuantizationConfig(always_ram=True),
-}
 
 
 @contextlib.contextmanager
@@ -124,7 +117,7 @@ class EdgeIndex:
         if spec.collection not in self._shards:
             self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
         with _engine(f"indexing the payload of {spec.collection}"):
-            index_payload(self._shards[spec.collection])
+            index_payload(self._shards[spec.collection], spec)
         return warnings
 
     def collections(self) -> list[str]:
@@ -163,14 +156,14 @@ class EdgeIndex:
         requests = requests_of(vectors, limit, params)
 
         def read(ids: list[int]) -> Sequence[StoredPoint]:
-            return shard.retrieve([*ids], True, False)
+            return shard.retrieve([*ids], NUMBER if params.hubness else True, False)
 
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += [hits_of(points, hubness=params.hubness) for points in results]
+                    answers += self._records[collection].corrected(read, results, params.hubness)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
@@ -247,6 +240,9 @@ class EdgeIndex:
 
     def set_spec(self, spec: CollectionSpec) -> None:
         replace_file(self._spec_file(spec.collection), to_json(spec.as_json(), indent=1))
+        if spec.collection in self._shards:  # one that is not open is indexed when it is opened
+            with _engine(f"indexing the payload of {spec.collection}"):
+                index_payload(self._shards[spec.collection], spec, missing_only=True)
 
     def info(self, collection: str) -> CollectionInfo:
         shard = self._shard(collection)
@@ -359,23 +355,9 @@ def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdran
     if (folder / SHARD_CONFIG).exists():
         shard = qdrant.EdgeShard.load(str(folder))
     else:
-        shard = qdrant.EdgeShard.create(str(folder), _config(spec.dim, tuning))
-    index_payload(shard, missing_only=True)
+        shard = qdrant.EdgeShard.create(str(folder), config_of(spec.dim, tuning))
+    index_payload(shard, spec, missing_only=True)
     return shard
-
-
-def _config(dim: int, tuning: Tuning) -> qdrant.EdgeConfig:
-    vectors = qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Cosine, on_disk=tuning.on_disk or None)
-    hnsw = optimizers = None
-    if tuning.index_everything:
-        hnsw = qdrant.HnswIndexConfig(M, EF_CONSTRUCT, FULL_SCAN_THRESHOLD)
-        optimizers = qdrant.EdgeOptimizersConfig(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
-    return qdrant.EdgeConfig(
-        vectors=vectors,
-        hnsw_config=hnsw,
-        optimizers=optimizers,
-        quantization_config=_QUANTIZATION[tuning.quantization],
-    )
 
 
 def _owner_file(folder: Path) -> Path:

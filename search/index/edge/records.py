@@ -1,36 +1,50 @@
-"""Keep the records that queries have read: converting payloads takes longer than searching."""
+"""Keep what queries have read of payloads: converting payloads takes longer than searching."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from search.index.points import Scored, ScoredPoint, StoredPoint, best_of_images, id_of
+from search.index.points import (
+    Scored,
+    ScoredPoint,
+    StoredPoint,
+    best_of_images,
+    corrected_hits,
+    id_of,
+    number_of,
+    scored_of,
+)
 from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
+MAX_NUMBERS = 300_000  # about 40 MB
 Retrieve = Callable[[list[int]], Sequence[StoredPoint]]
+T = TypeVar("T")
 
 
 class RecordCache:
-    """The records of one shard by the ids of their points, None for a point without a payload.
+    """The records of one shard by the ids of their points, None for a point without a payload, and images' numbers.
 
     No other process can change an open shard, so it is enough to call `clear` after each write. Safe to use from many
     threads.
     """
 
     def __init__(self) -> None:
-        self._records: dict[int, Image | Caption | None] = {}
+        self._records = _Kept(_record, MAX_RECORDS)
+        self._numbers = _Kept(number_of, MAX_NUMBERS)
 
     def clear(self) -> None:
-        self._records = {}  # a thread that is reading continues with the previous dictionary
+        self._records.clear()
+        self._numbers.clear()
 
     def hits(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool) -> list[list[Hit]]:
         """Convert the results of several queries to hits with records; `per_image` is that of SearchParams.
 
         `retrieve` returns points with payloads by their ids. A point that was deleted since the query is left out.
         """
-        scored = [[(point.id, point.score) for point in points] for points in results]
-        records = self._read(retrieve, {id_ for points in scored for id_, _ in points})
+        scored = [scored_of(points) for points in results]
+        records = self._records.read(retrieve, {id_ for points in scored for id_, _ in points})
 
         def image_of(id_: int) -> int | None:
             record = records[id_]
@@ -43,13 +57,37 @@ class RecordCache:
 
         return [hits_of(points) for points in scored]
 
-    def _read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, Image | Caption | None]:
-        """Return the records of those of the points that exist, and of others."""
-        records = self._records
-        missing = list(ids - records.keys())
+    def corrected(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float) -> list[list[Hit]]:
+        """Convert results to hits as `corrected_hits` does; `retrieve` returns points with NUMBER of their payloads.
+
+        An image that was deleted since the query is left out.
+        """
+        scored = [scored_of(points) for points in results]
+        numbers = self._numbers.read(retrieve, {id_ for points in scored for id_, _ in points})
+        return [corrected_hits([each for each in points if each[0] in numbers], numbers, alpha) for points in scored]
+
+
+class _Kept(Generic[T]):
+    """What `convert` makes of points, by their ids; all is dropped once there are more than `most`."""
+
+    def __init__(self, convert: Callable[[StoredPoint], T], most: int) -> None:
+        self._convert, self._most = convert, most
+        self._kept: dict[int, T] = {}
+
+    def clear(self) -> None:
+        self._kept = {}  # a thread that is reading continues with the previous dictionary
+
+    def read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, T]:
+        """Return the values of those of the points that exist, and of others."""
+        kept = self._kept
+        missing = list(ids - kept.keys())
         if missing:
             for point in retrieve(missing):
-                records[id_of(point)] = record_of(point.payload) if point.payload else None
-            if len(records) > MAX_RECORDS:
+                kept[id_of(point)] = self._convert(point)
+            if len(kept) > self._most:
                 self.clear()
-        return records
+        return kept
+
+
+def _record(point: StoredPoint) -> Image | Caption | None:
+    return record_of(point.payload) if point.payload else None
