@@ -141,7 +141,7 @@ FULL: dict[str, Any] = {
     "captions_per_image": 2,
     "split": "test",
     "dataset": "coco",
-    "model": "models/<tiny>",
+    "model": "/srv/models/<tiny>/model",
     "date": "2026-11-06T04:30:00+00:00",
     "rsum": 450.0,
     "notes": ["4 of 5,000 images"],
@@ -231,7 +231,7 @@ def test_captions_are_text_in_their_own_direction(full: str) -> None:
     assert shown
     assert all('dir="auto"' in attributes for _, attributes in shown)
     assert any(attributes.get("aria-label") == HOSTILE for attributes in reader.all("svg"))
-    assert "<tiny> on coco" in reader.text
+    assert "<tiny>/model on coco" in reader.text
 
 
 def test_each_photo_is_embedded_once_and_small(full: str) -> None:
@@ -275,7 +275,7 @@ def test_the_table_shows_every_column_side_by_side(full: str) -> None:
 
 def test_the_headline_comes_before_the_notes(full: str) -> None:
     reader = Reader(full)
-    assert "<title>&lt;tiny&gt; on coco, split test, 6 November 2026</title>" in full
+    assert "<title>&lt;tiny&gt;/model on coco, split test, 6 November 2026</title>" in full
     places = [reader.text.index(text) for text in ("split test, 6 November 2026\n", "RSUM", "4 of 5,000 images", "mAP")]
     assert places == sorted(places)
     assert "RSUM 450.00" in reader.text
