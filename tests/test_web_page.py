@@ -171,6 +171,7 @@ def test_captions_as_evidence(page: Page) -> None:
     page.locator("#results .photo").first.click()
     expect(page.locator("#view .score")).to_have_text(re.compile(r"\(similarity of the photo .+, of the caption .+\)"))
     page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("view="))
     page.reload()
     expect(page.locator(SHOWN)).to_have_count(36)
     expect(page.locator("#evidence")).to_be_checked()
