@@ -116,8 +116,8 @@ class Measured:
         typer.Option(
             "--evidence",
             metavar="captions[=WEIGHT]",
-            help="Measure `search --evidence` too, as a task of its own: each caption asks for its photo among photos "
-            "with all of their other captions",
+            help="Measure `search --evidence` too, as a task of its own: each caption is a query for its photo, among "
+            "photos with all of their other captions",
         ),
     ] = None
 
@@ -131,6 +131,8 @@ class Measured:
         from search.query import evidence_weight
 
         engines = self.engine or [Engine.EXACT, Engine.SERVED]
+        if Engine.NONE in engines and set(engines) != {Engine.NONE}:
+            raise typer.BadParameter("--engine none cannot be combined with another engine")
         return Plan(
             engines=tuple(f"qdrant-{engine.value}" for engine in engines if engine is not Engine.NONE),
             efs=beams(self.ef),

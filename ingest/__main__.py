@@ -100,6 +100,7 @@ def fill(
 
 app.command(
     examples=["--images ~/Pictures", "--annotations coco/dataset_coco.json --images coco --split test"],
+    needs={"--yes": ["--prune"]},
 )(expanded(run))
 
 
@@ -236,7 +237,7 @@ def demo(
     )
 
 
-@app.command(examples=["--split test", "--out /data/coco"])
+@app.command(examples=["--split test", "--out /data/coco"], needs={"--jobs": ["--split"]})
 def download(
     out: Annotated[Path, typer.Option(help="Folder for the annotations and the photos")] = Path("coco"),
     split: Annotated[
@@ -319,12 +320,12 @@ def drop(
 
 
 app.command(examples=["", "--url http://localhost:6333 --json"])(status)
-app.command(examples=["--references coco/dataset_coco.json --alpha 0.75"])(hubness.command)
+app.command(examples=["--references coco/dataset_coco.json --alpha 0.75"], needs=hubness.NEEDS)(hubness.command)
 app.command(examples=["--from ./index --to http://localhost:6333"])(expanded(commands.copy))
 app.command(examples=["coco.tar.gz"])(commands.backup)
 app.command(examples=["coco.tar.gz --path restored"])(commands.restore)
 app.command(examples=["--out parquet"])(exchange.export)
-app.command("import")(expanded(exchange.import_))
+app.command("import", needs=exchange.NEEDS)(expanded(exchange.import_))
 
 
 def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, output: Output) -> None:

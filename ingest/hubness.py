@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MOST_REFERENCES = 100_000
+MEASURING = ("--k", "--count", "--seed", "--model", "--text-model", "--trust-remote-code", "--device")
+NEEDS = dict.fromkeys(MEASURING, ("--references",))
 DIGITS = 9  # of a stored number
 CELLS = 1 << 22  # cosines in memory at a time, 32 MiB of float64
 POINTS_PER_WRITE = 1000

@@ -142,10 +142,12 @@ class Options:
     def updated(self, values: Mapping[str, Any]) -> Options:
         """Return these options with the given values, named after fields of `Options` and `Where`, in place of theirs.
 
-        None changes nothing. Every form of a query (command line, JSON lines, web API) is read by this method, and a
-        name that is in neither class is a TypeError, so that no option or filter is dropped silently.
+        None is the default of the option, or no filter. Every form of a query (command line, JSON lines, web API) is
+        read by this method, and a name that is in neither class is a TypeError, so that no option or filter is dropped
+        silently.
         """
-        values = {name: value for name, value in values.items() if value is not None}
+        defaults = {each.name: each.default for each in fields(Options)}
+        values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
         conditions = {each.name: values.pop(each.name) for each in fields(Where) if each.name in values}
         conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
         where = replace(self.where or Where(), **conditions) if conditions else self.where

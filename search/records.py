@@ -152,7 +152,7 @@ class Hit:
     None if payloads were not requested; `also` holds the hits that this one represents: other captions of its image, or
     near-duplicates further down the list. A Searcher sets `caption` for an image: the caption nearest to the query, or
     the first one if none of its captions is in the index. It is None for a caption, for an image without captions, and
-    within `also`.
+    within `also`. A Searcher also sets `rank`, the place among the results of its kind, from 1; it is 0 within `also`.
     """
 
     id: int
@@ -162,6 +162,7 @@ class Hit:
     caption: str | None = None
     uncorrected: float | None = None
     evidence: Hit | None = None
+    rank: int = field(default=0, compare=False)
 
     @property
     def cosine(self) -> float:

@@ -25,12 +25,11 @@ OpenPhoto = Callable[[int], PIL.Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One query and its hits, ranked from `first`; `picture` is the id of the image that was the query, if any."""
+    """One query and its hits; `picture` is the id of the image that was the query, if any."""
 
     query: str
     hits: Sequence[Hit]
     picture: int | None = None
-    first: int = 1
 
 
 def contact_sheet(

@@ -17,6 +17,8 @@ from running_web import serving
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 QUERY = "a whale and a lighthouse at sunset"
 SIZE = (1100, 720)
+IMAGES = "[...document.querySelectorAll('#results img')].slice(0, 8)"
+LOADED = f"{IMAGES}.every((image) => image.complete && image.naturalWidth)"
 
 
 def take(demo: Path, index: Path) -> None:
@@ -28,7 +30,7 @@ def take(demo: Path, index: Path) -> None:
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         page.goto(f"{address}/?q={QUERY}")
         page.wait_for_selector(SHOWN)
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function(LOADED)
         save(page.screenshot(), DOCS / "page.png")
         page.goto((demo / "report/report.html").resolve().as_uri())
         save(page.screenshot(), DOCS / "report.png")

@@ -326,6 +326,36 @@ def test_queries_that_cannot_be_asked(call: Call, photo_set: Path, clip_folder: 
     assert "no split 'dev'" in one_line_error(call("eval", "run", "--split", "dev", *place))
 
 
+UNUSED = [  # a command line, at whose end is the option that has no effect
+    "ingest run --images . --yes",
+    "ingest download --jobs 3",
+    *(f"ingest hubness --alpha 1 --{option}" for option in ("k 3", "count 9", "seed 1", "device cpu", "model x")),
+    *(f"ingest import a.parquet --{option}" for option in ("add", "split val", "images .", "annotations x")),
+    "ingest import a.parquet --model-name x",
+    "search text noise --json --files",
+    "search text noise --json --images .",
+    "search text noise --group",
+    "search image 100 --hubness 0.5",
+    "search text noise --to captions --evidence captions",
+    *(f"eval run --{option}" for option in ("force", "images .", "trec-depth 5", "engine exact --engine none")),
+    "eval tune --split val",
+    "eval tune --hubness --target 0.9",
+    "eval tune --evidence --direction both",
+    "eval compare a b --sort recall@1",
+    "eval compare a b --format csv --changed 5",
+    "eval compare a b --dataset coco",
+]
+
+
+def test_no_option_is_ignored(call: Call, photo_set: Path, clip_folder: Path) -> None:
+    call("ingest", *ingest_options(photo_set, clip_folder, []))
+    for line in UNUSED:
+        words = line.split()
+        code, _, err = call(*words)
+        assert code == 2, (line, err)
+        assert next(word for word in reversed(words) if word.startswith("--")) in err.splitlines()[-1]
+
+
 def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -215,6 +215,15 @@ def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, c
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     answers = [json.loads(line) for line in call("search", "batch", tmp_path / "queries.jsonl", *path)[1].splitlines()]
     assert [answer["hits"] for answer in answers] == [first, first]
+    switched_off = [{"text": "a dog", "k": 3, "evidence": None, "splits": None}, {"image_id": 100, "evidence": None}]
+    (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, [*switched_off, {"image_id": 100}])))
+    default = ["--evidence", "captions", "--split", "test"]
+    code, printed, _ = call("search", "batch", tmp_path / "queries.jsonl", *default, *path)
+    plain, pictured, refused = map(json.loads, printed.splitlines())
+    assert code == 3
+    assert plain["hits"] == found("-k", 3)
+    assert pictured["hits"]
+    assert "only for texts" in refused["error"]
 
     out = tmp_path / "run"
     code, printed, err = call("eval", "run", *path, "--engine", "none", "--evidence", "captions", "--out", out)

@@ -349,6 +349,9 @@ def test_a_file_is_read_in_blocks(tmp_path: Path) -> None:
         assert [len(block.ids) for block in blocks] == [1000, 1000, 500]
         assert np.concatenate([block.vectors for block in blocks]).tobytes() == vectors.tobytes()
         assert np.concatenate([block.ids for block in blocks]).tolist() == list(range(2500))
+    sparse = [[1.0, 2.0] if row % 700 == 699 else None for row in range(2500)]  # far more nulls than vectors
+    pq.write_table(pa.table({"id": np.arange(2500), "vector": sparse}), "sparse.parquet")
+    assert open_vectors(tmp_path / "sparse.parquet").dim == 2
     (tmp_path / "v.npz").write_bytes((tmp_path / "v.npz").read_bytes()[:-2000])
     with pytest.raises(IndexFailure, match="is damaged"):
         open_vectors(tmp_path / "v.npz")

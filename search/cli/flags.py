@@ -97,7 +97,8 @@ class QueryFlags:
         from search.query import Options, evidence_weight
 
         weight = None if self.evidence is None else evidence_weight(self.evidence)
-        return Options(to=to).updated({**asdict(self), "evidence": weight})
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return Options(to=to).updated({**given, "evidence": weight})
 
 
 @dataclass(frozen=True)
@@ -187,3 +188,7 @@ class OutputFlags:
     images: Annotated[
         Path | None, typer.Option("--images", help="Where the photos are now (default: the remembered folder)")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.json and self.images is not None and not (self.html or self.open):
+            raise typer.BadParameter("--images has no effect with --json unless --html or --open is given")

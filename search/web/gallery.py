@@ -111,7 +111,7 @@ class Gallery:
         named = named_images(parts)
         hits = self.searcher.search_vector(direction, options, leave_out=named)
         return SearchResults(
-            results=self._results(hits[:k], query.offset),
+            results=self._results(hits[:k]),
             more=len(hits) > k and query.offset + k <= query.last_offset,
             total=self.searcher.count(query.to, options, leave_out=named) if query.total else None,
             truncated=[Truncated(**each) for each in truncated_as_json(truncations)],
@@ -266,13 +266,13 @@ class Gallery:
             raise NotFound(f"no image {image_id} in {collection}")
         return records[0]
 
-    def _results(self, hits: Sequence[Hit], offset: int) -> list[Result]:
+    def _results(self, hits: Sequence[Hit]) -> list[Result]:
         """Return hits with all captions of their images."""
         ids = list(dict.fromkeys(hit.image_id for hit in hits if isinstance(hit.record, Caption)))
         batch = self.index.retrieve(self.searcher.collection("images"), ids).records if ids else []
         images = {record.id: record for record in batch if isinstance(record, Image)}
         images |= {hit.id: hit.record for hit in hits if isinstance(hit.record, Image)}
-        return [_result(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
+        return [_result(hit, images.get(hit.image_id)) for hit in hits]
 
 
 def _image_record(image: Image) -> ImageRecord:
@@ -290,13 +290,13 @@ def _is_example(text: str) -> bool:
     return len(text) in EXAMPLE_LENGTH and not text.isupper()
 
 
-def _result(hit: Hit, image: Image | None, rank: int) -> Result:
+def _result(hit: Hit, image: Image | None) -> Result:
     record = hit.record
     assert record is not None
     captions = list(image.captions) if image else []
     text = record.text if isinstance(record, Caption) else hit.caption or ""
     return Result(
-        rank=rank,
+        rank=hit.rank,
         score=round(hit.score, 6),
         cosine=round(hit.cosine, 6),
         caption_cosine=round(hit.evidence.score, 6) if hit.evidence else None,

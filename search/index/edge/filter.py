@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import qdrant_edge as qdrant
 
+from search.index.payload import INDEXED_FIELDS, FieldIndex
 from search.index.protocol import SearchParams, Where
 from search.records import HUBNESS, Vectors
 
 _NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
-_TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
-_PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
-    "split": qdrant.PayloadSchemaType.Keyword,
-    "image_id": qdrant.PayloadSchemaType.Integer,
-    "position": qdrant.PayloadSchemaType.Integer,
-    "text": _TEXT,
-    "captions": _TEXT,
+_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
+    "keyword": qdrant.PayloadSchemaType.Keyword,
+    "integer": qdrant.PayloadSchemaType.Integer,
+    "words": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True),
 }
+_PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
 
 
 def index_payload(shard: qdrant.EdgeShard, *, missing_only: bool = False) -> None:

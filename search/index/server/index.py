@@ -37,7 +37,7 @@ def connect(settings: Settings) -> ServerIndex:
 
 
 class ServerIndex:
-    """The Index protocol on a Qdrant server; `close()` closes the connection's client."""
+    """The Index protocol on a Qdrant server; `close()` closes the connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -178,7 +178,7 @@ class ServerIndex:
 
     def close(self) -> None:
         self._uploader.close()
-        self._connection.client.close()
+        self._connection.close()
 
     def _exists(self, collection: str) -> bool:
         return self._call(collection, lambda client: client.collection_exists(collection))
