@@ -7,13 +7,13 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import jinja2
 import PIL.Image
 
 from search.errors import CocoSearchError, PhotoError
-from search.index import CollectionSpec
+from search.index import CollectionSpec, short_model_name
 from search.query import Options, describe_options
 from search.records import Hit
 
@@ -81,7 +81,9 @@ def _environment() -> jinja2.Environment:
 
 def origin(spec: CollectionSpec, options: Options | None = None) -> str:
     """Return a line about where hits come from: the data set, the model, today's date, and the options of the query."""
-    model = PurePath(spec.model).name + (f" (texts: {PurePath(spec.text_model.model).name})" if spec.text_model else "")
+    model = short_model_name(spec.model)
+    if spec.text_model:
+        model += f" (texts: {short_model_name(spec.text_model.model)})"
     today = date.today()
     parts = [f"data set {spec.dataset}", f"model {model}", f"{today.day} {today:%B %Y}"]
     return " · ".join([*parts, *([describe_options(options)] if options else [])])

@@ -124,7 +124,7 @@ FULL: dict[str, Any] = {
     "captions_per_image": 2,
     "split": "test",
     "dataset": "coco",
-    "model": "models/<tiny>",
+    "model": "/srv/models/<tiny>/model",
     "date": "2026-11-06T04:30:00+00:00",
     "rsum": 450.0,
     "notes": ["4 of 5,000 images"],

@@ -86,7 +86,7 @@ def test_captions_are_text_in_their_own_direction(full: str) -> None:
     assert shown
     assert all('dir="auto"' in attributes for _, attributes in shown)
     assert any(attributes.get("aria-label") == HOSTILE for attributes in reader.all("svg"))
-    assert "<tiny> on coco" in reader.text
+    assert "<tiny>/model on coco" in reader.text
 
 
 def test_each_photo_is_embedded_once_and_small(full: str) -> None:
@@ -130,7 +130,7 @@ def test_the_table_shows_every_column_side_by_side(full: str) -> None:
 
 def test_the_headline_comes_before_the_notes(full: str) -> None:
     reader = Reader(full)
-    assert "<title>&lt;tiny&gt; on coco, split test, 6 November 2026</title>" in full
+    assert "<title>&lt;tiny&gt;/model on coco, split test, 6 November 2026</title>" in full
     places = [reader.text.index(text) for text in ("split test, 6 November 2026\n", "RSUM", "4 of 5,000 images", "mAP")]
     assert places == sorted(places)
     assert "RSUM 450.00" in reader.text

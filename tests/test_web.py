@@ -285,7 +285,7 @@ def test_health_collections_and_examples(web: Web, client: httpx.Client) -> None
 
 
 def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
-    def sample(**options: int) -> dict[str, Any]:
+    def sample(**options: int | str | list[str]) -> dict[str, Any]:
         return dict(client.get("/api/sample", params=options).raise_for_status().json())
 
     pages = [sample(seed=3, k=25, offset=offset) for offset in (0, 25, 50)]
@@ -296,6 +296,21 @@ def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
     assert order != sorted(order, key=int)
     assert [image["id"] for image in sample(seed=3, k=200)["images"]] == order
     assert [image["id"] for image in sample(seed=4, k=200)["images"]] != order
+    val = sample(seed=3, k=15, splits=["val"])
+    assert (len(val["images"]), val["more"], val["total"]) == (15, True, PHOTOS // 3)
+    assert {image["split"] for image in val["images"]} == {"val"}
+    for words, total in (("photo 51", None), ("document zebra", 0)):
+        some = sample(k=200, contains=words)
+        assert (len(some["images"]), some["more"], some["total"]) == (total is None, False, total)
+    assert "no word" in error_of(client.get("/api/sample", params={"contains": "?"}), 422)
+
+
+def test_results_end_where_no_more_can_be_requested(client: httpx.Client) -> None:
+    """A client that asks for as many as before, as long as there are more, gets no error."""
+    at_the_end = ask(client, {"text": "noise"}, k=200, offset=1999, fold=0.95)
+    assert (at_the_end["results"], at_the_end["more"]) == ([], False)
+    beyond = {"parts": [{"text": "noise"}], "offset": 2000, "fold": 0.95}
+    assert "with fold" in error_of(client.post("/api/search", json=beyond), 422)
 
 
 def test_the_total_is_what_passes_the_filters(client: httpx.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from eval.compare import SAME, Comparison, Comparisons, Direction, shown
@@ -15,6 +16,7 @@ from eval.report.export import Scored
 from eval.report.text import number
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
+from search.cli.terminal import cut
 from search.text import shown as printable
 
 
@@ -43,14 +45,15 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     lines = list(_heading(found.runs, found.settings))
     listed = rows(found, sort)
     width = max(len(row.name) for row in listed)
-    for way in DIRECTIONS:
-        metrics = [metric for metric in METRICS if any(metric.name in row.scores.get(way, {}) for row in listed)]
+    for way, kind in product(DIRECTIONS, ("main", "more")):
+        metrics = [metric for metric in METRICS if metric.table == kind and _known(metric, way, listed)]
         if not metrics:
             continue
+        heads = [metric.label for metric in metrics]
         cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
-        column = 2 + max(len(text) for texts in (*cells.values(), _heads(metrics)) for text in texts)
+        column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
         lines += ["", way]
-        for name, texts in {"": _heads(metrics), **cells}.items():
+        for name, texts in {"": heads, **cells}.items():
             lines.append(f"{name:<{width}}" + "".join(f"{text:>{column}}" for text in texts))
     lines.append("")
     lines += [f"{row.name:<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]
@@ -102,8 +105,8 @@ def all_as_json(found: Comparisons, sort: Metric) -> dict[str, Any]:
     }
 
 
-def _heads(metrics: Sequence[Metric]) -> list[str]:
-    return [metric.short or metric.name for metric in metrics]
+def _known(metric: Metric, way: str, rows: Sequence[Scored]) -> bool:
+    return any(metric.name in row.scores.get(way, {}) for row in rows)
 
 
 def _marked(row: Scored, way: str, metric: Metric) -> str:
@@ -150,16 +153,16 @@ def _direction_as_json(direction: Direction) -> dict[str, Any]:
 
 def _lines(direction: Direction) -> Iterator[str]:
     yield f"\n{direction.name}: {direction.queries:,} queries"
-    yield f"{'':<24}{'A':>9}{'B':>9}{'B - A':>9}  {'95% of B - A':^20}{'p':>9}{'p (Holm)':>10}  better"
+    yield f"{'':<11}{'A':>8}{'B':>8}{'B - A':>8}{'95% of B - A':>19}{'p':>8}{'p (Holm)':>10}  better"
     for found in direction.differences:
-        interval = f"[{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+        interval = f"{found.interval[0]:+.2f} to {found.interval[1]:+.2f}"
         yield (
-            f"{found.metric.name:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
-            f"{found.p:>9.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
+            f"{found.metric.label:<11}{found.a:>8.2f}{found.b:>8.2f}{found.difference:>+8.2f}{interval:>19}"
+            f"{found.p:>8.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
         )
     for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):
         if changes:
             yield f"{title}:"
             yield f"{'query':>10}{'rank A':>8}{'rank B':>8}  text"
         for change in changes:
-            yield f"{change.query:>10}{change.rank_a:>8}{change.rank_b:>8}  {shown(change.text)}"
+            yield f"{change.query:>10}{change.rank_a:>8}{change.rank_b:>8}  {cut(shown(change.text), 52)}"

@@ -31,6 +31,11 @@ def collection_name(dataset: str, kind: Kind) -> str:
     return f"{dataset}_{kind}"
 
 
+def short_model_name(model: str) -> str:
+    """Return at most the last two parts of a model's name or path: the folder alone may be called `model`."""
+    return "/".join([part for part in re.split(r"[/\\]", model) if part][-2:]) or model
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitSize:
     """One split: the images and captions that ingestion was to embed, and its images in the annotation file."""

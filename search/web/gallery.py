@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TypeAlias
@@ -19,12 +19,15 @@ from threadpoolctl import ThreadpoolController
 
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
+from search.index import Where, short_model_name
 from search.query import Options, Part, for_parts, named_images
+from search.ranking.words import Words
 from search.records import KINDS, Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import (
+    MAX_OFFSET,
     Collection,
     Collections,
     Health,
@@ -45,6 +48,7 @@ SEARCH_RESULTS = TypeAdapter(SearchResults)
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
 SAMPLED_IMAGES = 20_000  # those with the lowest ids
+SAMPLES_KEPT = 16  # filters whose ids are remembered
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
 
 
@@ -75,6 +79,7 @@ class Gallery:
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
         self._ready_for_pictures = False
+        self._sampled_ids = lru_cache(SAMPLES_KEPT)(self._read_sampled_ids)
 
     def warm_up(self) -> None:
         """Load what texts need, the examples and the shards of every data set, so that no two threads open one shard.
@@ -123,7 +128,8 @@ class Gallery:
             QueryError: it is not valid for another reason.
         """
         options = query.options(Options())
-        options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
+        k = min(options.k, query.end - options.offset)
+        options = replace(options, k=k + 1)  # one more, to know whether there are further results
         options = for_parts(options, encoded.parts)
         direction, truncations = encoded.direction or self._encode_many([encoded.parts])[0]
         if isinstance(direction, CocoSearchError):
@@ -131,8 +137,8 @@ class Gallery:
         named = named_images(encoded.parts)
         hits = self.searcher.search_vector(direction, options, leave_out=named)
         results = SearchResults(
-            results=self._results(hits[: query.k]),
-            more=len(hits) > query.k,
+            results=self._results(hits[:k]),
+            more=len(hits) > k and query.offset + k <= query.last_offset,
             total=self.searcher.count(query.to, options, leave_out=named) if query.total else None,
             truncated=[Truncated(part=part, read=each.read, given=each.given) for part, each in truncations.items()],
         )
@@ -146,16 +152,23 @@ class Gallery:
         """Return the record of a stored image. Raises NotFound."""
         return _image_record(self._stored_image(image_id))
 
-    def sample(self, seed: int, k: int, offset: int = 0) -> Sample:
-        """Return `k` images of a random order, after the first `offset`; the same ones for the same seed."""
-        order = np.random.default_rng(seed).permutation(self._sampled_ids)
+    def sample(
+        self, seed: int, k: int, offset: int = 0, *, splits: Sequence[str] = (), contains: str | None = None
+    ) -> Sample:
+        """Return `k` images of a random order, after the first `offset`; the same ones for the same seed and filter.
+
+        Raises:
+            QueryError: the words to filter by cannot be parsed.
+        """
+        where = Where(splits=tuple(splits) or None, contains=contains)
+        order = np.random.default_rng(seed).permutation(self._sampled_ids(where))
         ids = [int(image_id) for image_id in order[offset : offset + k]]
         collection = self.searcher.collection("images")
         stored = [each for each in self.index.retrieve(collection, ids).records if isinstance(each, Image)]
         return Sample(
             images=[_image_record(each) for each in stored],
-            more=offset + k < len(order),
-            total=self.index.count(collection),
+            more=offset + k < min(len(order), MAX_OFFSET + 1),
+            total=self.searcher.count("images", Options(where=where)),
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
@@ -183,7 +196,9 @@ class Gallery:
         infos = [self.index.info(name) for name in names if name in stored]
         place = self.index.place if "://" in self.index.place else str(Path(self.index.place).resolve())
         return Collections(
-            dataset=self.dataset, place=place, collections=[Collection(**info.as_json()) for info in infos]
+            dataset=self.dataset,
+            place=place,
+            collections=[Collection(**info.as_json(), model_name=short_model_name(info.spec.model)) for info in infos],
         )
 
     def health(self) -> Health:
@@ -204,13 +219,17 @@ class Gallery:
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
 
-    @cached_property
-    def _sampled_ids(self) -> npt.NDArray[np.int64]:
-        """The ids that random samples are drawn from: reading those of a very large data set would take long."""
+    def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
+        """Return the ids that random samples are drawn from: reading those of a very large data set would take long."""
+        words = Words.parse(where.contains) if where.contains else None
         ids: list[int] = []
-        for batch in self.index.scan(self.searcher.collection("images")):
-            ids += [record.id for record in batch.records]
-            if len(ids) >= SAMPLED_IMAGES:
+        read = 0
+        looked_up = replace(where, contains=words.indexed or None) if words else where
+        for batch in self.index.scan(self.searcher.collection("images"), where=looked_up):
+            images = [record for record in batch.records if isinstance(record, Image)]
+            ids += [image.id for image in images if words is None or words.match(image)]
+            read += len(images)
+            if read >= SAMPLED_IMAGES:
                 break
         return np.array(ids, dtype=np.int64)
 

@@ -17,6 +17,10 @@ MAX_OFFSET = 10_000
 MAX_FOLDED = 2000  # results: each is compared with all results above it
 MAX_IMAGE_IDS = 1000
 MAX_TEXT = 2000  # characters
+MAX_SPLITS = 20
+MAX_WORDS = 200  # characters of the words to filter by
+
+SplitName = Annotated[str, Field(max_length=100)]
 
 
 class WebPart(PartRequest):
@@ -34,17 +38,27 @@ class WebQuery(QueryRequest[WebPart]):
     to: Kind = "images"
     k: int = Field(default=30, ge=1, le=MAX_K, description="How many results")
     offset: int = Field(default=0, ge=0, le=MAX_OFFSET, description="How many results to skip before them")
-    splits: list[Annotated[str, Field(max_length=100)]] | None = Field(default=None, max_length=20)
+    splits: list[SplitName] | None = Field(default=None, max_length=MAX_SPLITS)
     image_ids: list[Id] | None = Field(
         default=None, max_length=MAX_IMAGE_IDS, description="Only these images, or their captions"
     )
-    contains: str | None = Field(default=None, max_length=200, description=CONTAINS)
+    contains: str | None = Field(default=None, max_length=MAX_WORDS, description=CONTAINS)
     total: bool = Field(default=False, description="Whether to count what passes the filters, for `total`")
+
+    @property
+    def last_offset(self) -> int:
+        """The largest offset of a query with these options."""
+        return MAX_OFFSET if self.fold is None else MAX_FOLDED - 1
+
+    @property
+    def end(self) -> int:
+        """The rank of the last result that can be requested."""
+        return MAX_OFFSET + MAX_K if self.fold is None else MAX_FOLDED
 
     @model_validator(mode="after")
     def _check_fold_depth(self) -> Self:
-        if self.fold is not None and self.offset + self.k > MAX_FOLDED:
-            raise ValueError(f"with fold, offset + k is at most {MAX_FOLDED:,}")
+        if self.offset > self.last_offset:
+            raise ValueError(f"with fold, offset is at most {self.last_offset:,}")
         return self
 
 
@@ -94,7 +108,7 @@ class SearchResults(TypedDict):
     truncated: Annotated[
         list[Truncated], Field(description="The texts that are longer than the model reads: the rest has no influence")
     ]
-    more: Annotated[bool, Field(description="Whether there are further results")]
+    more: Annotated[bool, Field(description="Whether there are further results, at an offset that can be requested")]
     total: Annotated[
         int | None,
         Field(
@@ -119,8 +133,8 @@ class Sample(BaseModel):
     """Stored images in a random order."""
 
     images: list[ImageRecord]
-    more: bool = Field(description="Whether there are further images")
-    total: int = Field(description="How many images are stored")
+    more: bool = Field(description="Whether there are further images, at an offset that can be requested")
+    total: int | None = Field(description="How many images pass the filters; null as in the answer to a query")
 
 
 class PictureToken(BaseModel):
@@ -133,6 +147,7 @@ class Collection(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     collection: str
+    model_name: str = Field(description="The end of `model`, to show")
     points: int
     indexed_vectors: int
     splits: dict[str, Any]
