@@ -141,9 +141,9 @@ class Options:
     def updated(self, values: Mapping[str, Any]) -> Options:
         """Return these options with the given values, named after fields of `Options` and `Where`, in place of theirs.
 
-        None is the default of the option, or no filter. Every form of a query (command line, JSON lines, web API) is
-        read by this method, and a name that is in neither class is a TypeError, so that no option or filter is dropped
-        silently.
+        None stands for an option's default, or for no filter. Every form of a query (command line, JSON lines, web
+        API) is read by this method, and a name that is in neither class is a TypeError, so that no option or filter is
+        dropped silently.
         """
         defaults = {each.name: each.default for each in fields(Options)}
         values = {name: defaults.get(name) if value is None else value for name, value in values.items()}

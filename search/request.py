@@ -86,7 +86,7 @@ PartT = TypeVar("PartT", bound=PartRequest)
 
 
 class QueryRequest(StrictModel, Generic[PartT]):
-    """A query: the weighted sum of the parts, and the options of the answer. None is the default of an option."""
+    """A query: the weighted sum of the parts, and the options of the answer. None stands for an option's default."""
 
     parts: list[PartT]
     to: Wanted | None = None

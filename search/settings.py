@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from search.errors import SettingsError
 
@@ -16,7 +16,9 @@ HIGHEST_PORT = 65535
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The settings; one that is not given is that of the environment variable of its name, such as `INDEX_PATH`.
+    """The settings. One that is not given is read from the environment variable of its name, such as `INDEX_PATH`.
+
+    An empty variable counts as unset.
 
     With a `qdrant_url` the index is on a Qdrant server, otherwise in the folder `index_path`. `qdrant_url` may list
     several nodes of one cluster, separated by commas: the first that answers is used. `qdrant_grpc_port` defaults to
@@ -33,12 +35,12 @@ class Settings:
     qdrant_timeout: int = field(default_factory=lambda: _number("QDRANT_TIMEOUT", 30))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "index_path", Path(self.index_path))  # a string is accepted too
         for url in self.qdrant_urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
+            if not _is_address(url):
                 raise SettingsError(f"--url or QDRANT_URL: {url!r} is not an address such as http://localhost:6333")
         if self.qdrant_grpc_port is not None and not 1 <= self.qdrant_grpc_port <= HIGHEST_PORT:
-            raise SettingsError(f"QDRANT_GRPC_PORT: {self.qdrant_grpc_port} is not a port, from 1 to {HIGHEST_PORT}")
+            raise SettingsError(f"QDRANT_GRPC_PORT: {self.qdrant_grpc_port} is not a port from 1 to {HIGHEST_PORT}")
         if self.qdrant_timeout < 1:
             raise SettingsError(f"QDRANT_TIMEOUT: {self.qdrant_timeout} is less than one second")
 
@@ -67,10 +69,11 @@ def _number(name: str, default: D) -> int | D:
         raise SettingsError(f"{name}: {value!r} is not a whole number") from None
 
 
-def _has_good_port(parts: SplitResult) -> bool:
+def _is_address(url: str) -> bool:
     try:
-        return parts.port != 0
-    except ValueError:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also raised by brackets around what is not an IPv6 address
         return False
 
 
@@ -104,7 +107,7 @@ def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
         "qdrant_api_key": os.environ.get(f"QDRANT_API_KEY_{side}"),
         "qdrant_grpc_port": _number(f"QDRANT_GRPC_PORT_{side}", None),
     }
-    overrides = {name: value for name, value in overrides.items() if value}
+    overrides = {name: value for name, value in overrides.items() if value not in (None, "")}
     if place.startswith(("http://", "https://")):
         return load_settings(url=place, **overrides)
     return load_settings(path=Path(place), **overrides)

@@ -1,4 +1,4 @@
-"""Parse dataclasses from the JSON values that this project stores with a collection or in the user's cache.
+"""Parse dataclasses from the JSON values that this project stores with a collection.
 
 Pydantic, which parses what comes from elsewhere, takes longer to import than a search takes.
 """
@@ -45,7 +45,7 @@ def _parse(kind: Any, value: Any, place: str) -> Any:
         return {str(name): _parse(arguments[1], each, f"{place}.{name}") for name, each in value.items()}
     if origin is Literal and value in arguments:
         return value
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and value.bit_length() < 1024:  # larger ones do not fit into a float
         return float(value)
     if type(value) is not kind:
         raise Misfit(place)

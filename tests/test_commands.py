@@ -366,7 +366,8 @@ def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch)
 
 def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not both" in one_line_error(call("ingest", "status", "--path", "a", "--url", "http://b"))
-    for wrong in ("localhost:6333", "http://localhost:99999", "http://localhost:abc", "ftp://localhost"):
+    ports = ("http://localhost:99999", "http://localhost:abc", "http://localhost:0")
+    for wrong in (*ports, "localhost:6333", "ftp://localhost", "http://[::1:6333", "http://[db]:6333"):
         assert "not an address" in one_line_error(call("ingest", "status", "--url", wrong))
     assert "--dataset" in one_line_error(call("search", "text", "a dog", "--dataset", "../etc"))
     two = "http://127.0.0.1:1, http://127.0.0.1:2"

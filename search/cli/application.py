@@ -26,7 +26,7 @@ METAVARS = {
 }
 
 Rules = Mapping[str, Sequence[str]]
-"""Other options, by option; each with its dashes."""
+"""For each option, the other options that it depends on; all are written with their dashes."""
 
 
 def application(help_text: str) -> Application:
@@ -63,8 +63,8 @@ class Command(TyperCommand):
 
     The examples are the lines of the epilog: what follows the name of the command.
 
-    `needs` and `excludes` state which options have an effect only with one of others, or without all of them. One that
-    would have no effect is refused as wrong usage.
+    `needs` lists options that have an effect only with at least one of others, and `excludes` options that have one
+    only without any of them. An option that would have no effect is refused as wrong usage.
     """
 
     needs: ClassVar[Rules] = {}
@@ -125,7 +125,7 @@ class Application(typer.Typer):
         needs: Rules | None = None,
         excludes: Rules | None = None,
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        """Return a decorator that adds a command; `examples` are arguments of it, and the rest is as in `Command`."""
+        """Return a decorator that adds a command; `examples` are its arguments; for the others, see `Command`."""
         with_rules = type("Command", (Command,), {"needs": needs or {}, "excludes": excludes or {}})
         return super().command(name, cls=with_rules, epilog="\n".join(examples) or None)
 

@@ -23,9 +23,9 @@ def as_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
     `rank` counts within a `kind`, "image" or "caption". Results are in the order of `score`, which is the `cosine`
-    unless it was corrected for hubness, or captions were evidence. The fields of the payload follow,
-    without those that users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it
-    was evidence. `also` holds the hits that this one stands for, without ranks and nearest captions.
+    unless it was corrected for hubness, or captions were evidence. The fields of the payload follow, without those that
+    users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it was evidence.
+    `also` holds the hits that this one stands for, without ranks and nearest captions.
     """
     return [
         {"rank": hit.rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}

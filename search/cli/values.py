@@ -1,6 +1,6 @@
-"""Convert the values of a command line that need nothing but their own type; Typer converts and refuses the others.
+"""Convert plain values of a command line; leave the others to Typer, which converts or refuses them.
 
-Typer converts every value with Pydantic, even a default. Importing it takes longer than a search.
+Typer converts every value with Pydantic, even a default. Importing Pydantic takes longer than a search.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class _NotPlain(Exception):
 
 
 def with_plain_values(parameters: Sequence[Any]) -> Sequence[Any]:
-    """Return the parameters of a Typer command, changed to leave to Typer only values that are not plain."""
+    """Return the parameters of a Typer command, changed so that Typer converts only values that are not plain."""
     for parameter in parameters:
         replaced = "get_runtime_param" in vars(parameter)
         if not replaced and hasattr(parameter, "get_runtime_param"):  # earlier versions of Typer do not use Pydantic
@@ -32,7 +32,7 @@ class _Conversion:
     """Converts the values of one parameter, in place of Typer's `RuntimeParam`."""
 
     def __init__(self, parameter: Any) -> None:
-        self._of_typer = parameter.get_runtime_param  # imports Pydantic once it is called
+        self._of_typer = parameter.get_runtime_param  # imports Pydantic when it is called
         self._kind, self._info = parameter.type_descriptor.annotation, parameter.type_descriptor.parameter_info
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Find out what a model is by encoding a few photos and texts with it: dimensions, padding of texts, roles."""
+"""Determine the dimensions, text padding and roles of a model by encoding a few photos and texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def probe(encoder: ClipEncoder, embed_images: EmbedImages, embed_texts: EmbedTex
     Inputs that are encoded alone are compared with the same inputs in a batch of two.
 
     Args:
-        embed_images, embed_texts: return float32 (n, dim), with the present `padding` and `role` of the encoder.
+        embed_images, embed_texts: return float32 (n, dim), with the current `padding` and `role` of the encoder.
         roles: whether the role makes a difference, if that is known.
 
     Raises:
@@ -83,7 +83,7 @@ def _tells_roles_apart(encoder: ClipEncoder, embed_texts: EmbedTexts) -> bool:
 
 
 def _choose_padding(encoder: ClipEncoder, embed_texts: EmbedTexts) -> None:
-    """Pad texts to the longest of their batch, or to the full length if their vectors need that."""
+    """Set `padding` to full length if the vector of a text otherwise depends on its batch."""
     if _same_in_a_batch(embed_texts):
         return
     encoder.padding = "max_length"

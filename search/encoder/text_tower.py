@@ -94,7 +94,7 @@ class TextTower:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def truncation(self, text: str) -> Truncation | None:
-        """Return how much of a text the model reads, None if that is all of it; quick for texts just encoded."""
+        """Return how much of a text the model reads, None if that is all of it; fast for texts encoded last."""
         encoding = self._latest.get(text) or self._tokenize([text])[0]
         if not encoding.overflowing:
             return None

@@ -90,7 +90,7 @@ class HubnessSpec:
         return replace(self, complete=False)
 
     def without_sentences(self) -> dict[str, Any]:
-        """Return the JSON object for people."""
+        """Return the JSON object without `sentences`, which is long and not readable."""
         return {name: value for name, value in asdict(self).items() if name != "sentences"}
 
 
@@ -178,7 +178,7 @@ class CollectionSpec:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether each image had its number `hubness` when they were written, all by the same references."""
+        """Whether every image had a number `hubness`, all from the same references, when they were last written."""
         return self.hubness is not None and self.hubness.complete
 
     @property
