@@ -1,7 +1,7 @@
-"""One run of `python -m ingest run`, from its options to its report; `demo` starts the same.
+"""Do one run of `python -m ingest run`, from its options to its report; `demo` uses it too.
 
-`fill` reads the annotations and lists the failures, `_ingest` checks what can be checked before a model is loaded, and
-hands over to `ingest.pipeline.ingest`.
+`fill` reads the annotations and lists the failures; `_ingest` checks what can be checked before a model is loaded, and
+calls `ingest.pipeline.ingest`.
 """
 
 from __future__ import annotations

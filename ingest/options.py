@@ -315,5 +315,5 @@ class Output:
     json: JsonOption = False
 
     def photo_url_of(self, stored: CollectionSpec | None) -> str | None:
-        """Return the address of the photo folder; `stored` is the collection of images, if it exists."""
+        """Return the address of the photo folder; `stored` describes the collection of images, if it exists."""
         return self.photo_url if self.photo_url is not None or stored is None else stored.photo_url

@@ -129,7 +129,8 @@ def by_index(
             rankings = [unproven.get(query) for query in some]
             most = [correction.rivals(each.rival, each.hits[TOP - 1].score) if each else None for each in rankings]
             each_where = tuple(replace(where, max_hubness=number) for number in most)
-            params = SearchParams(exact=exact, hubness=correction.alpha, each_where=each_where)
+            exact_now = exact or depth > PREFETCH  # as `Pages`: HNSW misses hits that pass a narrow filter
+            params = SearchParams(exact=exact_now, hubness=correction.alpha, each_where=each_where)
             answers = index.query(task.gallery.collection, task.queries.vectors[some], depth, params)
             for query, hits, number in zip(some, answers, most, strict=True):
                 read = ReadRanking.of(hits, depth, correction)
@@ -137,7 +138,7 @@ def by_index(
                     read = unproven.pop(query).joined(read, number, correction)
                 best = read.known(-np.inf)[:TOP]
                 if len(best) < TOP and not read.whole:
-                    unproven[query] = read
+                    unproven[query] = replace(read, hits=read.hits[:TOP])  # the others cannot come among them
                     left.append(query)
                     continue
                 first.rows[query, : len(best)] = [row_of[hit.id] for hit in best]

@@ -1,4 +1,7 @@
-"""The fields of payloads that engines index, for filters. Each engine has its own types for the kinds of an index."""
+"""The fields of payloads that engines index, for filters. Each engine has its own types for the kinds of an index.
+
+The numbers `hubness` of images are indexed too, but only while they are complete (`CollectionSpec.is_numbered`).
+"""
 
 from __future__ import annotations
 

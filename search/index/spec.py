@@ -71,9 +71,9 @@ class HubnessSpec:
 
     `alpha` is how many times the number is subtracted from each cosine, None if queries are not corrected by default.
     `points` have a number, the `smallest` of which is given: the mean cosine of the `k` nearest of `count` references,
-    whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of their
-    texts (`pack` of `search/ranking/sentence_sets.py`), which an evaluation refuses as queries. `complete` is false
-    while the numbers are being written, and after images were added or embedded again.
+    whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of the
+    references' texts (`pack` of `search/ranking/sentence_sets.py`), which an evaluation refuses as queries. `complete`
+    is false while the numbers are being written, and after images were added or embedded again.
     """
 
     alpha: float | None = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from search.errors import QueryError
 from search.index import HubnessSpec, ReadIndex
 
-MARGIN = 1e-12  # of a score: images that could tie with it are read too
+MARGIN = 1e-12  # of scores: images that could tie are read too
 FRESH_SECONDS = 10.0  # how long the state of the collection is remembered: another process may change it on a server
 
 

@@ -66,8 +66,9 @@ class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
     Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
-    are none. With a correction, images with small numbers may have been read further (see `joined`): of those that the
-    last query was about, no cosine is above `rival`, and of the others, no score is above `settled`.
+    are none. With a correction, images with small numbers may have been read further down (see `joined`): of the points
+    that were not read, none that passes the filter of the last query has a cosine above `rival`, and none of the others
+    has a score above `settled`.
     """
 
     hits: list[Hit]
@@ -83,7 +84,7 @@ class Ranking:
         return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest, lowest)
 
     def joined(self, more: Self, most: float, correction: Correction) -> Self:
-        """Return the ranking of these hits and of those of a query for images whose numbers are at most `most`."""
+        """Return this ranking with the hits of `more`, a query for images whose numbers are at most `most`."""
         hits = {hit.id: hit for hit in (*self.hits, *more.hits)}
         settled = max(self.settled, correction.score(self.rival, most))
         return replace(
@@ -188,8 +189,9 @@ class Pages:
     def _with_rivals(self, request: PageRequest, read: Ranking, depth: int, least: float) -> Ranking | None:
         """Return the ranking with the images that could still come before the end of the page.
 
-        These are hardly near captions in general: a query for small numbers finds them, where one for high cosines
-        would have to be very deep. None if even all images that were read do not fill the page.
+        Their numbers are small: a query that is filtered by the number finds them, while one for the highest cosines
+        alone would have to be very deep. Return None if such a query cannot complete the page, because the images that
+        were read do not fill it, or not without images that an earlier such query has not covered.
         """
         correction = request.correction
         assert correction
@@ -197,7 +199,9 @@ class Pages:
         if len(filling) < request.end or filling[-1].score <= read.settled:
             return None
         most = correction.rivals(read.rival, filling[-1].score)
-        small = replace(request.options, where=replace(request.where, max_hubness=most))
+        limit = request.where.max_hubness
+        where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
+        small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
         [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
         return read.joined(more, most, correction)
 

@@ -21,7 +21,7 @@ _PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.item
 def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only: bool = False) -> None:
     """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters.
 
-    That of the numbers `hubness` exists only while every image has one: with it, writing them would be slow.
+    The index of the numbers `hubness` exists only while they are complete: with it, writing them would be slow.
     """
     existing = shard.info().payload_schema
     if spec.is_numbered and HUBNESS not in existing:

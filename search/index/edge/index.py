@@ -115,7 +115,7 @@ class EdgeIndex:
         # The specification comes first: if the process is killed between the two, the next one creates the shard.
         self.set_spec(spec)
         if spec.collection not in self._shards:
-            self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
+            self._shards[spec.collection] = _open(self.path / spec.collection, lambda: spec, tuning)
         with _engine(f"indexing the payload of {spec.collection}"):
             index_payload(self._shards[spec.collection], spec)
         return warnings
@@ -312,7 +312,7 @@ class EdgeIndex:
 
     def _shard(self, collection: str) -> qdrant.EdgeShard:
         if collection not in self._shards:
-            self._shards[collection] = _open(self.path / collection, self.spec(collection))
+            self._shards[collection] = _open(self.path / collection, lambda: self.spec(collection))
         return self._shards[collection]
 
     def _release(self, collection: str) -> None:
@@ -323,8 +323,11 @@ class EdgeIndex:
             shard.close()
 
 
-def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
-    """Open a shard, or create it with `tuning`; wait up to BUSY_SECONDS if another process has it open."""
+def _open(folder: Path, spec: Callable[[], CollectionSpec], tuning: Tuning | None = None) -> qdrant.EdgeShard:
+    """Open a shard, or create it with `tuning`; wait up to BUSY_SECONDS if another process has it open.
+
+    `spec` is called once no other process can change what it returns.
+    """
     if (folder / SHARD_CONFIG).exists():
         space.check_writable(folder.parent)
         space.check_writable(folder)
@@ -351,12 +354,12 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
     return shard
 
 
-def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdrant.EdgeShard:
+def _load_or_create(folder: Path, spec: Callable[[], CollectionSpec], tuning: Tuning) -> qdrant.EdgeShard:
     if (folder / SHARD_CONFIG).exists():
         shard = qdrant.EdgeShard.load(str(folder))
     else:
-        shard = qdrant.EdgeShard.create(str(folder), config_of(spec.dim, tuning))
-    index_payload(shard, spec, missing_only=True)
+        shard = qdrant.EdgeShard.create(str(folder), config_of(spec().dim, tuning))
+    index_payload(shard, spec(), missing_only=True)
     return shard
 
 

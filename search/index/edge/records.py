@@ -1,4 +1,4 @@
-"""Keep what queries have read of payloads: converting payloads takes longer than searching."""
+"""Cache the records and numbers that queries read: converting payloads takes longer than searching."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class RecordCache:
-    """The records of one shard by the ids of their points, None for a point without a payload, and images' numbers.
+    """The records of one shard by the ids of their points (None: no payload), and the numbers `hubness` of images.
 
     No other process can change an open shard, so it is enough to call `clear` after each write. Safe to use from many
     threads.
@@ -68,7 +68,7 @@ class RecordCache:
 
 
 class _Kept(Generic[T]):
-    """What `convert` makes of points, by their ids; all is dropped once there are more than `most`."""
+    """A cache of what `convert` makes of points, by their ids; it is emptied once it holds more than `most`."""
 
     def __init__(self, convert: Callable[[StoredPoint], T], most: int) -> None:
         self._convert, self._most = convert, most
@@ -78,7 +78,7 @@ class _Kept(Generic[T]):
         self._kept = {}  # a thread that is reading continues with the previous dictionary
 
     def read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, T]:
-        """Return the values of those of the points that exist, and of others."""
+        """Return the values of those of these points that exist, by id; other points may be in it too."""
         kept = self._kept
         missing = list(ids - kept.keys())
         if missing:

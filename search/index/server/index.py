@@ -211,7 +211,7 @@ class ServerIndex:
         self._call(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
 
     def _index_numbers(self, spec: CollectionSpec) -> None:
-        """Index the numbers `hubness` while every image has one; with an index, writing them would be slow."""
+        """Index the numbers `hubness` if they are complete, else delete the index, which makes writing them slow."""
         name, schema = spec.collection, models.PayloadSchemaType.FLOAT
         is_indexed = HUBNESS in (self._info(name).payload_schema or {})
         if spec.is_numbered and not is_indexed:
