@@ -85,12 +85,14 @@ def by_hand(vectors: Vectors, numbers: Floats, direction: Vectors, alpha: float,
     cosines = vectors.astype(np.float64) @ direction.astype(np.float64)
     splits = asked.where.splits if asked.where else None
     words = asked.where.contains.split() if asked.where and asked.where.contains else []
+    most = asked.where.max_hubness if asked.where else None
     passed = [
         number
         for number in range(COUNT)
         if (splits is None or ("test" if number % 3 else "val") in splits)
         and all(word in ("number", str(number)) for word in words)
         and (asked.min_score is None or cosines[number] >= asked.min_score)
+        and (most is None or numbers[number] <= most)
     ]
     return sorted(passed, key=lambda number: (-round(float(cosines[number] - alpha * numbers[number]), 9), number))
 
@@ -109,9 +111,17 @@ def test_pages_are_those_of_float64(
         k=st.integers(1, 9),
         offset=st.integers(0, COUNT),
         min_score=st.none() | st.sampled_from([0.0, 0.3]),
-        where=st.sampled_from([None, Where(splits=("val",)), Where(contains="number"), Where(contains="number 7")]),
+        where=st.sampled_from(
+            [
+                None,
+                Where(splits=("val",)),
+                Where(contains="number"),
+                Where(contains="number 7"),
+                Where(max_hubness=float(np.median(numbers))),
+            ]
+        ),
         exact=st.booleans(),
-        hubness=st.sampled_from([None, 0.0, 0.1, 3.0]),
+        hubness=st.sampled_from([None, 0.0, 0.1, 3.0, 10.0]),
     )
 
     @settings(max_examples=20, suppress_health_check=list(HealthCheck))
