@@ -156,7 +156,7 @@ class Searcher:
         return Hits(ranked, partial(self._open_photo, self._queries.spec))
 
     def _open_photo(self, spec: CollectionSpec, hit: Hit) -> Image.Image:
-        """Return the photo of a hit. Of an image, the record has the file, even when the index is closed."""
+        """Return the photo of a hit. The record of an image names the file, so the index may be closed."""
         if not isinstance(hit.record, ImageRecord):
             return self.photo(hit.image_id)
         from search.photos import open_photo

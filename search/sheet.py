@@ -54,12 +54,12 @@ def contact_sheet(
 def notebook_sheet(hits: Sequence[Hit], total: int, open_photo: Callable[[Hit], PIL.Image.Image] | None) -> str:
     """Return hits as a part of an HTML page: small photos, captions and scores; `total` is the number of all hits.
 
-    In place of a photo that cannot be opened is the reason.
+    A photo that cannot be opened is replaced by the reason.
     """
 
     def photo(hit: Hit) -> Thumbnail | str:
         if open_photo is None:
-            return "the photo is not at hand"
+            return "the photo is not available"
         try:
             return Thumbnails(lambda _: open_photo(hit), NOTEBOOK_SIDE, quality=70).of(hit.image_id)
         except CocoSearchError as error:

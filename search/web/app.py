@@ -133,7 +133,7 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         with workers.place():
             encoded = await gallery.encode(query)
             answer = await workers.call(partial(gallery.search, query, encoded))
-        return Response(answer, media_type="application/json")  # which FastAPI does not validate once more
+        return Response(answer, media_type="application/json")  # FastAPI does not validate it again
 
     @app.get("/api/images/{image_id}", responses=_failure_responses(404))
     async def image(image_id: Id) -> ImageRecord:
@@ -148,7 +148,7 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         splits: Annotated[list[SplitName], Query(max_length=MAX_SPLITS)] = [],  # noqa: B006
         contains: Annotated[str | None, Query(max_length=MAX_WORDS, description=CONTAINS)] = None,
     ) -> Sample:
-        """Return stored images in a random order (of a very large data set, those of the first 20,000)."""
+        """Return stored images in a random order (of a very large data set, only from the first 20,000)."""
         return await workers.run(partial(gallery.sample, seed, k, offset, splits=splits, contains=contains))
 
     @app.get("/api/collections")

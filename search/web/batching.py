@@ -15,7 +15,7 @@ MAX_BATCH = 32
 
 
 class Batcher(Generic[Item, Result]):
-    """Batches of the items of many requests, for a model that encodes thirty queries nearly as fast as one.
+    """Groups the items of many requests into batches, for a model that encodes thirty queries nearly as fast as one.
 
     Args:
         process: returns the results of a batch, in order; only one thread calls it.
@@ -50,7 +50,7 @@ class Batcher(Generic[Item, Result]):
                 # If the batch failed, each item is processed alone, so that only those that fail have an error.
                 alone = isinstance(results, BaseException) and len(batch) > 1
                 outcome = await self._outcome([item]) if alone else results
-                if waiting.done():  # cancelled: the client has left
+                if waiting.done():  # cancelled, as when the server shuts down
                     continue
                 if isinstance(outcome, BaseException):
                     waiting.set_exception(outcome)
@@ -59,6 +59,16 @@ class Batcher(Generic[Item, Result]):
         self._working = None
 
     async def _outcome(self, items: Sequence[Item]) -> Sequence[Result] | BaseException:
-        call = asyncio.get_running_loop().run_in_executor(self._thread, self._process, items)
+        call = asyncio.get_running_loop().run_in_executor(self._thread, self._checked, items)
         [outcome] = await asyncio.gather(call, return_exceptions=True)
         return outcome
+
+    def _checked(self, items: Sequence[Item]) -> Sequence[Result]:
+        """Return what `process` returns; asyncio cannot pass on a StopIteration."""
+        try:
+            results = self._process(items)
+        except StopIteration as error:
+            raise RuntimeError("an iterator ended early") from error
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
+        return results

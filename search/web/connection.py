@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from search.web.protection import HEADERS
 
 MAX_PART_BYTES = 64 * 1024  # of the headers, or between two parts of the body
+MAX_PIPELINED = 100  # requests of one connection that wait for the response to an earlier one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class TimedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._begun = False  # a first request has begun
         self._bytes = 0  # received since the last part was complete
+        self._running: Any = None  # the cycle that is being answered; `self.cycle` is the last one received
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -57,7 +59,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None and (self.cycle is None or self.cycle.response_complete):
-            self._expect(self._limits.headers)  # also for blank lines, with which no request begins
+            self._expect(self._limits.headers)  # also if only blank lines arrive, which begin no request
         self._bytes += len(data)
         super().data_received(data)
         if self._bytes > MAX_PART_BYTES:
@@ -66,6 +68,7 @@ class TimedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timer()
+        self._stop_running()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -74,11 +77,16 @@ class TimedProtocol(HttpToolsProtocol):
         self._expect(self._limits.headers)
 
     def on_headers_complete(self) -> None:
-        upgrade = self.parser.should_upgrade()  # then the parser takes what follows for another protocol
+        upgrade = self.parser.should_upgrade()  # if so, the parser takes what follows for another protocol
         if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
             self._end(400, "this server speaks HTTP/1.1 only: send the request without the header Upgrade")
             raise ValueError  # so that the parser stops
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+        elif len(self.pipeline) > MAX_PIPELINED:
+            self.transport.abort()
+            raise ValueError  # so that the parser stops
         self._bytes = 0
         self._expect(self._limits.body)
         if upgrade:
@@ -92,6 +100,11 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._bytes = 0
         self._deadline = None
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]  # uvicorn starts it now
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are not HTTP, with the same JSON as other failures."""
@@ -129,10 +142,14 @@ class TimedProtocol(HttpToolsProtocol):
             headers |= {"Content-Length": str(len(content)), "Connection": "close"}
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + content)
-        if answering:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._stop_running()
         if self.transport.get_write_buffer_size():  # `close` would wait until the client has read it
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _stop_running(self) -> None:
+        """Discard what is still to be sent: uvloop raises if a response is written to a closed connection."""
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()

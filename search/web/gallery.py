@@ -109,12 +109,14 @@ class Gallery:
         self.searcher.close()
 
     async def encode(self, query: WebQuery) -> Encoded:
-        """Encode the parts of a query; what needs the model is encoded together with concurrent queries.
+        """Return the parts of a query and, if it has texts, its direction, encoded together with concurrent queries.
 
         Raises:
             NotFound: it names a picture that does not exist.
             QueryError: a part is not valid.
+            CocoSearchError: the model cannot be used, or the index cannot be read.
         """
+        query.options(Options())  # refuse what is not valid before it is encoded
         parts = [self._part(part) for part in query.parts]
         if any(part.text is not None for part in parts):
             return Encoded(parts, await self._batcher.run(parts))
@@ -155,12 +157,13 @@ class Gallery:
     def sample(
         self, seed: int, k: int, offset: int = 0, *, splits: Sequence[str] = (), contains: str | None = None
     ) -> Sample:
-        """Return `k` images of a random order, after the first `offset`; the same ones for the same seed and filter.
+        """Return `k` images in a random order, after the first `offset`; the same ones for the same seed and filter.
 
         Raises:
-            QueryError: the words to filter by cannot be parsed.
+            QueryError: a split does not exist, or the words to filter by cannot be parsed.
         """
         where = Where(splits=tuple(splits) or None, contains=contains)
+        self.searcher.check(Options(where=where, hubness=0.0))  # 0: a sample needs no scores
         order = np.random.default_rng(seed).permutation(self._sampled_ids(where))
         ids = [int(image_id) for image_id in order[offset : offset + k]]
         collection = self.searcher.collection("images")
@@ -220,8 +223,8 @@ class Gallery:
         return list(one_each.values())[:MAX_EXAMPLES]
 
     def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
-        """Return the ids that random samples are drawn from: reading those of a very large data set would take long."""
-        words = Words.parse(where.contains) if where.contains else None
+        """Return the ids that random samples are drawn from; of a very large data set, only the first ones."""
+        words = None if where.contains is None else Words.parse(where.contains)
         ids: list[int] = []
         read = 0
         looked_up = replace(where, contains=words.indexed or None) if words else where
@@ -253,9 +256,8 @@ class Gallery:
     def _encode_batch(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:
         if len(queries) == 1:
             return self._encode_many(queries)
-        with self._blas.limit(
-            limits=1, user_api="blas"
-        ):  # more threads would wait for the processors of other requests
+        # More threads would wait for the processors of other requests. The limit is that of the whole process.
+        with self._blas.limit(limits=1, user_api="blas"):
             return self._encode_many(queries)
 
     def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:

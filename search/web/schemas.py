@@ -134,7 +134,7 @@ class Sample(BaseModel):
 
     images: list[ImageRecord]
     more: bool = Field(description="Whether there are further images, at an offset that can be requested")
-    total: int | None = Field(description="How many images pass the filters; null as in the answer to a query")
+    total: int | None = Field(description="How many images pass the filters; null for the same words as in a query")
 
 
 class PictureToken(BaseModel):
@@ -144,10 +144,10 @@ class PictureToken(BaseModel):
 class Collection(BaseModel):
     """One collection, with everything that is stored about how it was made."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", protected_namespaces=())  # before pydantic 2.10: `model_` is reserved
 
     collection: str
-    model_name: str = Field(description="The end of `model`, to show")
+    model_name: str = Field(description="The last two parts of `model`, for display")
     points: int
     indexed_vectors: int
     splits: dict[str, Any]

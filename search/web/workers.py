@@ -18,7 +18,7 @@ RETRY_SECONDS = 2
 
 
 class Workers:
-    """Runs calls in at most `threads` threads; up to `queue` more calls wait for one, in order."""
+    """Runs the calls of requests in `threads` threads, in order; accepts `threads + queue` requests at a time."""
 
     def __init__(self, threads: int = THREADS, queue: int = QUEUE) -> None:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="worker")
