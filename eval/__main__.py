@@ -149,7 +149,7 @@ def compare(
     if not 2 <= len(runs) <= MOST_RUNS:
         raise typer.BadParameter(f"give the folders of 2 to {MOST_RUNS} runs")
     if out is not None and (len(runs) != 2 or style):
-        raise typer.BadParameter("--out shows what changed between two runs, and goes without --format")
+        raise typer.BadParameter("--out shows what changed between two runs, and cannot be combined with --format")
     one_format(style, as_json)
     in_detail = len(runs) == 2 and not style
     if sort is not None and in_detail:
@@ -206,7 +206,7 @@ def tune(
         bool, typer.Option("--evidence", help="Print recall by the weight of captions in `search --evidence` instead")
     ] = False,
     split: Annotated[
-        str, typer.Option(help="With --hubness and --evidence: whose captions are the queries, or all")
+        str, typer.Option(help="With --hubness or --evidence: the split whose captions are the queries, or all")
     ] = "val",
     as_json: JsonOption = False,
 ) -> None:

@@ -125,7 +125,7 @@ def _unit_vectors(name: str, given: npt.ArrayLike) -> Vectors:
 def _array(name: str, given: npt.ArrayLike, dtype: type[np.float64] | None = None) -> npt.NDArray[Any]:
     try:
         return np.asarray(given, dtype=dtype)
-    except (ValueError, TypeError) as error:  # rows of different lengths, texts, a tensor on a GPU
+    except (ValueError, TypeError, RuntimeError) as error:  # uneven rows, texts, a tensor on a GPU or with gradients
         raise EvaluationError(f"{name} must be an array of numbers: {error}") from None
 
 

@@ -1,4 +1,4 @@
-"""docs/page.png and docs/report.png: what `ingest demo` makes, as a browser shows it.
+"""Take docs/page.png and docs/report.png: the page and the report of the demo, as a browser shows them.
 
 After `python -m ingest demo --out demo --path demo/index`:
 `PYTHONPATH=. python tests/docs_pictures.py demo demo/index`.

@@ -42,6 +42,17 @@ def number(value: float | None, digits: int, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign},.{digits}f}"
 
 
+def fitted(value: float, width: int, digits: int = 2, sign: str = "") -> str:
+    """Return a number as text, with at most so many decimals, fewer if it would be longer than `width` characters."""
+    texts = [f"{value:{sign}.{each}f}" for each in range(digits, -1, -1)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def interval_of(ends: tuple[float, float]) -> str:
+    """Return the interval of a difference as text of at most 18 characters."""
+    return " to ".join(fitted(end, 7, sign="+") for end in ends)
+
+
 def _of(table: str) -> list[Metric]:
     return [metric for metric in METRICS if metric.table == table]
 
@@ -67,7 +78,7 @@ def _table(metrics: RunMetrics, table: str) -> Iterator[str]:
 
 
 def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric]) -> Iterator[str]:
-    if ranker.same_ranks_as:
+    if ranker.same_ranks_as and all(metric.name in ranker.scores[way] for metric in shown):
         yield f"{f'  {ranker.name}':<{NAME}}  as {ranker.same_ranks_as}: the same rank for every query"
         return
     yield _row(f"  {ranker.name}", _cells(ranker.scores[way], shown))
@@ -75,14 +86,14 @@ def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[
         yield _row("    all ties lost", _cells(worst, shown))
     if ranker.name == metrics.engine:
         ends = (metrics.intervals[way][metric.name] for metric in shown)
-        yield _row("    95% interval", (f"{low:.1f}-{high:.1f}" for low, high in ends))
+        yield _row("    95% interval", (f"{fitted(low, 5, 1)}-{fitted(high, 5, 1)}" for low, high in ends))
     elif ranker.name in metrics.loss:
         loss = metrics.loss[ranker.name][way]
         yield _row("    difference", (number(loss.get(metric.name), 2, "+") for metric in shown))
 
 
 def _against_exact(metrics: RunMetrics) -> Iterator[str]:
-    """Yield a row for each direction and ranker that searches: hits found and costs; then whether losses are real."""
+    """Yield a row for each direction and ranker that searches: hits in common and costs; then a table for each loss."""
     rankers = [ranker for ranker in metrics.columns if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
     if not rankers:
         return
@@ -90,7 +101,7 @@ def _against_exact(metrics: RunMetrics) -> Iterator[str]:
     def row(name: str, overlap: str, times: Iterable[str], rate: str, size: str) -> str:
         return f"{name:<{NAME}}{overlap:>12}" + "".join(f"{time:>9}" for time in times) + f"{rate:>11}{size:>10}"
 
-    yield "against exact search: hits in common, milliseconds of a query, bytes of a vector"
+    yield "against exact search: hits in common (%), ms per query, bytes per vector"
     yield row("", "overlap@10", (f"{time} ms" for time in TIMES), "queries/s", "bytes/vec")
     for way in DIRECTIONS:
         yield way
@@ -119,7 +130,7 @@ def _corrected(metrics: RunMetrics) -> Iterator[str]:
             title = f"{way}, {ranker.name}" + ("" if overlap is None else f" (overlap@10 {overlap:.2f})")
             yield from _tested(title, _of(MAIN), found.significance[ranker.name], scores)
     before, after = found.skewness["plain"], found.skewness["corrected"]
-    yield f"skewness of how many first tens hold an image: {before:.2f} plain, {after:.2f} corrected"
+    yield f"skewness of the number of first tens that hold an image: {before:.2f} plain, {after:.2f} corrected"
     yield ""
 
 
@@ -129,7 +140,7 @@ def _captioned(metrics: RunMetrics) -> Iterator[str]:
     if found is None:
         return
     shown = _of(MAIN)
-    yield f"captioned gallery, leave one out (not to be compared with published figures): weight {found.weight:g}"
+    yield f"captioned gallery, leave one out (not comparable with papers): weight {found.weight:g}"
     yield _row("", (metric.label for metric in shown))
     for ranker in found.columns:
         for scores in ranker.scores.values():
@@ -155,7 +166,7 @@ def _tested(
     yield row("", "score", ("difference", "95% interval", "p", "p (Holm)"))
     for metric in shown:
         found = tested.get(metric.name)
-        interval = "{:+.2f} to {:+.2f}".format(*found.interval) if found else ""
+        interval = interval_of(found.interval) if found else ""
         cells = (f"{found.difference:+.2f}", interval, f"{found.p:.4f}", f"{found.p_holm:.4f}") if found else ("-",) * 4
         yield row(f"  {metric.label}", number((scores or {}).get(metric.name), metric.digits), cells)
     yield ""
