@@ -37,7 +37,10 @@ app = application("Measure retrieval: Recall@1, @5, @10, median and mean rank, i
 app.add_typer(bench.app, name="bench")
 
 
-@app.command(examples=["", "--out runs/b32", "--format latex > table.tex", "--ef 32,64,128 --quantization int8"])
+@app.command(
+    examples=["", "--out runs/b32", "--format latex > table.tex", "--ef 32,64,128 --quantization int8"],
+    needs=dict.fromkeys(["--force", "--images", "--trec-depth"], ("--out",)),
+)
 @expanded
 def run(queries: Queries, measured: Measured, output: Output, source: Source) -> None:
     """Replay a split against the index: scores by the oracle, by Qdrant exactly and as served, with intervals."""
@@ -71,7 +74,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     if output.json:
         command.print_json(metrics.as_json(), indent=1)
     elif output.format:
-        typer.echo(export.render(export.of_run(metrics), output.format.value, export.caption(metrics)))
+        typer.echo(export.render(export.of_run(metrics), output.format, export.caption(metrics)))
     else:
         typer.echo(table(metrics, report.agreements()))
     if output.out is not None:
@@ -108,18 +111,25 @@ def _lookups(index: ReadIndex, dataset: str, images: Path | None) -> tuple[Recor
     return records, lambda image_id: searcher.photo(image_id, images)
 
 
-@app.command(examples=["runs/b32 runs/l14", "runs/b32 runs/l14 --out changes"])
+@app.command(
+    examples=["runs/b32 runs/l14", "runs/b32 runs/l14 --out changes"],
+    needs=dict.fromkeys(["--images", "--path", "--url", "--dataset"], ("--out",)),
+)
 @expanded
 def compare(
     source: Source,
     runs: Annotated[list[Path], typer.Argument(help="Two or more folders that `run --out` wrote")],
     changed: Annotated[
-        int, typer.Option(min=0, help="With two runs: how many of the most changed queries to show")
-    ] = 5,
+        int | None, typer.Option(min=0, help="With two runs: how many of the most changed queries to show (default: 5)")
+    ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Number of bootstrap resamples for the intervals")] = 2000,
     sort: Annotated[
-        str, typer.Option(help="With more than two runs: sort by the sum of this metric, such as recall@1")
-    ] = "recall_sum",
+        str | None,
+        typer.Option(
+            help="With --format, or more than two runs: sort by the sum of this metric, such as recall@1 (default: "
+            "recall_sum)"
+        ),
+    ] = None,
     style: FormatOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Write changes.html into this folder: what changed most between two runs")
@@ -128,21 +138,26 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
-    from eval.compare import compare_all, compare_folders
+    from eval.compare import CHANGED, compare_all, compare_folders
     from eval.metrics import METRICS
     from eval.report import comparison, export
     from eval.runs import read_run
 
-    metric = next((metric for metric in METRICS if metric.name == sort), None)
+    metric = next((metric for metric in METRICS if metric.name == (sort or "recall_sum")), None)
     if metric is None:
         raise typer.BadParameter(f"--sort {sort!r}: choose one of {', '.join(metric.name for metric in METRICS)}")
     if not 2 <= len(runs) <= MOST_RUNS:
         raise typer.BadParameter(f"give the folders of 2 to {MOST_RUNS} runs")
     if out is not None and (len(runs) != 2 or style):
-        raise typer.BadParameter("--out shows what changed between two runs, and goes without --format")
+        raise typer.BadParameter("--out shows what changed between two runs, and cannot be combined with --format")
     one_format(style, as_json)
-    if len(runs) == 2 and not style:
-        pair = compare_folders(runs[0], runs[1], resamples=resamples, changed=changed)
+    in_detail = len(runs) == 2 and not style
+    if sort is not None and in_detail:
+        raise typer.BadParameter("--sort has no effect on two runs without --format")
+    if changed is not None and not in_detail:
+        raise typer.BadParameter("--changed has no effect with --format or more than two runs")
+    if in_detail:
+        pair = compare_folders(runs[0], runs[1], resamples=resamples, changed=CHANGED if changed is None else changed)
         if out is not None:
             _write_changes(out, pair, source, images)
         if as_json:
@@ -154,7 +169,7 @@ def compare(
     if as_json:
         command.print_json(comparison.all_as_json(found, metric), indent=1)
     elif style:
-        typer.echo(export.render(comparison.rows(found, metric), style.value, comparison.caption(found)))
+        typer.echo(export.render(comparison.rows(found, metric), style, comparison.caption(found)))
     else:
         typer.echo(comparison.table_of_all(found, metric))
 
@@ -171,7 +186,11 @@ def _write_changes(out: Path, pair: Comparison, source: Source, images: Path | N
     command.note(f"what changed most is in {out.resolve() / CHANGES_FILE}")
 
 
-@app.command(examples=["", "--target 0.95 --direction text-to-image"])
+@app.command(
+    examples=["", "--target 0.95 --direction text-to-image"],
+    needs={"--split": ["--hubness", "--evidence"]},
+    excludes=dict.fromkeys(["--target", "--direction"], ("--hubness", "--evidence")),
+)
 @expanded
 def tune(
     source: Source,
@@ -187,7 +206,7 @@ def tune(
         bool, typer.Option("--evidence", help="Print recall by the weight of captions in `search --evidence` instead")
     ] = False,
     split: Annotated[
-        str, typer.Option(help="With --hubness and --evidence: whose captions are the queries, or all")
+        str, typer.Option(help="With --hubness or --evidence: the split whose captions are the queries, or all")
     ] = "val",
     as_json: JsonOption = False,
 ) -> None:

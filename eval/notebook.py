@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ def evaluation_of(embeddings: Embeddings) -> Evaluation:
         EvaluationError: the arrays do not fit together, a vector is not usable, or an image has no caption.
     """
     images, captions = _unit_vectors("images", embeddings.images), _unit_vectors("captions", embeddings.captions)
-    image_of = np.asarray(embeddings.image_of)
+    image_of = _array("image_of", embeddings.image_of)
     if images.shape[1] != captions.shape[1]:
         raise EvaluationError(f"images have {images.shape[1]:,} dimensions, captions {captions.shape[1]:,}")
     if image_of.shape != (len(captions),) or not np.issubdtype(image_of.dtype, np.integer):
@@ -111,7 +112,7 @@ def evaluation_of(embeddings: Embeddings) -> Evaluation:
 
 
 def _unit_vectors(name: str, given: npt.ArrayLike) -> Vectors:
-    vectors = np.asarray(given, dtype=np.float64)
+    vectors = _array(name, given, np.float64)
     if vectors.ndim != 2 or not vectors.size:
         raise EvaluationError(f"{name} must have the shape (number, dimensions), not {vectors.shape}")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -119,6 +120,13 @@ def _unit_vectors(name: str, given: npt.ArrayLike) -> Vectors:
         raise EvaluationError(f"row {unusable[0]} of the {name} is not a usable vector: NaN, infinite or zero")
     scaled: Vectors = (vectors / lengths).astype(np.float32)
     return scaled
+
+
+def _array(name: str, given: npt.ArrayLike, dtype: type[np.float64] | None = None) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given, dtype=dtype)
+    except (ValueError, TypeError, RuntimeError) as error:  # uneven rows, texts, a tensor on a GPU or with gradients
+        raise EvaluationError(f"{name} must be an array of numbers: {error}") from None
 
 
 def _side(name: str, vectors: Vectors) -> Side:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from search.cli.command import INDEX, OUTPUT, DatasetOption, JsonOption, PathOption, UrlOption
+from search.records import MAX_HUBNESS
 from search.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,19 +33,10 @@ class Engine(str, Enum):
     NONE = "none"
 
 
-class Format(str, Enum):
-    """How the scores are printed, if not as aligned text. (Typer takes no literals that may be None.)"""
-
-    LATEX = "latex"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-
-
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv")
+    Literal["latex", "markdown", "csv"] | None,
+    typer.Option("--format", help="Print one table for a paper: latex (booktabs), markdown or csv"),
 ]
-
-
 ImagesOption = Annotated[
     Path | None,
     typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
@@ -106,7 +98,7 @@ class Measured:
         typer.Option(
             "--hubness",
             min=0,
-            max=10,
+            max=MAX_HUBNESS,
             help="Measure scores corrected by this alpha too (default: the stored one); 0: not at all",
         ),
     ] = None
@@ -116,8 +108,8 @@ class Measured:
         typer.Option(
             "--evidence",
             metavar="captions[=WEIGHT]",
-            help="Measure `search --evidence` too, as a task of its own: each caption asks for its photo among photos "
-            "with all of their other captions",
+            help="Measure `search --evidence` too, as a task of its own: each caption is a query for its photo, among "
+            "photos with all of their other captions",
         ),
     ] = None
 
@@ -131,6 +123,8 @@ class Measured:
         from search.query import evidence_weight
 
         engines = self.engine or [Engine.EXACT, Engine.SERVED]
+        if Engine.NONE in engines and set(engines) != {Engine.NONE}:
+            raise typer.BadParameter("--engine none cannot be combined with another engine")
         return Plan(
             engines=tuple(f"qdrant-{engine.value}" for engine in engines if engine is not Engine.NONE),
             efs=beams(self.ef),
@@ -182,10 +176,10 @@ class Source:
         return open_for_writing(load_settings(self.path, self.url))
 
 
-def one_format(style: Format | None, as_json: bool) -> None:
+def one_format(style: str | None, as_json: bool) -> None:
     """Raise typer.BadParameter if two formats are requested."""
     if style and as_json:
-        raise typer.BadParameter(f"--json and --format {style.value}: choose one of them")
+        raise typer.BadParameter(f"--json and --format {style}: choose one of them")
 
 
 def beams(text: str) -> tuple[int, ...]:

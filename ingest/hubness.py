@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +19,7 @@ import typer
 from search.cli.command import Exit, JsonOption, expanded, note, print_json
 from search.cli.flags import SourceFlags
 from search.errors import IndexFailure, QueryError
-from search.records import HUBNESS
+from search.records import HUBNESS, MAX_HUBNESS
 from search.settings import load_settings
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float64]
 
 MOST_REFERENCES = 100_000
+MEASURING = ("--k", "--count", "--seed", "--model", "--text-model", "--trust-remote-code", "--device")
+NEEDS = dict.fromkeys(MEASURING, ("--references",))
 DIGITS = 9  # of a stored number
 CELLS = 1 << 22  # cosines in memory at a time, 32 MiB of float64
 POINTS_PER_WRITE = 1000
@@ -65,7 +67,9 @@ def hubness(
     alpha: Annotated[
         float | None,
         typer.Option(
-            min=0, max=10, help="Correct every search by this many times the number; 0 stops it. See `eval tune`"
+            min=0,
+            max=MAX_HUBNESS,
+            help="Correct every search by this many times the number; 0 stops it. See `eval tune`",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -100,7 +104,11 @@ def _measure(index: Index, dataset: str, source: SourceFlags, references: str, k
     spec = index.spec(collection)
 
     def encoder() -> Encoder:
-        spec.check_queryable()
+        if spec.imported:
+            raise QueryError(
+                f"{dataset} holds imported vectors of {spec.model}, a model that is not known here, so the references "
+                "cannot be encoded: name a stored split with --references SPLIT"
+            )
         return source.encoder(spec)
 
     read = read_references(index, dataset, references, Sample(count, seed), encoder)
@@ -149,20 +157,18 @@ def store(index: Index, collection: str, references: References, numbers: Number
     from tqdm.auto import tqdm
 
     from search.index import HubnessSpec
-    from search.ranking import sentences
+    from search.ranking.sentence_sets import pack
 
-    before = index.spec(collection)
     made = HubnessSpec(
-        alpha=before.hubness.alpha if before.hubness else None,
         k=numbers.k,
         points=len(numbers.ids),
         smallest=min(numbers.values),
         count=len(references.texts),
         dropped=references.dropped,
         sha256=references.sha256,
-        sentences=sentences.pack(references.texts),
+        sentences=pack(references.texts),
     )
-    index.set_spec(before.model_copy(update={"hubness": made.incomplete()}))
+    _describe_numbers(index, collection, made.incomplete())
     fields = {image: {HUBNESS: value} for image, value in zip(numbers.ids, numbers.values, strict=True)}
     with tqdm(total=len(fields), desc="writing", unit=" images", file=sys.stderr) as bar:
         for start in range(0, len(numbers.ids), POINTS_PER_WRITE):
@@ -174,8 +180,15 @@ def store(index: Index, collection: str, references: References, numbers: Number
             f"{collection} held {len(numbers.ids):,} images and now holds {now:,}: another process is writing to it; "
             "run the same command again"
         )
-    index.set_spec(before.model_copy(update={"hubness": made}))
-    return made
+    return _describe_numbers(index, collection, made)
+
+
+def _describe_numbers(index: Index, collection: str, made: HubnessSpec) -> HubnessSpec:
+    """Store `made` with the alpha that is stored now, in the specification as it is now: another run may change it."""
+    spec = index.spec(collection)
+    described = replace(made, alpha=spec.hubness.alpha if spec.hubness else None)
+    index.set_spec(replace(spec, hubness=described))
+    return described
 
 
 def _with_alpha(index: Index, collection: str, alpha: float | None) -> HubnessSpec:
@@ -188,13 +201,13 @@ def _with_alpha(index: Index, collection: str, alpha: float | None) -> HubnessSp
         )
     if alpha is None:
         return spec.hubness
-    stored = spec.hubness.model_copy(update={"alpha": alpha})
-    index.set_spec(spec.model_copy(update={"hubness": stored}))
+    stored = replace(spec.hubness, alpha=alpha)
+    index.set_spec(replace(spec, hubness=stored))
     return stored
 
 
 def _as_json(collection: str, stored: HubnessSpec) -> dict[str, Any]:
-    return {"collection": collection, **stored.model_dump(exclude={"sentences"})}
+    return {"collection": collection, **stored.without_sentences()}
 
 
 def _describe(collection: str, stored: HubnessSpec) -> str:

@@ -313,3 +313,7 @@ class Output:
     ] = None
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print how long each stage took")] = False
     json: JsonOption = False
+
+    def photo_url_of(self, stored: CollectionSpec | None) -> str | None:
+        """Return the address of the photo folder; `stored` describes the collection of images, if it exists."""
+        return self.photo_url if self.photo_url is not None or stored is None else stored.photo_url

@@ -7,6 +7,7 @@ so that a run that is killed leaves a collection that is refused, not one with v
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ingest.summary import Summary
 from search.errors import SpecMismatch
@@ -44,7 +45,7 @@ def wrongly_padded(
 def with_padding_of(stored: Sequence[CollectionSpec], spec: CollectionSpec) -> CollectionSpec:
     """Return `spec` with the padding of the same collection among `stored`, if that holds it."""
     padding = {other.collection: other.padding for other in stored}.get(spec.collection, spec.padding)
-    return spec.model_copy(update={"padding": padding})
+    return replace(spec, padding=padding)
 
 
 def correct_padding(index: Index, wrong: Sequence[CollectionSpec], padding: Padding, summary: Summary) -> None:
@@ -58,7 +59,7 @@ def correct_padding(index: Index, wrong: Sequence[CollectionSpec], padding: Padd
             return
     for stored in wrong:
         current = index.spec(stored.collection)
-        index.create(current.model_copy(update={"padding": padding}), replace=True)
+        index.create(replace(current, padding=padding), replace=True)
 
 
 def _of_captions(specs: Sequence[CollectionSpec]) -> list[CollectionSpec]:

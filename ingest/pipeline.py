@@ -14,6 +14,7 @@ The path of a photo, which `_ImageStage.embed` shows from top to bottom:
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -53,6 +54,7 @@ from search.records import Caption, Image, Vectors
 
 ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
 TRIED_FIRST = 64  # photos that are opened to see whether there is anything to embed, before a model is loaded
+ANNOUNCE_AFTER = 1  # seconds; an index that is up to date is found to be so in less
 TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index is built
 
 R = TypeVar("R", Image, Caption)
@@ -356,25 +358,36 @@ def _only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors)
 
 @contextmanager
 def _clock(collection: str, points: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show the elapsed time while an index is built; yield a function that takes the number of vectors in it so far."""
+    """Show the elapsed time while an index is built, if that takes longer than ANNOUNCE_AFTER.
+
+    Yield a function that takes the number of vectors in it so far.
+    """
     clock = f"building the index of {collection}, {points:,} points: {{elapsed}}"
-    with tqdm(total=points, bar_format=clock, disable=not shown) as bar:
-        done = Event()
+    reported: list[int] = []
+    done, start = Event(), time.time()
 
-        def tick() -> None:
-            while not done.wait(TICK_SECONDS if sys.stderr.isatty() else TICK_SECONDS_IN_LOGS):
+    def tick() -> None:
+        if done.wait(ANNOUNCE_AFTER):
+            return
+        with tqdm(total=points, bar_format=clock) as bar:
+            bar.start_t = start
+            while True:
+                is_over = done.is_set()
+                if reported:
+                    bar.n, bar.bar_format = reported[-1], clock + ", {n:,} vectors indexed"
                 bar.refresh()
+                if is_over:
+                    return
+                done.wait(TICK_SECONDS if sys.stderr.isatty() else TICK_SECONDS_IN_LOGS)
 
-        def report(indexed: int) -> None:
-            bar.bar_format = clock + ", {n:,} vectors indexed"
-            bar.n = indexed
-
-        thread = Thread(target=tick, daemon=True)
+    thread = Thread(target=tick, daemon=True)
+    if shown:
         thread.start()
-        try:
-            yield report
-        finally:
-            done.set()
+    try:
+        yield reported.append
+    finally:
+        done.set()
+        if shown:
             thread.join()
 
 

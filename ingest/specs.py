@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def collection_specs(
         splits=split_sizes(annotations, chosen),
         version=version("coco-search"),
     )
-    return of_images, of_images.model_copy(update={"kind": "captions"})
+    return of_images, replace(of_images, kind="captions")
 
 
 def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> None:
@@ -137,15 +138,15 @@ def outdate_hubness(index: Index, collection: str) -> None:
     """Mark the numbers `hubness` of a collection as incomplete, if it has any: images are about to be embedded."""
     spec = index.spec(collection)
     if spec.hubness and spec.hubness.complete:
-        index.set_spec(spec.model_copy(update={"hubness": spec.hubness.incomplete()}))
+        index.set_spec(replace(spec, hubness=spec.hubness.incomplete()))
 
 
 def extend_hubness(index: Index, collection: str, copied: int) -> None:
     """Count images that were copied together with their numbers `hubness` among those that have one."""
     spec = index.spec(collection)
     if spec.hubness and spec.hubness.complete:
-        numbers = spec.hubness.model_copy(update={"points": spec.hubness.points + copied})
-        index.set_spec(spec.model_copy(update={"hubness": numbers}))
+        numbers = replace(spec.hubness, points=spec.hubness.points + copied)
+        index.set_spec(replace(spec, hubness=numbers))
 
 
 def hubness_warnings(index: ReadIndex, collection: str) -> list[str]:
@@ -165,4 +166,4 @@ def forget_empty_splits(index: Index, spec: CollectionSpec) -> None:
         if name in spec.splits or index.count(spec.collection, where=Where(splits=(name,)))
     }
     if splits != stored.splits:
-        index.set_spec(stored.model_copy(update={"splits": splits}))
+        index.set_spec(replace(stored, splits=splits))

@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from search.query import Options, Part
     from search.searcher import Searcher
 
+NOT_IN_JSON = {"--files": ["--json"]}
+
 app = application("Search captioned photos with words or with a picture.")
 
 
 @app.command(
-    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json']
+    examples=['"a dog on a beach"', '"a beach" --plus snow --minus people -k 20', '"a dog" --split val --json'],
+    excludes=NOT_IN_JSON,
 )
 @expanded
 def text(
@@ -55,7 +58,7 @@ def text(
     _answer([text_part(query), *mix.parts()], flags.options(to="images"), source, output)
 
 
-@app.command(examples=["holiday.jpg", "391895 --to images"])
+@app.command(examples=["holiday.jpg", "391895 --to images"], excludes=NOT_IN_JSON)
 @expanded
 def image(
     query: Annotated[str, typer.Argument(metavar="FILE|ID", help="A picture file, or the id of a stored image")],
@@ -143,12 +146,14 @@ def _answer(
     with source.searcher(exact=options.exact) as searcher:
         if or_images and searcher.kinds == ["images"]:
             options = replace(options, to="images")
+        else:
+            _check_effect(options)
         hits = searcher.search(parts, options)
         if output.json:
-            for line in show.as_json(hits, options.offset):
+            for line in show.as_json(hits):
                 command.print_json(line)
         else:
-            _print_table(searcher, hits, options.offset + 1, output)
+            _print_table(searcher, hits, output)
         [truncations] = searcher.truncations([parts])
         for number, truncation in truncations.items():
             command.note(f"note: {show.truncation_note(parts[number], truncation)}")
@@ -156,12 +161,21 @@ def _answer(
             _write_sheet(searcher, parts, options, hits, output)
 
 
-def _print_table(searcher: Searcher, hits: list[Hit], first: int, output: OutputFlags) -> None:
+def _check_effect(options: Options) -> None:
+    """Raise typer.BadParameter for an option about a kind of results that are not requested."""
+    if options.group and "captions" not in options.kinds:
+        raise typer.BadParameter("--group merges captions, and has no effect on images: add --to captions")
+    for name, value in (("--hubness", options.hubness), ("--evidence", options.evidence)):
+        if value is not None and "images" not in options.kinds:
+            raise typer.BadParameter(f"{name} has no effect on captions: add --to images")
+
+
+def _print_table(searcher: Searcher, hits: list[Hit], output: OutputFlags) -> None:
     from search.cli.terminal import Style, table
 
     style = Style.of(sys.stdout)
     places = _places(searcher, hits, output.images) if output.files or style.escapes else {}
-    typer.echo(table(hits, style, first, places=places, files=output.files))
+    typer.echo(table(hits, style, places=places, files=output.files))
 
 
 def _places(searcher: Searcher, hits: list[Hit], folder: Path | None) -> dict[int, Place]:
@@ -189,9 +203,7 @@ def _write_sheet(searcher: Searcher, parts: list[Part], options: Options, hits: 
 
     picture = next(iter(named_images([part for part in parts if part.weight > 0])), None)
     title = describe(parts)
-    sections = [Section(kind, group, picture, options.offset + 1) for kind, group in show.by_kind(hits)] or [
-        Section(title, [])
-    ]
+    sections = [Section(kind, group, picture) for kind, group in show.by_kind(hits)] or [Section(title, [])]
     about = origin(searcher.index.spec(searcher.collection("images")), options)
     page = contact_sheet(title, sections, lambda image_id: searcher.photo(image_id, output.images), about=about)
     file = output.html or Path(tempfile.mkdtemp(prefix="coco-search-")) / "found.html"

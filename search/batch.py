@@ -43,10 +43,6 @@ class Line:
     content: Any
     query: tuple[list[Part], Options] | CocoSearchError
 
-    @property
-    def offset(self) -> int:
-        return self.query[1].offset if isinstance(self.query, tuple) else 0
-
 
 def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
     """Yield lines in lists of at most 32: those that have arrived, so that no answer waits for a later query.
@@ -91,7 +87,7 @@ def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Opt
             elif isinstance(result, CocoSearchError):
                 raise result
             else:
-                answer["hits"] = show.as_json(result, line.offset)
+                answer["hits"] = show.as_json(result)
                 if truncated := next(truncations):
                     answer["truncated"] = show.truncated_as_json(truncated)
                 yield answer

@@ -14,9 +14,9 @@ SHOWN = 50  # hits in a contact sheet
 
 
 class Hits(list[Hit]):
-    """A list of hits, best first. It also remembers how to open their photos, for as long as the index is open.
+    """A list of hits, best first. It also remembers how to open their photos, of captions while the index is open.
 
-    Slices are `Hits`, too. Copies and pickles hold only the hits.
+    Slices are `Hits`, too, and their hits keep their ranks. Copies and pickles hold only the hits.
     """
 
     def __init__(self, hits: Iterable[Hit] = (), open_photo: Callable[[Hit], Image.Image] | None = None) -> None:

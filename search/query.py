@@ -14,7 +14,7 @@ import numpy as np
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
 from search.ranking.words import Words
-from search.records import KINDS, Kind, Vectors, Wanted
+from search.records import KINDS, MAX_HUBNESS, Kind, Vectors, Wanted
 from search.text import check_text
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ HALFWAY = 0.5
 """A value for `Options.cutoff`."""
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
-MAX_HUBNESS = 10
 EVIDENCE_WEIGHT = 0.75
 """A value for `Options.evidence`; see docs/evaluation.md for the curve that it was chosen by."""
 BRIEF_LENGTH = 60  # characters
@@ -142,10 +141,12 @@ class Options:
     def updated(self, values: Mapping[str, Any]) -> Options:
         """Return these options with the given values, named after fields of `Options` and `Where`, in place of theirs.
 
-        None changes nothing. Every form of a query (command line, JSON lines, web API) is read by this method, and a
-        name that is in neither class is a TypeError, so that no option or filter is dropped silently.
+        None stands for an option's default, or for no filter. Every form of a query (command line, JSON lines, web
+        API) is read by this method, and a name that is in neither class is a TypeError, so that no option or filter is
+        dropped silently.
         """
-        values = {name: value for name, value in values.items() if value is not None}
+        defaults = {each.name: each.default for each in fields(Options)}
+        values = {name: defaults.get(name) if value is None else value for name, value in values.items()}
         conditions = {each.name: values.pop(each.name) for each in fields(Where) if each.name in values}
         conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
         where = replace(self.where or Where(), **conditions) if conditions else self.where

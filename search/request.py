@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from search.errors import QueryError
 from search.index import MAX_ID
-from search.query import MAX_HUBNESS, Options, Part, evidence_weight
-from search.records import Wanted
+from search.query import Options, Part, evidence_weight
+from search.records import MAX_HUBNESS, Wanted
 
 CONTAINS = "Only captions, or images whose captions together, contain all of these words"
 DIGITS = "^[0-9]{1,19}$"
@@ -86,7 +86,7 @@ PartT = TypeVar("PartT", bound=PartRequest)
 
 
 class QueryRequest(StrictModel, Generic[PartT]):
-    """A query: the weighted sum of the parts, and the options of the answer. None leaves an option at its default."""
+    """A query: the weighted sum of the parts, and the options of the answer. None stands for an option's default."""
 
     parts: list[PartT]
     to: Wanted | None = None
@@ -118,5 +118,7 @@ class QueryRequest(StrictModel, Generic[PartT]):
     exact: bool | None = Field(default=None, description="Compare with every vector, without the HNSW index")
 
     def options(self, default: Options) -> Options:
-        """Return the options that are given, the others from `default`. Raises QueryError."""
-        return default.updated(self.model_dump(include=set(QueryRequest.model_fields) - {"parts"}))
+        """Return the options that are given, None included, and the others from `default`. Raises QueryError."""
+        values = self.model_dump(include=set(QueryRequest.model_fields) - {"parts"})
+        given = {name: value for name, value in values.items() if value is not None or name in self.model_fields_set}
+        return default.updated(given)

@@ -11,8 +11,9 @@ The path of a query from the command to the engine:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -101,7 +102,7 @@ class Searcher:
             self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
         )
         return [
-            self._hits(hit for _ in of_query for hit in next(pages)) if isinstance(of_query, list) else of_query
+            self._hits(of_query, [next(pages) for _ in of_query]) if isinstance(of_query, list) else of_query
             for of_query in outcomes
         ]
 
@@ -137,7 +138,7 @@ class Searcher:
         """
         self.check(options)
         requests = self._of_kinds(vector, options, leave_out)
-        return self._hits(hit for page in self._pages.read(requests) for hit in page)
+        return self._hits(requests, self._pages.read(requests))
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
         """Return how many images (besides `leave_out`) or captions pass the filter of the options.
@@ -146,16 +147,20 @@ class Searcher:
         """
         return self._pages.count(kind, options, tuple(leave_out))
 
-    def _hits(self, hits: Iterable[Hit]) -> Hits:
-        return Hits(hits, self._open_photo)
+    def _hits(self, requests: Sequence[PageRequest], pages: Sequence[Sequence[Hit]]) -> Hits:
+        ranked = (
+            replace(hit, rank=rank)
+            for request, page in zip(requests, pages, strict=True)
+            for rank, hit in enumerate(page, start=request.options.offset + 1)
+        )
+        return Hits(ranked, partial(self._open_photo, self._queries.spec))
 
-    def _open_photo(self, hit: Hit) -> Image.Image:
-        """Return the photo of a hit. Of an image, the record has the file, even when the index is closed."""
+    def _open_photo(self, spec: CollectionSpec, hit: Hit) -> Image.Image:
+        """Return the photo of a hit. The record of an image names the file, so the index may be closed."""
         if not isinstance(hit.record, ImageRecord):
             return self.photo(hit.image_id)
         from search.photos import open_photo
 
-        spec = self._queries.spec
         return open_photo(spec.photo_folder, hit.record.file, follow_links=spec.follow_links)
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:

@@ -2,76 +2,82 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import SplitResult, urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from search.errors import SettingsError
-from search.validation import first_problem
+
+D = TypeVar("D")
+HIGHEST_PORT = 65535
 
 
-class Settings(BaseModel):
-    """Settings from `INDEX_PATH`, `QDRANT_URL`, `QDRANT_API_KEY`, `QDRANT_GRPC_PORT` and `QDRANT_TIMEOUT`.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings. One that is not given is read from the environment variable of its name, such as `INDEX_PATH`.
+
+    An empty variable counts as unset.
 
     With a `qdrant_url` the index is on a Qdrant server, otherwise in the folder `index_path`. `qdrant_url` may list
     several nodes of one cluster, separated by commas: the first that answers is used. `qdrant_grpc_port` defaults to
     the port after the one in the URL, as in Qdrant's own defaults (6333 and 6334); `qdrant_timeout` is in seconds.
+
+    Raises:
+        SettingsError: a value is not valid.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    index_path: Path = field(default_factory=lambda: Path(os.environ.get("INDEX_PATH") or "index"))
+    qdrant_url: str | None = field(default_factory=lambda: os.environ.get("QDRANT_URL"))
+    qdrant_api_key: str | None = field(default_factory=lambda: os.environ.get("QDRANT_API_KEY"), repr=False)
+    qdrant_grpc_port: int | None = field(default_factory=lambda: _number("QDRANT_GRPC_PORT", None))
+    qdrant_timeout: int = field(default_factory=lambda: _number("QDRANT_TIMEOUT", 30))
 
-    index_path: Path = Path("index")
-    qdrant_url: str | None = None
-    qdrant_api_key: SecretStr | None = None
-    qdrant_grpc_port: int | None = Field(default=None, ge=1, le=65535)
-    qdrant_timeout: int = Field(default=30, ge=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_environment(cls, values: dict[str, object]) -> dict[str, object]:
-        """Add the variables of the environment; empty ones are unset. pydantic-settings takes 0.1 s to import."""
-        environment = {name: os.environ.get(name.upper(), "") for name in cls.model_fields}
-        return {name: value for name, value in {**environment, **values}.items() if value != ""}
-
-    @field_validator("qdrant_url")
-    @classmethod
-    def _url_has_scheme_and_host(cls, value: str | None) -> str | None:
-        for url in _split(value):
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or not _has_good_port(parts):
-                raise ValueError(f"{url!r} is not an address such as http://localhost:6333")
-        return value
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index_path", Path(self.index_path))  # a string is accepted too
+        for url in self.qdrant_urls:
+            if not _is_address(url):
+                raise SettingsError(f"--url or QDRANT_URL: {url!r} is not an address such as http://localhost:6333")
+        if self.qdrant_grpc_port is not None and not 1 <= self.qdrant_grpc_port <= HIGHEST_PORT:
+            raise SettingsError(f"QDRANT_GRPC_PORT: {self.qdrant_grpc_port} is not a port from 1 to {HIGHEST_PORT}")
+        if self.qdrant_timeout < 1:
+            raise SettingsError(f"QDRANT_TIMEOUT: {self.qdrant_timeout} is less than one second")
 
     @property
     def qdrant_urls(self) -> list[str]:
         """The URLs that `qdrant_url` lists."""
-        return _split(self.qdrant_url)
+        return [url.strip() for url in self.qdrant_url.split(",")] if self.qdrant_url else []
 
 
 def is_loopback(host: str) -> bool:
     """Return whether traffic to this host, or served at it, stays on this machine."""
+    import ipaddress  # not above: few need it
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _split(urls: str | None) -> list[str]:
-    return [url.strip() for url in urls.split(",")] if urls else []
-
-
-def _has_good_port(parts: SplitResult) -> bool:
+def _number(name: str, default: D) -> int | D:
+    """Return the number in an environment variable, or `default` if it is unset or empty. Raises SettingsError."""
+    value = os.environ.get(name)
     try:
-        return parts.port != 0
+        return int(value) if value else default
     except ValueError:
+        raise SettingsError(f"{name}: {value!r} is not a whole number") from None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also raised by brackets around what is not an IPv6 address
         return False
 
 
-def load_settings(path: Path | None = None, url: str | None = None, **more: object) -> Settings:
+def load_settings(path: Path | None = None, url: str | None = None, **more: Any) -> Settings:
     """Return settings from the environment, overridden by `path`, `url` and `more`.
 
     `path` also overrides `QDRANT_URL`; `more` are further fields of Settings.
@@ -81,18 +87,12 @@ def load_settings(path: Path | None = None, url: str | None = None, **more: obje
     """
     if path is not None and url is not None:
         raise SettingsError("give --path (embedded index) or --url (Qdrant server), not both")
-    location: dict[str, object] = {}
+    location: dict[str, Any] = {}
     if path is not None:
         location = {"index_path": path, "qdrant_url": None}
     if url is not None:
         location = {"qdrant_url": url}
-    try:
-        return Settings(**location, **more)  # type: ignore[arg-type]
-    except ValidationError as error:
-        problem = first_problem(error)
-        name = problem.place.upper()
-        source = {"QDRANT_URL": "--url or QDRANT_URL", "INDEX_PATH": "--path or INDEX_PATH"}.get(name, name)
-        raise SettingsError(f"{source}: {problem.message}") from None
+    return Settings(**location, **more)
 
 
 def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
@@ -103,8 +103,11 @@ def settings_of(place: str, side: Literal["FROM", "TO"]) -> Settings:
     Raises:
         SettingsError: a value is not valid.
     """
-    names = ("qdrant_api_key", "qdrant_grpc_port")
-    overrides: dict[str, Any] = {name: value for name in names if (value := os.environ.get(f"{name.upper()}_{side}"))}
+    overrides: dict[str, Any] = {
+        "qdrant_api_key": os.environ.get(f"QDRANT_API_KEY_{side}"),
+        "qdrant_grpc_port": _number(f"QDRANT_GRPC_PORT_{side}", None),
+    }
+    overrides = {name: value for name, value in overrides.items() if value not in (None, "")}
     if place.startswith(("http://", "https://")):
         return load_settings(url=place, **overrides)
     return load_settings(path=Path(place), **overrides)

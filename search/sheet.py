@@ -7,13 +7,13 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import jinja2
 import PIL.Image
 
 from search.errors import CocoSearchError, PhotoError
-from search.index import CollectionSpec
+from search.index import CollectionSpec, short_model_name
 from search.query import Options, describe_options
 from search.records import Hit
 
@@ -25,12 +25,11 @@ OpenPhoto = Callable[[int], PIL.Image.Image]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One query and its hits, ranked from `first`; `picture` is the id of the image that was the query, if any."""
+    """One query and its hits; `picture` is the id of the image that was the query, if any."""
 
     query: str
     hits: Sequence[Hit]
     picture: int | None = None
-    first: int = 1
 
 
 def contact_sheet(
@@ -55,12 +54,12 @@ def contact_sheet(
 def notebook_sheet(hits: Sequence[Hit], total: int, open_photo: Callable[[Hit], PIL.Image.Image] | None) -> str:
     """Return hits as a part of an HTML page: small photos, captions and scores; `total` is the number of all hits.
 
-    In place of a photo that cannot be opened is the reason.
+    A photo that cannot be opened is replaced by the reason.
     """
 
     def photo(hit: Hit) -> Thumbnail | str:
         if open_photo is None:
-            return "the photo is not at hand"
+            return "the photo is not available"
         try:
             return Thumbnails(lambda _: open_photo(hit), NOTEBOOK_SIDE, quality=70).of(hit.image_id)
         except CocoSearchError as error:
@@ -82,7 +81,9 @@ def _environment() -> jinja2.Environment:
 
 def origin(spec: CollectionSpec, options: Options | None = None) -> str:
     """Return a line about where hits come from: the data set, the model, today's date, and the options of the query."""
-    model = PurePath(spec.model).name + (f" (texts: {PurePath(spec.text_model.model).name})" if spec.text_model else "")
+    model = short_model_name(spec.model)
+    if spec.text_model:
+        model += f" (texts: {short_model_name(spec.text_model.model)})"
     today = date.today()
     parts = [f"data set {spec.dataset}", f"model {model}", f"{today.day} {today:%B %Y}"]
     return " · ".join([*parts, *([describe_options(options)] if options else [])])

@@ -90,6 +90,8 @@ def to_json(value: object, *, indent: int | None = None, ascii_only: bool = Fals
         ValueError: `value` contains NaN or an infinite number.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    if text.isascii():  # known without reading it
+        return text
     text = _LONE.sub(lambda lone: f"\\\\u{ord(lone[0]):04x}", text)
     return _NOT_ASCII.sub(lambda run: json.dumps(run[0])[1:-1], text) if ascii_only else text
 

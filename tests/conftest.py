@@ -22,6 +22,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"  # its fork handlers print, or 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # one process for each core, so one thread for each process
 
+import httpx
 import numpy as np
 import PIL.Image
 import pytest
@@ -60,6 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("web"))
 
 
+def _has_server() -> bool:
+    return bool(SERVER_URL or shutil.which("qdrant"))
+
+
 def needs(path: Path) -> pytest.MarkDecorator:
     """Skips a test where data that is not part of the repository is absent."""
     return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not on this machine")
@@ -85,6 +90,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _a_server_that_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 0.05)
+
+
+@pytest.fixture(autouse=True)
+def _a_stand_in_for_a_server_has_no_index_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _has_server():
+        monkeypatch.setattr("search.index.server.indexing.PAUSE", 0.001)
 
 
 @pytest.fixture(autouse=True)
@@ -153,12 +164,19 @@ def web(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Iterator
     assert process.returncode == 0  # it was stopped with the model loaded
 
 
+@pytest.fixture
+def client(web: Web) -> Iterator[httpx.Client]:
+    """A client of the served page."""
+    with web.client() as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A real server: the one at QDRANT_URL, or a `qdrant` binary on PATH, started here."""
     if SERVER_URL:
-        given = {"qdrant_url": SERVER_URL, "qdrant_api_key": SERVER_KEY, "qdrant_grpc_port": SERVER_GRPC_PORT}
-        yield Settings.model_validate({name: value for name, value in given.items() if value})
+        port = int(SERVER_GRPC_PORT) if SERVER_GRPC_PORT else None
+        yield Settings(qdrant_url=SERVER_URL, qdrant_api_key=SERVER_KEY or None, qdrant_grpc_port=port)
         return
     binary = shutil.which("qdrant")
     if binary is None:
@@ -232,7 +250,7 @@ def place(
     if settings.qdrant_grpc_port:
         monkeypatch.setenv("QDRANT_GRPC_PORT", str(settings.qdrant_grpc_port))
     if settings.qdrant_api_key:
-        monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key.get_secret_value())
+        monkeypatch.setenv("QDRANT_API_KEY", settings.qdrant_api_key)
     yield ["--url", settings.qdrant_url, "--dataset", dataset]
     server = open_for_writing(settings)
     for kind in ("images", "captions"):
@@ -263,7 +281,7 @@ def plain_spec(**changes: object) -> CollectionSpec:
         "splits": {"test": SplitSize(images=3, captions=15, images_in_file=3)},
         "version": "0",
     }
-    return CollectionSpec.model_validate({**plain, **changes})
+    return CollectionSpec(**{**plain, **changes})  # type: ignore[arg-type]
 
 
 def _free_port() -> int:

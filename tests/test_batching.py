@@ -1,11 +1,10 @@
-"""Many threads submit items, one thread processes them in batches."""
+"""Many requests submit items, one thread processes them in batches."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,51 +12,49 @@ from search.errors import QueryError
 from search.web.batching import Batcher
 
 
-def test_each_thread_gets_its_own_result_from_few_calls() -> None:
+def test_each_request_gets_its_own_result_from_few_calls() -> None:
     batches: list[int] = []
     threads: set[int] = set()
     start = threading.Event()
 
     def square(numbers: Sequence[int]) -> list[int]:
         batches.append(len(numbers))
-        start.wait(10)  # until all threads have submitted their item
+        start.wait(10)  # until all requests have submitted their item
         threads.add(threading.get_ident())
         return [number * number for number in numbers]
 
-    batcher: Batcher[int, int] = Batcher(square, max_batch=16)
-    with ThreadPoolExecutor(50) as clients:
-        results = [clients.submit(batcher.run, number) for number in range(50)]
-        while not batches or len(batcher._waiting) + batches[0] < 50:
-            time.sleep(0.001)
+    async def scenario() -> list[int]:
+        batcher: Batcher[int, int] = Batcher(square, max_batch=16)
+        requests = [asyncio.create_task(batcher.run(number)) for number in range(50)]
+        await asyncio.sleep(0.05)
+        requests[7].cancel()  # a client that leaves takes nothing from the others
         start.set()
-        assert [result.result() for result in results] == [number * number for number in range(50)]
-    batcher.close()
-    assert sum(batches) == 50
-    assert max(batches) <= 16
+        results = await asyncio.gather(*requests[:7], *requests[8:])
+        assert await batcher.run(50) == 2500
+        batcher.close()
+        return results
+
+    assert asyncio.run(scenario()) == [number * number for number in range(50) if number != 7]
+    assert sum(batches) == 51
+    assert max(batches) == 16
     assert len(batches) <= 6
     assert len(threads) == 1
 
 
 def test_an_item_that_fails_does_not_fail_the_others() -> None:
-    hold = threading.Event()
-
     def to_upper(words: Sequence[str]) -> list[str]:
-        if words == ["first"]:
-            hold.wait(10)
         if "bad" in words:
             raise QueryError("no such word")
         return [word.upper() for word in words]
 
-    batcher: Batcher[str, str] = Batcher(to_upper)
-    with ThreadPoolExecutor(8) as clients:
-        results = {"first": clients.submit(batcher.run, "first")}
-        while batcher._waiting:
-            pass
-        results |= {word: clients.submit(batcher.run, word) for word in ("a", "bad", "b", "c")}
-        while len(batcher._waiting) < 4:
-            pass
-        hold.set()
-        assert [results[word].result() for word in ("first", "a", "b", "c")] == ["FIRST", "A", "B", "C"]
+    async def scenario() -> None:
+        batcher: Batcher[str, str] = Batcher(to_upper)
+        words = ["first", "a", "bad", "b", "c"]
+        outcomes = await asyncio.gather(*map(batcher.run, words), return_exceptions=True)
+        assert [outcomes[number] for number in (0, 1, 3, 4)] == ["FIRST", "A", "B", "C"]
+        assert str(outcomes[2]) == "no such word"
         with pytest.raises(QueryError, match="no such word"):
-            results["bad"].result()
-    batcher.close()
+            await batcher.run("bad")
+        batcher.close()
+
+    asyncio.run(scenario())

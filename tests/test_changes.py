@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from conftest import Call, ingest_options
-from test_page import Reader
+from page_run import Reader
 
 
 def test_the_page_of_changes(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run
 from search.errors import EvaluationError
 
 NAMES = tuple(metric.name for metric in METRICS)
+LABELS = tuple(metric.label for metric in METRICS)
 COMPARISONS = 2 * len(METRICS)
 METRICS_FILE = {"split": "test", "captions_per_image": 2, "images": 4, "captions": 8, "dataset": "coco"}
 
@@ -152,7 +153,7 @@ def test_the_table_says_what_was_compared(small: tuple[Run, Run]) -> None:
         "differs: encoder.dtype: float32 in A, bfloat16 in B",
         "differs: new: not recorded in A, True in B",
     ]
-    rows = [line for line in lines if line.startswith(NAMES)]
+    rows = [line for line in lines if line.startswith(LABELS)]
     assert len(rows) == 2 * len(NAMES)
     assert rows[0].split()[:4] == ["recall@1", "25.00", "25.00", "+0.00"]
     heading = next(line for line in lines if "p (Holm)" in line)
@@ -160,6 +161,7 @@ def test_the_table_says_what_was_compared(small: tuple[Run, Run]) -> None:
         assert {row[heading.index(column) + len(column)] for row in rows} == {" "}  # no number runs past its heading
     assert "       102      20       2  text of 102" in lines
     assert any(f"{COMPARISONS} comparisons" in line for line in lines)
+    assert max(map(len, lines[4:-2])) <= 80
 
 
 def test_no_caption_breaks_the_table(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ def test_no_caption_breaks_the_table(tmp_path: Path) -> None:
     assert "\x1b" not in printed
     (line,) = [line for line in printed.splitlines() if "two lines" in line]
     assert line.endswith("…")
-    assert len(line) <= 100
+    assert len(line) <= 80
 
 
 def test_json_holds_what_the_table_shows(small: tuple[Run, Run]) -> None:

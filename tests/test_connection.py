@@ -69,7 +69,10 @@ INCOMPLETE = [
     (HEADERS + b"Content-Length: 10\r\n\r\n12345", b"408"),
     (HEADERS + b"Transfer-Encoding: chunked\r\n\r\n5\r\n123", b"408"),
     (HEADERS + b"Content-Length: 2\r\n\r\nab" + HEADERS, b"200"),
+    (HEADERS + b"Content-Length: 2\r\n\r\nab\r\n\r\n", b"200"),  # blank lines: no request begins
     (b"\x16\x03\x01 no HTTP\r\n\r\n", b"400"),
+    (HEADERS + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),  # two servers could disagree
+    (HEADERS + b"Content-Length: 2\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nab", b"400"),
 ]
 
 
@@ -93,6 +96,16 @@ def test_a_trickle_is_stopped_but_a_slow_client_is_not(port: int) -> None:
     assert answers[2][0].startswith(b"HTTP/1.1 200")
     assert answers[2][0].endswith(b"3")
     assert answers[2][1] > LIMITS.silence
+
+
+CHUNKED = HEADERS + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n"
+
+
+@pytest.mark.parametrize("start", [HEADERS + b"X: ", HEADERS, CHUNKED + b"0\r\n", CHUNKED + b"2;"])
+def test_headers_without_an_end_use_no_memory(port: int, start: bytes) -> None:
+    line = b"x" * 1000 if start.endswith((b" ", b";")) else b"X: " + b"x" * 995 + b"\r\n"
+    _, seconds = talk(port, start, *[line * 300] * 4, pause=0.05)
+    assert seconds < 0.9 * LIMITS.silence
 
 
 def test_many_stuck_connections(port: int) -> None:

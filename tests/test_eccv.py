@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import plain_spec
 
 from eval.evaluate import fold_metrics
 from eval.extended.eccv import judged_by_more
 from eval.protocol import Evaluation, Side, both_tasks
 from eval.ranks.oracle import oracle_ranks
-from search.index import CollectionSpec, Where
+from search.index import Where
 
 pytest.importorskip("eccv_caption")
 
@@ -68,8 +69,7 @@ def evaluation(images: Matrix, captions: Matrix, ids: tuple[list[int], list[int]
         Side("captions", np.array(ids[1]), captions, Where()),
         image_of,
     )
-    spec = CollectionSpec.model_construct(dataset="coco")
-    return Evaluation(spec, ("test",), 5, to_text, to_image, image_of, [], [], 0, ())
+    return Evaluation(plain_spec(), ("test",), 5, to_text, to_image, image_of, [], [], 0, ())
 
 
 @pytest.mark.parametrize("kind", ["structured", pytest.param("random", marks=pytest.mark.slow)])

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_index import fill, image, unit
+from points import fill, image, unit
 
 from search.errors import CollectionMissing, IndexBusy, IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Points, Quantization, SearchParams, Tuning
 from search.index.edge import space
 from search.index.edge.index import EdgeIndex
 from search.records import Hit, Vectors
+from search.text import to_json
 
 MakeSpec = Callable[..., CollectionSpec]
 
@@ -153,7 +154,7 @@ def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec
         import sys
         from pathlib import Path
         sys.path.insert(0, sys.argv[3])
-        from test_index import image, unit
+        from points import image, unit
         from search.index import Points
         from search.index.edge.index import EdgeIndex
         index = EdgeIndex(Path(sys.argv[1]))
@@ -180,7 +181,7 @@ def test_acknowledged_points_survive_sigkill(tmp_path: Path, make_spec: MakeSpec
 
 def test_killed_between_specification_and_shard(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec()
-    (tmp_path / f"{spec.collection}.json").write_text(spec.model_dump_json())
+    (tmp_path / f"{spec.collection}.json").write_text(to_json(spec.as_json()))
     index = EdgeIndex(tmp_path)
     assert index.collections() == []
     index.create(spec)

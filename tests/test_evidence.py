@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error, plain_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_index import unit
+from points import unit
 
 from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
 from eval.extended.mteb import sentence
@@ -185,7 +185,7 @@ def test_stored_and_measured_cosines_are_the_same(index: Index, make_spec: MakeS
     for kind, expected in measured.items():
         found = index.spec(f"{dataset}_{kind}").cosines
         assert found is not None
-        assert found.model_dump() == pytest.approx(expected.model_dump(), rel=1e-6)
+        assert asdict(found) == pytest.approx(asdict(expected), rel=1e-6)
     after = Searcher(index, dataset).search_vector(stored.images[0], Options(evidence=0.5))
     assert [hit.id for hit in after] == [hit.id for hit in before]
 
@@ -215,6 +215,15 @@ def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, c
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     answers = [json.loads(line) for line in call("search", "batch", tmp_path / "queries.jsonl", *path)[1].splitlines()]
     assert [answer["hits"] for answer in answers] == [first, first]
+    switched_off = [{"text": "a dog", "k": 3, "evidence": None, "splits": None}, {"image_id": 100, "evidence": None}]
+    (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, [*switched_off, {"image_id": 100}])))
+    default = ["--evidence", "captions", "--split", "test"]
+    code, printed, _ = call("search", "batch", tmp_path / "queries.jsonl", *default, *path)
+    plain, pictured, refused = map(json.loads, printed.splitlines())
+    assert code == 3
+    assert plain["hits"] == found("-k", 3)
+    assert pictured["hits"]
+    assert "only for texts" in refused["error"]
 
     out = tmp_path / "run"
     code, printed, err = call("eval", "run", *path, "--engine", "none", "--evidence", "captions", "--out", out)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_index import image, unit
+from points import image, unit
 
 from eval.ranks.hnsw_check import used
 from search.index import CollectionSpec, Points, Quantization, Tuning, Where
@@ -25,7 +25,7 @@ def build(tmp_path: Path, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) 
     index = EdgeIndex(tmp_path)
 
     def make(count: int, *, scan_below: int = 0, quantization: Quantization = "none") -> tuple[EdgeIndex, str]:
-        monkeypatch.setattr("search.index.edge.index.FULL_SCAN_THRESHOLD", scan_below)
+        monkeypatch.setattr("search.index.edge.config.FULL_SCAN_THRESHOLD", scan_below)
         spec = make_spec(dim=DIM)
         index.create(spec, Tuning(quantization=quantization, index_everything=True))
         records = [image(number, "test" if number % 10 else "val") for number in range(count)]

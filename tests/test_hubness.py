@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error, plain_spec, write_photo_set
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_index import image, unit
+from points import image, unit
 
 from ingest.hubness import measure, store
 from ingest.references import References
@@ -24,7 +27,8 @@ from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, QueryError
 from search.index import CollectionSpec, HubnessSpec, Index, Points, SearchParams, SplitSize
 from search.index.edge.index import EdgeIndex
-from search.ranking.sentences import are_in, pack, words_of
+from search.ranking.sentence_sets import are_in, pack
+from search.ranking.sentences import words_of
 from search.records import Image, Vectors
 
 MakeSpec = Callable[..., CollectionSpec]
@@ -33,11 +37,11 @@ COUNT, DIM = 60, 8
 ALPHA = 0.7
 
 
-def described(numbers: Floats, **changes: object) -> HubnessSpec:
+def described(numbers: Floats, **changes: Any) -> HubnessSpec:
     plain = HubnessSpec(
         k=1, points=len(numbers), smallest=float(numbers.min()), count=1, dropped=0, sha256="", sentences=""
     )
-    return plain.model_copy(update=changes)
+    return replace(plain, **changes)
 
 
 def numbered(index: Index, make_spec: MakeSpec, **changes: object) -> tuple[Vectors, Floats]:
@@ -50,7 +54,7 @@ def numbered(index: Index, make_spec: MakeSpec, **changes: object) -> tuple[Vect
     images = [image(number, "test" if number % 3 else "val", captions=(f"number {number}",)) for number in range(COUNT)]
     index.upsert(spec.collection, Points(images, vectors))
     index.set_fields(spec.collection, {number: {"hubness": float(numbers[number])} for number in range(COUNT)})
-    index.set_spec(spec.model_copy(update={"hubness": described(numbers, **changes)}))
+    index.set_spec(replace(spec, hubness=described(numbers, **changes)))
     return vectors, numbers
 
 
@@ -81,12 +85,14 @@ def by_hand(vectors: Vectors, numbers: Floats, direction: Vectors, alpha: float,
     cosines = vectors.astype(np.float64) @ direction.astype(np.float64)
     splits = asked.where.splits if asked.where else None
     words = asked.where.contains.split() if asked.where and asked.where.contains else []
+    most = asked.where.max_hubness if asked.where else None
     passed = [
         number
         for number in range(COUNT)
         if (splits is None or ("test" if number % 3 else "val") in splits)
         and all(word in ("number", str(number)) for word in words)
         and (asked.min_score is None or cosines[number] >= asked.min_score)
+        and (most is None or numbers[number] <= most)
     ]
     return sorted(passed, key=lambda number: (-round(float(cosines[number] - alpha * numbers[number]), 9), number))
 
@@ -105,9 +111,17 @@ def test_pages_are_those_of_float64(
         k=st.integers(1, 9),
         offset=st.integers(0, COUNT),
         min_score=st.none() | st.sampled_from([0.0, 0.3]),
-        where=st.sampled_from([None, Where(splits=("val",)), Where(contains="number"), Where(contains="number 7")]),
+        where=st.sampled_from(
+            [
+                None,
+                Where(splits=("val",)),
+                Where(contains="number"),
+                Where(contains="number 7"),
+                Where(max_hubness=float(np.median(numbers))),
+            ]
+        ),
         exact=st.booleans(),
-        hubness=st.sampled_from([None, 0.0, 0.1, 3.0]),
+        hubness=st.sampled_from([None, 0.0, 0.1, 3.0, 10.0]),
     )
 
     @settings(max_examples=20, suppress_health_check=list(HealthCheck))
@@ -161,11 +175,11 @@ def test_a_mixture_is_refused(tmp_path: Path) -> None:
         search(None)
     assert search(0)
     spec = index.spec("coco_images")
-    index.set_spec(spec.model_copy(update={"hubness": described(numbers, points=COUNT + 1, complete=False)}))
+    index.set_spec(replace(spec, hubness=described(numbers, points=COUNT + 1, complete=False)))
     assert search(None)  # no alpha is stored
     with pytest.raises(QueryError, match=again):
         search(0.5)
-    index.set_spec(spec.model_copy(update={"hubness": None}))
+    index.set_spec(replace(spec, hubness=None))
     assert search(None)
     with pytest.raises(QueryError, match=r"have no numbers .*: run `python -m ingest hubness --references"):
         search(0.5)
@@ -374,6 +388,93 @@ def test_captions_of_a_split_as_references(call: Call, tmp_path: Path) -> None:
     ):
         assert reason in one_line_error(call("ingest", "hubness", "--references", source, "--path", tmp_path))
     assert call("ingest", "hubness", "--path", tmp_path)[0] == 2
+
+
+KILLED = """
+import os, signal, sys
+import ingest.hubness
+from ingest.__main__ import main
+from search.index.edge.index import EdgeIndex
+ingest.hubness.POINTS_PER_WRITE = 10
+method, left = sys.argv.pop(1), int(sys.argv.pop(1))
+original = getattr(EdgeIndex, method)
+def until_killed(self, *arguments):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(self, *arguments)
+setattr(EdgeIndex, method, until_killed)
+main()
+"""
+
+
+@pytest.mark.parametrize(("method", "calls"), [("set_fields", 3), ("set_spec", 1)])
+def test_killed_while_writing(call: Call, tmp_path: Path, method: str, calls: int) -> None:
+    """After half of the numbers were written, or all of them: only the whole of one measurement is ever used."""
+    index = EdgeIndex(tmp_path)
+    vectors, _ = numbered(index, plain_spec, alpha=ALPHA)
+    sizes = {"train": SplitSize(images=1, captions=2, images_in_file=1)}
+    index.create(plain_spec(kind="captions", dim=DIM, splits=sizes))
+    said = [Caption(each, 0, "train", each, f"caption {each}", None) for each in range(2)]
+    index.upsert("coco_captions", Points(said, unit(2, DIM, seed=3)))
+    index.close()
+    command = ["hubness", "--references", "train", "--path", str(tmp_path), "--json"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, method, str(calls), *command], capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+    index = EdgeIndex(tmp_path)
+    searcher = Searcher(index, "coco")
+    assert searcher.search_vector(vectors[3], Options(k=1, hubness=0))[0].id == 3
+    with pytest.raises(QueryError, match=r"run `python -m ingest hubness` again"):
+        searcher.search_vector(vectors[3], Options())
+    index.close()
+    code, out, err = call("ingest", *command)
+    assert code == 0, err
+    assert json.loads(out)["alpha"] == ALPHA
+    expected = (vectors.astype(np.float64) @ unit(2, DIM, seed=3).T.astype(np.float64)).mean(axis=1)
+    assert list(numbers_of(tmp_path).values()) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_imported_vectors_are_measured_by_stored_captions_alone(call: Call, tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path)
+    numbered(index, plain_spec)
+    index.set_spec(replace(index.spec("coco_images"), imported=True, model="EVA02-L"))
+    index.close()
+    (tmp_path / "references.txt").write_text("a dog\n")
+    refused = one_line_error(call("ingest", "hubness", "--references", tmp_path / "references.txt", "--path", tmp_path))
+    assert "imported vectors of EVA02-L" in refused
+    assert "--references SPLIT" in refused
+
+
+def test_a_page_is_proven_by_few_hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that is near nothing must not make every query read the whole collection."""
+    index = EdgeIndex(tmp_path)
+    rng, count = np.random.default_rng(4), 3000
+    vectors, numbers = unit(count, DIM, seed=5), rng.normal(0.3, 0.02, count)
+    numbers[rng.integers(0, count, 5)] = -2.0
+    spec = plain_spec(dim=DIM)
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(number) for number in range(count)], vectors))
+    index.set_fields(spec.collection, {number: {"hubness": float(numbers[number])} for number in range(count)})
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=1.0)))
+    read: list[int] = []
+    query = EdgeIndex.query
+
+    def counted(self: EdgeIndex, *arguments: Any) -> list[list[Hit]]:
+        answers = query(self, *arguments)
+        read.append(sum(map(len, answers)))
+        return answers
+
+    monkeypatch.setattr(EdgeIndex, "query", counted)
+    [direction] = unit(1, DIM, seed=6)
+    hits = Searcher(index, "coco").search_vector(direction, Options(k=10, exact=True))
+    scores = vectors.astype(np.float64) @ direction - numbers
+    assert [hit.id for hit in hits] == np.argsort(-scores)[:10].tolist()
+    assert sum(read) < 400
+    index.close()
 
 
 def test_a_copy_keeps_the_numbers(index: Index, make_spec: MakeSpec, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def spec_of(place: list[str]) -> CollectionSpec:
     index = EdgeIndex(Path(place[1]))
     spec = index.spec("coco_captions")
     of_images = index.spec("coco_images")
-    assert spec.model_copy(update={"kind": "images", "cosines": of_images.cosines}) == of_images
+    assert replace(spec, kind="images", cosines=of_images.cosines) == of_images
     index.close()
     return spec
 

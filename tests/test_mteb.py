@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import KARPATHY_TEST, needs
+from conftest import KARPATHY_TEST, needs, plain_spec
 from test_oracle import anything
 
 from eval.extended.mteb import as_mteb_counts, merged_tasks, sentence
 from eval.protocol import Evaluation, Side, both_tasks
-from search.index import CollectionSpec, Where
+from search.index import Where
 
 
 def evaluation(captions: list[list[str]], dim: int = 8) -> Evaluation:
@@ -26,8 +26,7 @@ def evaluation(captions: list[list[str]], dim: int = 8) -> Evaluation:
     images = Side("images", np.arange(len(captions)), anything(rng, len(captions), dim), Where())
     gallery = Side("captions", np.arange(len(texts)), np.array([vector_of[text] for text in texts]), Where())
     to_text, to_image = both_tasks(images, gallery, image_of)
-    spec = CollectionSpec.model_construct(dataset="coco")
-    return Evaluation(spec, ("test",), 5, to_text, to_image, image_of, [], texts, 0, ())
+    return Evaluation(plain_spec(), ("test",), 5, to_text, to_image, image_of, [], texts, 0, ())
 
 
 @needs(KARPATHY_TEST)

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from test_replay import related, store
 
 from eval import Embeddings, measure
 from eval.evaluate import Plan
-from search import Hit, Hits, Image, Searcher
+from search import Caption, Hit, Hits, Image, Options, Part, Searcher
 from search.errors import EvaluationError
 from search.hits import SHOWN
+from search.index import Points, open_for_writing
 from search.index.edge.index import EdgeIndex
+from search.records import KINDS
 from search.settings import Settings
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs/notebook.ipynb"
@@ -50,10 +53,11 @@ def test_hits_are_a_list_that_shows_itself(folder: Path, photos: Path) -> None:
     assert [each["rank"] for each in json.loads(json.dumps(hits.as_json()))] == [1, 2, 3]
     assert isinstance(hits[:2], Hits)
     assert isinstance(hits[0], Hit)
-    assert len(hits[1:]) == 2
+    assert [each["rank"] for each in hits[1:].as_json()] == [2, 3]
     shown = hits[:2]._repr_html_()  # the index is closed
     assert shown.count("data:image/jpeg") == 2
     assert f"1 · {hits[0].score:.3f} · image {hits[0].image_id}" in shown
+    assert f"3 · {hits[2].score:.3f} · image {hits[2].image_id}" in hits[2:]._repr_html_()
 
     record = hits[0].record
     assert isinstance(record, Image)
@@ -65,6 +69,26 @@ def test_hits_are_a_list_that_shows_itself(folder: Path, photos: Path) -> None:
         assert hits._repr_html_().count("data:image/jpeg") == 2
     finally:
         file.write_bytes(content)
+
+
+def test_hits_show_their_photos_after_a_server_is_closed(
+    local_grpc_server: tuple[int, int], photos: Path, dataset: str
+) -> None:
+    http_port, grpc_port = local_grpc_server
+    settings = Settings(qdrant_url=f"http://127.0.0.1:{http_port}", qdrant_grpc_port=grpc_port)
+    file = next((photos / "images").rglob("*.jpg"))
+    spec = plain_spec(dataset=dataset, photos=str(file.parent))
+    image = Image(id=1, split="test", order=0, file=file.name, url=None, captions=())
+    caption = Caption(id=1, image_id=1, split="test", position=0, text="a dog", url=None)
+    index = open_for_writing(settings)
+    for record in (image, caption):
+        of_kind = replace(spec, kind="images" if record is image else "captions")
+        index.create(of_kind)
+        index.upsert(of_kind.collection, Points([record], np.eye(1, 4, dtype=np.float32)))
+    with Searcher(index, dataset) as searcher:
+        images, captions = (searcher.search([Part(caption_id=1)], Options(to=kind)) for kind in KINDS)
+    assert "data:image/jpeg" in images._repr_html_()
+    assert "is closed" in captions._repr_html_()
 
 
 def test_a_contact_sheet_is_bounded_and_escapes_text() -> None:
@@ -117,6 +141,9 @@ def test_arrays_are_measured_as_an_index_is(tmp_path: Path) -> None:
         ({"images": np.full((40, 16), np.nan)}, "row 0 of the images is not a usable vector"),
         ({"images": np.zeros((0, 16))}, "images must have the shape"),
         ({"texts": ["a dog"]}, "1 texts of 80 captions"),
+        ({"captions": [[1.0, 2.0], [3.0]]}, "captions must be an array of numbers"),
+        ({"images": [["a dog"]]}, "images must be an array of numbers"),
+        ({"image_of": [[0], [1, 2]]}, "image_of must be an array of numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_together(change: dict[str, Any], reason: str) -> None:

@@ -21,8 +21,8 @@ import pytest
 from conftest import Call, one_line_error, plain_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from points import caption, image, unit
 from test_copy import stored
-from test_index import caption, image, unit
 
 from ingest.transfer.load import exported, load
 from ingest.transfer.parquet import ParquetCollection, export_collection

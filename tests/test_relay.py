@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from test_index import image, unit
+from points import image, unit
 
 from search.errors import IndexFailure
 from search.index import CollectionInfo, CollectionSpec, Points, SearchParams, Where

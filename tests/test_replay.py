@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from test_index import caption, image
+from points import caption, image
 from test_oracle import by_hand, unit
 
 from eval.ground_truth import read_ground_truth

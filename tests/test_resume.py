@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import multiprocessing
 import os
@@ -13,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -33,39 +33,38 @@ SERVER.set_forkserver_preload(
 )
 
 
-def ingest_in_child(options: list[str], report: str) -> None:
+def ingest_in_child(options: list[str]) -> None:
     import torch
 
     from ingest.__main__ import main
 
-    torch.set_num_threads(1)  # the model is so small that threads would only wait for each other
-    sys.argv = ["ingest", *options, "--json"]
-    out = io.StringIO()
-    with Path(os.devnull).open("w") as quiet, contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(out):
-        try:
-            main()
-        finally:
-            Path(report).write_text(out.getvalue())
+    torch.set_num_threads(1)
+    sys.argv = ["ingest", *options]
+    with Path(os.devnull).open("w") as quiet, contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
+        main()
 
 
-def start(options: list[str], report: Path) -> BaseProcess:
-    process = SERVER.Process(target=ingest_in_child, args=(options, str(report)))
+def start(options: list[str]) -> BaseProcess:
+    process = SERVER.Process(target=ingest_in_child, args=(options,))
     process.start()
     return process
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The model is so small that threads would only wait for each other; and sums have one order, so equal bits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def when_it_begins(path: Path) -> None:
     """Waits until the index is made, after the model is loaded."""
     while not (path / "coco_captions").exists():
         time.sleep(0.002)
-
-
-def run(options: list[str], report: Path) -> dict[str, Any]:
-    process = start(options, report)
-    process.join()
-    assert process.exitcode == 0, report.read_text()
-    summary: dict[str, Any] = json.loads(report.read_text())
-    return summary
 
 
 def contents(path: Path) -> dict[str, dict[int, tuple[Image | Caption, bytes]]]:
@@ -88,14 +87,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_killed_at_any_moment(call: Call, photos: Path, clip_folder: Path, tmp_path: Path, kills: int) -> None:
     def options(path: Path) -> list[str]:
-        return [*ingest_options(photos, clip_folder, ["--path", str(path)]), "--batch-size", "2"]
+        return [*ingest_options(photos, clip_folder, ["--path", str(path)]), "--batch-size", "2", "--json"]
 
-    report = tmp_path / "report.json"
-    undisturbed = start(options(tmp_path / "undisturbed"), report)
-    undisturbed.join()
-    embedding = sum(json.loads(report.read_text())["waits"].values())  # seconds
+    def run(path: Path) -> dict[str, Any]:
+        code, out, err = call("ingest", *options(path))
+        assert code == 0, err
+        summary: dict[str, Any] = json.loads(out)
+        return summary
+
+    undisturbed = run(tmp_path / "undisturbed")
+    embedding = sum(undisturbed["waits"].values())  # seconds
     expected = contents(tmp_path / "undisturbed")
     assert {name: len(points) for name, points in expected.items()} == {"coco_images": 48, "coco_captions": 240}
 
@@ -103,7 +107,7 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
     in_the_middle = 0
     for number in range(kills):
         path = tmp_path / f"killed-{number}"
-        process = start(options(path), report)
+        process = start(options(path))
         if number:  # the first one is killed while it loads
             when_it_begins(path)
         time.sleep(dice.uniform(0, 1.2 * embedding))
@@ -115,7 +119,7 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
         kept = {kind: len(survived.get(f"coco_{kind}", {})) for kind in ("images", "captions")}
         in_the_middle += 0 < sum(kept.values()) < 288
 
-        summary = run(options(path), report)
+        summary = run(path)
         assert contents(path) == expected
         for kind, total in (("images", 48), ("captions", 240)):
             assert summary[kind] == {
@@ -127,7 +131,7 @@ def test_killed_at_any_moment(photos: Path, clip_folder: Path, tmp_path: Path, k
             }
     assert in_the_middle >= kills // 5 - 1  # luck decides over single ones
 
-    again = run(options(tmp_path / "undisturbed"), report)
+    again = run(tmp_path / "undisturbed")
     assert again["images"]["embedded"] == again["captions"]["embedded"] == 0
 
 

@@ -15,10 +15,10 @@ from conftest import Call, ingest_options, one_line_error
 from grpc_qdrant import Fault, LocalClient, StandIn, rest_server
 from hypothesis import given
 from hypothesis import strategies as st
+from points import image, unit
 from qdrant_client import models
 from qdrant_client.grpc import ReplicaState
 from qdrant_client.http.exceptions import UnexpectedResponse
-from test_index import image, unit
 
 from search.errors import CollectionMissing, ServerError
 from search.index import CollectionSpec, Points

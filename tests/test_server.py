@@ -6,15 +6,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
 import pytest
 from grpc_qdrant import ANSWERS, rest_server
-from pydantic import SecretStr
+from points import image, unit
 from qdrant_client import QdrantClient, models
-from test_index import image, unit
 
 from search.errors import CocoSearchError, ServerError
 from search.index import CollectionSpec, Points, SearchParams, Tuning, open_index
@@ -239,4 +239,4 @@ def test_a_real_server_speaks_grpc_and_refuses_a_wrong_key(qdrant_server: Settin
     index.close()
     if qdrant_server.qdrant_api_key:
         with pytest.raises(ServerError, match="API key"):
-            connect(qdrant_server.model_copy(update={"qdrant_api_key": SecretStr("wrong")}))
+            connect(replace(qdrant_server, qdrant_api_key="wrong"))

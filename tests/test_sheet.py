@@ -89,7 +89,7 @@ def test_the_command_writes_it(
     assert len(Elements(page).images) == 4
     today = f"{date.today().day} {date.today():%B %Y}"
     assert re.search(
-        rf"<p>data set \S+ · model tiny-clip · {today} · at most 4 images, split test, exact search</p>", page
+        rf"<p>data set \S+ · model [\w-]+/tiny-clip · {today} · at most 4 images, split test, exact search</p>", page
     )
     code, _, err = call("search", "text", "noise", "--html", "absent/found.html", *place)
     assert code == 1

@@ -154,6 +154,7 @@ def test_quotes_are_a_part_of_the_text_in_a_table_with_tabs(tmp_path: Path) -> N
         ("just words\nand more\n", "no column of its first line is called file"),
         ("a.jpg,A dog.\nb.jpg,A cat.\n", "for example: 'a.jpg,A dog.'"),
         (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "neither JSON nor a table"),
+        (b"PAR1\x15\x00PAR1", "is a Parquet file"),
         ("file,caption\n", "there is none below the names of the columns"),
         ("file,caption\n,x\n", "no usable line: line 2: it names no file"),
         ("file,caption\na.jpg,x\n".encode("utf-16"), "UTF-16"),
@@ -166,6 +167,14 @@ def test_files_without_use(tmp_path: Path, content: str | bytes, message: str) -
     with pytest.raises(AnnotationError, match=message) as error:
         read(tmp_path, content)
     assert "\n" not in str(error.value)
+
+
+def test_the_progress_ends_at_the_size_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ingest.annotations.table.SHOWN_FROM", 0)
+    read(tmp_path, 'file,caption\n狗.jpg,"沙滩上\n的狗"\nb.jpg,a dog\n')
+    assert "100%" in capfd.readouterr().err
 
 
 def test_colliding_ids_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

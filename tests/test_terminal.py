@@ -27,7 +27,7 @@ def image(number: int, caption: str | None, **more: object) -> Hit:
 
 
 def caption(number: int, text: str) -> Hit:
-    return Hit(number, 0.25, Caption(id=number, image_id=7, split="test", position=0, text=text, url=None))
+    return Hit(number, 0.25, Caption(id=number, image_id=7, split="test", position=0, text=text, url=None), rank=1)
 
 
 @given(text=st.text(), width=st.integers(min_value=30, max_value=200))
@@ -62,13 +62,13 @@ def test_odd_text_cannot_control_the_terminal() -> None:
 
 def test_captions_come_first_and_files_below() -> None:
     places = {1: Place("/photos/val2014/" + "long/" * 30 + "1.jpg", "file:///photos/1.jpg")}
-    hits = [image(1, "A dog.", also=(image(2, None),)), image(3, None), caption(5, "A cat.")]
+    hits = [image(1, "A dog.", also=(image(2, None),), rank=11), image(3, None, rank=12), caption(5, "A cat.")]
     plain = table(hits, Style(80), places=places, files=True).split("\n")
     assert plain == [
         "rank   score  image  caption",
-        "   1  0.5000      1  A dog. (+1)",
+        "  11  0.5000      1  A dog. (+1)",
         " " * 21 + places[1].path,
-        "   2  0.5000      3  val2014/3.jpg",
+        "  12  0.5000      3  val2014/3.jpg",
         "",
         "rank   score  image  caption",
         "   1  0.2500      7  A cat.",

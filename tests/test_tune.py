@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Call, one_line_error, plain_spec
-from test_index import caption, image, unit
+from points import caption, image, unit
 from test_replay import related, store
 
 from eval import tune

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import zipfile
@@ -17,8 +18,8 @@ import pytest
 from conftest import Call, one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from points import image, unit
 from test_copy import stored
-from test_index import image, unit
 
 from ingest.transfer.vectors import Block, open_vectors
 from search.errors import IndexFailure, QueryError
@@ -305,10 +306,10 @@ def gallery(call: Call, unit_vectors: np.ndarray[Any, Any]) -> Iterator[Gallery]
 def test_the_page(gallery: Gallery, photo_set: Path) -> None:
     gallery.warm_up()
     assert (gallery.health().ready.texts, gallery.examples) == (False, [])
-    answer = gallery.search(WebQuery(parts=[WebPart(image_id=100)], k=2))
-    assert len(answer.results) == 2
+    by_id, by_text = WebQuery(parts=[WebPart(image_id=100)], k=2), WebQuery(parts=[WebPart(text="a dog")])
+    assert len(json.loads(gallery.search(by_id, asyncio.run(gallery.encode(by_id))))["results"]) == 2
     with pytest.raises(QueryError, match="not known here"):
-        gallery.search(WebQuery(parts=[WebPart(text="a dog")]))
+        gallery.search(by_text, asyncio.run(gallery.encode(by_text)))
     with pytest.raises(QueryError, match="not known here"):
         gallery.upload(next((photo_set / "images").rglob("*.jpg")).read_bytes())
     vector = Part(vector=np.ones(DIM, np.float32))
@@ -349,6 +350,9 @@ def test_a_file_is_read_in_blocks(tmp_path: Path) -> None:
         assert [len(block.ids) for block in blocks] == [1000, 1000, 500]
         assert np.concatenate([block.vectors for block in blocks]).tobytes() == vectors.tobytes()
         assert np.concatenate([block.ids for block in blocks]).tolist() == list(range(2500))
+    sparse = [[1.0, 2.0] if row % 700 == 699 else None for row in range(2500)]  # far more nulls than vectors
+    pq.write_table(pa.table({"id": np.arange(2500), "vector": sparse}), "sparse.parquet")
+    assert open_vectors(tmp_path / "sparse.parquet").dim == 2
     (tmp_path / "v.npz").write_bytes((tmp_path / "v.npz").read_bytes()[:-2000])
     with pytest.raises(IndexFailure, match="is damaged"):
         open_vectors(tmp_path / "v.npz")

@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
-import PIL.Image
 import pytest
 from running_web import HOSTILE, LARGE_ID, PHOTOS, Web
+from web_questions import JPEG, ask, error_of, ids, picture, unit
 
 from search.records import Vectors
-
-JPEG = {"Content-Type": "image/jpeg"}
-
-
-@pytest.fixture
-def client(web: Web) -> Iterator[httpx.Client]:
-    with web.client() as client:
-        yield client
-
-
-def ask(client: httpx.Client, *parts: dict[str, Any], **options: Any) -> dict[str, Any]:
-    response = client.post("/api/search", json={"parts": parts, **options})
-    assert response.status_code == 200, response.text
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-def ids(answer: dict[str, Any]) -> list[int]:
-    return [int(result["id"]) for result in answer["results"]]
-
-
-def error_of(answer: httpx.Response, status: int) -> str:
-    """Return the message of a failure, after checking its form."""
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert list(body) == ["error"]
-    assert "\n" not in body["error"]
-    assert "Traceback" not in body["error"]
-    return str(body["error"])
-
-
-def unit(vector: Vectors) -> Vectors:
-    return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
-
-
-def picture(number: int, web: Web) -> bytes:
-    return (web.photos / f"images/val2014/COCO_val2014_{number:012d}.jpg").read_bytes()
-
-
-def png(size: tuple[int, int], mode: str = "1") -> bytes:
-    stream = io.BytesIO()
-    PIL.Image.new(mode, size).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None:
@@ -99,18 +53,6 @@ def test_a_text_longer_than_the_model_reads(client: httpx.Client) -> None:
     answer = client.post("/api/search", json={"parts": [{"text": "a dog"}, {"text": "x" * 100}]}).json()
     assert answer["truncated"] == [{"part": 1, "read": 77, "given": 102}]
     assert client.post("/api/search", json={"parts": [{"text": "a dog"}]}).json()["truncated"] == []
-
-
-def test_a_picture_that_is_uploaded(web: Web, client: httpx.Client) -> None:
-    first, again = (client.post("/api/pictures", content=picture(105, web), headers=JPEG).json() for _ in range(2))
-    assert first == again
-    best = ask(client, {"picture": first["picture"]}, k=3)["results"][0]
-    assert best["id"] == "105"
-    assert best["score"] == pytest.approx(1, abs=1e-4)
-    vector = unit(web.images[105] - web.images[106])
-    answer = ask(client, {"picture": first["picture"]}, {"image_id": 106, "weight": -1}, k=5)
-    assert ids(answer) == web.nearest_images(vector, without=(106,))[:5]
-    assert "upload it again" in error_of(client.post("/api/search", json={"parts": [{"picture": "0" * 32}]}), 404)
 
 
 def test_captions_are_found_one_by_one_or_by_photo(web: Web, client: httpx.Client) -> None:
@@ -228,78 +170,6 @@ def test_bodies_that_are_not_queries(client: httpx.Client) -> None:
         error_of(client.post("/api/search", content=good, headers={"Content-Type": other}), 422)
 
 
-def test_a_large_upload_is_refused_early_without_using_memory(web: Web, client: httpx.Client) -> None:
-    assert "20 MB" in error_of(client.post("/api/pictures", content=b"x" * (21 << 20), headers=JPEG), 413)
-
-    def endless() -> Iterator[bytes]:
-        for _ in range(300):
-            yield b"x" * (1 << 20)
-
-    before = memory(web)
-    answer = client.post("/api/pictures", content=endless(), headers=JPEG)  # in chunks: no Content-Length
-    assert "20 MB" in error_of(answer, 413)
-    assert memory(web) - before < 100 << 20
-
-
-def memory(web: Web) -> int:
-    """Return the peak memory of the server's process in bytes."""
-    status = Path(f"/proc/{web.process.pid}/status")
-    if not status.exists():
-        pytest.skip("this system has no /proc/PID/status")
-    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) << 10
-
-
-@pytest.mark.parametrize(
-    ("content", "about"),
-    [
-        (b"", "not a picture"),
-        (b"no picture", "not a picture"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "not a picture"),
-        (png((15_000, 15_000)), "megapixels"),
-        (png((30_000, 10)), "aspect ratio"),
-        (png((64, 64), "RGB")[:70], "truncated"),
-    ],
-    ids=["empty", "text", "svg", "bomb", "strip", "truncated"],
-)
-def test_pictures_that_are_refused(client: httpx.Client, content: bytes, about: str) -> None:
-    assert about in error_of(client.post("/api/pictures", content=content, headers=JPEG), 422)
-
-
-def test_an_upload_needs_an_image_content_type(web: Web, client: httpx.Client) -> None:
-    for kind in ("text/plain", "multipart/form-data; boundary=x", "application/json"):
-        answer = client.post("/api/pictures", content=picture(105, web), headers={"Content-Type": kind})
-        assert "Content-Type" in error_of(answer, 415)
-
-
-def test_photos_are_sent_in_the_requested_sizes(web: Web, client: httpx.Client) -> None:
-    def size(address: str) -> tuple[int, int]:
-        answer = client.get(address)
-        assert answer.headers["content-type"] == "image/jpeg"
-        return PIL.Image.open(io.BytesIO(answer.content)).size
-
-    assert size("/pictures/101") == (160, 120)
-    assert size("/pictures/101?size=360") == (160, 120)  # never larger than it is
-    error_of(client.get("/pictures/101?size=100000"), 422)
-    PIL.Image.new("RGB", (2000, 1000)).save(web.photos / "images/val2014/COCO_val2014_000000000102.jpg")
-    assert size("/pictures/102?size=720") == (720, 360)
-    assert size("/pictures/102?size=360") == (360, 180)
-
-
-def test_browsers_can_cache_photos(client: httpx.Client) -> None:
-    named = client.get("/api/images/104").json()["picture"]
-    first = client.get(f"{named}&size=360")
-    assert "immutable" in first.headers["cache-control"]
-    plain = client.get("/pictures/104?size=360")
-    assert plain.headers["cache-control"] == "no-cache"
-    assert plain.headers["etag"] == first.headers["etag"]
-    again = client.get("/pictures/104?size=360", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
-    for path in ("/", "/page.js", "/page.css"):
-        tag = client.get(path).headers["etag"]
-        assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
-
-
 def raw(web: Web, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> httpx.Response:
     """Request a path exactly as it is, without normalization."""
     address = urlsplit(web.address)
@@ -415,7 +285,7 @@ def test_health_collections_and_examples(web: Web, client: httpx.Client) -> None
 
 
 def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
-    def sample(**options: int) -> dict[str, Any]:
+    def sample(**options: int | str | list[str]) -> dict[str, Any]:
         return dict(client.get("/api/sample", params=options).raise_for_status().json())
 
     pages = [sample(seed=3, k=25, offset=offset) for offset in (0, 25, 50)]
@@ -426,6 +296,21 @@ def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
     assert order != sorted(order, key=int)
     assert [image["id"] for image in sample(seed=3, k=200)["images"]] == order
     assert [image["id"] for image in sample(seed=4, k=200)["images"]] != order
+    val = sample(seed=3, k=15, splits=["val"])
+    assert (len(val["images"]), val["more"], val["total"]) == (15, True, PHOTOS // 3)
+    assert {image["split"] for image in val["images"]} == {"val"}
+    for words, total in (("photo 51", None), ("document zebra", 0)):
+        some = sample(k=200, contains=words)
+        assert (len(some["images"]), some["more"], some["total"]) == (total is None, False, total)
+    assert "no word" in error_of(client.get("/api/sample", params={"contains": "?"}), 422)
+
+
+def test_results_end_where_no_more_can_be_requested(client: httpx.Client) -> None:
+    """A client that asks for as many as before, as long as there are more, gets no error."""
+    at_the_end = ask(client, {"text": "noise"}, k=200, offset=1999, fold=0.95)
+    assert (at_the_end["results"], at_the_end["more"]) == ([], False)
+    beyond = {"parts": [{"text": "noise"}], "offset": 2000, "fold": 0.95}
+    assert "with fold" in error_of(client.post("/api/search", json=beyond), 422)
 
 
 def test_the_total_is_what_passes_the_filters(client: httpx.Client) -> None:
@@ -436,15 +321,6 @@ def test_the_total_is_what_passes_the_filters(client: httpx.Client) -> None:
     assert ask(client, {"text": "noise"}, total=True, to="captions")["total"] == 5 * PHOTOS
     assert ask(client, {"text": "noise"}, total=True, contains="document zebra")["total"] == 0
     assert ask(client, {"text": "noise"}, total=True, contains="photo 7")["total"] is None  # numbers are compared later
-
-
-def test_the_original_file_can_be_saved(client: httpx.Client, web: Web) -> None:
-    answer = client.get("/pictures/105/original")
-    name = "COCO_val2014_000000000105.jpg"
-    assert answer.content == (web.photos / "images/val2014" / name).read_bytes()
-    assert answer.headers["content-disposition"] == f"attachment; filename*=UTF-8''{name}"
-    assert answer.headers["content-type"] == "application/octet-stream"  # never a page of this site
-    assert "no image 7 in" in error_of(client.get("/pictures/7/original"), 404)
 
 
 def test_the_openapi_document_is_complete(client: httpx.Client) -> None:

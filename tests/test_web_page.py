@@ -159,6 +159,36 @@ def test_captions_instead_of_photos(page: Page) -> None:
     expect(page.locator("#text")).to_have_value(text)
 
 
+def test_captions_as_evidence(page: Page) -> None:
+    """The photos change places, and the score is explained where a photo is viewed."""
+    search_for(page, "noise")
+    before = shown(page)
+    with searching(page, 36):
+        page.locator("#evidence").check()
+    after = shown(page)
+    assert after != before
+    assert address(page)["evidence"] == ["0.75"]
+    page.locator("#results .photo").first.click()
+    expect(page.locator("#view .score")).to_have_text(re.compile(r"\(similarity of the photo .+, of the caption .+\)"))
+    page.keyboard.press("Escape")
+    expect(page).not_to_have_url(re.compile("view="))
+    page.reload()
+    expect(page.locator(SHOWN)).to_have_count(36)
+    expect(page.locator("#evidence")).to_be_checked()
+    assert shown(page) == after
+    with searching(page, 36):
+        page.locator("#results [data-do=from]").first.click(force=True)
+    expect(page.locator("#evidence")).to_be_disabled()  # captions say nothing about a picture
+
+
+def test_words_without_spaces_are_marked(page: Page) -> None:
+    """Also rare Chinese characters, which are two code units of JavaScript."""
+    html = "(await import('./words.js')).marked(text, filter).map((node) => node.outerHTML ?? node.data)"
+    script = f"async ([text, filter]) => {html}"
+    for text, words in (("我喜欢\U00020bb7\U00020bb7猫", "\U00020bb7猫"), ("Café 猫と犬", "犬")):
+        assert f"<mark>{words}</mark>" in page.evaluate(script, [text, words])
+
+
 def test_filters(page: Page) -> None:
     search_for(page, "noise")
     page.locator("#split").select_option("val")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import qdrant_edge as qdrant
-from test_index import caption, image, unit
+from points import caption, image, unit
 
 from search.errors import QueryError
 from search.index import CollectionSpec, Points, Where

@@ -82,8 +82,8 @@ def evidence_table(curve: Curve) -> str:
 
 def _lines(curve: Curve) -> Iterator[str]:
     yield (
-        f"{curve.dataset}, split {curve.split}, captioned gallery, leave one out: {curve.captions:,} captions ask for "
-        f"{curve.images:,} images"
+        f"{curve.dataset}, split {curve.split}, captioned gallery, leave one out: {curve.captions:,} captions as "
+        f"queries for {curve.images:,} images"
     )
     others = "".join(f"{metric.name:>11}" for metric in METRICS[1:])
     yield f"{'weight':>7}  {METRICS[0].name:>9}  {'95% interval':^13}{others}"

@@ -95,7 +95,7 @@ def table(curve: Curve) -> str:
 
 def _lines(curve: Curve) -> Iterator[str]:
     yield (
-        f"{curve.dataset}, split {curve.split}, text-to-image: {curve.captions:,} captions ask for "
+        f"{curve.dataset}, split {curve.split}, text-to-image: {curve.captions:,} captions as queries for "
         f"{curve.images:,} images"
     )
     yield f"{'alpha':>7}{METRIC.name:>11}  {'95% interval':^15}{'gain':>8}  {'95% interval':^18}"

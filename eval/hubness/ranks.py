@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ from eval.ranks.oracle import rounding
 from eval.ranks.replay import Progress
 from eval.runs import TOP
 from search.errors import EvaluationError, QueryError
-from search.index import ReadIndex, SearchParams
+from search.index import ReadIndex, SearchParams, Where
 from search.ranking.hubness import Correction, Corrections
 from search.ranking.pages import PREFETCH
 from search.ranking.pages import Ranking as ReadRanking
-from search.ranking.sentences import are_in
+from search.ranking.sentence_sets import are_in
 
 SAME = 1e-12  # float64 scores closer than this are a tie: they differ by the order of the additions
 CELLS = 1 << 22  # scores in memory at a time, 32 MiB of float64
@@ -115,21 +115,30 @@ def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = in
 def by_index(
     index: ReadIndex, task: Task, correction: Correction, *, exact: bool, progress: Progress = int
 ) -> Corrected:
-    """Rank by the first ten images as `search` finds them: read by cosine until no other can be among them."""
+    """Rank by the first ten images as `search` finds them: read until no other can be among them."""
     queries = len(task.queries.ids)
     ranks = np.full(queries, NOT_FOUND, dtype=np.int64)
     first = FirstTen(np.full((queries, TOP), -1, dtype=np.int64), np.full((queries, TOP), np.nan))
     row_of = {item: row for row, item in enumerate(task.gallery.ids.tolist())}
-    params = SearchParams(exact=exact, where=task.gallery.where, hubness=correction.alpha)
+    where = task.gallery.where or Where()
     waiting, depth = list(range(queries)), PREFETCH
+    unproven: dict[int, ReadRanking] = {}
     while waiting:
         left: list[int] = []
         for some in _parts(waiting, max(1, HITS_PER_CALL // depth)):
+            rankings = [unproven.get(query) for query in some]
+            most = [correction.rivals(each.rival, each.hits[TOP - 1].score) if each else None for each in rankings]
+            each_where = tuple(replace(where, max_hubness=number) for number in most)
+            exact_now = exact or depth > PREFETCH  # as `Pages`: HNSW misses hits that pass a narrow filter
+            params = SearchParams(exact=exact_now, hubness=correction.alpha, each_where=each_where)
             answers = index.query(task.gallery.collection, task.queries.vectors[some], depth, params)
-            for query, hits in zip(some, answers, strict=True):
+            for query, hits, number in zip(some, answers, most, strict=True):
                 read = ReadRanking.of(hits, depth, correction)
+                if number is not None:
+                    read = unproven.pop(query).joined(read, number, correction)
                 best = read.known(-np.inf)[:TOP]
                 if len(best) < TOP and not read.whole:
+                    unproven[query] = replace(read, hits=read.hits[:TOP])  # the others cannot come among them
                     left.append(query)
                     continue
                 first.rows[query, : len(best)] = [row_of[hit.id] for hit in best]

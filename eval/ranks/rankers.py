@@ -183,7 +183,7 @@ def copy_of(index: Index, task: Task, label: str, tuning: Tuning) -> Iterator[Ta
 
 
 def _copied_spec(spec: CollectionSpec, label: str) -> CollectionSpec:
-    return spec.model_copy(update={"dataset": f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}"})
+    return replace(spec, dataset=f"{spec.dataset}{TRIAL}{label}-{secrets.token_hex(4)}")
 
 
 def bytes_per_vector(dim: int, quantization: Quantization) -> float:

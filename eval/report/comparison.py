@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from eval.compare import SAME, Comparison, Comparisons, Direction, shown
@@ -12,10 +13,14 @@ from eval.differences import SIGNIFICANT
 from eval.metrics import METRICS, Metric, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.export import Scored
-from eval.report.text import number
+from eval.report.text import fitted, interval_of, number
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
+from search.cli.terminal import cut
 from search.text import shown as printable
+
+WIDTH = 80  # columns of a table
+SHORTEST_NAME = 12  # columns for a run, also if the letters of many runs make the table wider
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -42,18 +47,21 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     """Return the scores of all runs as aligned text, best first, with the letters of the runs each is better than."""
     lines = list(_heading(found.runs, found.settings))
     listed = rows(found, sort)
-    width = max(len(row.name) for row in listed)
-    for way in DIRECTIONS:
-        metrics = [metric for metric in METRICS if any(metric.name in row.scores.get(way, {}) for row in listed)]
+    longest = max(len(row.name) for row in listed)
+    for way, kind in product(DIRECTIONS, ("main", "more")):
+        metrics = [metric for metric in METRICS if metric.table == kind and _known(metric, way, listed)]
         if not metrics:
             continue
+        heads = [metric.label for metric in metrics]
         cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
-        column = 2 + max(len(text) for texts in (*cells.values(), _heads(metrics)) for text in texts)
+        column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
+        width = min(longest, max(WIDTH - column * len(metrics), SHORTEST_NAME))
         lines += ["", way]
-        for name, texts in {"": _heads(metrics), **cells}.items():
-            lines.append(f"{name:<{width}}" + "".join(f"{text:>{column}}" for text in texts))
+        for name, texts in {"": heads, **cells}.items():
+            lines.append(f"{_end_of(name, width):<{width}}" + "".join(f"{text:>{column}}" for text in texts))
     lines.append("")
-    lines += [f"{row.name:<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]
+    width = min(longest, WIDTH - len("  RSUM 600.00"))
+    lines += [f"{_end_of(row.name, width):<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]
     some = next(iter(found.pairs.values()))
     lines += [
         f"\nsorted by {sort.title}, both directions; letters: better than these runs, at p (Holm) under {SIGNIFICANT}",
@@ -102,8 +110,13 @@ def all_as_json(found: Comparisons, sort: Metric) -> dict[str, Any]:
     }
 
 
-def _heads(metrics: Sequence[Metric]) -> list[str]:
-    return [metric.short or metric.name for metric in metrics]
+def _end_of(name: str, width: int) -> str:
+    """Return the letter of a run and the end of its folder, in at most `width` characters."""
+    return name if len(name) <= width else f"{name[:2]}…{name[3 - width :]}"
+
+
+def _known(metric: Metric, way: str, rows: Sequence[Scored]) -> bool:
+    return any(metric.name in row.scores.get(way, {}) for row in rows)
 
 
 def _marked(row: Scored, way: str, metric: Metric) -> str:
@@ -130,7 +143,7 @@ def _foot(found: Comparison) -> Iterator[str]:
     of_median = min(found.randomisations, OF_THE_MEDIAN)
     yield f"\n95% of B - A: paired bootstrap over images, {found.resamples:,} resamples"
     yield f"p: A and B swapped image by image, {found.randomisations:,} times (for the median {of_median:,})"
-    yield f"p (Holm): adjusted for {found.comparisons} comparisons; better: where this is under {SIGNIFICANT}"
+    yield f"p (Holm): adjusted for {found.comparisons} comparisons; better: if this is under {SIGNIFICANT}"
 
 
 def _side(run: Run) -> dict[str, Any]:
@@ -150,16 +163,18 @@ def _direction_as_json(direction: Direction) -> dict[str, Any]:
 
 def _lines(direction: Direction) -> Iterator[str]:
     yield f"\n{direction.name}: {direction.queries:,} queries"
-    yield f"{'':<24}{'A':>9}{'B':>9}{'B - A':>9}  {'95% of B - A':^20}{'p':>9}{'p (Holm)':>10}  better"
+    yield f"{'':<11}{'A':>8}{'B':>8}{'B - A':>8}{'95% of B - A':>19}{'p':>8}{'p (Holm)':>10}  better"
     for found in direction.differences:
-        interval = f"[{found.interval[0]:+.2f}, {found.interval[1]:+.2f}]"
+        a, b, difference = fitted(found.a, 7), fitted(found.b, 7), fitted(found.difference, 7, sign="+")
         yield (
-            f"{found.metric.name:<24}{found.a:>9.2f}{found.b:>9.2f}{found.difference:>+9.2f}  {interval:^20}"
-            f"{found.p:>9.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
+            f"{found.metric.label:<11}{a:>8}{b:>8}{difference:>8}{interval_of(found.interval):>19}"
+            f"{found.p:>8.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
         )
     for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):
+        width = max([10, *(len(str(change.query)) for change in changes)])  # ids made from paths have 16 digits
         if changes:
             yield f"{title}:"
-            yield f"{'query':>10}{'rank A':>8}{'rank B':>8}  text"
+            yield f"{'query':>{width}}{'rank A':>8}{'rank B':>8}  text"
         for change in changes:
-            yield f"{change.query:>10}{change.rank_a:>8}{change.rank_b:>8}  {shown(change.text)}"
+            text = cut(shown(change.text), 62 - width)
+            yield f"{change.query:>{width}}{change.rank_a:>8}{change.rank_b:>8}  {text}"

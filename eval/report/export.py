@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import accumulate, pairwise, zip_longest
-from pathlib import PurePath
 from typing import Literal
 
 from eval.metrics import METRICS, RECALL_SUM, Metric, rsum
@@ -20,6 +19,7 @@ from eval.protocol import DIRECTIONS
 from eval.report.tables import ABSENT, MINUS, Cell, Row, Table, number, rankers_of
 from eval.runs import RunMetrics, Scores
 from eval.stats import Interval
+from search.index import short_model_name
 
 Format = Literal["latex", "markdown", "csv"]
 MAIN = [metric for metric in METRICS if metric.table == "main"]
@@ -57,7 +57,7 @@ def of_run(metrics: RunMetrics) -> list[Scored]:
 def caption(metrics: RunMetrics) -> str:
     """Return one sentence about the evaluation, such as a caption for `of_run`."""
     counts = f"{number(metrics.images)} images, {number(metrics.captions)} captions"
-    return f"{PurePath(metrics.model).name} on {metrics.dataset}, split {metrics.split}: {counts}."
+    return f"{short_model_name(metrics.model)} on {metrics.dataset}, split {metrics.split}: {counts}."
 
 
 def render(rows: Sequence[Scored], style: Format, caption: str) -> str:

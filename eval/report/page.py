@@ -19,6 +19,7 @@ from eval.protocol import DIRECTIONS
 from eval.report import export, plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, CorrectedMetrics, LengthMetrics, QueryResult, RunMetrics
+from search.index import short_model_name
 from search.sheet import OpenPhoto
 
 CURVE_TO = 100  # the largest k of the recall curve
@@ -68,7 +69,7 @@ def report_page(
     galleries = [gallery(way, found, records, photos, keep) for way, found in by_direction.items() if found]
     return template(TEMPLATE).render(
         metrics=metrics,
-        model=Path(metrics.model or "model").name,
+        model=short_model_name(metrics.model or "model"),
         when=_when(metrics),
         script=Markup((FOLDER / SCRIPT).read_text(encoding="utf-8")),
         directions=DIRECTIONS,

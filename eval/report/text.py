@@ -10,21 +10,21 @@ from eval.ranks.replay import Agreement
 from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
 MAIN, MORE = "main", "more"  # tables of metrics
+NAME, CELL = 20, 12  # columns: a row of five scores has 80
+TIMES = ("p50", "p95", "p99")
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
-    """Return the table as papers print it, with the counts above it, intervals and losses in it, and below it the
-    other scores and notes."""
+    """Return the scores as papers print them, with the counts above, and intervals and losses below each row; then the
+    other scores, the times, and notes. The tables fit 80 columns."""
     kept = "all" if metrics.captions_per_image == "all" else f"first {metrics.captions_per_image}"
     lines = [
         f"{metrics.dataset}, split {metrics.split}: "
         f"{metrics.images:,} images, {metrics.captions:,} captions ({kept} of each image)",
         f"model {metrics.model}",
         "",
-        *_table(metrics, MAIN, f"{'queries/s':>10}{'median ms':>10}{'bytes/vec':>10}"),
-        "",
+        *_table(metrics, MAIN),
         *_table(metrics, MORE),
-        "",
         *_against_exact(metrics),
         *_corrected(metrics),
         *_captioned(metrics),
@@ -42,88 +42,95 @@ def number(value: float | None, digits: int, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign},.{digits}f}"
 
 
+def fitted(value: float, width: int, digits: int = 2, sign: str = "") -> str:
+    """Return a number as text, with at most so many decimals, fewer if it would be longer than `width` characters."""
+    texts = [f"{value:{sign}.{each}f}" for each in range(digits, -1, -1)]
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def interval_of(ends: tuple[float, float]) -> str:
+    """Return the interval of a difference as text of at most 18 characters."""
+    return " to ".join(fitted(end, 7, sign="+") for end in ends)
+
+
 def _of(table: str) -> list[Metric]:
     return [metric for metric in METRICS if metric.table == table]
 
 
-def _table(metrics: RunMetrics, table: str, costs: str = "") -> Iterator[str]:
-    """Yield a row for each direction and ranker; `costs` is the head of what an answer costs, if that is to be shown.
+def _row(name: str, cells: Iterable[str]) -> str:
+    return f"{name:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
+
+
+def _table(metrics: RunMetrics, table: str) -> Iterator[str]:
+    """Yield the rows of the rankers, by direction.
 
     Tables other than the main one leave out rankers that fetched only the first hits.
     """
     shown = _of(table)
-    yield f"{'':<30}" + "".join(f"{metric.short or metric.name:>12}" for metric in shown) + costs
+    yield _row("", (metric.label for metric in shown))
     for way in DIRECTIONS:
+        yield way
         for ranker in metrics.columns:
             known = (metric for metric in shown if ranker.scores[way].get(metric.name) is not None)
             if table == MAIN or any(metric.depth is None for metric in known):
-                yield from _rows(metrics, ranker, way, shown, costs=bool(costs))
-
-
-def _rows(
-    metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric], *, costs: bool
-) -> Iterator[str]:
-    row = _cells(ranker.scores[way], shown)
-    if costs and ranker.queries_per_second and ranker.latency_ms:
-        row += (
-            f"{ranker.queries_per_second[way]:>10,.0f}{ranker.latency_ms[way]:>10.2f}{ranker.bytes_per_vector:>10,.0f}"
-        )
-    yield f"{way:<15}{ranker.name:<15}{row}"
-    if worst := ranker.pessimistic.get(way):
-        yield f"{'':<15}{'  all ties lost':<15}{_cells(worst, shown)}"
-    if ranker.name == metrics.engine:
-        ends = (metrics.intervals[way][metric.name] for metric in shown)
-        yield f"{'':<15}{'  95% interval':<15}" + "".join(f"{f'{low:.1f}-{high:.1f}':>12}" for low, high in ends)
-    elif ranker.name in metrics.loss:
-        yield f"{'':<15}{'  difference':<15}{_cells(metrics.loss[ranker.name][way], shown, sign='+')}"
-
-
-def _against_exact(metrics: RunMetrics) -> Iterator[str]:
-    """Yield a row for each direction and ranker that searches: hits found, times, and whether the loss is real."""
-    rankers = [ranker for ranker in metrics.columns if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
-    if not rankers:
-        return
-    times = ("p50", "p95", "p99")
-    yield (
-        f"{'against exact search':<30}{'overlap@10':>12}"
-        + "".join(f"{f'{time} ms':>9}" for time in times)
-        + "".join(f"{metric.name:>18}" for metric in RECALLS)
-    )
-    for way in DIRECTIONS:
-        for ranker in rankers:
-            overlap, latency = (ranker.overlap_at_10 or {})[way], (ranker.latency_percentiles_ms or {})[way]
-            losses = metrics.significance.get(ranker.name, {}).get(way, {})
-            tested = [losses[metric.name] for metric in RECALLS if metric.name in losses]
-            yield f"{way:<15}{ranker.name:<15}{overlap:>12.2f}" + "".join(
-                [*(f"{latency[time]:>9.2f}" for time in times), *(f"{found.difference:>+18.2f}" for found in tested)]
-            )
-            if any(any(found.interval) for found in tested):
-                ends = (f"{found.interval[0]:+.2f} to {found.interval[1]:+.2f}" for found in tested)
-                yield f"{'':<15}{'  95% interval':<54}" + "".join(f"{end:>18}" for end in ends)
-                yield f"{'':<15}{'  p (Holm)':<54}" + "".join(f"{found.p_holm:>18.4f}" for found in tested)
+                yield from _rows(metrics, ranker, way, shown)
     yield ""
 
 
+def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric]) -> Iterator[str]:
+    if ranker.same_ranks_as and all(metric.name in ranker.scores[way] for metric in shown):
+        yield f"{f'  {ranker.name}':<{NAME}}  as {ranker.same_ranks_as}: the same rank for every query"
+        return
+    yield _row(f"  {ranker.name}", _cells(ranker.scores[way], shown))
+    if worst := ranker.pessimistic.get(way):
+        yield _row("    all ties lost", _cells(worst, shown))
+    if ranker.name == metrics.engine:
+        ends = (metrics.intervals[way][metric.name] for metric in shown)
+        yield _row("    95% interval", (f"{fitted(low, 5, 1)}-{fitted(high, 5, 1)}" for low, high in ends))
+    elif ranker.name in metrics.loss:
+        loss = metrics.loss[ranker.name][way]
+        yield _row("    difference", (number(loss.get(metric.name), 2, "+") for metric in shown))
+
+
+def _against_exact(metrics: RunMetrics) -> Iterator[str]:
+    """Yield a row for each direction and ranker that searches: hits in common and costs; then a table for each loss."""
+    rankers = [ranker for ranker in metrics.columns if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
+    if not rankers:
+        return
+
+    def row(name: str, overlap: str, times: Iterable[str], rate: str, size: str) -> str:
+        return f"{name:<{NAME}}{overlap:>12}" + "".join(f"{time:>9}" for time in times) + f"{rate:>11}{size:>10}"
+
+    yield "against exact search: hits in common (%), ms per query, bytes per vector"
+    yield row("", "overlap@10", (f"{time} ms" for time in TIMES), "queries/s", "bytes/vec")
+    for way in DIRECTIONS:
+        yield way
+        for ranker in rankers:
+            overlap, latency = (ranker.overlap_at_10 or {})[way], (ranker.latency_percentiles_ms or {})[way]
+            rate, size = (ranker.queries_per_second or {}).get(way), ranker.bytes_per_vector
+            times = (number(latency[time], 2) for time in TIMES)
+            yield row(f"  {ranker.name}", number(overlap, 2), times, number(rate, 0), number(size, 0))
+    yield ""
+    for name, by_direction in metrics.significance.items():
+        for way, losses in by_direction.items():
+            if any(any(loss.interval) for loss in losses.values()):
+                yield from _tested(f"{way}, {name} against exact search", RECALLS, losses)
+
+
 def _corrected(metrics: RunMetrics) -> Iterator[str]:
-    """Yield the scores that are corrected for hubness: a row for each ranker, and how it differs from its plain row."""
+    """Yield the scores that are corrected for hubness, and how they differ from the plain scores of the same ranker."""
     found = metrics.corrected
     if found is None:
         return
-    shown = _of(MAIN)
     measured = f"mean of the {found.k} nearest of {found.references:,} references"
     yield f"corrected for hubness: alpha {found.alpha:g}, {measured}"
-    yield f"{'':<30}" + "".join(f"{metric.short or metric.name:>18}" for metric in shown) + f"{'overlap@10':>12}"
     for ranker in found.columns:
-        for way, of_way in ranker.scores.items():
-            cells = "".join(f"{number(of_way.get(metric.name), metric.digits):>18}" for metric in shown)
-            overlap = number((ranker.overlap_at_10 or {}).get(way), 2)
-            yield f"{way:<15}{ranker.name:<15}{cells}{overlap:>12}"
-        gains = [found.significance[ranker.name].get(metric.name) for metric in shown]
-        rows = [_tested(gain) if gain else ["-"] * 4 for gain in gains]
-        for name, row in zip(("difference", "95% interval", "p", "p (Holm)"), zip(*rows, strict=True), strict=True):
-            yield f"{'':<15}  {name:<13}" + "".join(f"{cell:>18}" for cell in row)
+        for way, scores in ranker.scores.items():
+            overlap = (ranker.overlap_at_10 or {}).get(way)
+            title = f"{way}, {ranker.name}" + ("" if overlap is None else f" (overlap@10 {overlap:.2f})")
+            yield from _tested(title, _of(MAIN), found.significance[ranker.name], scores)
     before, after = found.skewness["plain"], found.skewness["corrected"]
-    yield f"skewness of how many first tens hold an image: {before:.2f} plain, {after:.2f} corrected"
+    yield f"skewness of the number of first tens that hold an image: {before:.2f} plain, {after:.2f} corrected"
     yield ""
 
 
@@ -133,34 +140,40 @@ def _captioned(metrics: RunMetrics) -> Iterator[str]:
     if found is None:
         return
     shown = _of(MAIN)
-
-    def row(name: str, cells: Iterable[str]) -> str:
-        return f"{name:<34}" + "".join(f"{cell:>18}" for cell in cells)
-
-    yield f"captioned gallery, leave one out (not to be compared with published figures): weight {found.weight:g}"
-    yield row("", (metric.short or metric.name for metric in shown))
+    yield f"captioned gallery, leave one out (not comparable with papers): weight {found.weight:g}"
+    yield _row("", (metric.label for metric in shown))
     for ranker in found.columns:
-        for of_way in ranker.scores.values():
-            yield row(ranker.name, (number(of_way.get(metric.name), metric.digits) for metric in shown))
+        for scores in ranker.scores.values():
+            yield _row(f"  {ranker.name}", _cells(scores, shown))
         for worst in ranker.pessimistic.values():
-            yield row("  all ties lost", (number(worst.get(metric.name), metric.digits) for metric in shown))
+            yield _row("    all ties lost", _cells(worst, shown))
+    yield ""
     for pair, tested in found.significance.items():
-        columns = [_tested(tested[metric.name]) if metric.name in tested else ["-"] * 4 for metric in shown]
-        names = (pair, "  95% interval", "  p", "  p (Holm)")
-        yield from (row(name, cells) for name, cells in zip(names, zip(*columns, strict=True), strict=True))
+        yield from _tested(pair, shown, tested)
+
+
+def _tested(
+    title: str, shown: Sequence[Metric], tested: Mapping[str, LossMetrics], scores: Scores | None = None
+) -> Iterator[str]:
+    """Yield a row for each metric: its score, if there are any, and a difference with its interval and p-values."""
+
+    def row(name: str, score: str, cells: Sequence[str]) -> str:
+        widths = (12, 20, 9, 10)
+        rest = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        return f"{name:<{NAME}}" + (f"{score:>9}" if scores else "") + rest
+
+    yield title
+    yield row("", "score", ("difference", "95% interval", "p", "p (Holm)"))
+    for metric in shown:
+        found = tested.get(metric.name)
+        interval = interval_of(found.interval) if found else ""
+        cells = (f"{found.difference:+.2f}", interval, f"{found.p:.4f}", f"{found.p_holm:.4f}") if found else ("-",) * 4
+        yield row(f"  {metric.label}", number((scores or {}).get(metric.name), metric.digits), cells)
     yield ""
 
 
-def _tested(found: LossMetrics) -> list[str]:
-    interval = "{:+.2f} to {:+.2f}".format(*found.interval)
-    return [f"{found.difference:+.2f}", interval, f"{found.p:.4f}", f"{found.p_holm:.4f}"]
-
-
-def _cells(scores: Scores, shown: Sequence[Metric], sign: str = "") -> str:
-    digits = (2 if sign else metric.digits for metric in shown)
-    return "".join(
-        f"{number(scores.get(metric.name), places, sign):>12}" for metric, places in zip(shown, digits, strict=True)
-    )
+def _cells(scores: Scores, shown: Sequence[Metric]) -> Iterator[str]:
+    return (number(scores.get(metric.name), metric.digits) for metric in shown)
 
 
 def _below(metrics: RunMetrics) -> Iterator[str]:

@@ -28,6 +28,8 @@ class Lines:
         self._stream, self._digest = stream, hashlib.sha256()
         self._lines = self._read()
         self._put_back: deque[Line] = deque()
+        self.position = 0
+        """The number of bytes that have been read."""
 
     def __iter__(self) -> Iterator[Line]:
         return self
@@ -43,14 +45,18 @@ class Lines:
         """Return the hash of what has been read, which is the whole file after the last line."""
         return self._digest.hexdigest()
 
+    def _take(self, content: bytes) -> None:
+        self.position += len(content)
+        self._digest.update(content)
+
     def _read(self) -> Iterator[Line]:
         number = 1
         while line := self._stream.readline(MAX_LINE):
-            self._digest.update(line)
+            self._take(line)
             complete = line.endswith(b"\n") or len(line) < MAX_LINE
             while len(line) == MAX_LINE and not line.endswith(b"\n"):  # skip the rest of this line
                 line = self._stream.readline(MAX_LINE)
-                self._digest.update(line)
+                self._take(line)
             text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape") if complete else None
             yield Line(number, text)
             number += 1

@@ -62,11 +62,13 @@ def opened(file: Path, photos: Path) -> Iterator[Source]:
     """Open an annotation file.
 
     Raises:
-        AnnotationError: it cannot be read, or is UTF-16 or UTF-32.
+        AnnotationError: it cannot be read, or is Parquet, UTF-16 or UTF-32.
     """
     try:
         with file.open("rb", buffering=LOOK_AHEAD) as stream:
             assert isinstance(stream, BufferedReader)
+            if stream.peek(4).startswith(b"PAR1"):
+                raise AnnotationError(f"{file} is a Parquet file: save its paths and captions as CSV or JSON lines")
             refuse_wide(stream.peek(4))
             yield Source(file, stream, photos)
     except OSError as error:

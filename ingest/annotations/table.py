@@ -89,7 +89,7 @@ def read(source: Source) -> Annotations:
     size = os.fstat(source.stream.fileno()).st_size
     with tqdm(total=size, unit="B", unit_scale=True, desc=source.file.name, disable=size < SHOWN_FROM) as bar:
         for line in lines:
-            bar.update(len(line.text or ""))
+            bar.update(lines.position - bar.n)
             if line.text is not None and not line.text.strip():
                 continue
             try:

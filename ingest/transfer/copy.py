@@ -228,7 +228,7 @@ def _set_hubness(target: Index, collection: str, hubness: HubnessSpec | None) ->
     """Store what describes the numbers of the target; they are incomplete while points are being copied."""
     spec = target.spec(collection)
     if spec.hubness != hubness:
-        target.set_spec(spec.model_copy(update={"hubness": hubness}))
+        target.set_spec(replace(spec, hubness=hubness))
 
 
 def _walk(source: ReadIndex, target: ReadIndex, collection: str, doing: str) -> Pairs:

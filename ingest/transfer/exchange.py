@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from search.index import ReadIndex
 
 
+ABOUT_VECTORS = ("--annotations", "--model-name", "--images", "--split", "--add", "--failures")
+NEEDS = dict.fromkeys(ABOUT_VECTORS, ("--image-vectors", "--caption-vectors"))
+
+
 def export(
     out: Annotated[Path, typer.Option("--out", help="Folder for the files, one for each collection")],
     dataset: DatasetsOption = None,

@@ -210,7 +210,7 @@ def _load_one(index: Index, source: PointFile) -> Copied:
     copied = write_differences(index, collection, walk, source.count, source.place, "importing")
     copied.comparison.extra = index.count(collection) - copied.comparison.points
     if numbers and not copied.comparison.extra:
-        index.set_spec(index.spec(collection).model_copy(update={"hubness": numbers}))
+        index.set_spec(replace(index.spec(collection), hubness=numbers))
     return copied
 
 

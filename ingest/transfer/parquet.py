@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def export_collection(index: ReadIndex, collection: str, file: Path) -> int:
     arrow = import_pyarrow()
     spec, count, written = index.spec(collection), index.count(collection), 0
     schema = _schema(spec)
-    metadata = {METADATA_KEY: spec.model_dump_json().encode()}
+    metadata = {METADATA_KEY: to_json(spec.as_json()).encode()}
     compressed = [field.name for field in schema if field.name != "vector"]  # vectors hardly compress
     per_group = min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // (4 * spec.dim))
     bar = tqdm(desc=f"exporting {collection}", total=count, unit=" points", file=sys.stderr, dynamic_ncols=True)
@@ -96,7 +97,7 @@ class ParquetCollection:
         except ValueError:
             stored = None
         spec = read_spec(str(file), stored)
-        self.spec = spec.model_copy(update={"dataset": dataset}) if dataset else spec
+        self.spec = replace(spec, dataset=dataset) if dataset else spec
         self._check(schema)
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,8 +206,7 @@ class _ParquetVectors:
                 raise InvalidPoints(f"{file}: {ids.null_count:,} rows have no id")
             self.ids = _as_int64(file, ids.to_numpy())
             self._name, self.dtype = field.name, FLOATS[str(field.type.value_type)]
-            first = next(self._columns(parquet), None)
-            self.dim = 0 if first is None else int(np.bincount(_widths(first)).argmax())
+            self.dim = self._most_common_width(parquet)
         if len(self.ids) and not self.dim:
             raise InvalidPoints(f"{file}: the vectors have no dimensions")
 
@@ -219,6 +219,15 @@ class _ParquetVectors:
                 vectors[widths == self.dim] = numbers[np.repeat(widths == self.dim, widths)].reshape(-1, self.dim)
                 yield Block(self.ids[start : start + len(widths)], vectors, widths)
                 start += len(widths)
+
+    def _most_common_width(self, parquet: pyarrow.parquet.ParquetFile) -> int:
+        """Return the most common length of the first vectors; nulls and empty lists do not count. 0: there are none."""
+        widths = Counter[int]()
+        for column in self._columns(parquet):
+            widths.update(width for width in _widths(column).tolist() if width)
+            if widths.total() >= ROWS_PER_BLOCK:
+                break
+        return widths.most_common(1)[0][0] if widths else 0
 
     def _columns(self, parquet: pyarrow.parquet.ParquetFile) -> Iterator[pyarrow.Array]:
         for batch in parquet.iter_batches(batch_size=ROWS_PER_BLOCK, columns=[self._name]):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
+
+from search.cli.values import with_plain_values
 
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 SCRIPTS = ("coco-ingest", "coco-search", "coco-eval")
@@ -22,6 +24,9 @@ METAVARS = {
     "<float range>": "X",
     "<path>": "PATH",
 }
+
+Rules = Mapping[str, Sequence[str]]
+"""For each option, the other options that it depends on; all are written with their dashes."""
 
 
 def application(help_text: str) -> Application:
@@ -57,7 +62,31 @@ class Command(TyperCommand):
     """A command whose help has a section for each group of options (`rich_help_panel`), and examples at its end.
 
     The examples are the lines of the epilog: what follows the name of the command.
+
+    `needs` lists options that have an effect only with at least one of others, and `excludes` options that have one
+    only without any of them. An option that would have no effect is refused as wrong usage.
     """
+
+    needs: ClassVar[Rules] = {}
+    excludes: ClassVar[Rules] = {}
+
+    def invoke(self, ctx: Any) -> Any:
+        given = {
+            name
+            for parameter in self.get_params(ctx)
+            if ctx.get_parameter_source(parameter.name).name == "COMMANDLINE"
+            for name in parameter.opts
+        }
+        for option, others in self.needs.items():
+            if option in given and given.isdisjoint(others):
+                raise typer.BadParameter(f"{option} has no effect without {' or '.join(others)}")
+        for option, others in self.excludes.items():
+            if option in given and (other := next((each for each in others if each in given), None)):
+                raise typer.BadParameter(f"{option} has no effect with {other}")
+        return super().invoke(ctx)
+
+    def get_params(self, ctx: Any) -> Any:
+        return with_plain_values(super().get_params(ctx))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -78,17 +107,31 @@ class Command(TyperCommand):
                     formatter.write(f"{'':>{formatter.current_indent}}{ctx.command_path} {arguments}\n")
 
 
+class Group(TyperGroup):
+    """A group of commands."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return with_plain_values(super().get_params(ctx))
+
+
 class Application(typer.Typer):
     """A Typer application whose commands are of the class `Command`."""
 
     def command(  # type: ignore[override]
-        self, name: str | None = None, *, examples: Sequence[str] = ()
+        self,
+        name: str | None = None,
+        *,
+        examples: Sequence[str] = (),
+        needs: Rules | None = None,
+        excludes: Rules | None = None,
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-        """Return a decorator that adds a command; `examples` are arguments of it."""
-        return super().command(name, cls=Command, epilog="\n".join(examples) or None)
+        """Return a decorator that adds a command; `examples` are its arguments; for the others, see `Command`."""
+        with_rules = type("Command", (Command,), {"needs": needs or {}, "excludes": excludes or {}})
+        return super().command(name, cls=with_rules, epilog="\n".join(examples) or None)
 
 
 _SETTINGS: dict[str, Any] = {
+    "cls": Group,
     "no_args_is_help": True,
     "pretty_exceptions_enable": False,
     "rich_markup_mode": None,  # rich takes as long to import as all the rest

@@ -183,4 +183,4 @@ def loading(model: str, *, after: float = 1.0) -> Iterator[None]:
 
 def print_json(value: object, *, indent: int | None = None) -> None:
     """Print `value` as one JSON document, in ASCII if stdout cannot hold every character."""
-    typer.echo(to_json(value, indent=indent, ascii_only=not holds_unicode(sys.stdout)))
+    print(to_json(value, indent=indent, ascii_only=not holds_unicode(sys.stdout)), flush=True)

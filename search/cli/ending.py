@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
+
+OBJECTS_BEFORE_COLLECTION = 20_000  # not 700: imports make many objects, none of which is garbage
 
 soon = False
 """Whether this process ends by `os._exit`, so that an embedded index that it reads can stay open until then."""
@@ -14,6 +17,7 @@ def end_after(main: Callable[[], None]) -> None:
     """Run `main`, which raises SystemExit, write what is left of its output, and end the process."""
     global soon
     soon = True
+    gc.set_threshold(OBJECTS_BEFORE_COLLECTION)
     try:
         main()
     except SystemExit as end:

@@ -24,7 +24,7 @@ from search.cli.command import (
     warn_of_pending,
     warn_of_silent_nodes,
 )
-from search.records import Wanted
+from search.records import MAX_HUBNESS, Wanted
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -76,9 +76,9 @@ class QueryFlags:
         typer.Option(
             "--hubness",
             min=0,
-            max=10,
+            max=MAX_HUBNESS,
             help="Subtract this many times the number that `ingest hubness` stored with each image (default: the "
-            "stored alpha, for texts; 0: nothing); --min-score and --cutoff are about cosines all the same",
+            "stored alpha, for texts; 0: nothing); --min-score and --cutoff still refer to cosines",
         ),
     ] = None
     evidence: Annotated[
@@ -87,7 +87,7 @@ class QueryFlags:
             "--evidence",
             metavar="captions[=WEIGHT]",
             help="Rank photos for a text by their captions too; WEIGHT (up to 1, default 0.75) is that of a photo's "
-            "best caption; --min-score and --cutoff are about the cosines of photos all the same",
+            "best caption; --min-score and --cutoff still refer to the cosines of photos",
         ),
     ] = None
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every vector, without the HNSW index")] = False
@@ -97,7 +97,8 @@ class QueryFlags:
         from search.query import Options, evidence_weight
 
         weight = None if self.evidence is None else evidence_weight(self.evidence)
-        return Options(to=to).updated({**asdict(self), "evidence": weight})
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return Options(to=to).updated({**given, "evidence": weight})
 
 
 @dataclass(frozen=True)
@@ -187,3 +188,7 @@ class OutputFlags:
     images: Annotated[
         Path | None, typer.Option("--images", help="Where the photos are now (default: the remembered folder)")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.json and self.images is not None and not (self.html or self.open):
+            raise typer.BadParameter("--images has no effect with --json unless --html or --open is given")

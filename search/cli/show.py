@@ -19,18 +19,17 @@ def by_kind(hits: Sequence[Hit]) -> list[tuple[Kind, list[Hit]]]:
     return [(kind, group) for kind, group in groups if group]
 
 
-def as_json(hits: Sequence[Hit], offset: int = 0) -> list[dict[str, Any]]:
+def as_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     """Return hits as JSON objects.
 
-    `rank` counts from `offset` + 1 within its `kind`, "image" or "caption". Results are in the order of `score`, which
-    is the `cosine` unless it was corrected for hubness, or captions were evidence. The fields of the payload follow,
-    without those that users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it
-    was evidence. `also` holds the hits that this one stands for, without ranks and nearest captions.
+    `rank` counts within a `kind`, "image" or "caption". Results are in the order of `score`, which is the `cosine`
+    unless it was corrected for hubness, or captions were evidence. The fields of the payload follow, without those that
+    users added. Images have their nearest `caption`, and its `caption_id` and `caption_cosine` if it was evidence.
+    `also` holds the hits that this one stands for, without ranks and nearest captions.
     """
     return [
-        {"rank": rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
-        for _, group in by_kind(hits)
-        for rank, hit in enumerate(group, start=offset + 1)
+        {"rank": hit.rank, **_fields(hit), **_nearest(hit), "also": [_fields(other) for other in hit.also]}
+        for hit in hits
     ]
 
 

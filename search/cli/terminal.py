@@ -55,7 +55,6 @@ class Place:
 def table(
     hits: Sequence[Hit],
     style: Style | None = None,
-    first: int = 1,
     *,
     places: Mapping[int, Place] | None = None,
     files: bool = False,
@@ -64,16 +63,15 @@ def table(
 
     Args:
         style: of the stream that the table is written to.
-        first: the first rank.
         places: by image id; the ids link to these addresses.
         files: write the path of each photo into a line of its own, which is never shortened.
     """
     style = style or Style()
-    groups = [_table(group, style, first, places or {}, files=files) for _, group in by_kind(hits)]
+    groups = [_table(group, style, places or {}, files=files) for _, group in by_kind(hits)]
     return "\n\n".join(groups) or "nothing found"
 
 
-def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, Place], *, files: bool) -> str:
+def _table(hits: Sequence[Hit], style: Style, places: Mapping[int, Place], *, files: bool) -> str:
     scores_of: dict[str, Callable[[Hit], float | None]] = {"score": lambda hit: hit.score}
     if any(hit.uncorrected is not None for hit in hits):
         scores_of["cosine"] = lambda hit: hit.cosine
@@ -81,10 +79,10 @@ def _table(hits: Sequence[Hit], style: Style, first: int, places: Mapping[int, P
         scores_of["caption's"] = lambda hit: hit.evidence.score if hit.evidence else None
     head = ["rank", *scores_of, "image"]
     rows = []
-    for rank, hit in enumerate(hits, start=first):
+    for hit in hits:
         scores = [score_of(hit) for score_of in scores_of.values()]
         cells = ("-" if score is None else f"{score:.4f}" for score in scores)
-        rows.append([str(rank), *cells, str(hit.image_id) if hit.record else ""])
+        rows.append([str(hit.rank), *cells, str(hit.image_id) if hit.record else ""])
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     indent = sum(widths) + 2 * len(widths)
     lines = [style.bold(_aligned(head, widths) + "caption")]

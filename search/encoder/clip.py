@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +31,8 @@ from search.encoder.images import (
     memory_errors,
     unit,
 )
+from search.encoder.probe import probe
 from search.encoder.properties import (
-    ROLE_PROMPTS,
     UNLIMITED,
     Role,
     role_options,
@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from sentence_transformers.base.modality_types import MultimodalInput
 
 DEFAULT_MODEL = "clip-ViT-B-32"
-SAME = 1e-4  # greatest distance of two unit vectors that are equal except for rounding, in float32
-SHORT_TEXT, LONG_TEXT = "a dog", "a photo of a dog on a beach " * 20
 MARKS = 3  # tokens that a tokenizer may add to a text: its start, its end, and a leading space
 
 
@@ -120,14 +118,14 @@ class ClipEncoder:
         final_dtype = choose_dtype(dtype, self.model.device)
         self.padding: Padding = padding or "longest"
         self.dim = dim or 0
-        self._role: Role | None = None  # while the model is probed
+        self.role: Role | None = None  # while the model is probed
         self.roles = bool(roles)
         if dim is None or padding is None:
             for each in models:
                 each.float()  # half precision is too coarse for a comparison
             self._probe(roles)
         if self.roles:
-            self._role = role
+            self.role = role
         for each in models:
             each.to(final_dtype)
         self.dtype = str(self.model.dtype).removeprefix("torch.")
@@ -138,13 +136,18 @@ class ClipEncoder:
         return self.model_id.model
 
     @property
+    def names(self) -> str:
+        """The names of the models, for messages."""
+        return f"{self.name} with {self.text_model_id.model}" if self.text_model_id else self.name
+
+    @property
     def weights(self) -> str:
         return self.model_id.weights
 
     @property
     def limit(self) -> int | None:
         """The number of tokens of a text that the model reads; None if there is no limit."""
-        return text_limit(text_module(self.text_side, self._role))
+        return text_limit(text_module(self.text_side, self.role))
 
     @property
     def has_plain_texts(self) -> bool:
@@ -158,7 +161,7 @@ class ClipEncoder:
     @property
     def _image_role(self) -> Role | None:
         """The role of pictures: "document", even of a query, if the model reads none as queries."""
-        return "document" if self._role == "query" and not self._takes_pictures_as_queries else self._role
+        return "document" if self.role == "query" and not self._takes_pictures_as_queries else self.role
 
     @cached_property
     def _takes_pictures_as_queries(self) -> bool:
@@ -215,7 +218,7 @@ class ClipEncoder:
         if limit is None:
             return [None] * len(wrapped)
         # A token is at least one ASCII letter, so most texts need not be tokenised a second time.
-        prefix = role_options(self.text_side, self._role)["prompt"] or ""
+        prefix = role_options(self.text_side, self.role)["prompt"] or ""
         suspects = {text for text in wrapped if len(prefix + text) + MARKS > limit or not (prefix + text).isascii()}
         readable = list(filter(is_valid, suspects))
         lengths = dict(zip(readable, self._lengths(readable), strict=True))
@@ -250,7 +253,7 @@ class ClipEncoder:
         if not texts:
             return []
         whole = {"text": {"padding": False, "max_length": UNLIMITED}, "common": {"return_tensors": None}}
-        options = role_options(self.text_side, self._role)
+        options = role_options(self.text_side, self.role)
         try:
             tokens = self.text_side.preprocess(as_texts(texts), processing_kwargs=whole, **options)
         except UNREADABLE:
@@ -271,7 +274,7 @@ class ClipEncoder:
                 show_progress_bar=False,
                 convert_to_tensor=True,
                 **(full if self.padding == "max_length" else {}),
-                **role_options(self.text_side, self._role),
+                **role_options(self.text_side, self.role),
             )
         return unit(vectors.float())
 
@@ -295,78 +298,12 @@ class ClipEncoder:
         return unit(torch.cat(parts))
 
     def _probe(self, roles: bool | None) -> None:
-        """Set `dim`, `padding` and, unless it is known, `roles`.
-
-        Inputs that are encoded alone are compared with the same inputs in a batch of two.
-
-        Raises:
-            EncoderError: the model does not encode both images and texts, or the vector of an input varies.
-        """
-        import torch
-
-        try:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TensorFloat-32 is too coarse too
-                self._compare(roles)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise EncoderError(
-                f"{self._named} does not embed both images and texts ({first_line(error)}): "
-                "use a CLIP-like sentence-transformers model"
-            ) from error
-
-    @property
-    def _named(self) -> str:
-        return f"{self.name} with {self.text_model_id.model}" if self.text_model_id else self.name
-
-    def _compare(self, roles: bool | None) -> None:
-        photos = [Image.new("RGB", (64, 48), "grey"), Image.new("RGB", (48, 96), "olive")]
-        image, pair = self._embed_images(photos[:1]), self._embed_images(photos, batch_size=2)
-        text = self._embed_texts([SHORT_TEXT])
-        if image.shape != text.shape:
-            remedy = "a text model made for this model" if self.text_model_id else "a CLIP-like model"
-            raise EncoderError(
-                f"{self._named} embeds images in {image.shape[1]} dimensions and texts in {text.shape[1]}: use {remedy}"
-            )
-        self.dim = image.shape[1]
-        if image.isnan().any() or text.isnan().any():
-            raise EncoderError(
-                f"{self._named} gives no usable vector for a plain photo or a short text: it may be damaged"
-            )
-        if not _same(image, pair[:1]):
-            raise EncoderError(f"{self.name} embeds a photo differently in a batch: use another model")
-        self.roles = self._tells_roles_apart() if roles is None else roles
-        if not self._same_in_a_batch(text):
-            self.padding = "max_length"
-            if self.limit is None or not self._same_in_a_batch(self._embed_texts([SHORT_TEXT])):
-                raise EncoderError(
-                    f"{self._named} embeds a text differently in a batch with a longer one, even with all "
-                    "texts padded to full length: use another model"
-                )
-
-    def _tells_roles_apart(self) -> bool:
-        """Return whether the model encodes a text differently as a query and as a document."""
-        vectors = []
-        try:
-            for role in ROLE_PROMPTS:
-                self._role = role
-                vectors.append(self._embed_texts([SHORT_TEXT]))
-        except UNREADABLE:  # by a router without such routes
-            return False
-        finally:
-            self._role = None
-        return not _same(*vectors)
-
-    def _same_in_a_batch(self, short: torch.Tensor) -> bool:
-        """Return whether SHORT_TEXT has this vector, (1, dim), in a batch with a longer text too."""
-        return _same(short, self._embed_texts([SHORT_TEXT, LONG_TEXT])[:1])
+        probe(self, partial(self._embed_images, batch_size=2), self._embed_texts, roles)
 
 
 def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
     """Wrap texts so that sentence-transformers treats them as texts whatever they contain."""
     return [{"text": text} for text in texts]
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    return float((left - right).norm()) <= SAME
 
 
 def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) -> SentenceTransformer:

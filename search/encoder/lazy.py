@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -30,8 +29,6 @@ PATIENCE = 10.0  # seconds; the whole model takes about as long to load, and is 
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
-
-_log = logging.getLogger(__name__)
 
 
 class LazyEncoder:
@@ -143,6 +140,10 @@ def prepare(encoder: ClipEncoder) -> TextTower | None:
     try:
         written = write(encoder.model, encoder.weights, encoder.limit, verify)
     except (EncoderError, OSError) as error:
-        _log.warning("warning: every query has to load %s, since its text tower is not cached: %s", encoder.name, error)
+        import logging  # not above: most queries find a tower
+
+        logging.getLogger(__name__).warning(
+            "warning: every query has to load %s, since its text tower is not cached: %s", encoder.name, error
+        )
         return None
     return TextTower.open(encoder.weights) if written else None

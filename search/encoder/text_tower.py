@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -72,6 +71,7 @@ class TextTower:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.header.limit)
         self._activation = ACTIVATIONS[self.header.activation]
+        self._latest: dict[str, Encoding] = {}
 
     @classmethod
     def open(cls, weights: str) -> Self | None:
@@ -83,7 +83,9 @@ class TextTower:
 
     def encode(self, texts: Sequence[str]) -> Vectors:
         """Return the vectors of valid Unicode texts, float32 (n, dim) of unit length."""
-        tokens = [encoding.ids for encoding in self._tokenize(texts)]
+        encodings = self._tokenize(texts)
+        self._latest = dict(zip(texts, encodings, strict=True))
+        tokens = [encoding.ids for encoding in encodings]
         by_length = sorted(range(len(texts)), key=lambda row: len(tokens[row]))  # batches of similar lengths
         vectors = np.empty((len(texts), len(self._tensors["projection"])), dtype=np.float32)
         for start in range(0, len(texts), AT_ONCE):
@@ -92,8 +94,8 @@ class TextTower:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def truncation(self, text: str) -> Truncation | None:
-        """Return how much of a text the model reads, None if that is all of it."""
-        [encoding] = self._tokenize([text])
+        """Return how much of a text the model reads, None if that is all of it; fast for texts encoded last."""
+        encoding = self._latest.get(text) or self._tokenize([text])[0]
         if not encoding.overflowing:
             return None
         marks = self._tokenizer.num_special_tokens_to_add(is_pair=False)  # each piece has its own
@@ -102,7 +104,8 @@ class TextTower:
         )
 
     def _tokenize(self, texts: Sequence[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch([self.header.prefix + text for text in texts])
+        # One by one: for short texts, the threads of `encode_batch` take longer to start than they save.
+        return [self._tokenizer.encode(self.header.prefix + text) for text in texts]
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> Vectors:
         """Return the projected states of the end tokens, float32 (n, dim).
@@ -223,6 +226,8 @@ def write(model: SentenceTransformer, weights: str, limit: int | None, verify: C
     header = describe(model, weights, limit)
     if header is None:
         return False
+    import tempfile  # not above: reading a tower needs none of these
+
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

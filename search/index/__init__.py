@@ -20,7 +20,15 @@ from search.index.protocol import (
     defer_indexing_if_many,
 )
 from search.index.sources import Source
-from search.index.spec import TRIAL, CollectionSpec, CosineSpec, HubnessSpec, SplitSize, collection_name
+from search.index.spec import (
+    TRIAL,
+    CollectionSpec,
+    CosineSpec,
+    HubnessSpec,
+    SplitSize,
+    collection_name,
+    short_model_name,
+)
 from search.index.tuning import Quantization, Tuning
 from search.settings import Settings
 
@@ -50,6 +58,7 @@ __all__ = [
     "defer_indexing_if_many",
     "open_for_writing",
     "open_index",
+    "short_model_name",
     "usable",
 ]
 

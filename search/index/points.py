@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from search.errors import IndexFailure, InvalidPoints
 from search.records import HUBNESS, Caption, Hit, Image, Vectors, record_of
 
+Scored = tuple[int, float]
+"""The id of a point and its score."""
 MAX_ID = 2**63  # payloads contain ids too, and their integers are signed
 
 
@@ -88,39 +90,50 @@ def batch_of(points: Sequence[StoredPoint], vectors: bool) -> Batch:
     return Batch(records, np.array([point.vector for point in points], dtype=np.float32) if vectors else None)
 
 
-def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False, hubness: float = 0.0) -> list[Hit]:
-    """Convert scored points to hits; those without a payload have no record.
+def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[Hit]:
+    """Convert scored points to hits; those without a payload have no record. `per_image` is that of SearchParams."""
+    payloads = {id_of(point): point.payload for point in points}
+    scored = scored_of(points)
+    if per_image:
+        scored = best_of_images(scored, lambda id_: (payloads[id_] or {}).get("image_id"))
+    return [Hit(id_, score, record_of(payloads[id_]) if payloads[id_] else None) for id_, score in scored]
 
-    `per_image` and `hubness` are those of SearchParams; with `hubness`, payloads need hold no other field.
+
+def scored_of(points: Sequence[ScoredPoint]) -> list[Scored]:
+    """Return the ids and the scores of points."""
+    return [(id_of(point), point.score) for point in points]
+
+
+def corrected_hits(scored: Sequence[Scored], numbers: Mapping[int, float | None], alpha: float) -> list[Hit]:
+    """Convert scored images to hits without records, with `alpha` times their `numbers` subtracted; best first.
 
     Raises:
-        IndexFailure: an image has no number `hubness`.
+        IndexFailure: an image has no number.
     """
-    if hubness:
-        hits = [_corrected(point, hubness) for point in points]
-        return sorted(hits, key=lambda hit: -hit.score)
-    if per_image:
-        points = best_of_images(points, lambda point: (point.payload or {}).get("image_id"))
-    return [Hit(id_of(point), point.score, record_of(point.payload) if point.payload else None) for point in points]
+    hits = []
+    for id_, cosine in scored:
+        number = numbers[id_]
+        if number is None:
+            raise IndexFailure(
+                f"image {id_} has no number to correct its score by: run `python -m ingest hubness` again"
+            )
+        hits.append(Hit(id_, cosine - alpha * number, uncorrected=cosine))
+    return sorted(hits, key=lambda hit: -hit.score)
 
 
-def _corrected(point: ScoredPoint, hubness: float) -> Hit:
+def number_of(point: StoredPoint) -> float | None:
+    """Return the number `hubness` in the payload of an image, or None if it has none."""
     number = (point.payload or {}).get(HUBNESS)
-    if not isinstance(number, int | float):
-        raise IndexFailure(
-            f"image {id_of(point)} has no number to correct its score by: run `python -m ingest hubness` again"
-        )
-    return Hit(id_of(point), point.score - hubness * number, uncorrected=point.score)
+    return number if isinstance(number, int | float) else None
 
 
-def best_of_images(points: Sequence[ScoredPoint], image_of: Callable[[ScoredPoint], int | None]) -> list[ScoredPoint]:
-    """Return the best point of each image, the one with the lowest id if several are; `points` are best first."""
-    best: dict[int | None, ScoredPoint] = {}
-    for point in points:
-        image = image_of(point)
-        rival = best.setdefault(image, point)
-        if rival.score == point.score and id_of(point) < id_of(rival):
-            best[image] = point
+def best_of_images(scored: Sequence[Scored], image_of: Callable[[int], int | None]) -> list[Scored]:
+    """Return the best point of each image, the one with the lowest id if several are; `scored` are best first."""
+    best: dict[int | None, Scored] = {}
+    for each in scored:
+        rival = best.setdefault(image_of(each[0]), each)
+        if rival[1] == each[1] and each[0] < rival[0]:
+            best[image_of(each[0])] = each
     return list(best.values())
 
 

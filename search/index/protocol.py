@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pydantic import ConfigDict
-
 from search.index.points import Batch, Points
 from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
-NO_OTHER_FIELDS = ConfigDict(extra="forbid")  # for the relay, whose two sides may be different versions
+NO_OTHER_FIELDS = {"extra": "forbid"}  # for the relay, whose two sides may be different versions
 DEFER_INDEXING_FROM = 10_000
 """If more points than this are about to be written, the HNSW index is built once, after the last of them."""
 
@@ -31,7 +29,7 @@ class Where:
     of these images, or a caption of one; `contains`: all of these words occur in the caption (or in the image's
     captions), as the index's tokenizer divides them, which ignores numbers (a Searcher compares these itself) and does
     not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the highest position of a caption
-    in its image, 0-based, inclusive.
+    in its image, 0-based, inclusive; `max_hubness`: the highest number `hubness` of an image, inclusive.
     """
 
     splits: tuple[str, ...] | None = None
@@ -40,6 +38,7 @@ class Where:
     image_ids: tuple[int, ...] | None = None
     contains: str | None = None
     max_position: int | None = None
+    max_hubness: float | None = None
     __pydantic_config__ = NO_OTHER_FIELDS
 
 
@@ -105,7 +104,8 @@ class CollectionInfo:
             "pending": self.pending,
             "shards_short_of_copies": self.shards_short_of_copies,
             "settings": self.settings,
-            **self.spec.model_dump(exclude={"hubness": {"sentences"}}),
+            **self.spec.as_json(),
+            "hubness": self.spec.hubness and self.spec.hubness.without_sentences(),
         }
 
 

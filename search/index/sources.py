@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-
-from pydantic import BaseModel, ConfigDict
+from dataclasses import dataclass
 
 from search.text import read_path
 
 KARPATHY = "karpathy"
 
 
-class Source(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Source:
     """An annotation file or a folder: the name of its format, and its path, spelled as `spell_path` does."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: str
     path: str

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from typing import Any, Literal
 
 from search.errors import QueryError, SettingsError, SpecMismatch
 from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
 from search.records import Kind
+from search.stored import Misfit, parse
 from search.text import read_path
-from search.validation import first_problem
 
 Padding = Literal["longest", "max_length"]
 """Texts are padded to the longest of their batch, or to the full length that the model reads."""
@@ -32,23 +31,26 @@ def collection_name(dataset: str, kind: Kind) -> str:
     return f"{dataset}_{kind}"
 
 
-class SplitSize(BaseModel):
-    """One split: the images and captions that ingestion was to embed, and its images in the annotation file."""
+def short_model_name(model: str) -> str:
+    """Return at most the last two parts of a model's name or path: the folder alone may be called `model`."""
+    return "/".join([part for part in re.split(r"[/\\]", model) if part][-2:]) or model
 
-    model_config = ConfigDict(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSize:
+    """One split: the images and captions that ingestion was to embed, and its images in the annotation file."""
 
     images: int
     captions: int
     images_in_file: int
 
 
-class ModelId(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class ModelId:
     """A model: its folder, or its name on the hub and the commit, and a hash of its tensors.
 
     A model that was only moved or renamed has the same `weights`.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     model: str
     revision: str | None = None
@@ -63,17 +65,16 @@ class ModelId(BaseModel):
         return f"{self} (weights {self.weights[:12]})"
 
 
-class HubnessSpec(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class HubnessSpec:
     """How the numbers `hubness` of a collection of images were made (`ingest/hubness.py`), and how they are used.
 
     `alpha` is how many times the number is subtracted from each cosine, None if queries are not corrected by default.
     `points` have a number, the `smallest` of which is given: the mean cosine of the `k` nearest of `count` references,
     whose texts have this `sha256`. `dropped` more were captions of val or test. `sentences` is the set of the
-    references (`pack` of `search/ranking/sentences.py`), which an evaluation refuses as queries. `complete` is false
-    while the numbers are being written, and after images were added or embedded again.
+    references' texts (`pack` of `search/ranking/sentence_sets.py`), which an evaluation refuses as queries. `complete`
+    is false while the numbers are being written, and after images were added or embedded again.
     """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     alpha: float | None = None
     k: int
@@ -86,26 +87,34 @@ class HubnessSpec(BaseModel):
     complete: bool = True
 
     def incomplete(self) -> HubnessSpec:
-        return self.model_copy(update={"complete": False})
+        return replace(self, complete=False)
+
+    def without_sentences(self) -> dict[str, Any]:
+        """Return the JSON object without `sentences`, which is long and not readable."""
+        return {name: value for name, value in asdict(self).items() if name != "sentences"}
 
 
-class CosineSpec(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class CosineSpec:
     """The mean and the standard deviation of the cosines of captions with points of other photos.
 
     `search/ranking/cosines.py` measured them on this number of `pairs`, drawn by the `seed`, when the collection had
     this number of `points`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
     mean: float
-    std: float = Field(gt=0)
+    std: float
     pairs: int
     seed: int
     points: int
 
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise Misfit("std")
 
-class CollectionSpec(BaseModel):
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSpec:
     """How the vectors of one collection were made.
 
     `model`, `revision` and `weights` are those of `model_id`; `text_model` embeds the texts if another model embeds the
@@ -121,11 +130,9 @@ class CollectionSpec(BaseModel):
     have them; `cosines` tells how near captions are to points that they do not describe (None in older collections).
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
     dataset: str
     kind: Kind
-    dim: int = Field(gt=0)
+    dim: int
     model: str
     revision: str | None = None
     weights: str
@@ -147,10 +154,14 @@ class CollectionSpec(BaseModel):
     hubness: HubnessSpec | None = None
     cosines: CosineSpec | None = None
 
-    @field_validator("splits")
-    @classmethod
-    def _in_order(cls, splits: dict[str, SplitSize]) -> dict[str, SplitSize]:
-        return dict(sorted(splits.items()))  # a server may return them in any order
+    def __post_init__(self) -> None:
+        if self.dim < 1:
+            raise Misfit("dim")
+        object.__setattr__(self, "splits", dict(sorted(self.splits.items())))  # a server returns them in any order
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the JSON object that `read_spec` parses."""
+        return asdict(self)
 
     @property
     def photo_folder(self) -> Path:
@@ -164,6 +175,11 @@ class CollectionSpec(BaseModel):
     def model_id(self) -> ModelId:
         """The model that embedded the photos."""
         return ModelId(model=self.model, revision=self.revision, weights=self.weights)
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether every image had a number `hubness`, all from the same references, when they were last written."""
+        return self.hubness is not None and self.hubness.complete
 
     @property
     def has_plain_texts(self) -> bool:
@@ -288,7 +304,7 @@ class CollectionSpec(BaseModel):
             for name in self.splits.keys() & new.splits.keys():
                 splits[name] = max(self.splits[name], new.splits[name], key=lambda size: size.images)
         padding = new.padding or self.padding
-        kept = {
+        kept: dict[str, Any] = {
             "dtype": self.dtype,
             "padding": padding,
             "decode": self.decode,
@@ -298,7 +314,7 @@ class CollectionSpec(BaseModel):
             "hubness": new.hubness or self.hubness,
             "cosines": new.cosines or self.cosines,
         }
-        return new.model_copy(update=kept), warnings
+        return replace(new, **kept), warnings
 
 
 def read_spec(collection: str, stored: object) -> CollectionSpec:
@@ -308,10 +324,9 @@ def read_spec(collection: str, stored: object) -> CollectionSpec:
         SpecMismatch: it is missing, or was not written by this project.
     """
     try:
-        return CollectionSpec.model_validate(stored)
-    except ValidationError as error:
-        field = first_problem(error).place or "everything"
+        return parse(CollectionSpec, stored)
+    except Misfit as error:
         raise SpecMismatch(
-            f"{collection} has no valid specification ({field} is missing or wrong): "
+            f"{collection} has no valid specification ({error}): "
             "it was not written by coco-search; choose another --dataset NAME"
         ) from None

@@ -9,6 +9,7 @@ alone, so both engines draw the same ones.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -75,7 +76,7 @@ def store_cosines(index: Index, dataset: str, *, changed: bool) -> None:
     measured = measure_cosines(index, dataset)
     for kind, spec in specs.items():
         if spec.cosines != measured.get(kind):
-            index.set_spec(spec.model_copy(update={"cosines": measured.get(kind)}))
+            index.set_spec(replace(spec, cosines=measured.get(kind)))
 
 
 def _draw(items: Iterable[T], id_of: Callable[[T], int]) -> list[T]:

@@ -19,7 +19,6 @@ from itertools import takewhile
 
 from search.errors import CollectionMissing, QueryError
 from search.index import CosineSpec, ReadIndex, SearchParams, Where, collection_name
-from search.ranking.cosines import measure_cosines
 from search.ranking.hubness import FRESH_SECONDS
 from search.records import KINDS, Hit, Kind, Vectors
 
@@ -69,6 +68,8 @@ class Evidences:
         cosines = self._stored
         if len(cosines) < 2:
             if not self._measured:
+                from search.ranking.cosines import measure_cosines  # not above: seldom needed, and imports hashlib
+
                 self._measured = measure_cosines(self._index, self._dataset)
             cosines = self._measured
         if len(cosines) < 2:

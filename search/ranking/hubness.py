@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from search.errors import QueryError
 from search.index import HubnessSpec, ReadIndex
 
+MARGIN = 1e-12  # of scores: images that could tie are read too
 FRESH_SECONDS = 10.0  # how long the state of the collection is remembered: another process may change it on a server
 
 
@@ -23,7 +24,14 @@ class Correction:
 
     def highest(self, cosine: float) -> float:
         """Return the highest score that an image with at most this cosine can have."""
-        return cosine - self.alpha * self.smallest
+        return self.score(cosine, self.smallest)
+
+    def score(self, cosine: float, number: float) -> float:
+        return cosine - self.alpha * number
+
+    def rivals(self, cosine: float, score: float) -> float:
+        """Return the highest number with which an image of at most this cosine can have at least this score."""
+        return (cosine - score + MARGIN) / self.alpha
 
 
 class Corrections:

@@ -66,18 +66,34 @@ class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
     Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
-    are none.
+    are none. With a correction, images with small numbers may have been read further down (see `joined`): of the points
+    that were not read, none that passes the filter of the last query has a cosine above `rival`, and none of the others
+    has a score above `settled`.
     """
 
     hits: list[Hit]
     cosine: float
     score: float
+    rival: float = -math.inf
+    settled: float = -math.inf
 
     @classmethod
     def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
         """Return the ranking that a query of `depth` hits answered."""
         lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest)
+        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest, lowest)
+
+    def joined(self, more: Self, most: float, correction: Correction) -> Self:
+        """Return this ranking with the hits of `more`, a query for images whose numbers are at most `most`."""
+        hits = {hit.id: hit for hit in (*self.hits, *more.hits)}
+        settled = max(self.settled, correction.score(self.rival, most))
+        return replace(
+            self,
+            hits=_in_order(list(hits.values())),
+            score=max(settled, more.score),
+            rival=more.rival,
+            settled=settled,
+        )
 
     @property
     def best(self) -> float:
@@ -162,12 +178,32 @@ class Pages:
             results = self._folded(folding.best_of_images(kept) if grouped else kept, options)
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
+            rivals = self._with_rivals(request, read, depth, least) if request.correction else None
             depth *= 2 if request.rescored else 4
-            [read] = self._rankings(vector[np.newaxis], request, depth)
+            [read] = [rivals] if rivals else self._rankings(vector[np.newaxis], request, depth)
         page = results[options.offset : request.end]
         if request.rescored:
             return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
+
+    def _with_rivals(self, request: PageRequest, read: Ranking, depth: int, least: float) -> Ranking | None:
+        """Return the ranking with the images that could still come before the end of the page.
+
+        Their numbers are small: a query that is filtered by the number finds them, while one for the highest cosines
+        alone would have to be very deep. Return None if such a query cannot complete the page, because the images that
+        were read do not fill it, or not without images that an earlier such query has not covered.
+        """
+        correction = request.correction
+        assert correction
+        filling = self._folded([hit for hit in read.hits if hit.cosine >= least], request.options)[: request.end]
+        if len(filling) < request.end or filling[-1].score <= read.settled:
+            return None
+        most = correction.rivals(read.rival, filling[-1].score)
+        limit = request.where.max_hubness
+        where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
+        small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
+        [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
+        return read.joined(more, most, correction)
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
@@ -247,8 +283,7 @@ class Pages:
                 for row, hits in zip(rows, answers, strict=True):
                     nearest[row] |= {hit.image_id: hit.record.text for hit in hits if isinstance(hit.record, Caption)}
         return [
-            [replace(hit, caption=texts.get(hit.id)) for hit in page]
-            for page, texts in zip(pages, nearest, strict=True)
+            [hit.with_caption(texts.get(hit.id)) for hit in page] for page, texts in zip(pages, nearest, strict=True)
         ]
 
     def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Hashes = npt.NDArray[np.uint64]
-
-HASH_BYTES = 6  # of 25,000 sentences against 5,000, one pair in two million has equal hashes by chance
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -25,31 +14,3 @@ def words_of(text: str) -> str:
         text = unicodedata.normalize("NFKC", text)
         text = "".join(char for char in text if unicodedata.category(char) != "Cf")  # invisible characters
     return " ".join(_WORD.findall(text.casefold())) or text.strip()
-
-
-def pack(texts: Iterable[str]) -> str:
-    """Return a set of sentences as short hashes of their words, in base64, for `are_in`."""
-    import numpy as np
-
-    unique = np.unique(_hashes(texts)).astype("<u8")
-    return base64.b64encode(unique.view(np.uint8).reshape(-1, 8)[:, :HASH_BYTES].tobytes()).decode()
-
-
-def are_in(packed: str, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return, as bool (n,), which sentences have the words of one in the set that `pack` returned."""
-    import numpy as np
-
-    content = np.frombuffer(base64.b64decode(packed), dtype=np.uint8).reshape(-1, HASH_BYTES)
-    padded = np.zeros((len(content), 8), dtype=np.uint8)
-    padded[:, :HASH_BYTES] = content
-    return np.isin(_hashes(texts), padded.view("<u8").reshape(-1))
-
-
-def _hashes(texts: Iterable[str]) -> Hashes:
-    import numpy as np
-
-    def hash_of(text: str) -> int:
-        words = words_of(text).encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.blake2b(words, digest_size=HASH_BYTES).digest(), "little")
-
-    return np.fromiter(map(hash_of, texts), dtype=np.uint64)

@@ -21,7 +21,7 @@ export async function fetchAnswer(query, start, end, signal) {
 
 async function fetchPage(query, offset, k, signal) {
   const ids = lookedUp(query);
-  if (isEmpty(query)) return sample(query.seed, offset, k, signal);
+  if (isEmpty(query)) return sample(query, offset, k, signal);
   if (ids) return { results: await Promise.all(ids.map((id) => image(id, signal))), more: false, total: ids.length };
   try {
     return await search(query, { offset, k }, signal);

@@ -28,9 +28,13 @@ export function search(query, changes, signal) {
   });
 }
 
-// Return stored images as results: {results, more, total}.
-export async function sample(seed, offset, k, signal) {
-  const { images, more, total } = await request(`api/sample?seed=${seed}&offset=${offset}&k=${k}`, { signal });
+// Return stored images that pass the filters of a query as results, in a random order: {results, more, total}.
+export async function sample(query, offset, k, signal) {
+  const params = new URLSearchParams({ seed: query.seed, offset, k });
+  const { splits, contains } = toRequest(query);
+  for (const split of splits ?? []) params.append("splits", split);
+  if (contains) params.append("contains", contains);
+  const { images, more, total } = await request(`api/sample?${params}`, { signal });
   return { results: images.map(toResult), more, total };
 }
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from fastapi import FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -23,7 +22,7 @@ from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, Quer
 from search.index.relay.announce import ROUTE, Running
 from search.index.relay.routes import index_calls
 from search.records import KINDS
-from search.request import Id
+from search.request import CONTAINS, Id
 from search.text import shown
 from search.validation import first_problem
 from search.web.gallery import Gallery, version
@@ -33,6 +32,8 @@ from search.web.protection import INTERNAL_BYTES, PICTURE_BYTES, Protection
 from search.web.schemas import (
     MAX_K,
     MAX_OFFSET,
+    MAX_SPLITS,
+    MAX_WORDS,
     Collections,
     Examples,
     Failure,
@@ -41,6 +42,7 @@ from search.web.schemas import (
     PictureToken,
     Sample,
     SearchResults,
+    SplitName,
     WebQuery,
 )
 from search.web.workers import Workers
@@ -89,12 +91,12 @@ def create_app(
         responses={code: {"model": Failure} for code in (403, 413, 422, 500, 503)},
     )
     _add_error_handlers(app)
-    _add_assets(app)
     workers = Workers()
     uploads = Workers(UPLOADS_AT_ONCE, UPLOAD_QUEUE)  # which may wait for the model
     _add_api(app, gallery, workers)
     _add_pictures(app, gallery, workers, uploads)
     _add_metrics(app, gallery, metrics)
+    _add_assets(app)
     if running is not None:
         app.include_router(index_calls(gallery.index, running, gallery.ready_model))
     # Outermost, so that error responses have the security headers too, and refused requests are counted.
@@ -117,6 +119,7 @@ class HeadAsGet:
             return
 
         async def send_without_body(message: Message) -> None:
+            scope["method"] = "HEAD"  # uvicorn expects a body of Content-Length bytes unless this is HEAD
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         scope["method"] = "GET"  # in place: the router stores the route in this scope, where the metrics read it
@@ -127,7 +130,10 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
     @app.post("/api/search", response_model=SearchResults, responses=_failure_responses(404))
     async def search(query: WebQuery) -> Response:
         """Return the images or captions nearest to the weighted sum of the parts, best first."""
-        return await workers.run(lambda: _json(gallery.search(query)))
+        with workers.place():
+            encoded = await gallery.encode(query)
+            answer = await workers.call(partial(gallery.search, query, encoded))
+        return Response(answer, media_type="application/json")  # FastAPI does not validate it again
 
     @app.get("/api/images/{image_id}", responses=_failure_responses(404))
     async def image(image_id: Id) -> ImageRecord:
@@ -139,9 +145,11 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         seed: Annotated[int, Query(ge=0, lt=2**53, description="The same seed gives the same order")] = 0,
         k: Annotated[int, Query(ge=1, le=MAX_K, description="How many images")] = 30,
         offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="How many images to skip before them")] = 0,
+        splits: Annotated[list[SplitName], Query(max_length=MAX_SPLITS)] = [],  # noqa: B006
+        contains: Annotated[str | None, Query(max_length=MAX_WORDS, description=CONTAINS)] = None,
     ) -> Sample:
-        """Return stored images in a random order (of a very large data set, the first 20,000)."""
-        return await workers.run(partial(gallery.sample, seed, k, offset))
+        """Return stored images in a random order (of a very large data set, only from the first 20,000)."""
+        return await workers.run(partial(gallery.sample, seed, k, offset, splits=splits, contains=contains))
 
     @app.get("/api/collections")
     def collections() -> Collections:
@@ -238,25 +246,25 @@ def _add_error_handlers(app: FastAPI) -> None:
     """Answer every failure with one line of JSON."""
 
     @app.exception_handler(CocoSearchError)
-    def project_error(_: Request, error: CocoSearchError) -> JSONResponse:
+    async def project_error(_: Request, error: CocoSearchError) -> JSONResponse:
         return _failure(_status(error), str(error))
 
     @app.exception_handler(StarletteHTTPException)
-    def http_error(_: Request, error: StarletteHTTPException) -> JSONResponse:
+    async def http_error(_: Request, error: StarletteHTTPException) -> JSONResponse:
         return _failure(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
         problem = first_problem(error)
         place = problem.place.removeprefix("body").removeprefix(".") or "the request"
         return _failure(422, f"{place}: {problem.message}")
 
     @app.exception_handler(ClientDisconnect)
-    def client_left(_: Request, __: Exception) -> Response:
+    async def client_left(_: Request, __: Exception) -> Response:
         return Response(status_code=CLIENT_LEFT)  # for the metrics only: the client is gone
 
     @app.exception_handler(500)
-    def unexpected_error(_: Request, error: Exception) -> JSONResponse:
+    async def unexpected_error(_: Request, error: Exception) -> JSONResponse:
         return _failure(500, f"internal server error ({type(error).__name__}): see its output for details")
 
 
@@ -270,11 +278,6 @@ def _status(error: CocoSearchError) -> int:
             return 503
         case _:
             return 500
-
-
-def _json(answer: BaseModel) -> Response:
-    """Return a response that FastAPI sends as it is; a response model would be validated once more."""
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _failure(status: int, message: str, headers: Any = None) -> JSONResponse:

@@ -6,23 +6,28 @@ import io
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from threading import Lock
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
+from threadpoolctl import ThreadpoolController
 
-from search.cli.show import truncated_as_json
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
+from search.index import Where, short_model_name
 from search.query import Options, Part, for_parts, named_images
+from search.ranking.words import Words
 from search.records import KINDS, Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
 from search.web.pictures import Jpeg, Photos, Uploads
 from search.web.schemas import (
+    MAX_OFFSET,
     Collection,
     Collections,
     Health,
@@ -37,11 +42,22 @@ from search.web.schemas import (
 )
 
 Truncations = dict[int, Truncation]
+Direction: TypeAlias = "tuple[Vectors | CocoSearchError, Truncations]"
+SEARCH_RESULTS = TypeAdapter(SearchResults)
 
 MAX_EXAMPLES = 6
 EXAMPLE_LENGTH = range(15, 46)  # characters: about what a person would type
 SAMPLED_IMAGES = 20_000  # those with the lowest ids
+SAMPLES_KEPT = 16  # filters whose ids are remembered
 FULL_SIZE = 4096  # pixels, the longer side; larger photos are scaled down to it
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The parts of a query, and its direction, if that needed the model."""
+
+    parts: Sequence[Part]
+    direction: Direction | None = None
 
 
 class Gallery:
@@ -58,10 +74,12 @@ class Gallery:
         self.index = searcher.index
         self.dataset = searcher.dataset
         self._folder, self._shared = folder, shared
-        self._batcher = Batcher(self._encode_many)
+        self._batcher = Batcher(self._encode_batch)
+        self._blas = ThreadpoolController()
         self._one_picture = Lock()  # in full size it takes much memory, if the model has no preparation
         self._uploads = Uploads(self._encode_picture)
         self._ready_for_pictures = False
+        self._sampled_ids = lru_cache(SAMPLES_KEPT)(self._read_sampled_ids)
 
     def warm_up(self) -> None:
         """Load what texts need, the examples and the shards of every data set, so that no two threads open one shard.
@@ -70,7 +88,7 @@ class Gallery:
             CocoSearchError: the model, a shard or the data set cannot be opened.
         """
         if self._takes_texts:
-            self._encode([Part(text="a photo")])
+            self._encode_many([[Part(text="a photo")]])
         for collection in self.index.collections():
             self.index.count(collection)
         self.examples  # noqa: B018
@@ -90,26 +108,43 @@ class Gallery:
         self._batcher.close()
         self.searcher.close()
 
-    def search(self, query: WebQuery) -> SearchResults:
-        """Return the results of a query.
+    async def encode(self, query: WebQuery) -> Encoded:
+        """Return the parts of a query and, if it has texts, its direction, encoded together with concurrent queries.
 
         Raises:
-            NotFound: it names an image, caption or picture that does not exist.
+            NotFound: it names a picture that does not exist.
+            QueryError: a part is not valid.
+            CocoSearchError: the model cannot be used, or the index cannot be read.
+        """
+        query.options(Options())  # refuse what is not valid before it is encoded
+        parts = [self._part(part) for part in query.parts]
+        if any(part.text is not None for part in parts):
+            return Encoded(parts, await self._batcher.run(parts))
+        return Encoded(parts)
+
+    def search(self, query: WebQuery, encoded: Encoded) -> bytes:
+        """Return the results of a query as JSON: `SearchResults`.
+
+        Raises:
+            NotFound: it names an image or caption that does not exist.
             QueryError: it is not valid for another reason.
         """
         options = query.options(Options())
-        options = replace(options, k=options.k + 1)  # one more, to know whether there are further results
-        parts = [self._part(part) for part in query.parts]
-        options = for_parts(options, parts)
-        direction, truncations = self._encode(parts)
-        named = named_images(parts)
+        k = min(options.k, query.end - options.offset)
+        options = replace(options, k=k + 1)  # one more, to know whether there are further results
+        options = for_parts(options, encoded.parts)
+        direction, truncations = encoded.direction or self._encode_many([encoded.parts])[0]
+        if isinstance(direction, CocoSearchError):
+            raise direction
+        named = named_images(encoded.parts)
         hits = self.searcher.search_vector(direction, options, leave_out=named)
-        return SearchResults(
-            results=self._results(hits[: query.k], query.offset),
-            more=len(hits) > query.k,
+        results = SearchResults(
+            results=self._results(hits[:k]),
+            more=len(hits) > k and query.offset + k <= query.last_offset,
             total=self.searcher.count(query.to, options, leave_out=named) if query.total else None,
-            truncated=[Truncated(**each) for each in truncated_as_json(truncations)],
+            truncated=[Truncated(part=part, read=each.read, given=each.given) for part, each in truncations.items()],
         )
+        return SEARCH_RESULTS.dump_json(results)
 
     def upload(self, content: bytes) -> str:
         """Encode a picture and return the token that names it in queries. Raises PhotoError if it cannot be opened."""
@@ -119,16 +154,24 @@ class Gallery:
         """Return the record of a stored image. Raises NotFound."""
         return _image_record(self._stored_image(image_id))
 
-    def sample(self, seed: int, k: int, offset: int = 0) -> Sample:
-        """Return `k` images of a random order, after the first `offset`; the same ones for the same seed."""
-        order = np.random.default_rng(seed).permutation(self._sampled_ids)
+    def sample(
+        self, seed: int, k: int, offset: int = 0, *, splits: Sequence[str] = (), contains: str | None = None
+    ) -> Sample:
+        """Return `k` images in a random order, after the first `offset`; the same ones for the same seed and filter.
+
+        Raises:
+            QueryError: a split does not exist, or the words to filter by cannot be parsed.
+        """
+        where = Where(splits=tuple(splits) or None, contains=contains)
+        self.searcher.check(Options(where=where, hubness=0.0))  # 0: a sample needs no scores
+        order = np.random.default_rng(seed).permutation(self._sampled_ids(where))
         ids = [int(image_id) for image_id in order[offset : offset + k]]
         collection = self.searcher.collection("images")
         stored = [each for each in self.index.retrieve(collection, ids).records if isinstance(each, Image)]
         return Sample(
             images=[_image_record(each) for each in stored],
-            more=offset + k < len(order),
-            total=self.index.count(collection),
+            more=offset + k < min(len(order), MAX_OFFSET + 1),
+            total=self.searcher.count("images", Options(where=where)),
         )
 
     def jpeg(self, image_id: int, size: int | None, known_tag: str | None) -> Jpeg:
@@ -156,7 +199,9 @@ class Gallery:
         infos = [self.index.info(name) for name in names if name in stored]
         place = self.index.place if "://" in self.index.place else str(Path(self.index.place).resolve())
         return Collections(
-            dataset=self.dataset, place=place, collections=[Collection(**info.as_json()) for info in infos]
+            dataset=self.dataset,
+            place=place,
+            collections=[Collection(**info.as_json(), model_name=short_model_name(info.spec.model)) for info in infos],
         )
 
     def health(self) -> Health:
@@ -177,13 +222,17 @@ class Gallery:
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
 
-    @cached_property
-    def _sampled_ids(self) -> npt.NDArray[np.int64]:
-        """The ids that random samples are drawn from: reading those of a very large data set would take long."""
+    def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
+        """Return the ids that random samples are drawn from; of a very large data set, only the first ones."""
+        words = None if where.contains is None else Words.parse(where.contains)
         ids: list[int] = []
-        for batch in self.index.scan(self.searcher.collection("images")):
-            ids += [record.id for record in batch.records]
-            if len(ids) >= SAMPLED_IMAGES:
+        read = 0
+        looked_up = replace(where, contains=words.indexed or None) if words else where
+        for batch in self.index.scan(self.searcher.collection("images"), where=looked_up):
+            images = [record for record in batch.records if isinstance(record, Image)]
+            ids += [image.id for image in images if words is None or words.match(image)]
+            read += len(images)
+            if read >= SAMPLED_IMAGES:
                 break
         return np.array(ids, dtype=np.int64)
 
@@ -204,20 +253,15 @@ class Gallery:
             raise NotFound("the server no longer has this picture: upload it again")
         return Part(vector=vector, weight=part.weight)
 
-    def _encode(self, parts: Sequence[Part]) -> tuple[Vectors, Truncations]:
-        """Return the direction of a query, float32 (dim,), and its truncations.
+    def _encode_batch(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:
+        if len(queries) == 1:
+            return self._encode_many(queries)
+        # More threads would wait for the processors of other requests. The limit is that of the whole process.
+        with self._blas.limit(limits=1, user_api="blas"):
+            return self._encode_many(queries)
 
-        A query that needs the model is encoded together with concurrent ones.
-        """
-        if any(part.text is not None or part.image is not None for part in parts):
-            direction, truncations = self._batcher.run(parts)
-        else:
-            [(direction, truncations)] = self._encode_many([parts])
-        if isinstance(direction, CocoSearchError):
-            raise direction
-        return direction, truncations
-
-    def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[tuple[Vectors | CocoSearchError, Truncations]]:
+    def _encode_many(self, queries: Sequence[Sequence[Part]]) -> list[Direction]:
+        """Return the direction of each query, float32 (dim,), or its error, and its truncations."""
         directions = self.searcher.encode(queries)
         encoded = [
             parts for parts, each in zip(queries, directions, strict=True) if not isinstance(each, CocoSearchError)
@@ -229,7 +273,10 @@ class Gallery:
         """Return the vector float32 (dim,) of a picture file. Raises PhotoError if it cannot be opened."""
         self.load_model()  # before the one thread that decodes pictures would wait for it
         with self._one_picture:
-            return self._encode([Part(image=self.searcher.prepare(io.BytesIO(content)))])[0]
+            [(vector, _)] = self._encode_many([[Part(image=self.searcher.prepare(io.BytesIO(content)))]])
+        if isinstance(vector, CocoSearchError):
+            raise vector
+        return vector
 
     @contextmanager
     def _photo_of(self, image_id: int) -> Iterator[str]:
@@ -247,13 +294,13 @@ class Gallery:
             raise NotFound(f"no image {image_id} in {collection}")
         return records[0]
 
-    def _results(self, hits: Sequence[Hit], offset: int) -> list[Result]:
+    def _results(self, hits: Sequence[Hit]) -> list[Result]:
         """Return hits with all captions of their images."""
         ids = list(dict.fromkeys(hit.image_id for hit in hits if isinstance(hit.record, Caption)))
         batch = self.index.retrieve(self.searcher.collection("images"), ids).records if ids else []
         images = {record.id: record for record in batch if isinstance(record, Image)}
         images |= {hit.id: hit.record for hit in hits if isinstance(hit.record, Image)}
-        return [_result(hit, images.get(hit.image_id), rank) for rank, hit in enumerate(hits, start=offset + 1)]
+        return [_result(hit, images.get(hit.image_id)) for hit in hits]
 
 
 def _image_record(image: Image) -> ImageRecord:
@@ -271,13 +318,13 @@ def _is_example(text: str) -> bool:
     return len(text) in EXAMPLE_LENGTH and not text.isupper()
 
 
-def _result(hit: Hit, image: Image | None, rank: int) -> Result:
+def _result(hit: Hit, image: Image | None) -> Result:
     record = hit.record
     assert record is not None
     captions = list(image.captions) if image else []
     text = record.text if isinstance(record, Caption) else hit.caption or ""
     return Result(
-        rank=rank,
+        rank=hit.rank,
         score=round(hit.score, 6),
         cosine=round(hit.cosine, 6),
         caption_cosine=round(hit.evidence.score, 6) if hit.evidence else None,

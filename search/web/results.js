@@ -53,7 +53,7 @@ export function searchFrom(result) {
 }
 
 export function titleOf(result) {
-  return result.text || result.file?.split("/").pop() || `image ${result.image_id}`;
+  return result.text || result.file || `image ${result.image_id}`;
 }
 
 // Return the URL of a result's photo, relative to the page's, with its longer side in pixels or in its own size.

@@ -73,7 +73,7 @@ export function drawAnswer(kept) {
   drawResults($("results"), results, query, kept);
   $("more").hidden = !more;
   $("welcome").hidden = !isEmpty(query);
-  $("shuffle").hidden = !isEmpty(query) || answer.total <= PAGE_SIZE;
+  $("shuffle").hidden = !isEmpty(query) || !(more || results.length > PAGE_SIZE);
   $("share").hidden = isEmpty(query);
   $("copy-command").hidden = !searched;
   $("nothing").hidden = results.length > 0 || !drawRemedies($("nothing"), query, submit);

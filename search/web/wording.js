@@ -18,15 +18,24 @@ function truncatedText(query, { part, read, given }) {
 function countText(query, { results, more, total }) {
   const count = results.filter((result) => !result.folded).length;
   const number = (value) => value.toLocaleString("en");
-  if (isEmpty(query)) return results.length ? `${number(count)} of ${number(total)} photos, at random` : "There are no photos in this data set yet.";
   if (lookedUp(query)) return describe(query);
-  const noun = (amount) => `${query.to === "captions" ? "caption" : "photo"}${amount === 1 ? "" : "s"}`;
-  const filters = [query.split && `in ${query.split}`, query.contains.trim() && `with the words “${query.contains.trim()}”`].filter(Boolean);
+  const words = wordsOf(query);
+  const filters = [query.split && `in ${query.split}`, words.length && `with the word${words.length === 1 ? "" : "s"} “${words.join(" ")}”`].filter(Boolean);
+  const noun = (amount) => `${query.to === "captions" && !isEmpty(query) ? "caption" : "photo"}${amount === 1 ? "" : "s"}`;
+  if (isEmpty(query)) {
+    if (!results.length) return filters.length ? `No ${noun(0)} ${filters.join(", ")}.` : "There are no photos in this data set yet.";
+    const shown = total === null ? `${number(count)} ${noun(count)}` : `${number(count)} of ${number(total)} ${noun(total)}`;
+    return [[shown, ...filters].join(" "), "at random"].join(", ");
+  }
   const wanted = [`for ${describe(query)}`, ...filters].join(", ");
   if (!results.length) return `No ${noun(0)} ${wanted}.`;
   const counted = total === null || total === count ? `${more ? "The nearest " : ""}${number(count)} ${noun(count)}` : `${number(count)} of ${number(total)} ${noun(total)}`;
   const unshared = hasPicture(query) ? " Your picture is not part of this page's address, so the link does not share it." : "";
   return `${counted} ${wanted}${query.to === "captions" ? ", the best of each photo" : ""}${unshared ? "." : ""}${unshared}`;
+}
+
+function wordsOf(query) {
+  return query.contains.trim().split(/\s+/).filter(Boolean);
 }
 
 export function titleText(query) {
@@ -36,7 +45,7 @@ export function titleText(query) {
 
 // Offer to remove filters, with buttons that call `submit` with a changed query; return whether there are any.
 export function drawRemedies(section, query, submit) {
-  const words = query.contains.trim().split(/\s+/).filter(Boolean);
+  const words = wordsOf(query);
   const remedies = words.length > 1 ? words.map((word, place) => [`Without the word “${word}”`, { contains: words.filter((_, other) => other !== place).join(" ") }]) : [];
   if (words.length) remedies.push([words.length > 1 ? "Without all these words" : `Without the word “${words[0]}”`, { contains: "" }]);
   if (query.split) remedies.push(["In all splits", { split: "" }]);
@@ -65,7 +74,7 @@ export function drawWelcome({ dataset, collections }, examples, onExample) {
   $("split-field").hidden = Object.keys(images.splits).length < 2;
   $("about").textContent =
     `${count(images.points, "photo")}${hasCaptions ? ` and ${count(captions.points, "caption")}` : ""} of ${dataset}, ` +
-    `embedded by ${nameOfModel(images.model)}. Describe a photo, ${examples.length ? "drop or paste a picture, or try:" : "or drop or paste a picture."}`;
+    `embedded by ${images.model_name}. Describe a photo, ${examples.length ? "drop or paste a picture, or try:" : "or drop or paste a picture."}`;
   for (const caption of examples) {
     const button = Object.assign(document.createElement("button"), { type: "button", className: "pill", textContent: caption });
     button.addEventListener("click", () => onExample(caption));
@@ -73,9 +82,4 @@ export function drawWelcome({ dataset, collections }, examples, onExample) {
     item.append(button);
     $("examples").append(item);
   }
-}
-
-// Return a model's name, or the name of its folder.
-function nameOfModel(model) {
-  return /^([/~.]|[A-Za-z]:)/.test(model) ? model.split(/[/\\]/).filter(Boolean).pop() : model;
 }

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import qdrant_edge as qdrant
 
+from search.index.payload import INDEXED_FIELDS, FieldIndex
 from search.index.protocol import SearchParams, Where
+from search.index.spec import CollectionSpec
 from search.records import HUBNESS, Vectors
 
-_NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
-_TEXT = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True)
-_PAYLOAD_INDEXES: dict[str, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
-    "split": qdrant.PayloadSchemaType.Keyword,
-    "image_id": qdrant.PayloadSchemaType.Integer,
-    "position": qdrant.PayloadSchemaType.Integer,
-    "text": _TEXT,
-    "captions": _TEXT,
+NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
+_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
+    "keyword": qdrant.PayloadSchemaType.Keyword,
+    "integer": qdrant.PayloadSchemaType.Integer,
+    "words": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True),
 }
+_PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
 
 
-def index_payload(shard: qdrant.EdgeShard, *, missing_only: bool = False) -> None:
-    """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters."""
+def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only: bool = False) -> None:
+    """Create the payload indexes that are missing or, unless `missing_only`, were built with other parameters.
+
+    The index of the numbers `hubness` exists only while they are complete: with it, writing them would be slow.
+    """
     existing = shard.info().payload_schema
+    if spec.is_numbered and HUBNESS not in existing:
+        shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, qdrant.PayloadSchemaType.Float))
+    elif HUBNESS in existing and not spec.is_numbered:
+        shard.update(qdrant.UpdateOperation.delete_field_index(HUBNESS))
     for field, wanted in _PAYLOAD_INDEXES.items():
         if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
             shard.update(qdrant.UpdateOperation.create_field_index(field, wanted))
@@ -50,6 +57,8 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
         must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
     if where.max_position is not None:
         must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
+    if where.max_hubness is not None:
+        must.append(qdrant.FieldCondition(HUBNESS, range=qdrant.RangeFloat(lte=where.max_hubness)))
     if where.contains is not None:
         words = qdrant.MatchText(where.contains)
         must.append(
@@ -62,7 +71,7 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
 
 
 def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdrant.QueryRequest]:
-    """Return a query for each row of `vectors`, float32 (n, dim), without payloads but for the number `hubness`."""
+    """Return a query for each row of `vectors`, float32 (n, dim); hits have no payloads."""
     quantization = qdrant.QuantizationSearchParams(
         ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
     )
@@ -74,7 +83,7 @@ def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdra
             query=qdrant.Query.Nearest(vector),
             filter=conditions,
             params=engine_params,
-            with_payload=_NUMBER if params.hubness else False,
+            with_payload=False,
         )
         for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
     ]

@@ -15,7 +15,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,15 @@ import qdrant_edge as qdrant
 from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
 from search.index.edge import building, space
-from search.index.edge.filter import filter_of, index_payload, requests_of
+from search.index.edge.config import config_of
+from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of
 from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.spec import CollectionSpec, read_spec
-from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
+from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
-from search.text import shown
+from search.text import shown, to_json
 
 QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
 POINTS_PER_SCAN = 1000
@@ -39,14 +39,6 @@ SHARD_CONFIG = "edge_config.json"
 READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
 BUILT_IN_PROCESS = 2 * 2**20  # bytes of vectors that are indexed in less time than a process takes to start
 BUSY_SECONDS = 3.0  # how long to wait for another process to close a shard
-M, EF_CONSTRUCT = 16, 100  # the engine's defaults, which must be repeated to change another setting of HNSW
-FULL_SCAN_THRESHOLD = 0  # KB of vectors below which the engine scans instead, with `index_everything`
-
-_QUANTIZATION: dict[str, qdrant.QuantizationConfigType | None] = {
-    "none": None,
-    "int8": qdrant.ScalarQuantizationConfig(qdrant.ScalarType.Int8, quantile=QUANTILE, always_ram=True),
-    "binary": qdrant.BinaryQuantizationConfig(always_ram=True),
-}
 
 
 @contextlib.contextmanager
@@ -88,6 +80,8 @@ class EdgeIndex:
 
     @property
     def engine(self) -> str:
+        from importlib.metadata import version  # not above: a query does not need it, and it takes 0.02 s to import
+
         return f"qdrant-edge {version('qdrant-edge-py')}"
 
     @property
@@ -121,9 +115,9 @@ class EdgeIndex:
         # The specification comes first: if the process is killed between the two, the next one creates the shard.
         self.set_spec(spec)
         if spec.collection not in self._shards:
-            self._shards[spec.collection] = _open(self.path / spec.collection, spec, tuning)
+            self._shards[spec.collection] = _open(self.path / spec.collection, lambda: spec, tuning)
         with _engine(f"indexing the payload of {spec.collection}"):
-            index_payload(self._shards[spec.collection])
+            index_payload(self._shards[spec.collection], spec)
         return warnings
 
     def collections(self) -> list[str]:
@@ -162,14 +156,14 @@ class EdgeIndex:
         requests = requests_of(vectors, limit, params)
 
         def read(ids: list[int]) -> Sequence[StoredPoint]:
-            return shard.retrieve([*ids], True, False)
+            return shard.retrieve([*ids], NUMBER if params.hubness else True, False)
 
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += [hits_of(points, hubness=params.hubness) for points in results]
+                    answers += self._records[collection].corrected(read, results, params.hubness)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
@@ -245,7 +239,10 @@ class EdgeIndex:
         return read_spec(collection, stored)
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        replace_file(self._spec_file(spec.collection), spec.model_dump_json(indent=1))
+        replace_file(self._spec_file(spec.collection), to_json(spec.as_json(), indent=1))
+        if spec.collection in self._shards:  # one that is not open is indexed when it is opened
+            with _engine(f"indexing the payload of {spec.collection}"):
+                index_payload(self._shards[spec.collection], spec, missing_only=True)
 
     def info(self, collection: str) -> CollectionInfo:
         shard = self._shard(collection)
@@ -315,7 +312,7 @@ class EdgeIndex:
 
     def _shard(self, collection: str) -> qdrant.EdgeShard:
         if collection not in self._shards:
-            self._shards[collection] = _open(self.path / collection, self.spec(collection))
+            self._shards[collection] = _open(self.path / collection, lambda: self.spec(collection))
         return self._shards[collection]
 
     def _release(self, collection: str) -> None:
@@ -326,8 +323,11 @@ class EdgeIndex:
             shard.close()
 
 
-def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> qdrant.EdgeShard:
-    """Open a shard, or create it with `tuning`; wait up to BUSY_SECONDS if another process has it open."""
+def _open(folder: Path, spec: Callable[[], CollectionSpec], tuning: Tuning | None = None) -> qdrant.EdgeShard:
+    """Open a shard, or create it with `tuning`; wait up to BUSY_SECONDS if another process has it open.
+
+    `spec` is called once no other process can change what it returns.
+    """
     if (folder / SHARD_CONFIG).exists():
         space.check_writable(folder.parent)
         space.check_writable(folder)
@@ -354,27 +354,13 @@ def _open(folder: Path, spec: CollectionSpec, tuning: Tuning | None = None) -> q
     return shard
 
 
-def _load_or_create(folder: Path, spec: CollectionSpec, tuning: Tuning) -> qdrant.EdgeShard:
+def _load_or_create(folder: Path, spec: Callable[[], CollectionSpec], tuning: Tuning) -> qdrant.EdgeShard:
     if (folder / SHARD_CONFIG).exists():
         shard = qdrant.EdgeShard.load(str(folder))
     else:
-        shard = qdrant.EdgeShard.create(str(folder), _config(spec.dim, tuning))
-    index_payload(shard, missing_only=True)
+        shard = qdrant.EdgeShard.create(str(folder), config_of(spec().dim, tuning))
+    index_payload(shard, spec(), missing_only=True)
     return shard
-
-
-def _config(dim: int, tuning: Tuning) -> qdrant.EdgeConfig:
-    vectors = qdrant.EdgeVectorParams(size=dim, distance=qdrant.Distance.Cosine, on_disk=tuning.on_disk or None)
-    hnsw = optimizers = None
-    if tuning.index_everything:
-        hnsw = qdrant.HnswIndexConfig(M, EF_CONSTRUCT, FULL_SCAN_THRESHOLD)
-        optimizers = qdrant.EdgeOptimizersConfig(indexing_threshold=LOWEST_INDEXING_THRESHOLD)
-    return qdrant.EdgeConfig(
-        vectors=vectors,
-        hnsw_config=hnsw,
-        optimizers=optimizers,
-        quantization_config=_QUANTIZATION[tuning.quantization],
-    )
 
 
 def _owner_file(folder: Path) -> Path:

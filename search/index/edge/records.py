@@ -1,51 +1,93 @@
-"""Keep the records that queries have read: converting payloads takes longer than searching."""
+"""Cache the records and numbers that queries read: converting payloads takes longer than searching."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from search.index.points import ScoredPoint, StoredPoint, best_of_images, id_of
+from search.index.points import (
+    Scored,
+    ScoredPoint,
+    StoredPoint,
+    best_of_images,
+    corrected_hits,
+    id_of,
+    number_of,
+    scored_of,
+)
 from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
+MAX_NUMBERS = 300_000  # about 40 MB
 Retrieve = Callable[[list[int]], Sequence[StoredPoint]]
+T = TypeVar("T")
 
 
 class RecordCache:
-    """The records of one shard by the ids of their points, None for a point without a payload.
+    """The records of one shard by the ids of their points (None: no payload), and the numbers `hubness` of images.
 
     No other process can change an open shard, so it is enough to call `clear` after each write. Safe to use from many
     threads.
     """
 
     def __init__(self) -> None:
-        self._records: dict[int, Image | Caption | None] = {}
+        self._records = _Kept(_record, MAX_RECORDS)
+        self._numbers = _Kept(number_of, MAX_NUMBERS)
 
     def clear(self) -> None:
-        self._records = {}  # a thread that is reading continues with the previous dictionary
+        self._records.clear()
+        self._numbers.clear()
 
     def hits(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], *, per_image: bool) -> list[list[Hit]]:
         """Convert the results of several queries to hits with records; `per_image` is that of SearchParams.
 
         `retrieve` returns points with payloads by their ids. A point that was deleted since the query is left out.
         """
-        records = self._read(retrieve, {id_of(point) for points in results for point in points})
+        scored = [scored_of(points) for points in results]
+        records = self._records.read(retrieve, {id_ for points in scored for id_, _ in points})
 
-        def hits_of(points: Sequence[ScoredPoint]) -> list[Hit]:
-            points = [point for point in points if point.id in records]
-            if per_image:
-                points = best_of_images(points, lambda point: getattr(records[point.id], "image_id", None))
-            return [Hit(point.id, point.score, records[point.id]) for point in points]
+        def image_of(id_: int) -> int | None:
+            record = records[id_]
+            return record.image_id if record else None
 
-        return [hits_of(points) for points in results]
+        def hits_of(points: Sequence[Scored]) -> list[Hit]:
+            points = [each for each in points if each[0] in records]
+            kept = best_of_images(points, image_of) if per_image else points
+            return [Hit(id_, score, records[id_]) for id_, score in kept]
 
-    def _read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, Image | Caption | None]:
-        """Return the records of those of the points that exist, and of others."""
-        records = self._records
-        missing = [id_ for id_ in ids if id_ not in records]
+        return [hits_of(points) for points in scored]
+
+    def corrected(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float) -> list[list[Hit]]:
+        """Convert results to hits as `corrected_hits` does; `retrieve` returns points with NUMBER of their payloads.
+
+        An image that was deleted since the query is left out.
+        """
+        scored = [scored_of(points) for points in results]
+        numbers = self._numbers.read(retrieve, {id_ for points in scored for id_, _ in points})
+        return [corrected_hits([each for each in points if each[0] in numbers], numbers, alpha) for points in scored]
+
+
+class _Kept(Generic[T]):
+    """A cache of what `convert` makes of points, by their ids; it is emptied once it holds more than `most`."""
+
+    def __init__(self, convert: Callable[[StoredPoint], T], most: int) -> None:
+        self._convert, self._most = convert, most
+        self._kept: dict[int, T] = {}
+
+    def clear(self) -> None:
+        self._kept = {}  # a thread that is reading continues with the previous dictionary
+
+    def read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, T]:
+        """Return the values of those of these points that exist, by id; other points may be in it too."""
+        kept = self._kept
+        missing = list(ids - kept.keys())
         if missing:
             for point in retrieve(missing):
-                records[id_of(point)] = record_of(point.payload) if point.payload else None
-            if len(records) > MAX_RECORDS:
+                kept[id_of(point)] = self._convert(point)
+            if len(kept) > self._most:
                 self.clear()
-        return records
+        return kept
+
+
+def _record(point: StoredPoint) -> Image | Caption | None:
+    return record_of(point.payload) if point.payload else None

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
 
-from search.errors import ServerError
+from search.errors import IndexFailure, ServerError
 from search.index.server import retry
 from search.index.server.cluster import Health, Nodes
 from search.index.server.failures import CONNECT_SECONDS, not_qdrant, translate_errors
@@ -56,6 +56,7 @@ class Connection:
         self.streams, self.binary = streams, binary
         self._find_another, self._switching = find_another, threading.Lock()
         self._nodes, self._notice = nodes, retry.Notice()
+        self._closed = False
 
     def health(self) -> Health:
         """Return the nodes that do not answer at present."""
@@ -67,13 +68,20 @@ class Connection:
         Raises:
             CollectionMissing: the collection does not exist, or no longer exists.
             ServerError: the server refuses the request, or remains unavailable.
+            IndexFailure: this connection is closed.
         """
+        if self._closed:
+            raise IndexFailure(f"the connection to {self.url} is closed: open the index again")
 
         def attempt() -> T:
             with translate_errors(self.url, collection):
                 return request(self.client)
 
         return retry.while_unavailable(attempt, self._before_retry)
+
+    def close(self) -> None:
+        self._closed = True
+        self.client.close()
 
     def _before_retry(self, error: ServerError) -> None:
         self._notice(error)
@@ -150,7 +158,6 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
     """Return a client, the server's name and version, and whether vectors are sent in binary."""
     host, http_port = address_of(url)
     grpc_port = settings.qdrant_grpc_port or (6334 if http_port == 443 else http_port + 1)
-    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else None
 
     def client(prefer_grpc: bool) -> QdrantClient:
         with python_warnings.catch_warnings():
@@ -161,7 +168,7 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
                 grpc_port=grpc_port,
                 prefer_grpc=prefer_grpc,
                 grpc_options=dict(_CHANNEL),
-                api_key=key,
+                api_key=settings.qdrant_api_key or None,
                 timeout=settings.qdrant_timeout,
                 check_compatibility=False,  # see `check_versions`
             )

@@ -11,7 +11,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
-from search.index.points import Batch, Points, batch_of, hits_of, id_of
+from search.index.points import Batch, Points, batch_of, corrected_hits, hits_of, id_of, number_of, scored_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
@@ -37,7 +37,7 @@ def connect(settings: Settings) -> ServerIndex:
 
 
 class ServerIndex:
-    """The Index protocol on a Qdrant server; `close()` closes the connection's client."""
+    """The Index protocol on a Qdrant server; `close()` closes the connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -112,9 +112,12 @@ class ServerIndex:
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
-            answers += [
-                hits_of(response.points, per_image=params.per_image, hubness=params.hubness) for response in responses
-            ]
+            for response in responses:
+                if params.hubness:
+                    numbers = {id_of(point): number_of(point) for point in response.points}
+                    answers.append(corrected_hits(scored_of(response.points), numbers, params.hubness))
+                else:
+                    answers.append(hits_of(response.points, per_image=params.per_image))
         return answers
 
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
@@ -158,8 +161,9 @@ class ServerIndex:
         return read_spec(collection, self._info(collection).config.metadata)
 
     def set_spec(self, spec: CollectionSpec) -> None:
-        name, metadata = spec.collection, spec.model_dump()
+        name, metadata = spec.collection, spec.as_json()
         self._call(name, lambda client: client.update_collection(name, metadata=metadata))
+        self._index_numbers(spec)
 
     def info(self, collection: str) -> CollectionInfo:
         info = self._info(collection)
@@ -178,7 +182,7 @@ class ServerIndex:
 
     def close(self) -> None:
         self._uploader.close()
-        self._connection.client.close()
+        self._connection.close()
 
     def _exists(self, collection: str) -> bool:
         return self._call(collection, lambda client: client.collection_exists(collection))
@@ -193,7 +197,7 @@ class ServerIndex:
         def attempt(client: QdrantClient) -> bool:
             if client.collection_exists(name):  # also if the answer to an earlier attempt was lost
                 return False
-            return client.create_collection(name, metadata=spec.model_dump(), **arguments)
+            return client.create_collection(name, metadata=spec.as_json(), **arguments)
 
         try:
             return self._call(name, attempt)
@@ -205,6 +209,15 @@ class ServerIndex:
     def _index_payload(self, collection: str, field: str) -> None:
         schema = PAYLOAD_INDEXES[field]  # the server replaces an index with other parameters
         self._call(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
+
+    def _index_numbers(self, spec: CollectionSpec) -> None:
+        """Index the numbers `hubness` if they are complete, else delete the index, which makes writing them slow."""
+        name, schema = spec.collection, models.PayloadSchemaType.FLOAT
+        is_indexed = HUBNESS in (self._info(name).payload_schema or {})
+        if spec.is_numbered and not is_indexed:
+            self._call(name, lambda client: client.create_payload_index(name, HUBNESS, schema, wait=True))
+        elif is_indexed and not spec.is_numbered:
+            self._call(name, lambda client: client.delete_payload_index(name, HUBNESS, wait=True))
 
     def _query(self, collection: str, requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
         return self._call(collection, lambda client: client.query_batch_points(collection, requests))

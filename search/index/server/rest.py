@@ -27,7 +27,7 @@ class Rest:
         self._port = address.port or (443 if self._secure else 6333)
         self._prefix = address.path.rstrip("/")
         key = settings.qdrant_api_key
-        self._headers = {"api-key": key.get_secret_value()} if key else {}
+        self._headers = {"api-key": key} if key else {}
         self._seconds = settings.qdrant_timeout
 
     def result(self, method: str, path: str, collection: str | None = None, **more: Any) -> Any:

@@ -7,21 +7,21 @@ from typing import Any
 
 from qdrant_client import models
 
+from search.index.payload import INDEXED_FIELDS, FieldIndex
 from search.index.protocol import Where
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
+from search.records import HUBNESS
 
 LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; the lowest that a server accepts
 
-_TEXT = models.TextIndexParams(
-    type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.MULTILINGUAL, lowercase=True, ascii_folding=True
-)
-PAYLOAD_INDEXES: dict[str, models.PayloadSchemaType | models.TextIndexParams] = {
-    "split": models.PayloadSchemaType.KEYWORD,
-    "image_id": models.PayloadSchemaType.INTEGER,
-    "position": models.PayloadSchemaType.INTEGER,
-    "text": _TEXT,
-    "captions": _TEXT,
+_SCHEMAS: dict[FieldIndex, models.PayloadSchemaType | models.TextIndexParams] = {
+    "keyword": models.PayloadSchemaType.KEYWORD,
+    "integer": models.PayloadSchemaType.INTEGER,
+    "words": models.TextIndexParams(
+        type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.MULTILINGUAL, lowercase=True, ascii_folding=True
+    ),
 }
+PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
 
 _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
     "none": None,
@@ -95,6 +95,8 @@ def filter_of(where: Where | None) -> models.Filter | None:
         must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
     if where.max_position is not None:
         must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
+    if where.max_hubness is not None:
+        must.append(models.FieldCondition(key=HUBNESS, range=models.Range(lte=where.max_hubness)))
     if where.contains is not None:
         words = models.MatchText(text=where.contains)
         must.append(

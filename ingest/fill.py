@@ -1,0 +1,211 @@
+"""Do one run of `python -m ingest run`, from its options to its report; `demo` uses it too.
+
+`fill` reads the annotations and lists the failures; `_ingest` checks what can be checked before a model is loaded, and
+calls `ingest.pipeline.ingest`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from ingest.annotations import Annotations, name_of, read_annotations
+from ingest.folder import all_refused, unreachable_photos
+from ingest.options import Embedding, NewCollections, Output, Selection
+from ingest.pipeline import ingest
+from ingest.prune import Gone, check_prunable, find_gone
+from ingest.selection import part_of, with_urls
+from ingest.specs import check_source, collection_specs, create_collections
+from ingest.summary import Summary, write_failures
+from search.cli import command
+from search.cli.application import program
+from search.cli.command import Exit, note
+from search.encoder.clip import ClipEncoder
+from search.encoder.lazy import prepare
+from search.errors import AnnotationError, SettingsError
+from search.index import CollectionInfo, CollectionSpec, Index, collection_name, open_for_writing
+from search.records import Image
+from search.searcher import only_dataset
+from search.settings import load_settings
+from search.text import shown
+
+
+def fill(
+    images: Path,
+    selection: Selection,
+    embedding: Embedding,
+    new: NewCollections,
+    output: Output,
+    annotations: Path | None,
+) -> tuple[Summary, str]:
+    """Ingest and print the report; return the summary, and the command that searches the data set."""
+    start = time.perf_counter()
+    settings = load_settings(output.path, output.url)
+    with closing(open_for_writing(settings)) as index:
+        stored = _stored(index, output.dataset or name_of(annotations or images))
+        read = read_annotations(annotations, images, follow_links=embedding.links(stored))
+        _describe(read, selection)
+        dataset = output.dataset or read.dataset
+        collections = collection_name(dataset, "images"), collection_name(dataset, "captions")
+        summary = Summary(failures=selection.failures(read))
+        try:
+            _ingest(index, dataset, read, images, selection, embedding, new, output, summary)
+            infos = [index.info(collection) for collection in collections]
+            command_line = _search_command(index, dataset, output)
+        finally:  # however the run ends, the file lists its failures
+            listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
+    summary.seconds = time.perf_counter() - start
+    _report(summary, infos, listed, output)
+    if settings.qdrant_url and not output.json:
+        typer.echo(f"dashboard: {index.place}/dashboard#/collections/{collections[0]}")
+    return summary, command_line
+
+
+def _ingest(
+    index: Index,
+    dataset: str,
+    annotations: Annotations,
+    photos: Path,
+    selection: Selection,
+    embedding: Embedding,
+    new: NewCollections,
+    output: Output,
+    summary: Summary,
+) -> None:
+    """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
+    stored = _stored(index, dataset)
+    if not output.add:
+        check_source(index, dataset, annotations)
+    photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
+    chosen = with_urls(selection.choose(annotations), photo_url)
+    part = part_of(chosen, selection.shard)
+    if stored is not None:
+        stored.check_imported(False)
+    _check_reachable(photos, part[0], summary, follow_links=follow_links)
+    if selection.prune:
+        check_prunable(annotations, stored, selection.splits)
+
+    specs_of = partial(
+        collection_specs,
+        annotations,
+        chosen,
+        photos,
+        dataset=dataset,
+        decode=embedding.decode,
+        follow_links=follow_links,
+        photo_url=photo_url,
+    )
+    known = embedding.known(stored)
+
+    def load() -> list[ClipEncoder]:
+        encoders = _load(embedding, stored, summary)
+        if known is not None:  # the collections have been compared with what was known, not with the model itself
+            warnings = create_collections(index, specs_of(encoders[0]), None)
+            summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
+        return encoders
+
+    encoders = embedding.lazy_encoders(load)
+    specs = specs_of(known or encoders[0])
+    gone = _find_gone(index, specs, annotations, selection, summary)
+    try:
+        ingest(index, specs, part, encoders, embedding.plan(new.tuning(), prune=selection.prune), summary, gone)
+        if encoders.loaded:
+            prepare(encoders[0])
+    except KeyboardInterrupt:
+        done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
+        note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _check_reachable(folder: Path, images: Sequence[Image], summary: Summary, *, follow_links: bool) -> None:
+    """Raise AnnotationError, and add the failures to `summary`, if not one photo can be reached."""
+    if failures := unreachable_photos(folder, images, follow_links=follow_links):
+        summary.failures += failures
+        raise AnnotationError(all_refused(folder, [failure.reason for failure in failures]))
+
+
+def _load(embedding: Embedding, stored: CollectionSpec | None, summary: Summary) -> list[ClipEncoder]:
+    """Load the model on each device, and state which it is."""
+    with summary.timed("load the model"), command.loading(embedding.model_of(stored)):
+        encoders = embedding.encoders(stored)
+    first, devices = encoders[0], ", ".join(encoder.device for encoder in encoders)
+    text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
+    note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {devices}")
+    return encoders
+
+
+def _find_gone(
+    index: Index,
+    specs: tuple[CollectionSpec, CollectionSpec],
+    annotations: Annotations,
+    selection: Selection,
+    summary: Summary,
+) -> Gone:
+    """Return the stored points that are no longer listed, once it is confirmed what happens to them."""
+    if not selection.is_whole:
+        return Gone()
+    gone = find_gone(index, specs, annotations, selection.splits)
+    summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
+    if gone:
+        are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
+        selection.confirm_pruning(
+            f"{gone} of {specs[0].dataset} at {index.place} {are} no longer in {shown(str(annotations.file))}"
+        )
+    return gone
+
+
+def _stored(index: Index, dataset: str) -> CollectionSpec | None:
+    """Return the specification of the photos of a data set, if it exists."""
+    collection = collection_name(dataset, "images")
+    return index.spec(collection) if collection in index.collections() else None
+
+
+def _describe(annotations: Annotations, selection: Selection) -> None:
+    """State what a folder holds, and what Karpathy's `train` lacks."""
+    if annotations.format == "folder":
+        photos, captions = len(annotations.images), len(annotations.captions)
+        note(f"{annotations.file}: {photos:,} photos, {captions:,} captions in text files")
+    if selection.split == ["train"] and "restval" in annotations.splits():
+        note("note: Karpathy's training set is train plus restval: add --split restval")
+
+
+def _search_command(index: Index, dataset: str, output: Output) -> str:
+    """Return the command that searches a data set of this index."""
+    place = ["--path", str(output.path)] if output.path else ["--url", output.url] if output.url else []
+    try:
+        is_default = only_dataset(index) == dataset
+    except SettingsError:
+        is_default = False
+    options = shlex.join([*place, *([] if is_default else ["--dataset", dataset])])
+    return shown(f'{program("search")} text "a dog on a beach" {options}'.rstrip())
+
+
+def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, output: Output) -> None:
+    for warning in summary.warnings:
+        note(f"warning: {warning}")
+    if output.json:
+        counts = {info.name: {"points": info.points, "indexed_vectors": info.indexed_vectors} for info in infos}
+        command.print_json({**summary.as_json(), "collections": counts}, indent=1)
+        return
+    for info, tally in zip(infos, (summary.images, summary.captions), strict=True):
+        updated = f"{tally.updated:,} updated without embedding, " if tally.updated else ""
+        pruned = f", {tally.pruned:,} removed" if tally.pruned else ""
+        typer.echo(
+            f"{info.name}: {info.points:,} points "
+            f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already{pruned})"
+        )
+    if summary.truncated:
+        typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")
+    if output.verbose:
+        typer.echo(summary.timings())
+    if summary.failures:
+        typer.echo(f"{summary.count_failures()} could not be read or embedded; they are listed in {failures.resolve()}")
+        for failure in summary.failures[:5]:
+            note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
+    typer.echo(summary.sentence())
