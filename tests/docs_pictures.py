@@ -1,4 +1,4 @@
-"""Take docs/page.png and docs/report.png: the page and the report of the demo, as a browser shows them.
+"""Take the pictures of the documentation: the page, the report and the results of the demo, as a browser shows them.
 
 After `python -m ingest demo --out demo --path demo/index`:
 `PYTHONPATH=. python tests/docs_pictures.py demo demo/index`.
@@ -16,13 +16,13 @@ from running_web import serving
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 QUERY = "a whale and a lighthouse at sunset"
-SIZE = (1100, 720)
+SIZE = (1200, 760)
 IMAGES = "[...document.querySelectorAll('#results img')].slice(0, 8)"
 LOADED = f"{IMAGES}.every((image) => image.complete && image.naturalWidth)"
 
 
 def take(demo: Path, index: Path) -> None:
-    """Write both pictures, from the folder and the index of the demo."""
+    """Write the pictures, from the folder and the index of the demo."""
     from playwright.sync_api import sync_playwright
 
     with serving(index) as (address, _), sync_playwright() as playwright:
@@ -34,6 +34,9 @@ def take(demo: Path, index: Path) -> None:
         save(page.screenshot(), DOCS / "page.png")
         page.goto((demo / "report/report.html").resolve().as_uri())
         save(page.screenshot(), DOCS / "report.png")
+        page.set_viewport_size({"width": SIZE[0], "height": 1000})
+        page.goto((demo / "index.html").resolve().as_uri())
+        save(page.screenshot(), DOCS / "demo.png")
         browser.close()
 
 
