@@ -22,6 +22,7 @@ from search.encoder.properties import ROLE_PROMPTS
 from search.errors import EncoderError, SpecMismatch
 from search.index import CollectionSpec
 from search.index.edge.index import EdgeIndex
+from search.index.spec import ModelId
 from search.records import Vectors
 
 TEXTS = ["a dog", "ein Hund", "a much longer text, about a dog on a beach", "", "x " * 200]
@@ -342,7 +343,7 @@ def test_a_model_without_roles_is_encoded_without_one(clip_folder: Path, tmp_pat
 
 def test_specifications_of_different_models_do_not_merge(make_spec: Callable[..., CollectionSpec]) -> None:
     old = make_spec()
-    other = {"model": "words", "weights": "c" * 64}
+    other = ModelId(model="words", weights="c" * 64)
     for change in ({"text_model": other}, {"trust_remote_code": True}, {"roles": True}):
         changed = make_spec(**change)
         assert changed.merged(changed)[0] == changed

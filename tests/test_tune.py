@@ -26,7 +26,7 @@ IMAGES, CAPTIONS, DIM = 2000, 600, 32
 def coarse_index(folder: Path, quantization: Quantization, *, captions: bool = True) -> Iterator[EdgeIndex]:
     """Yield an index of random vectors, in graphs with so few links that HNSW misses much."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("search.index.edge.index.M", 3)
+        patch.setattr("search.index.edge.config.M", 3)
         index = EdgeIndex(folder)
         tuning = Tuning(quantization=quantization, index_everything=True)
         sides = {"images": Points([image(number) for number in range(IMAGES)], unit(IMAGES, DIM))}
