@@ -233,11 +233,15 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Itera
     made.close()
 
 
-@pytest.fixture(params=["embedded", "grpc", "server"])
+everywhere = pytest.mark.parametrize("place", ["embedded", "grpc", "server"], indirect=True)
+"""Mark a test to run on the stand-in for a server in the quick suite too."""
+
+
+@pytest.fixture(params=["embedded", pytest.param("grpc", marks=pytest.mark.slow), "server"])
 def place(
     request: pytest.FixtureRequest, tmp_path: Path, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[str]]:
-    """Command line options that name an empty index: embedded, and on a real server where there is one."""
+    """Command line options that name an empty index: embedded, on the stand-in for a server, and on a real server."""
     if request.param == "embedded":
         yield ["--path", str(tmp_path / "index"), "--dataset", dataset]
         return

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import PIL.Image
-from browsing import CHROMIUM, SHOWN
+from browsing import ARGUMENTS, CHROMIUM, SHOWN
 from running_web import serving
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -26,7 +26,7 @@ def take(demo: Path, index: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     with serving(index) as (address, _), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
         page.goto(f"{address}/?q={QUERY}")
         page.wait_for_selector(SHOWN)

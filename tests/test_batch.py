@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, ingest_options, needs, one_line_error
+from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, everywhere, ingest_options, needs, one_line_error
 
 from search.__main__ import main as search_main
 
@@ -84,6 +84,7 @@ def test_mixes_that_cannot_be_asked(call: Call, filled: list[str]) -> None:
     assert call("search", "text", "noise", "--to", "sounds", *filled)[0] == 2
 
 
+@everywhere
 def test_a_batch(call: Call, photo_set: Path, filled: list[str]) -> None:
     photo = next((photo_set / "images/val2014").glob("*105.jpg"))
     lines = [

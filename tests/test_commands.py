@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 from clip_factory import save_random_clip
-from conftest import Call, ingest_options, one_line_error, write_photo_set
+from conftest import Call, everywhere, ingest_options, one_line_error, write_photo_set
 
 
+@everywhere
 def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
     code, out, err = call("ingest", *ingest_options(photo_set, clip_folder, place), "-v")
     assert code == 0
@@ -75,6 +76,7 @@ def test_from_photos_to_scores(call: Call, photo_set: Path, clip_folder: Path, p
     assert re.search(r"^image-to-text\n  oracle( +[\d.]+){5}$", out, re.M)
 
 
+@everywhere
 def test_running_again_embeds_only_what_changed(
     call: Call, tmp_path: Path, clip_folder: Path, place: list[str]
 ) -> None:
@@ -141,6 +143,7 @@ def test_several_devices_share_the_work(call: Call, photo_set: Path, clip_folder
     assert found[0] == found[1]
 
 
+@everywhere
 def test_several_machines_fill_one_index(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
     options = [*ingest_options(photo_set, clip_folder, place), "--json"]
     for which in ("1/3", "3/3"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Call, ingest_options, one_line_error
+from conftest import Call, everywhere, ingest_options, one_line_error
 from hypothesis import given
 from hypothesis import strategies as st
 from points import caption, image, unit
@@ -216,6 +216,7 @@ def test_killed_and_taken_up_again(
     assert copied["source_checksum"] == copied["target_checksum"]
 
 
+@everywhere
 def test_the_command(call: Call, photo_set: Path, clip_folder: Path, place: list[str]) -> None:
     assert call("ingest", *ingest_options(photo_set, clip_folder, place))[0] == 0
     where, dataset = place[1], place[3]

@@ -8,17 +8,16 @@ import pytest
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, ingest_options, needs
 
 pytestmark = [needs(SAMPLE), needs(PHOTO_TEXT_MODEL)]
-# The stand-in for a server answers so many exact queries from Python, slowly.
-PLACES = ["embedded", pytest.param("grpc", marks=pytest.mark.slow), "server"]
 
 
-@pytest.mark.parametrize("place", PLACES, indirect=True)
-def test_scores_of_the_sample(call: Call, place: list[str]) -> None:
-    code, out, _ = call("ingest", *ingest_options(SAMPLE, PHOTO_TEXT_MODEL, place))
+@pytest.mark.parametrize("splits", [["test"], pytest.param(["test", "all"], marks=pytest.mark.slow)], ids=len)
+def test_scores_of_the_sample(call: Call, place: list[str], splits: list[str]) -> None:
+    options = ingest_options(SAMPLE, PHOTO_TEXT_MODEL, place)
+    code, out, _ = call("ingest", *options, *([] if "all" in splits else ["--split", "test"]))
     assert code == 0
-    assert "301 points" in out
     expected = json.loads((SAMPLE / "EXPECTED.json").read_text())
-    for split in ("all", "test"):
+    assert f"{expected[splits[-1]]['images']} points" in out
+    for split in splits:
         _, out, _ = call("eval", "run", "--split", split, "--captions", "all", "--engine", "exact", "--json", *place)
         found = json.loads(out)
         assert (found["images"], found["captions"]) == (expected[split]["images"], expected[split]["captions"])
@@ -32,6 +31,7 @@ def test_scores_of_the_sample(call: Call, place: list[str]) -> None:
                 assert scores["median_rank"] == expected[split][direction]["median_rank"]
                 assert scores["mean_rank"] == pytest.approx(expected[split][direction]["mean_rank"], abs=0.1)
 
-    _, out, _ = call("search", "text", "zebras on the grass", "-k", 3, "--json", *place)
-    for line in out.splitlines():
-        assert any("zebra" in text.lower() for text in json.loads(line)["captions"])
+    if "all" in splits:  # there are not enough zebras otherwise
+        _, out, _ = call("search", "text", "zebras on the grass", "-k", 3, "--json", *place)
+        for line in out.splitlines():
+            assert any("zebra" in text.lower() for text in json.loads(line)["captions"])
