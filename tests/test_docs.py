@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,11 @@ def test_the_demo_prints_what_the_readme_shows(call: Call, tmp_path: Path) -> No
     code, out, _ = call("ingest", "demo", "--images", 20)  # a smaller demo after a larger one
     assert code == 0
     assert "split test: 20 images" in out
+
+    index = EdgeIndex(tmp_path / "index")
+    for kind in ("images", "captions"):  # as if another version had made it, with another model
+        index.set_spec(replace(index.spec(f"scenes_{kind}"), weights="0" * 64))
+    index.close()
+    code, out, err = call("ingest", "demo", "--images", 20)
+    assert code == 0, err
+    assert "110 points (110 embedded now" in out

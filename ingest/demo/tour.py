@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -51,12 +52,22 @@ def draw(folder: Path, images: int) -> Path:
 
 
 def drop_old_collections(settings: Settings, annotations: Path) -> None:
-    """Drop the collections of an earlier demo with another number of images."""
+    """Drop the collections of an earlier demo with another number of images, or with the model of another version."""
     sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
     with closing(open_for_writing(settings)) as index:
         for collection in (collection_name(DATASET, "images"), collection_name(DATASET, "captions")):
-            if collection in index.collections() and index.spec(collection).annotations != sha256:
-                index.drop(collection)
+            if collection in index.collections():
+                spec = index.spec(collection)
+                if spec.annotations != sha256 or spec.weights != _weights():
+                    index.drop(collection)
+
+
+@cache
+def _weights() -> str:
+    """Return the hash of the weights of the demo's model."""
+    from search.encoder.clip import ClipEncoder
+
+    return ClipEncoder(str(MODEL), device="cpu").weights
 
 
 def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> None:
