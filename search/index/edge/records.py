@@ -80,7 +80,7 @@ class _Kept(Generic[T]):
     def read(self, retrieve: Retrieve, ids: set[int]) -> dict[int, T]:
         """Return the values of those of these points that exist, by id; other points may be in it too."""
         kept = self._kept
-        missing = list(ids - kept.keys())
+        missing = [id_ for id_ in ids if id_ not in kept]  # `ids - kept.keys()` would look at all that is kept
         if missing:
             for point in retrieve(missing):
                 kept[id_of(point)] = self._convert(point)
