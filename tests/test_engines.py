@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SERVER_URL
+from hubs import described
 from points import unit
-from test_hubness import described
 
 from search import Caption, Hit, Image, Options, Searcher, Where
 from search.index import CollectionSpec, Index, Points, open_for_writing
