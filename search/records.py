@@ -166,8 +166,14 @@ class Hit:
     rank: int = field(default=0, compare=False)
 
     def with_caption(self, caption: str | None) -> Hit:
-        """Return this hit with another caption; `dataclasses.replace` would take four times as long."""
-        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence, self.rank)
+        return self._with(caption, self.rank)
+
+    def with_rank(self, rank: int) -> Hit:
+        return self._with(self.caption, rank)
+
+    def _with(self, caption: str | None, rank: int) -> Hit:
+        """Return this hit with these fields; `dataclasses.replace` would take four times as long."""
+        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence, rank)
 
     @property
     def cosine(self) -> float:

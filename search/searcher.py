@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -149,7 +148,7 @@ class Searcher:
 
     def _hits(self, requests: Sequence[PageRequest], pages: Sequence[Sequence[Hit]]) -> Hits:
         ranked = (
-            replace(hit, rank=rank)
+            hit.with_rank(rank)
             for request, page in zip(requests, pages, strict=True)
             for rank, hit in enumerate(page, start=request.options.offset + 1)
         )

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
-OBJECTS_BEFORE_COLLECTION = 20_000  # not 700: imports make many objects, none of which is garbage
+OBJECTS_BEFORE_COLLECTION = 20_000  # instead of Python's 700 to 2,000: imports make many objects, none of them garbage
 
 soon = False
 """Whether this process ends by `os._exit`, so that an embedded index that it reads can stay open until then."""
