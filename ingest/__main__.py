@@ -78,11 +78,12 @@ def demo(
     start = time.perf_counter()
     place = ["--path", str(path)] if path else ["--url", url] if url else []
     annotations = tour.draw(out, images)
-    tour.drop_old_collections(load_settings(path, url), annotations)
+    embedding = Embedding(model=str(tour.MODEL))
+    tour.drop_old_collections(load_settings(path, url), embedding, annotations)
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.print_command("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     output = Output(path=path, url=url, dataset=tour.DATASET)
-    fill(out / "images", Selection(), Embedding(model=str(tour.MODEL)), NewCollections(), output, annotations)
+    fill(out / "images", Selection(), embedding, NewCollections(), output, annotations)
     tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(

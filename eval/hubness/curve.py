@@ -109,4 +109,4 @@ def _lines(curve: Curve) -> Iterator[str]:
         )
     else:
         best = f"; the highest recall is that of alpha {curve.best:g}" if curve.best else ""
-        yield f"recommended: alpha 0, which is no correction: no gain is certain on this split{best}"
+        yield f"recommended: alpha 0, which corrects nothing: no gain is certain on this split{best}"

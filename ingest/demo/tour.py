@@ -9,16 +9,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from ingest.demo import MODEL
 from ingest.demo.scenes.render import DATASET, render
+from ingest.options import Embedding
 from search.cli.terminal import Style, table
 from search.errors import CocoSearchError
-from search.index import collection_name, open_for_writing
+from search.index import CollectionSpec, collection_name, open_for_writing
+from search.records import KINDS
 from search.searcher import Searcher
 from search.settings import Settings
 from search.sheet import Section, contact_sheet, origin
@@ -51,23 +52,22 @@ def draw(folder: Path, images: int) -> Path:
             raise CocoSearchError(f"cannot draw into {folder}: {error.strerror}: choose another --out") from error
 
 
-def drop_old_collections(settings: Settings, annotations: Path) -> None:
-    """Drop the collections of an earlier demo with another number of images, or with the model of another version."""
+def drop_old_collections(settings: Settings, embedding: Embedding, annotations: Path) -> None:
+    """Drop the collections of an earlier demo with another number of images, or with another model."""
     sha256 = hashlib.sha256(annotations.read_bytes()).hexdigest()
     with closing(open_for_writing(settings)) as index:
-        for collection in (collection_name(DATASET, "images"), collection_name(DATASET, "captions")):
-            if collection in index.collections():
+        stored = index.collections()
+        for collection in (collection_name(DATASET, kind) for kind in KINDS):
+            if collection in stored:
                 spec = index.spec(collection)
-                if spec.annotations != sha256 or spec.weights != _weights():
+                if spec.annotations != sha256 or spec.weights != _weights(embedding, spec):
                     index.drop(collection)
 
 
-@cache
-def _weights() -> str:
-    """Return the hash of the weights of the demo's model."""
-    from search.encoder.clip import ClipEncoder
-
-    return ClipEncoder(str(MODEL), device="cpu").weights
+def _weights(embedding: Embedding, spec: CollectionSpec) -> str:
+    """Return the hash of the model's weights; the model is loaded only if it was not before."""
+    known = embedding.known(spec)
+    return known.weights if known else embedding.encoders(spec)[0].weights
 
 
 def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> None:
