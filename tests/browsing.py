@@ -14,7 +14,7 @@ import pytest
 from running_web import Web
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu"]  # without a GPU, its emulation takes a second for each page
@@ -32,12 +32,18 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def context(browser: Browser, web: Web) -> Iterator[BrowserContext]:
+    """A window, which each test opens a tab in: the photos come from the browser's cache, as a user's do."""
+    with browser.new_context(base_url=web.address, viewport={"width": 1280, "height": 900}, has_touch=True) as context:
+        yield context
+
+
 @pytest.fixture
-def page(browser: Browser, web: Web) -> Iterator[Page]:
+def page(context: BrowserContext, web: Web) -> Iterator[Page]:
     """The first page; a test fails on errors of its scripts, violations of its policy and requests to other sites."""
     from playwright.sync_api import expect
 
-    context = browser.new_context(base_url=web.address, viewport={"width": 1280, "height": 900}, has_touch=True)
     page = context.new_page()
     page.set_default_timeout(20_000)
     problems: list[str] = []
@@ -48,7 +54,9 @@ def page(browser: Browser, web: Web) -> Iterator[Page]:
     expect(page.locator("#examples li")).to_have_count(6)
     expect(page.locator(SHOWN)).to_have_count(36)
     yield page
-    context.close()
+    for each in context.pages:
+        each.close()
+    context.clear_permissions()
     assert problems == []
 
 

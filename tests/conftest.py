@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import PIL.Image
 import pytest
-from browsing import browser, page  # noqa: F401 - fixtures of the tests of the page
+from browsing import browser, context, page  # noqa: F401 - fixtures of the tests of the page
 from clip_factory import save_random_clip
 from grpc_qdrant import LocalClient, grpc_qdrant
 from hypothesis import settings as hypothesis_settings
