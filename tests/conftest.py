@@ -53,12 +53,12 @@ KARPATHY_TEST = SHARED / "data/karpathy-test/dataset_coco.json"
 PHOTO_TEXT_MODEL = SHARED / "models/photo-text-standin"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests of the served page in one worker, so that one server and one browser are started."""
-    for item in items:
-        if isinstance(item, pytest.Function) and "web" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("web"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Replace `--dist loadgroup`."""
+    from scheduling import Files
+
+    return Files(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def _has_server() -> bool:

@@ -20,7 +20,6 @@ from ingest.demo.training.measure import measure_saved, recalls
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-pytestmark = pytest.mark.xdist_group("demo model")  # the scenes are drawn and encoded once
 SCENES = 120
 
 

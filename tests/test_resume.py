@@ -24,7 +24,6 @@ from conftest import Call, ingest_options, write_photo_set
 from search.index.edge.index import EdgeIndex
 from search.records import Caption, Image, Vectors
 
-pytestmark = pytest.mark.xdist_group("resume")  # one server of children
 PHOTOS = 48
 # Children of this server start with everything heavy imported, so that a kill falls into the work, not the start.
 SERVER = multiprocessing.get_context("forkserver")
