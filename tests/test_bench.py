@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Call, one_line_error
+from contestants import broken, hundred_mebibytes, killed
 
 from eval.bench import cost, evaluation, overhead, scale, search, serve, vectors
 from eval.bench.measure import Measured, measure
@@ -18,19 +17,6 @@ from eval.bench.synthetic import space_for
 from search.errors import CocoSearchError, EvaluationError
 from search.index import open_index
 from search.settings import Settings
-
-
-def hundred_mebibytes(fill: int) -> int:
-    return int(np.full(100 * 2**20, fill, dtype=np.uint8)[-1])
-
-
-def broken(_: int) -> int:
-    raise ValueError("on purpose")
-
-
-def killed(_: int) -> int:
-    os.kill(os.getpid(), signal.SIGBUS)
-    return 0
 
 
 def test_a_contestant_has_its_own_process_and_peak() -> None:
@@ -113,7 +99,7 @@ def test_contestants_that_disagree_are_an_error(monkeypatch: pytest.MonkeyPatch)
         evaluation.compare(evaluation.Job(1, 1, 2), 1)
 
 
-@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("exact", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_both_engines_answer(exact: bool) -> None:
     job = search.Job(points=40, dim=8, queries=3, exact=exact)
     found = search.as_json(job, search.compare(job, 1))
