@@ -201,13 +201,13 @@ def test_remains_of_a_killed_optimisation_are_deleted(filled: tuple[Path, Collec
 
 
 def test_hnsw_is_built_above_the_threshold(tmp_path: Path, make_spec: MakeSpec) -> None:
-    spec = make_spec(dim=512)
+    spec = make_spec(dim=2048)
     index = EdgeIndex(tmp_path)
     index.create(spec)
-    index.upsert(spec.collection, Points([image(number) for number in range(6000)], unit(6000, 512)))
+    index.upsert(spec.collection, Points([image(number) for number in range(1500)], unit(1500, 2048)))
     assert index.info(spec.collection).indexed_vectors == 0
     index.optimize(spec.collection)
-    assert index.info(spec.collection).indexed_vectors == 6000
+    assert index.info(spec.collection).indexed_vectors == 1500
     index.close()
 
 
@@ -259,13 +259,13 @@ def scores(answers: list[list[Hit]]) -> Vectors:
 
 
 def test_disk_bytes(tmp_path: Path, make_spec: MakeSpec) -> None:
-    spec = make_spec(dim=512)
+    spec = make_spec(dim=2048)
     index = EdgeIndex(tmp_path)
     index.create(spec, Tuning("int8", on_disk=True))
     empty = index.disk_bytes(spec.collection)
-    index.upsert(spec.collection, Points([image(number) for number in range(6000)], unit(6000, 512)))
+    index.upsert(spec.collection, Points([image(number) for number in range(1500)], unit(1500, 2048)))
     index.optimize(spec.collection)
-    assert index.disk_bytes(spec.collection) - empty > 6000 * (4 + 1) * 512
+    assert index.disk_bytes(spec.collection) - empty > 1500 * (4 + 1) * 2048
     settings = index.info(spec.collection).settings
     assert (settings["on_disk"], settings["m"], settings["full_scan_threshold"]) == (True, 16, 10_000)
     segments = [json.loads(file.read_text()) for file in (tmp_path / spec.collection).glob("segments/*/segment.json")]
