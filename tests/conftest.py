@@ -213,9 +213,12 @@ def dataset() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture(params=["embedded", "memory", "grpc", "server"])
+@pytest.fixture(params=["embedded", pytest.param("memory", marks=pytest.mark.slow), "grpc", "server"])
 def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Iterator[Index]:
-    """Every implementation of the contract; a real server only where there is one."""
+    """Every implementation of the contract; a real server only where there is one.
+
+    "memory" is the server's adapter on the local mode of qdrant-client, which "grpc" puts behind the wire format.
+    """
     made: Index
     if request.param == "embedded":
         made = EdgeIndex(tmp_path / "index")

@@ -17,7 +17,10 @@ from conftest import Call, ingest_options, plain_spec
 from test_replay import related, store
 
 from eval.extended.eccv import ECCV
+from ingest.demo import tour
+from ingest.options import Embedding
 from search.index.edge.index import EdgeIndex
+from search.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -181,6 +184,6 @@ def test_the_demo_prints_what_the_readme_shows(call: Call, tmp_path: Path) -> No
     for kind in ("images", "captions"):  # as if another version had made it, with another model
         index.set_spec(replace(index.spec(f"scenes_{kind}"), weights="0" * 64))
     index.close()
-    code, out, err = call("ingest", "demo", "--images", 20)
-    assert code == 0, err
-    assert "110 points (110 embedded now" in out
+    annotations = tour.draw(tmp_path / "demo", 20)
+    tour.drop_old_collections(Settings(index_path=tmp_path / "index"), Embedding(model=str(tour.MODEL)), annotations)
+    assert EdgeIndex(tmp_path / "index").collections() == []
