@@ -125,8 +125,9 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
             raise OSError(number, os.strerror(number))
         return real(path)
 
-    monkeypatch.setattr("os.scandir", scandir)
-    found = read_annotations(None, tmp_path)
+    with monkeypatch.context() as patch:  # pytest deletes the folder before it undoes `monkeypatch`
+        patch.setattr("os.scandir", scandir)
+        found = read_annotations(None, tmp_path)
     assert files(found) == ["a.jpg"]
     assert failures(found) == {
         "locked": "cannot read this folder: Permission denied",
