@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from qdrant_client import QdrantClient
 
 from search.errors import IndexFailure, ServerError
-from search.index.server import retry
+from search.index import retry
 from search.index.server.cluster import Health, Nodes
 from search.index.server.failures import CONNECT_SECONDS, not_qdrant, translate_errors
 from search.settings import Settings, is_loopback
