@@ -346,7 +346,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_requests(monkeypatch: py
             raise error
         return "done"
 
-    assert retry.while_unavailable(attempt, lambda _: None) == "done"
+    assert retry.while_unavailable(attempt, lambda *_: None) == "done"
     for pause, longest in zip(pauses, (1, 2, 4, 4, 4), strict=False):
         assert longest / 2 <= pause <= longest
     assert len({*pauses[2:5]}) == 3
