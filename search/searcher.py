@@ -12,14 +12,13 @@ The path of a query from the command to the engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder, Truncation
-from search.encoder.lazy import PATIENCE, LazyEncoder
+from search.encoder.for_collection import encoder_for
 from search.encoder.queries import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.hits import Hits
@@ -35,7 +34,6 @@ from search.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
-    from search.encoder.clip import ClipEncoder
     from search.encoder.images import Pixels
 
 
@@ -291,66 +289,6 @@ class Searcher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def encoder_for(
-    spec: CollectionSpec,
-    model: str | None = None,
-    device: str = "auto",
-    *,
-    text_model: str | None = None,
-    trust_remote_code: bool = False,
-    patience: float = PATIENCE,
-    index: ReadIndex | None = None,
-    loading: Callable[[str], AbstractContextManager[object]] = nullcontext,
-) -> Encoder:
-    """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
-
-    The remembered model is loaded only when it is needed: see `search.encoder.lazy`, which also defines `patience`.
-
-    Args:
-        text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
-            space of the photos can search these; the captions were embedded by another.
-        trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
-        index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
-            unless `model` or `device` is given.
-        loading: returns a context for the name of the model, in which it is loaded.
-
-    Raises:
-        EncoderError: a model cannot be loaded.
-        SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
-    """
-    spec.check_trust(trust_remote_code)
-    own_texts = text_model is None or spec.text_model is not None
-    remembered = str(spec.text_model) if spec.text_model else None
-
-    def load(device: str) -> ClipEncoder:
-        from search.encoder.clip import ClipEncoder
-
-        name = model or str(spec.model_id)
-        with loading(name):
-            encoder = ClipEncoder(
-                name,
-                text_model=text_model or remembered,
-                trust_remote_code=trust_remote_code,
-                device=device,
-                prompt=spec.prompt,
-                role="query",
-                dim=spec.dim,
-                padding=spec.padding if own_texts else None,
-                roles=spec.roles if own_texts else None,
-            )
-        spec.check_model(encoder.model_id)
-        if own_texts:
-            spec.check_text_model(encoder.text_model_id)
-            spec.check_padding(encoder.padding)
-        return encoder
-
-    is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
-    if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        served = index.served_model if index and model is None and device == "auto" else lambda: None
-        return LazyEncoder(spec, load, device, patience, served)
-    return load(device)
 
 
 def only_dataset(index: ReadIndex) -> str:

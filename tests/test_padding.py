@@ -17,12 +17,13 @@ from siglip_factory import Kind, save_random_siglip
 
 from search.encoder import clip as encoder_module
 from search.encoder.clip import ClipEncoder
+from search.encoder.for_collection import encoder_for
 from search.errors import EncoderError, QueryError, SpecMismatch
 from search.index import CollectionSpec
 from search.index.edge.index import EdgeIndex
 from search.query import Part
 from search.records import Vectors
-from search.searcher import Searcher, encoder_for
+from search.searcher import Searcher
 
 TEXTS = ["a dog", "a much longer text, about a dog on a beach", "", "x " * 200, "a dog"]
 
