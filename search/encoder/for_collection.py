@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from search.encoder import Encoder
@@ -42,33 +43,50 @@ def encoder_for(
         SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
     """
     spec.check_trust(trust_remote_code)
-    own_texts = text_model is None or spec.text_model is not None
-    remembered = str(spec.text_model) if spec.text_model else None
+    load = partial(_load, spec, model, text_model, trust_remote_code, loading)
+    if not may_be_lazy(spec, model, device, text_model):
+        return load(device)
+    served = index.served_model if index and model is None and device == "auto" else None
+    return LazyEncoder(spec, load, device, patience, served)
 
-    def load(device: str) -> ClipEncoder:
-        from search.encoder.clip import ClipEncoder
 
-        name = model or str(spec.model_id)
-        with loading(name):
-            encoder = ClipEncoder(
-                name,
-                text_model=text_model or remembered,
-                trust_remote_code=trust_remote_code,
-                device=device,
-                prompt=spec.prompt,
-                role="query",
-                dim=spec.dim,
-                padding=spec.padding if own_texts else None,
-                roles=spec.roles if own_texts else None,
-            )
-        spec.check_model(encoder.model_id)
-        if own_texts:
-            spec.check_text_model(encoder.text_model_id)
-            spec.check_padding(encoder.padding)
-        return encoder
+def may_be_lazy(spec: CollectionSpec, model: str | None, device: str, text_model: str | None) -> bool:
+    """Return whether the encoder may do without loading the model for texts.
 
-    is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
-    if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        served = index.served_model if index and model is None and device == "auto" else lambda: None
-        return LazyEncoder(spec, load, device, patience, served)
-    return load(device)
+    It may if the text tower of the model that made the collection, on the CPU, embeds texts as the model does, and
+    neither another model nor a GPU is asked for.
+    """
+    is_remembered = text_model is None and model in (None, spec.model, str(spec.model_id))
+    return spec.has_plain_texts and is_remembered and device in ("auto", "cpu")
+
+
+def _load(
+    spec: CollectionSpec,
+    model: str | None,
+    text_model: str | None,
+    trust_remote_code: bool,
+    loading: Callable[[str], AbstractContextManager[object]],
+    device: str,
+) -> ClipEncoder:
+    """Load the model, and refuse one that did not make the collection."""
+    from search.encoder.clip import ClipEncoder
+
+    name = model or str(spec.model_id)
+    own_texts = text_model is None or spec.text_model is not None  # not those of a model that made no captions
+    with loading(name):
+        encoder = ClipEncoder(
+            name,
+            text_model=text_model or (str(spec.text_model) if spec.text_model else None),
+            trust_remote_code=trust_remote_code,
+            device=device,
+            prompt=spec.prompt,
+            role="query",
+            dim=spec.dim,
+            padding=spec.padding if own_texts else None,
+            roles=spec.roles if own_texts else None,
+        )
+    spec.check_model(encoder.model_id)
+    if own_texts:
+        spec.check_text_model(encoder.text_model_id)
+        spec.check_padding(encoder.padding)
+    return encoder
