@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ingest.annotations import Annotations
     from ingest.models import LazyEncoders
-    from ingest.pipeline import Plan
     from ingest.selection import Chosen
+    from ingest.stages.run import Plan
     from ingest.summary import Failure
     from search.encoder.clip import ClipEncoder
     from search.encoder.remembered import KnownEncoder, ModelFiles
@@ -239,7 +239,7 @@ class Embedding:
 
     def plan(self, tuning: Tuning | None, *, prune: bool = False) -> Plan:
         """Return the plan of a run, which may `prune` the collections."""
-        from ingest.pipeline import Plan
+        from ingest.stages.run import Plan
 
         workers = self.workers or os.cpu_count() or 1
         return Plan(workers, None, self.decode == "scaled", self.force, tuning, prune)

@@ -164,7 +164,7 @@ def test_old_collections_of_a_model_that_needs_full_padding(
     assert "--force" in one_line_error(call("ingest", *options))
     assert "select all splits" in one_line_error(call("ingest", *options, "--force", "--split", "test"))
     with monkeypatch.context() as stopping:
-        stopping.setattr("ingest.pipeline._encode_captions", Mock(side_effect=KeyboardInterrupt))
+        stopping.setattr("ingest.stages.captions._encode_captions", Mock(side_effect=KeyboardInterrupt))
         assert call("ingest", *options, "--force")[0] == 130
     assert specs(tmp_path / "index") == [None, None]
 

@@ -18,8 +18,10 @@ import qdrant_edge
 from conftest import write_photo_set
 
 from ingest.annotations import read_annotations
-from ingest.pipeline import Plan, _clock, ingest
+from ingest.pipeline import ingest
+from ingest.progress import building_clock
 from ingest.specs import collection_specs
+from ingest.stages.run import Plan
 from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
@@ -295,11 +297,11 @@ def test_building_an_index_shows_the_time_and_the_vectors(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shown in (True, False):  # an index that is built already is found to be so at once
-        with _clock("coco_images", 123_287, shown=shown) as report:
+        with building_clock("coco_images", 123_287, shown=shown) as report:
             report(1)
         assert capfd.readouterr().err == ""
-    monkeypatch.setattr("ingest.pipeline.ANNOUNCE_AFTER", 0)
-    with _clock("coco_images", 123_287, shown=True) as report:
+    monkeypatch.setattr("ingest.progress.ANNOUNCE_AFTER", 0)
+    with building_clock("coco_images", 123_287, shown=True) as report:
         report(20_000)
         time.sleep(0.1)
     lines = capfd.readouterr().err.replace("\r", "\n")

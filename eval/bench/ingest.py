@@ -63,8 +63,9 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
 
 def pipeline(job: Job) -> float:
     """Return photos per second of the pipeline of `python -m ingest run`, without building the HNSW index."""
-    from ingest.pipeline import Plan, ingest
+    from ingest.pipeline import ingest
     from ingest.specs import collection_specs
+    from ingest.stages.run import Plan
     from ingest.summary import Summary
     from search.index.edge.index import EdgeIndex
     from search.records import Image
