@@ -1,35 +1,22 @@
 """Embed photos, then captions, and upsert them, stage by stage.
 
-The path of a photo, which `ImageStage.embed` shows from top to bottom:
-
-1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current, and `copy_vectors`
-   (ingest/renamed.py) those that were only renamed. Only the others continue; without any, no model is loaded.
-2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
-   photo that cannot be read or decoded, such as a truncated JPEG, comes out as the PhotoError that
-   search/photos/decode.py raised, and `_fail` adds it to the failures of the summary.
-3. Encode: `_start` hands a batch to a device, and `_finish_oldest` fetches the vectors of an earlier one.
-4. Upsert: `Writer.put` (ingest/writer.py) writes points in the background.
+`ingest/stages/images.py` describes the path of a photo, `ingest/stages/captions.py` embeds captions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.progress import building_clock
 from ingest.prune import Gone, prune
 from ingest.selection import Chosen
-from ingest.specs import (
-    check_counts,
-    create_collections,
-    forget_empty_splits,
-    has_same_folder,
-    hubness_warnings,
-)
+from ingest.specs import check_counts, create_collections, forget_empty_splits, has_same_folder, hubness_warnings
 from ingest.stages.captions import embed_captions
 from ingest.stages.images import ImageStage
-from ingest.stages.run import Plan, Run
+from ingest.stages.run import Run, RunOptions
 from ingest.summary import Summary
 from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
@@ -45,7 +32,7 @@ def ingest(
     specs: tuple[CollectionSpec, CollectionSpec],
     chosen: Chosen,
     encoders: Sequence[ClipEncoder],
-    plan: Plan,
+    options: RunOptions,
     summary: Summary,
     gone: Gone | None = None,
 ) -> None:
@@ -64,12 +51,15 @@ def ingest(
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
-    run, (images, captions) = Run(index, encoders, plan, summary, gone or Gone()), chosen
-    wrong = wrongly_padded(index, specs, captions) if plan.force else []
+    run, (images, captions) = Run(index, encoders, options, summary, gone or Gone()), chosen
+    wrongly_padded_specs = wrongly_padded(index, specs, captions) if options.force else []
     # A stored collection keeps its specification until all of it is encoded again, in case this run is killed.
-    specs = of_images, of_captions = with_padding_of(wrong, specs[0]), with_padding_of(wrong, specs[1])
+    specs = of_images, of_captions = (
+        with_padding_of(wrongly_padded_specs, specs[0]),
+        with_padding_of(wrongly_padded_specs, specs[1]),
+    )
     same_folder = has_same_folder(index, of_images)
-    summary.warnings += create_collections(index, specs, plan.tuning)
+    summary.warnings += create_collections(index, specs, options.tuning)
     with Writer(index, of_images, summary.images, summary) as writer:
         failed_images = ImageStage(run, of_images, writer, same_folder=same_folder).embed(images)
     if images and len(failed_images) == len(images):
@@ -77,7 +67,7 @@ def ingest(
     files = {image.id: image.file for image in images}
     with Writer(index, of_captions, summary.captions, summary) as writer:
         failed_captions = embed_captions(run, of_captions, writer, captions, files)
-    if plan.prune:
+    if options.prune:
         prune(index, specs, run.gone, summary)
     _build_indexes(run, specs)
     with summary.timed("count"):
@@ -88,14 +78,15 @@ def ingest(
         written = summary.images.embedded + summary.captions.embedded
         store_cosines(index, of_images.dataset, changed=bool(written))
     summary.warnings += hubness_warnings(index, of_images.collection)
-    if wrong:
-        correct_padding(index, wrong, encoders[0].padding, summary)
+    if wrongly_padded_specs:
+        correct_padding(index, wrongly_padded_specs, encoders[0].padding, summary)
 
 
 def _build_indexes(run: Run, specs: Sequence[CollectionSpec]) -> None:
     """Optimize the collections, even if nothing was written: an earlier run may have been stopped before this."""
     for spec in specs:
         info = run.index.info(spec.collection)
-        shown = info.points - info.indexed_vectors > ANNOUNCE_FROM
-        with run.summary.timed("build the index"), building_clock(spec.collection, info.points, shown=shown) as report:
+        is_long = info.points - info.indexed_vectors > ANNOUNCE_FROM
+        clock = building_clock(spec.collection, info.points) if is_long else nullcontext()
+        with run.summary.timed("build the index"), clock as report:
             run.index.optimize(spec.collection, report)

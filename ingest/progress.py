@@ -16,14 +16,18 @@ TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index i
 
 
 @contextmanager
-def building_clock(collection: str, points: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def building_clock(collection: str, points: int) -> Iterator[Callable[[int], None]]:
     """Show the elapsed time while an index is built, if that takes longer than ANNOUNCE_AFTER.
 
     Yield a function that takes the number of vectors in it so far.
     """
     clock = f"building the index of {collection}, {points:,} points: {{elapsed}}"
-    reported: list[int] = []
+    indexed = 0
     done, start = Event(), time.time()
+
+    def report(vectors: int) -> None:
+        nonlocal indexed
+        indexed = vectors
 
     def tick() -> None:
         if done.wait(ANNOUNCE_AFTER):
@@ -32,23 +36,22 @@ def building_clock(collection: str, points: int, *, shown: bool) -> Iterator[Cal
             bar.start_t = start
             while True:
                 is_over = done.is_set()
-                if reported:
-                    bar.n, bar.bar_format = reported[-1], clock + ", {n:,} vectors indexed"
+                if indexed:
+                    bar.n, bar.bar_format = indexed, clock + ", {n:,} vectors indexed"
                 bar.refresh()
                 if is_over:
                     return
                 done.wait(TICK_SECONDS if sys.stderr.isatty() else TICK_SECONDS_IN_LOGS)
 
     thread = Thread(target=tick, daemon=True)
-    if shown:
-        thread.start()
+    thread.start()
     try:
-        yield reported.append
+        yield report
     finally:
         done.set()
-        if shown:
-            thread.join()
+        thread.join()
 
 
 def bar_of(total: int, unit: str) -> tqdm[NoReturn]:
+    """Return a bar for `total` inputs, such as images; it is not shown if there are none."""
     return tqdm(total=total, unit=f" {unit}", desc=unit, disable=not total, dynamic_ncols=True)

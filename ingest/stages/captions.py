@@ -29,8 +29,8 @@ def embed_captions(
     # Batches of similar lengths waste no padding, and equal texts get one vector: their ties are real ties.
     ordered = sorted(captions, key=lambda caption: (len(caption.text), caption.text))
     failed: set[int] = set()
-    current = writer.look_up(ordered, _current_caption, force=run.plan.force)
-    if not run.plan.force:
+    current = writer.look_up(ordered, _current_caption, force=run.options.force)
+    if not run.options.force:
         new = [caption for caption in ordered if caption.id not in current and writer.is_new(caption)]
         current |= copy_vectors(run.index, spec.collection, same_captions(run.gone.captions, new), writer.copy)
     if len(current) == len(captions):

@@ -1,4 +1,16 @@
-"""Read, decode, encode and upsert photos."""
+"""Read, decode, encode and upsert photos.
+
+The path of a photo, which `ImageStage.embed` shows from top to bottom:
+
+1. `Writer.look_up` (ingest/writer.py) finds the photos whose stored vector is current, and `copy_vectors`
+   (ingest/renamed.py) those that were only renamed. Only the others continue; without any, no model is loaded.
+2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
+   photo that cannot be read or decoded, such as a truncated JPEG, comes out as the PhotoError that
+   search/photos/decode.py raised, and `_fail` adds it to the failures of the summary. If few photos are new,
+   `_fail_until_one_opens` does so before a model is loaded.
+3. Encode: `_start` hands a batch to a device, and `_finish_oldest` fetches the vectors of an earlier one.
+4. Upsert: `Writer.put` (ingest/writer.py) writes points in the background.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +22,7 @@ from itertools import cycle
 from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.progress import bar_of
 from ingest.renamed import copy_vectors, renamed_images
-from ingest.specs import (
-    extend_hubness,
-    outdate_hubness,
-)
+from ingest.specs import extend_hubness, outdate_hubness
 from ingest.stages.run import Run, batches_of, only_usable, unusable_rows
 from ingest.summary import NO_VECTOR, Failure
 from ingest.writer import Writer
@@ -24,7 +33,7 @@ from search.index import CollectionSpec, Points, defer_indexing_if_many
 from search.photos import PhotoFolder
 from search.records import Caption, Image, Vectors
 
-TRIED_FIRST = 64  # photos that are opened to see whether there is anything to embed, before a model is loaded
+TRIED_FIRST = 64  # photos; if more are new, the model is loaded without looking for one that can be opened
 
 
 class ImageStage:
@@ -36,19 +45,19 @@ class ImageStage:
     def __init__(self, run: Run, spec: CollectionSpec, writer: Writer, *, same_folder: bool) -> None:
         self._run, self._spec, self._writer, self._same_folder = run, spec, writer, same_folder
         self._folder = PhotoFolder(spec.photo_folder, follow_links=spec.follow_links)
-        self._recipe = Recipe(spec.photo_folder, None, run.plan.scaled_decode, spec.follow_links)
+        self._recipe = Recipe(spec.photo_folder, None, run.options.scaled_decode, spec.follow_links)
         self._in_flight: deque[tuple[list[Image], PendingVectors, ClipEncoder]] = deque()
         self._failed: dict[int, str] = {}
         self._has_written = False
 
     def embed(self, images: Sequence[Image]) -> dict[int, str]:
         """Embed the images whose stored vector is not current, and return why some of them failed, by id."""
-        current = self._writer.look_up(images, self._current_record, force=self._run.plan.force)
-        if not self._run.plan.force:
+        current = self._writer.look_up(images, self._current_record, force=self._run.options.force)
+        if not self._run.options.force:
             current |= self._copy_renamed([image for image in images if image.id not in current])
         missing = [image for image in images if image.id not in current]
         if len(missing) <= TRIED_FIRST:
-            self._fail_unreadable(missing)
+            self._fail_until_one_opens(missing)
         if len(missing) > len(self._failed):
             self._embed(images, current | self._failed.keys())
         return self._failed
@@ -63,13 +72,18 @@ class ImageStage:
             extend_hubness(run.index, spec.collection, len(copied))
         return copied
 
-    def _fail_unreadable(self, images: Sequence[Image]) -> None:
-        """Let images fail that cannot be opened: if there are no others, as in most folders, no model is needed."""
+    def _fail_until_one_opens(self, images: Sequence[Image]) -> None:
+        """Record the photos that cannot be opened, up to the first that can.
+
+        If none can, there is nothing to embed, and no model is loaded.
+        """
         for image in images:
             try:
                 self._recipe.read_alone(image.file)
             except PhotoError as error:
                 self._fail(image, "open", str(error))
+            else:
+                return
 
     def _embed(self, images: Sequence[Image], done: Set[int]) -> None:
         """Embed the images whose ids are not in `done`."""
@@ -78,8 +92,12 @@ class ImageStage:
         defer_indexing_if_many(run.index, self._spec.collection, len(images) - len(done))
         batches = batches_of(images, done, first.batch_size)
         devices = cycle(run.encoders)
-        processes = "cuda" in first.device if run.plan.processes is None else run.plan.processes
-        reader = PhotoReader(self._recipe, workers=run.plan.workers, processes=processes, batch_size=first.batch_size)
+        reader = PhotoReader(
+            self._recipe,
+            workers=run.options.workers,
+            processes="cuda" in first.device,
+            batch_size=first.batch_size,
+        )
         with bar_of(len(images) - len(done), "images") as bar, reader:
             read_ahead = reader.batches([[image.file for image in batch] for batch in batches])
             for batch, photos in zip(batches, run.summary.waited("photos", read_ahead), strict=True):

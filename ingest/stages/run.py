@@ -1,4 +1,4 @@
-"""Divide the work of a run into batches; the settings and results that its stages share."""
+"""Define what the stages of a run share: its options, its results, and how the work is divided into batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ R = TypeVar("R", Image, Caption)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunOptions:
     """How photos are read and collections built.
 
-    `workers` read photos, as `processes` (None: if there is a GPU to feed) or threads; `scaled_decode` lets JPEG be
+    `workers` read photos, as processes if there is a GPU to feed, otherwise as threads; `scaled_decode` lets JPEG be
     scaled while it is decoded; `force` encodes everything again, even if its stored vector is current; `tuning` is for
     new collections; `prune` deletes the points that are gone.
     """
 
     workers: int
-    processes: bool | None
     scaled_decode: bool = False
     force: bool = False
     tuning: Tuning | None = None
@@ -44,7 +43,7 @@ class Run:
 
     index: Index
     encoders: Sequence[ClipEncoder]
-    plan: Plan
+    options: RunOptions
     summary: Summary
     gone: Gone
 
@@ -60,10 +59,12 @@ def batches_of(records: Sequence[R], current: Set[int], size: int) -> list[list[
 
 
 def unusable_rows(vectors: Vectors) -> list[int]:
+    """Return the rows of vectors (n, dim) that are NaN, infinite or of zero length."""
     rows: list[int] = np.flatnonzero(~usable(vectors)).tolist()
     return rows
 
 
 def only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors) -> Points:
+    """Return points of the records whose vectors, in rows of (n, dim), are usable."""
     rows = np.flatnonzero(usable(vectors))
     return Points([records[row] for row in rows.tolist()], vectors[rows])

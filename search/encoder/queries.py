@@ -119,7 +119,8 @@ class QueryEncoder:
     ) -> list[Vectors | CocoSearchError]:
         """Encode the texts, and return the direction of each query, or its error."""
         texts = [each for inputs in queries for _, each in inputs if isinstance(each, str)]
-        of_text = dict(zip(texts, self.model.encode_texts(texts), strict=True)) if texts else {}
+        vectors = self.model.encode_texts(texts) if texts else ()
+        of_text: dict[str, Vectors] = dict(zip(texts, vectors, strict=True))
 
         def vector(each: Input) -> Vectors:
             if isinstance(each, str):
