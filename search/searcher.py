@@ -130,6 +130,7 @@ class Searcher:
     def _checked(
         self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
     ) -> _Query | CocoSearchError:
+        """Return a query with how its results are scored, or its error."""
         try:
             return _Query(parts, self._scoring(for_parts(options, parts), splits_of))
         except QueryError as error:
@@ -154,7 +155,7 @@ class Searcher:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
         Raises:
-            QueryError: a split does not exist.
+            QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.
         """
         [hits] = self._read([self._scoring(options, self._splits).requests(vector, leave_out)])
