@@ -56,6 +56,17 @@ class PageRequest:
         return max(self.end + SPARE, PREFETCH) if self.rescored else self.end + SPARE
 
     @property
+    def best(self) -> int | None:
+        """How many of these hits to return at first, of those read for a corrected page; None: all.
+
+        Cut-offs and folds may need any of them.
+        """
+        options = self.options
+        if self.correction is None or (options.min_score, options.cutoff, options.fold) != (None, None, None):
+            return None
+        return self.end + SPARE
+
+    @property
     def rescored(self) -> bool:
         """Whether scores are not cosines; hits are then read without records."""
         return self.correction is not None or self.evidence is not None
@@ -65,10 +76,9 @@ class PageRequest:
 class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
-    Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
-    are none. With a correction, images with small numbers may have been read further down (see `joined`): of the points
-    that were not read, none that passes the filter of the last query has a cosine above `rival`, and none of the others
-    has a score above `settled`.
+    Of all other points, no cosine is above `cosine`, and no score above `score`; both are -inf if there are none. With
+    a correction, images with small numbers may have been read further down (see `joined`): of the other points, those
+    that pass the filter of the last query have no cosine above `rival`, or else, as the rest, no score above `settled`.
     """
 
     hits: list[Hit]
@@ -78,15 +88,22 @@ class Ranking:
     settled: float = -math.inf
 
     @classmethod
-    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
-        """Return the ranking that a query of `depth` hits answered."""
-        lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest, lowest)
+    def of(
+        cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None
+    ) -> Self:
+        """Return the ranking that a query of `depth` hits answered; `best` is that of SearchParams."""
+        cut = best is not None and best < len(hits)
+        lowest = min(hit.cosine for hit in hits) if cut or len(hits) == depth else -math.inf
+        highest = correction.highest(lowest) if correction else lowest
+        if not cut:
+            return cls(_in_order(hits), lowest, highest, lowest)
+        kept = list(hits[:best])
+        return cls(kept, math.inf, max(highest, kept[-1].score), lowest, kept[-1].score)
 
     def joined(self, more: Self, most: float, correction: Correction) -> Self:
         """Return this ranking with the hits of `more`, a query for images whose numbers are at most `most`."""
         hits = {hit.id: hit for hit in (*self.hits, *more.hits)}
-        settled = max(self.settled, correction.score(self.rival, most))
+        settled = max(self.settled, more.settled, correction.score(self.rival, most))
         return replace(
             self,
             hits=_in_order(list(hits.values())),
@@ -220,14 +237,16 @@ class Pages:
             enough = request.end if depth == request.depth else None
             found = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
             return [Ranking(_in_order(each.hits), each.cosine, each.score) for each in found]
-        params = SearchParams(exact=exact, where=where, hubness=correction.alpha if correction else 0.0)
+        best = request.best and request.best * depth // request.depth
+        alpha = correction.alpha if correction else 0.0
+        params = SearchParams(exact=exact, where=where, hubness=alpha, best=best)
         try:
             answers = self._index.query(self._collection(request.kind), vectors, depth, params)
         except CollectionMissing:
             if request.kind == "images":
                 raise
             answers = [[] for _ in vectors]  # a data set may consist of photos alone
-        return [Ranking.of(hits, depth, correction) for hits in answers]
+        return [Ranking.of(hits, depth, correction, best) for hits in answers]
 
     def _with_words(self, read: Ranking, words: Words) -> Ranking:
         with_records = all(hit.record for hit in read.hits)
@@ -241,7 +260,7 @@ class Pages:
 
         def stored(some: Sequence[Hit]) -> list[Hit]:
             kept = [hit for hit in some if hit.id in records]
-            return [replace(hit, record=records[hit.id], also=tuple(stored(hit.also))) for hit in kept]
+            return [hit.with_record(records[hit.id], tuple(stored(hit.also))) for hit in kept]
 
         return stored(hits)
 

@@ -163,7 +163,7 @@ class EdgeIndex:
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += self._records[collection].corrected(read, results, params.hubness)
+                    answers += self._records[collection].corrected(read, results, params.hubness, params.best)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
@@ -173,7 +173,9 @@ class EdgeIndex:
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
         shard = self._shard(collection)
         with _engine(f"reading {len(ids)} points of {collection}"):
-            points = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
+            if not vectors:
+                return Batch(self._records[collection].records(lambda some: shard.retrieve([*some], True, False), ids))
+            points = {id_of(point): point for point in shard.retrieve(list(ids), True, True)}
         return batch_of([points[point_id] for point_id in ids if point_id in points], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:

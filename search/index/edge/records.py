@@ -57,14 +57,26 @@ class RecordCache:
 
         return [hits_of(points) for points in scored]
 
-    def corrected(self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float) -> list[list[Hit]]:
+    def records(self, retrieve: Retrieve, ids: Sequence[int]) -> list[Image | Caption]:
+        """Return the records of those of these points that exist, in the order of `ids`; `retrieve` is as in `hits`.
+
+        Raises:
+            IndexFailure: a point has no payload.
+        """
+        records = self._records.read(retrieve, set(ids))
+        return [records[id_] or record_of({}) for id_ in ids if id_ in records]
+
+    def corrected(
+        self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float, best: int | None
+    ) -> list[list[Hit]]:
         """Convert results to hits as `corrected_hits` does; `retrieve` returns points with NUMBER of their payloads.
 
         An image that was deleted since the query is left out.
         """
         scored = [scored_of(points) for points in results]
         numbers = self._numbers.read(retrieve, {id_ for points in scored for id_, _ in points})
-        return [corrected_hits([each for each in points if each[0] in numbers], numbers, alpha) for points in scored]
+        stored = [[each for each in points if each[0] in numbers] for points in scored]
+        return [corrected_hits(points, numbers, alpha, best) for points in stored]
 
 
 class _Kept(Generic[T]):
