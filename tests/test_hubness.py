@@ -15,11 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from points import image, unit
 
+from eval.hubness.ranks import by_index, by_oracle, overlap
+from eval.protocol import Side, both_tasks
 from search import Caption, Hit, Options, Part, Searcher, Where
 from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, QueryError
-from search.index import Index, Points, SearchParams
+from search.index import Index, Points, SearchParams, Tuning
 from search.index.edge.index import EdgeIndex
+from search.ranking.hubness import Correction
 from search.records import Image, Vectors
 
 
@@ -106,6 +109,50 @@ def test_pages_are_those_of_float64(
             assert hit.score == pytest.approx(hit.cosine - alpha * numbers[hit.id], abs=1e-12)
 
     check()
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_deep_pages_are_the_whole_ranking(tmp_path: Path, exact: bool) -> None:
+    index = EdgeIndex(tmp_path)
+    count = 400
+    vectors, numbers = unit(count, DIM), np.random.default_rng(1).normal(0.2, 0.15, count)
+    spec = plain_spec(dim=DIM)
+    index.create(spec)
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=ALPHA)))
+    [direction] = unit(1, DIM, seed=6)
+    searcher = Searcher(index, "coco")
+    found = [
+        hit.id
+        for offset in range(0, count, 10)
+        for hit in searcher.search_vector(direction, Options(k=10, offset=offset, exact=exact))
+    ]
+    scores = vectors.astype(np.float64) @ direction - ALPHA * numbers
+    assert found == np.argsort(-scores).tolist()
+    index.close()
+
+
+def test_corrected_tens_are_the_oracles(tmp_path: Path) -> None:
+    """With wide hubs, which take more than one query; HNSW may miss a few."""
+    count, dim = 800, 32
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = unit(count, dim), np.random.default_rng(1).normal(0.2, 0.1, count)
+    spec = plain_spec(dim=dim)
+    index.create(spec, Tuning(index_everything=True))
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=ALPHA)))
+    index.optimize(spec.collection)
+    queries = Side("coco_captions", np.arange(100), unit(100, dim, seed=2), Where())
+    gallery = Side(spec.collection, np.arange(count), vectors, Where())
+    _, task = both_tasks(gallery, queries, np.arange(100))
+    oracle = by_oracle(task, numbers, ALPHA, int).first
+    correction = Correction(ALPHA, float(numbers.min()))
+    exact, served = (by_index(index, task, correction, exact=each).first for each in (True, False))
+    assert overlap(exact, oracle, dim) == 100
+    assert overlap(served, oracle, dim) > 95
+    index.close()
 
 
 def test_what_a_cut_off_and_a_fold_mean(tmp_path: Path) -> None:

@@ -138,12 +138,33 @@ def test_killed_while_writing(call: Call, tmp_path: Path, method: str, calls: in
 
 
 def test_imported_vectors_are_measured_by_stored_captions_alone(call: Call, tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path)
-    numbered(index, plain_spec)
-    index.set_spec(replace(index.spec("coco_images"), imported=True, model="EVA02-L"))
-    index.close()
+    said = {"test": ["Un café, s'il vous plaît.", "Two dogs."], "train": ["UN  CAFE\u0301 s'il vous plaît!", "A cat."]}
+    entries = [
+        {
+            "filename": f"{split}.jpg",
+            "imgid": number,
+            "split": split,
+            "sentences": [{"raw": text, "sentid": 2 * number + place} for place, text in enumerate(said[split])],
+        }
+        for number, split in enumerate(said)
+    ]
+    (tmp_path / "photos.json").write_text(json.dumps({"dataset": "coco", "images": entries}))
+    vectors = unit(6, DIM)
+    files = [tmp_path / "images.npz", tmp_path / "captions.npz"]
+    for file, rows in zip(files, (vectors[:2], vectors[2:]), strict=True):
+        np.savez(file, ids=np.arange(len(rows)), vectors=rows)
+    options = ["--annotations", tmp_path / "photos.json", "--model-name", "EVA02-L", "--path", tmp_path / "index"]
+    done = call("ingest", "import", "--image-vectors", files[0], "--caption-vectors", files[1], *options)
+    assert done[0] == 0, done
+
+    hubness = ["ingest", "hubness", *options[-2:], "--json", "--references"]
+    code, out, err = call(*hubness, "train")
+    assert code == 0, err
+    assert (json.loads(out)["count"], json.loads(out)["dropped"]) == (1, 1)
+    expected = vectors[:2].astype(np.float64) @ vectors[5]
+    assert list(numbers_of(tmp_path / "index").values()) == pytest.approx(expected.tolist(), abs=1e-6)
     (tmp_path / "references.txt").write_text("a dog\n")
-    refused = one_line_error(call("ingest", "hubness", "--references", tmp_path / "references.txt", "--path", tmp_path))
+    refused = one_line_error(call(*hubness, tmp_path / "references.txt"))
     assert "imported vectors of EVA02-L" in refused
     assert "--references SPLIT" in refused
 

@@ -88,9 +88,7 @@ class Ranking:
     settled: float = -math.inf
 
     @classmethod
-    def of(
-        cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None
-    ) -> Self:
+    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None) -> Self:
         """Return the ranking that a query of `depth` hits answered; `best` is that of SearchParams."""
         cut = best is not None and best < len(hits)
         lowest = min(hit.cosine for hit in hits) if cut or len(hits) == depth else -math.inf
