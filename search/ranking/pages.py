@@ -22,6 +22,7 @@ from search.records import Caption, Hit, Image, Kind, Vectors
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
 PREFETCH = 100  # hits to read first if scores are not cosines; they nearly always settle the first ten
+MOST_PREFETCH = 1600  # the most that `Pages` adapts it to
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class PageRequest:
     """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
 
     With a `correction` or `evidence` (a request has at most one of them), results are sorted by scores other than
-    cosines; their cosines still decide what is cut off.
+    cosines; their cosines still decide what is cut off. `prefetch`: how many hits to read first for that, at least.
     """
 
     vector: Vectors
@@ -38,6 +39,7 @@ class PageRequest:
     leave_out: tuple[int, ...] = ()
     correction: Correction | None = None
     evidence: Evidence | None = None
+    prefetch: int = 0
 
     @property
     def where(self) -> Where:
@@ -53,7 +55,7 @@ class PageRequest:
     @property
     def depth(self) -> int:
         """How many hits to read at first."""
-        return max(self.end + SPARE, PREFETCH) if self.rescored else self.end + SPARE
+        return max(self.end + SPARE, PREFETCH, self.prefetch) if self.rescored else self.end + SPARE
 
     @property
     def best(self) -> int | None:
@@ -133,9 +135,11 @@ class Pages:
         self._dataset = dataset
         self._means: dict[Kind, Vectors] = {}
         self._evidence = EvidenceReader(index, dataset)
+        self._prefetch = PREFETCH  # of corrected queries
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the page of each request; requests with equal filters and depths share one call of the engine."""
+        requests = [replace(each, prefetch=self._prefetch) if each.correction else each for each in requests]
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
             key = (
@@ -185,7 +189,7 @@ class Pages:
         So consecutive pages continue the same ranking.
         """
         vector, kind, options = request.vector, request.kind, request.options
-        depth = request.depth
+        depth, alone = request.depth, request.correction is not None
         grouped = kind == "captions" and options.group
         while True:
             least = self._least_cosine(vector, kind, options, read.best)
@@ -194,8 +198,11 @@ class Pages:
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
             rivals = self._with_rivals(request, read, depth, least) if request.correction else None
+            alone = False
             depth *= 2 if request.rescored else 4
             [read] = [rivals] if rivals else self._rankings(vector[np.newaxis], request, depth)
+        if alone:
+            self._prefetch = max(PREFETCH, self._prefetch * 15 // 16)
         page = results[options.offset : request.end]
         if request.rescored:
             return self._with_records(page)
@@ -218,6 +225,8 @@ class Pages:
         where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
         small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
         [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
+        if more.rival > -math.inf:  # many rivals: to read more hits at first takes less time
+            self._prefetch = min(MOST_PREFETCH, 2 * request.depth)
         return read.joined(more, most, correction)
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
