@@ -15,12 +15,13 @@ from conftest import Call, one_line_error, plain_spec
 from hubs import ALPHA, COUNT, DIM, MakeSpec, numbered, numbers_of
 from points import image, unit
 
+from eval.ranks.hnsw_check import used
 from ingest.hubness import measure, store
 from ingest.references import References
 from ingest.transfer.copy import copy_collection, prepare
 from search import Caption, Options, Searcher
 from search.errors import QueryError
-from search.index import Index, Points, SplitSize
+from search.index import Index, Points, SplitSize, Tuning
 from search.index.edge.index import EdgeIndex
 from search.records import Image
 
@@ -54,6 +55,19 @@ def test_numbers_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     now = index.spec("coco_images").hubness
     assert now is not None
     assert not now.complete
+    index.close()
+
+
+def test_the_hnsw_index_is_built_again(tmp_path: Path) -> None:
+    """Writing the numbers moves all points out of it."""
+    index = EdgeIndex(tmp_path)
+    spec, vectors = plain_spec(dim=DIM), unit(300, DIM)
+    index.create(spec, Tuning(index_everything=True))
+    index.upsert(spec.collection, Points([image(each) for each in range(300)], vectors))
+    index.optimize(spec.collection)
+    references = References(["a dog"], unit(1, DIM, seed=1), 0)
+    store(index, spec.collection, references, measure(index, spec.collection, references.vectors, 1))
+    assert used(index, spec.collection, unit(20, DIM, seed=2)) == "hnsw"
     index.close()
 
 
