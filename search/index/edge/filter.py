@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import qdrant_edge as qdrant
 
-from search.index.payload import INDEXED_FIELDS, FieldIndex
+from search.index.payload import INDEXED_FIELDS, WORDS, FieldIndex
 from search.index.protocol import SearchParams, Where
 from search.index.spec import CollectionSpec
-from search.records import HUBNESS, Vectors
+from search.records import HUBNESS, Kind, Vectors
 
 NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
-_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
-    "keyword": qdrant.PayloadSchemaType.Keyword,
-    "integer": qdrant.PayloadSchemaType.Integer,
-    "words": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True),
+_SCHEMAS: dict[
+    FieldIndex, qdrant.PayloadSchemaParams
+] = {  # those in memory are read when a shard is opened, which is slow
+    "keyword": qdrant.KeywordIndexParams(on_disk=True),
+    "id": qdrant.IntegerIndexParams(lookup=True, range=False, on_disk=True),
+    "number": qdrant.IntegerIndexParams(lookup=False, range=True, on_disk=True),
+    "words": qdrant.TextIndexParams(
+        tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True, on_disk=True
+    ),
 }
-_PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
+_PARAMETERS = ("on_disk", "lookup", "range", "tokenizer", "lowercase", "ascii_folding")
 
 
 def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only: bool = False) -> None:
@@ -28,24 +35,20 @@ def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only
         shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, qdrant.PayloadSchemaType.Float))
     elif HUBNESS in existing and not spec.is_numbered:
         shard.update(qdrant.UpdateOperation.delete_field_index(HUBNESS))
-    for field, wanted in _PAYLOAD_INDEXES.items():
+    for field, index in INDEXED_FIELDS[spec.kind].items():
+        wanted = _SCHEMAS[index]
         if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
             shard.update(qdrant.UpdateOperation.create_field_index(field, wanted))
 
 
-def _is_current(
-    stored: qdrant.PayloadSchemaParams | None, wanted: qdrant.PayloadSchemaType | qdrant.TextIndexParams
-) -> bool:
-    if not isinstance(wanted, qdrant.TextIndexParams):
-        return True
-    return isinstance(stored, qdrant.TextIndexParams) and (
-        (stored.tokenizer, stored.lowercase, stored.ascii_folding)
-        == (wanted.tokenizer, wanted.lowercase, wanted.ascii_folding)
+def _is_current(stored: qdrant.PayloadSchemaParams | None, wanted: qdrant.PayloadSchemaParams) -> bool:
+    return type(stored) is type(wanted) and all(
+        getattr(stored, name, None) == getattr(wanted, name, None) for name in _PARAMETERS
     )
 
 
-def filter_of(where: Where | None) -> qdrant.Filter | None:
-    """Convert a filter to the engine's form; None if it has no conditions."""
+def filter_of(where: Where | None, kind: Kind) -> qdrant.Filter | None:
+    """Convert a filter of points of this kind to the engine's form; None if it has no conditions."""
     if where is None:
         return None
     must: list[qdrant.ConditionType] = []
@@ -60,21 +63,17 @@ def filter_of(where: Where | None) -> qdrant.Filter | None:
     if where.max_hubness is not None:
         must.append(qdrant.FieldCondition(HUBNESS, range=qdrant.RangeFloat(lte=where.max_hubness)))
     if where.contains is not None:
-        words = qdrant.MatchText(where.contains)
-        must.append(
-            qdrant.Filter(
-                should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]
-            )
-        )
+        must.append(qdrant.FieldCondition(WORDS[kind], match=qdrant.MatchText(where.contains)))
     must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
-def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdrant.QueryRequest]:
-    """Return a query for each row of `vectors`, float32 (n, dim); hits have no payloads."""
+def requests_of(vectors: Vectors, limit: int, params: SearchParams, kind: Kind) -> list[qdrant.QueryRequest]:
+    """Return a query for points of this kind for each row of `vectors`, float32 (n, dim); hits have no payloads."""
     quantization = qdrant.QuantizationSearchParams(
         ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
     )
+    filters = params.filters(len(vectors), partial(filter_of, kind=kind))
     engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
     return [
         qdrant.QueryRequest(
@@ -85,5 +84,5 @@ def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdra
             params=engine_params,
             with_payload=False,
         )
-        for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
+        for vector, conditions in zip(vectors.tolist(), filters, strict=True)
     ]

@@ -28,7 +28,7 @@ from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_
 from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
-from search.index.spec import CollectionSpec, read_spec
+from search.index.spec import CollectionSpec, kind_of, read_spec
 from search.index.tuning import Tuning
 from search.records import Caption, Hit, Image, Vectors
 from search.text import shown, to_json
@@ -153,7 +153,7 @@ class EdgeIndex:
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        requests = requests_of(vectors, limit, params)
+        requests = requests_of(vectors, limit, params, kind_of(collection))
 
         def read(ids: list[int]) -> Sequence[StoredPoint]:
             return shard.retrieve([*ids], NUMBER if params.hubness else True, False)
@@ -180,7 +180,7 @@ class EdgeIndex:
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         shard = self._shard(collection)
-        conditions = filter_of(where)
+        conditions = filter_of(where, kind_of(collection))
         offset: qdrant.PointId | None = None
         while True:
             request = qdrant.ScrollRequest(
@@ -196,7 +196,7 @@ class EdgeIndex:
     def count(self, collection: str, *, where: Where | None = None) -> int:
         shard = self._shard(collection)
         with _engine(f"counting {collection}"):
-            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
+            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where, kind_of(collection))))
 
     def defer_indexing(self, collection: str) -> None:
         pass  # only `optimize` builds the index
