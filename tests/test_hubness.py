@@ -310,6 +310,41 @@ def check_ranks(tmp_path: Path, told: Any) -> None:
     assert sum(images for *_, images in answered) == len(rows)
 
 
+def test_what_is_kept_between_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hits that are read first grow in number, and numbers are read all at once; results stay those of float64."""
+    monkeypatch.setattr("search.index.edge.records.NUMBERS_ONE_BY_ONE", 500)
+    index = EdgeIndex(tmp_path)
+    count, dim = 3000, 32
+    vectors, numbers = unit(count, dim, seed=5), np.random.default_rng(4).normal(0.3, 0.08, count)
+    spec = plain_spec(dim=dim)
+    index.create(spec)
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=1.0)))
+    asked: list[int] = []
+    query = EdgeIndex.query
+
+    def counted(self: EdgeIndex, *arguments: Any) -> list[list[Hit]]:
+        if arguments[0] == spec.collection:
+            asked.append(arguments[2])
+        return query(self, *arguments)
+
+    monkeypatch.setattr(EdgeIndex, "query", counted)
+    searcher = Searcher(index, "coco")
+    for number, direction in enumerate(unit(20, dim, seed=6)):
+        if number == 10:
+            numbers[7] = numbers[8] = 0.1
+            index.set_fields(spec.collection, {each: {"hubness": 0.1} for each in (7, 8)})
+        hits = searcher.search_vector(direction, Options(k=10, exact=True))
+        scores = vectors.astype(np.float64) @ direction - numbers
+        assert [hit.id for hit in hits] == np.argsort(-scores)[:10].tolist()
+    assert asked[0] == 100
+    assert max(asked) <= 1600
+    assert asked[-1] > 100
+    assert len(asked) < 60
+    index.close()
+
+
 def test_a_page_is_proven_by_few_hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image that is near nothing must not make every query read the whole collection."""
     index = EdgeIndex(tmp_path)
