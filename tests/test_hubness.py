@@ -23,6 +23,7 @@ from search.errors import IndexFailure, QueryError
 from search.index import Index, Points, SearchParams, Tuning
 from search.index.edge.index import EdgeIndex
 from search.ranking.hubness import Correction
+from search.ranking.pages import PageRequest, Pages
 from search.records import Image, Vectors
 
 
@@ -171,6 +172,16 @@ def test_what_a_cut_off_and_a_fold_mean(tmp_path: Path) -> None:
     assert searcher.search([Part(image_id=3)], Options(k=1, hubness=ALPHA))[0].uncorrected is not None
     assert [hit.score for hit in pictures] == sorted((hit.score for hit in pictures), reverse=True)
     assert numbers[pictures[0].id] != 0
+    index.close()
+
+
+def test_pages_that_are_read_together_are_those_read_alone(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = numbered(index, plain_spec, alpha=ALPHA)
+    pages, correction = Pages(index, "coco"), Correction(ALPHA, float(numbers.min()))
+    options = [Options(k=3), Options(k=9), Options(k=9, cutoff=0.5), Options(k=9, min_score=0.3), Options(fold=0.9)]
+    requests = [PageRequest(vectors[3], "images", each, correction=correction) for each in options]
+    assert pages.read(requests) == [page for each in requests for page in pages.read([each])]
     index.close()
 
 

@@ -138,7 +138,7 @@ class Pages:
         self._prefetch = PREFETCH  # of corrected queries
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the page of each request; requests with equal filters and depths share one call of the engine."""
+        """Return the page of each request; requests that the engine answers alike share one call of it."""
         requests = [replace(each, prefetch=self._prefetch) if each.correction else each for each in requests]
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
@@ -148,6 +148,7 @@ class Pages:
                 repr(request.where),
                 request.options.exact,
                 request.correction,
+                request.best,
                 request.evidence and (request.evidence, request.end),
             )
             groups.setdefault(key, []).append(number)
@@ -175,7 +176,7 @@ class Pages:
             return 0
 
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the pages of requests of one kind, depth, filter, correction and evidence."""
+        """Return the pages of requests that are equal in what `read` compares."""
         vectors = np.stack([request.vector for request in requests])
         rankings = self._rankings(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
