@@ -66,7 +66,7 @@ def by_hand(vectors: Vectors, numbers: Floats, direction: Vectors, alpha: float,
     return sorted(passed, key=lambda number: (-round(float(cosines[number] - alpha * numbers[number]), 9), number))
 
 
-@pytest.mark.parametrize("prefetch", [4, 100])
+@pytest.mark.parametrize("prefetch", [4, 25, 100])
 def test_pages_are_those_of_float64(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch, prefetch: int
 ) -> None:
