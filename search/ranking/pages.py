@@ -224,7 +224,7 @@ class Pages:
         where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
         small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
         [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
-        if more.rival > -math.inf:  # many rivals: to read more hits at first takes less time
+        if more.rival > -math.inf:  # more rivals than a page: to read more hits at first takes less time
             self._prefetch = min(MOST_PREFETCH, 2 * request.depth)
         return read.joined(more, most, correction)
 
