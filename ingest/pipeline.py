@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
+from ingest.building import build_index
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
-from ingest.progress import building_clock
 from ingest.prune import Gone, prune
 from ingest.selection import Chosen
 from ingest.specs import check_counts, create_collections, forget_empty_splits, has_same_folder, hubness_warnings
@@ -23,8 +22,6 @@ from search.encoder.clip import ClipEncoder
 from search.errors import AnnotationError
 from search.index import CollectionSpec, Index
 from search.ranking.cosines import store_cosines
-
-ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
 
 
 def ingest(
@@ -85,8 +82,5 @@ def ingest(
 def _build_indexes(run: Run, specs: Sequence[CollectionSpec]) -> None:
     """Optimize the collections, even if nothing was written: an earlier run may have been stopped before this."""
     for spec in specs:
-        info = run.index.info(spec.collection)
-        is_long = info.points - info.indexed_vectors > ANNOUNCE_FROM
-        clock = building_clock(spec.collection, info.points) if is_long else nullcontext()
-        with run.summary.timed("build the index"), clock as report:
-            run.index.optimize(spec.collection, report)
+        with run.summary.timed("build the index"):
+            build_index(run.index, spec.collection)
