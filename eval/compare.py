@@ -172,7 +172,7 @@ def compare(
         in_a, in_b = getattr(a.metrics, key), getattr(b.metrics, key)
         if in_a != in_b:
             raise EvaluationError(
-                f"these runs cannot be compared: {key} is {shown(in_a)} in {a.folder} and {shown(in_b)} in {b.folder}"
+                f"these runs cannot be compared: {key} is {brief(in_a)} in {a.folder} and {brief(in_b)} in {b.folder}"
             )
     pairs = {name: _paired(name, a, b) for name in DIRECTIONS}
     if not any(pairs.values()):
@@ -198,7 +198,7 @@ def _settings(runs: Sequence[Run]) -> tuple[tuple[str, list[Any]], ...]:
     return tuple(sorted(fingerprint.differences([run.metrics.fingerprint for run in runs])))
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """Return any value as text on one line of a terminal, shortened."""
     if value is None:
         return "not recorded"
@@ -226,7 +226,7 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
             if getattr(ours, field) != getattr(theirs, field):
                 raise EvaluationError(
                     f"these runs cannot be compared: {field} of the {direction} query {ours.query} is "
-                    f"{shown(getattr(ours, field))} in {a.folder} and {shown(getattr(theirs, field))} in {b.folder}"
+                    f"{brief(getattr(ours, field))} in {a.folder} and {brief(getattr(theirs, field))} in {b.folder}"
                 )
     return pairs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.differences import adjusted, differences
 from eval.hubness.block import WAY, tested
 from eval.metrics import METRICS, pessimistic_scores, scores
@@ -31,7 +31,7 @@ def captioned_block(
     """
     cosines = read_cosines(index, evaluation)
     evidence = Evidence(weight, cosines["images"], cosines["captions"])
-    ranks = {name: Ranks(evaluation.text_to_image) for name in ABOUT}
+    ranks = {name: RanksByBlock(evaluation.text_to_image) for name in ABOUT}
     for block in blocks(evaluation, words=True):
         assert block.words is not None
         ranks[PHOTO].add(block.rows, block.photos)

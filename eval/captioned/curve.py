@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.metrics import recall, scores
 from eval.protocol import Evaluation
 from eval.ranks.replay import Progress
@@ -53,7 +53,7 @@ def tune_evidence(index: ReadIndex, evaluation: Evaluation, progress: Progress =
         EvaluationError: there are no captions to compare.
     """
     cosines = read_cosines(index, evaluation)
-    ranks = {weight: Ranks(evaluation.text_to_image) for weight in GRID}
+    ranks = {weight: RanksByBlock(evaluation.text_to_image) for weight in GRID}
     for block in blocks(evaluation, words=False):
         for weight, of_weight in ranks.items():
             of_weight.add(block.rows, fuse(block, Evidence(weight, cosines["images"], cosines["captions"])))
