@@ -6,12 +6,13 @@ rankings, its p-value from swapping the rankings image by image (`eval.stats`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from eval.metrics import METRICS, Average, Floats, Metric, Ranking
+from eval.ranks.rankers import EXACT, Ranker
 from eval.stats import (
     RANDOMISATIONS,
     RESAMPLES,
@@ -91,6 +92,25 @@ def adjusted(families: Sequence[Sequence[Difference]]) -> list[list[Difference]]
     """Return the same differences, `p_holm` adjusted for their number in all."""
     p_values = iter(holm([difference.p for family in families for difference in family]))
     return [[replace(difference, p_holm=next(p_values)) for difference in family] for family in families]
+
+
+def losses(
+    rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
+) -> dict[str, dict[str, list[Difference]]]:
+    """Return how the scores of every ranker but the exact one differ from the oracle's, by ranker and direction.
+
+    Compare only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
+    """
+    oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
+    found = {
+        (ranker.name, way): differences(oracle.rankings[way], ranking, image_of[way], resamples=resamples)
+        for ranker in others
+        for way, ranking in ranker.rankings.items()
+    }
+    by_ranker: dict[str, dict[str, list[Difference]]] = {}
+    for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):
+        by_ranker.setdefault(name, {})[way] = of_direction
+    return by_ranker
 
 
 def _of_both(a: Ranking, b: Ranking, average: Average) -> dict[Metric, tuple[Floats, Floats]]:

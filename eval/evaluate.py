@@ -18,7 +18,7 @@ photos in eval/captioned/.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -26,7 +26,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from eval.captioned.block import captioned_block
-from eval.differences import Difference, adjusted, differences
+from eval.differences import losses
 from eval.extended.eccv import judged_by_more
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
@@ -34,7 +34,7 @@ from eval.fingerprint import fingerprint
 from eval.hubness.block import corrected_block
 from eval.hubness.ranks import correction_of
 from eval.metrics import Ranking, scores
-from eval.protocol import Evaluation, Ids
+from eval.protocol import Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
 from eval.ranks.rankers import (
@@ -166,25 +166,6 @@ def _qdrant_rankers(
         with _bar(quantization, evaluation, times=2) as bar:
             rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
-
-
-def losses(
-    rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
-) -> dict[str, dict[str, list[Difference]]]:
-    """Return how the scores of every ranker but the exact one differ from the oracle's, by ranker and direction.
-
-    Compare only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
-    """
-    oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
-    found = {
-        (ranker.name, way): differences(oracle.rankings[way], ranking, image_of[way], resamples=resamples)
-        for ranker in others
-        for way, ranking in ranker.rankings.items()
-    }
-    by_ranker: dict[str, dict[str, list[Difference]]] = {}
-    for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):
-        by_ranker.setdefault(name, {})[way] = of_direction
-    return by_ranker
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
