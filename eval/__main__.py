@@ -237,16 +237,15 @@ def tune(
 
 
 def _tune_scores(source: Source, split: str, as_json: bool, *, evidence: bool) -> None:
-    from tqdm.auto import tqdm
-
     from eval.captioned.curve import evidence_table, tune_evidence
     from eval.ground_truth import read_ground_truth
     from eval.hubness.curve import table, tune_hubness
+    from eval.progress import query_bar
     from search.searcher import only_dataset
 
     with closing(source.open()) as index:
         evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])
-        with tqdm(total=evaluation.captions, desc="ranking", unit=" captions", dynamic_ncols=True) as bar:
+        with query_bar("ranking", evaluation.captions) as bar:
             if evidence:
                 weights = tune_evidence(index, evaluation, bar.update)
                 answer, text = weights.as_json(), evidence_table(weights)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from eval import fingerprint
 from eval.differences import Difference, adjusted, differences
 from eval.metrics import METRICS, Ranking, scores
-from eval.protocol import DIRECTIONS
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT
 from eval.runs import QueryResult, Run, Scores, read_run
 from eval.stats import RANDOMISATIONS, RESAMPLES
 from search.errors import EvaluationError
@@ -221,7 +221,7 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
     pairs = [(in_a[query], in_b[query]) for query in sorted(in_a)]
     for ours, theirs in pairs:
         # The text of an image is its file, which may have moved; that of a caption is the query itself.
-        fields = ("image_id",) if direction == DIRECTIONS[0] else ("image_id", "text")
+        fields = ("image_id",) if direction == IMAGE_TO_TEXT else ("image_id", "text")
         for field in fields:
             if getattr(ours, field) != getattr(theirs, field):
                 raise EvaluationError(

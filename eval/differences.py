@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eval.metrics import METRICS, Average, Floats, Metric, Ranking
-from eval.ranks.rankers import EXACT, Ranker
 from eval.stats import (
     RANDOMISATIONS,
     RESAMPLES,
@@ -95,17 +94,20 @@ def adjusted(families: Sequence[Sequence[Difference]]) -> list[list[Difference]]
 
 
 def losses(
-    rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
+    oracle: Mapping[str, Ranking],
+    others: Mapping[str, Mapping[str, Ranking]],
+    image_of: Mapping[str, Ids],
+    resamples: int,
 ) -> dict[str, dict[str, list[Difference]]]:
-    """Return how the scores of every ranker but the exact one differ from the oracle's, by ranker and direction.
+    """Return how the scores of other rankers, given by name, differ from the oracle's, by ranker and direction.
 
-    Compare only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
+    Compare only scores that the first hits show for every query. Rankings, and `image_of`, the image of each query, are
+    by direction. All p-values are adjusted together.
     """
-    oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
     found = {
-        (ranker.name, way): differences(oracle.rankings[way], ranking, image_of[way], resamples=resamples)
-        for ranker in others
-        for way, ranking in ranker.rankings.items()
+        (name, way): differences(oracle[way], ranking, image_of[way], resamples=resamples)
+        for name, rankings in others.items()
+        for way, ranking in rankings.items()
     }
     by_ranker: dict[str, dict[str, list[Difference]]] = {}
     for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):

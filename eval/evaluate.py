@@ -17,13 +17,10 @@ photos in eval/captioned/.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from eval.captioned.block import captioned_block
 from eval.differences import losses
@@ -34,7 +31,8 @@ from eval.fingerprint import fingerprint
 from eval.hubness.block import corrected_block
 from eval.hubness.ranks import correction_of
 from eval.metrics import Ranking, scores
-from eval.protocol import Evaluation
+from eval.progress import query_bar
+from eval.protocol import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
 from eval.ranks.rankers import (
@@ -93,52 +91,58 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
             numbers that are missing, or were measured with captions that are evaluated; or there are no captions of
             several photos for the evidence.
     """
-    correction = correction_of(index, evaluation, plan.hubness) if index else None
-    answered = answered_by(index, evaluation) if index and plan.efs else None
-    if index and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
+    correction = None if index is None else correction_of(index, evaluation, plan.hubness)
+    answered = None if index is None or not plan.efs else answered_by(index, evaluation)
+    if index is not None and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
         check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
-    oracle: dict[str, OracleRanks] = {}
-    with _bar(ORACLE, evaluation) as bar:
-        for task in evaluation.tasks:
-            oracle[task.name] = oracle_ranks(task, bar.update)
-    rankers = [oracle_ranker(oracle)]
-    if index:
-        rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
-    image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
+    with query_bar(ORACLE, evaluation.queries) as bar:
+        oracle = {task.name: oracle_ranks(task, bar.update) for task in evaluation.tasks}
+    headline = oracle_ranker(oracle)
+    others = [] if index is None else _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+    image_of = {IMAGE_TO_TEXT: np.arange(evaluation.images), TEXT_TO_IMAGE: evaluation.image_of}
     corrected = None
-    if index and correction:
-        with _corrected_bar(evaluation, rankers) as bar:
+    if index is not None and correction is not None:
+        plain = {
+            ranker.name: ranker.rankings[TEXT_TO_IMAGE]
+            for ranker in (headline, *others)
+            if ranker.name in (ORACLE, EXACT, SERVED)
+        }
+        with query_bar("corrected", len(plain) * evaluation.captions) as bar:
             corrected = corrected_block(
                 index,
                 evaluation,
                 correction,
-                rankers,
-                oracle["text-to-image"],
+                plain,
+                oracle[TEXT_TO_IMAGE],
                 resamples=plan.resamples,
                 progress=bar.update,
             )
     captioned = None
-    if index and plan.evidence is not None:
-        with tqdm(
-            total=evaluation.captions, desc="captioned", unit=" queries", dynamic_ncols=True, file=sys.stderr
-        ) as bar:
+    if index is not None and plan.evidence is not None:
+        with query_bar("captioned", evaluation.captions) as bar:
             captioned = captioned_block(index, evaluation, plan.evidence, resamples=plan.resamples, progress=bar.update)
     return Report(
         evaluation=evaluation,
         oracle=oracle,
-        rankers=rankers,
+        headline=headline,
+        others=others,
         intervals={
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
-            for name, ranking in rankers[0].rankings.items()
+            for name, ranking in headline.rankings.items()
         },
-        losses=losses(rankers, image_of, plan.resamples),
+        losses=losses(
+            headline.rankings,
+            {ranker.name: ranker.rankings for ranker in others if ranker.name != EXACT},
+            image_of,
+            plan.resamples,
+        ),
         folds=folds,
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
         corrected=corrected,
         captioned=captioned,
-        lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
+        lengths=by_caption_length(evaluation, headline.rankings[TEXT_TO_IMAGE], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )
 
@@ -153,17 +157,17 @@ def _qdrant_rankers(
 ) -> list[Ranker]:
     rankers = []
     if EXACT in plan.engines:
-        with _bar(EXACT, evaluation) as bar:
+        with query_bar(EXACT, evaluation.queries) as bar:
             rankers.append(exact_ranker(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
-        with _bar(SERVED, evaluation) as bar:
+        with query_bar(SERVED, evaluation.queries) as bar:
             served = served_ranker(index, evaluation, bar.update, answered)
             rankers.append(served)
         if plan.efs:
-            with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:
+            with query_bar("hnsw", len(plan.efs) * evaluation.queries) as bar:
                 rankers += hnsw_rankers(index, copies_in, evaluation, served.used or {}, plan.efs, bar.update)
     for quantization in plan.quantizations:
-        with _bar(quantization, evaluation, times=2) as bar:
+        with query_bar(quantization, 2 * evaluation.queries) as bar:
             rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
 
@@ -197,14 +201,3 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
 def _average(folds: Sequence[Ranking]) -> Scores:
     of_folds = [scores(fold) for fold in folds]
     return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
-
-
-def _corrected_bar(evaluation: Evaluation, rankers: Sequence[Ranker]) -> tqdm[NoReturn]:
-    times = sum(ranker.name in (ORACLE, EXACT, SERVED) for ranker in rankers)
-    queries = times * evaluation.captions
-    return tqdm(total=queries, desc="corrected", unit=" queries", dynamic_ncols=True, file=sys.stderr)
-
-
-def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:
-    queries = times * sum(len(task.queries.ids) for task in evaluation.tasks)
-    return tqdm(total=queries, desc=name, unit=" queries", dynamic_ncols=True, file=sys.stderr)

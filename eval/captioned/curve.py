@@ -8,8 +8,8 @@ from typing import Any
 
 from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.metrics import recall, scores
+from eval.progress import Progress
 from eval.protocol import Evaluation
-from eval.ranks.replay import Progress
 from eval.stats import Interval, intervals
 from search.index import ReadIndex
 from search.ranking.evidence import Evidence
@@ -46,7 +46,7 @@ class Curve:
         return asdict(self)
 
 
-def tune_evidence(index: ReadIndex, evaluation: Evaluation, progress: Progress = int) -> Curve:
+def tune_evidence(index: ReadIndex, evaluation: Evaluation, progress: Progress) -> Curve:
     """Rank the images for every caption by each weight of the grid, in float64; weight 0 is the photo alone.
 
     Raises:

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 from eval.differences import Difference, adjusted, differences
 from eval.hubness.ranks import Corrected, FirstTen, by_index, by_oracle, occurrences, overlap, skewness
-from eval.metrics import Ranks, scores
-from eval.protocol import Evaluation, Ids
+from eval.metrics import Ranking, Ranks, scores
+from eval.progress import Progress
+from eval.protocol import TEXT_TO_IMAGE, Evaluation, Ids
 from eval.ranks.oracle import OracleRanks
-from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
-from eval.ranks.replay import Progress
+from eval.ranks.rankers import EXACT, ORACLE, SERVED
 from eval.runs import CorrectedMetrics, LossMetrics, RankerMetrics
 from search.index import ReadIndex
 from search.ranking.hubness import Correction
 
-WAY = "text-to-image"
 ABOUT = {
     ORACLE: "exact arithmetic on the stored vectors and numbers",
     EXACT: "the first 10 hits of `search --exact`",
@@ -48,8 +47,8 @@ class CorrectedBlock:
             RankerMetrics(
                 name=name,
                 about=ABOUT[name],
-                scores={WAY: scores(found.ranking)},
-                overlap_at_10={WAY: self.overlaps[name]} if name in self.overlaps else None,
+                scores={TEXT_TO_IMAGE: scores(found.ranking)},
+                overlap_at_10={TEXT_TO_IMAGE: self.overlaps[name]} if name in self.overlaps else None,
             )
             for name, found in self.rankings.items()
         ]
@@ -69,22 +68,24 @@ def corrected_block(
     index: ReadIndex,
     evaluation: Evaluation,
     correction: Correction,
-    rankers: Sequence[Ranker],
+    plain: Mapping[str, Ranking],
     oracle: OracleRanks,
     *,
     resamples: int,
-    progress: Progress = int,
+    progress: Progress,
 ) -> CorrectedBlock:
-    """Rank by corrected scores with the same engines as `rankers`, of which the first is the oracle.
+    """Rank by corrected scores as the rankers of `plain` do; `progress` counts the queries of each.
 
-    `oracle` are its plain ranks of text-to-image.
+    `plain` are rankings of text-to-image by the name of their ranker: ORACLE, and perhaps EXACT and SERVED. `oracle`
+    are the ranks behind the first.
     """
     task = evaluation.text_to_image
-    rankings = {ORACLE: by_oracle(task, evaluation.hubness, correction.alpha, progress)}
-    for name in (EXACT, SERVED):
-        if any(ranker.name == name for ranker in rankers):
-            rankings[name] = by_index(index, task, correction, exact=name == EXACT, progress=progress)
-    plain = {ranker.name: ranker.rankings[WAY] for ranker in rankers}
+    rankings = {
+        name: by_oracle(task, evaluation.hubness, correction.alpha, progress)
+        if name == ORACLE
+        else by_index(index, task, correction, exact=name == EXACT, progress=progress)
+        for name in plain
+    }
     found = {  # each is a family of its own: the rankers only repeat each other
         name: adjusted([differences(plain[name], corrected.ranking, evaluation.image_of, resamples=resamples)])[0]
         for name, corrected in rankings.items()

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from eval.metrics import CUTOFFS, METRICS, RECALLS, label
-from eval.protocol import DIRECTIONS
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from eval.report import export, plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, CorrectedMetrics, LengthMetrics, QueryResult, RunMetrics
@@ -150,7 +150,7 @@ def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
 
 
 def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
-    galleries = {"image-to-text": metrics.captions or 0, "text-to-image": metrics.images or 0}
+    galleries = {IMAGE_TO_TEXT: metrics.captions or 0, TEXT_TO_IMAGE: metrics.images or 0}
     measured = {way: results for way, results in by_direction.items() if results}
     figures = []
     if measured:
@@ -222,7 +222,7 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
     for metric in (RECALLS[0].name, RECALLS[-1].name):
         rows = [row(group, metric) for group in groups]
         drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows)
-        panels.append((f"text-to-image, {metric}", drawn))
+        panels.append((f"{TEXT_TO_IMAGE}, {metric}", drawn))
     about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.metrics import MEAN_RANK, METRICS, RECALLS, Metric, label
-from eval.protocol import DIRECTIONS
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT
 from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
 
 ByDirection = Mapping[str, Scores]
@@ -303,7 +303,7 @@ def _has(figures: ByDirection, metric: str) -> bool:
 
 def _title(metrics: RunMetrics, way: str) -> str:
     images, captions = number(metrics.images), number(metrics.captions)
-    if way == "image-to-text":
+    if way == IMAGE_TO_TEXT:
         return f"{way}: {images} photos, each asked for its captions among {captions}"
     return f"{way}: {captions} captions, each asked for its photo among {images}"
 
