@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from search.records import Caption, Image, Kind
     from search.sheet import OpenPhoto
 
-MOST_RUNS = 26  # each has a letter
-
 app = application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
 
@@ -138,7 +136,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
-    from eval.compare import CHANGED, compare_all, compare_folders
+    from eval.compare import CHANGED, MOST_RUNS, compare_all, compare_folders
     from eval.metrics import METRICS
     from eval.report import comparison, export
     from eval.runs import read_run

@@ -29,6 +29,7 @@ from search.errors import EvaluationError
 
 CHANGED = 5  # most improved, and most worsened, queries shown
 TEXT_WIDTH = 72
+MOST_RUNS = len(ascii_uppercase)  # each has a letter
 SWAPS_PER_COMPARISON = 40  # at least: with fewer than 20, no adjusted p could be under 0.05
 
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
@@ -122,8 +123,8 @@ def compare_all(
         EvaluationError: two runs are not of the same queries and gallery.
         ValueError: there are more than 26 runs.
     """
-    if len(runs) > len(ascii_uppercase):
-        raise ValueError(f"{len(runs)} runs; at most {len(ascii_uppercase)} can be compared")
+    if len(runs) > MOST_RUNS:
+        raise ValueError(f"{len(runs)} runs; at most {MOST_RUNS} can be compared")
     by_letter = dict(zip(ascii_uppercase, runs, strict=False))
     most = math.comb(len(runs), 2) * len(DIRECTIONS) * len(METRICS)
     randomisations = max(randomisations, SWAPS_PER_COMPARISON * most)

@@ -25,6 +25,7 @@ CUTOFFS = (1, 5, 10)
 NOT_FOUND = int(np.iinfo(np.int64).max)
 
 Average = Literal["mean", "median"]
+TableName = Literal["main", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
-    table: Literal["main", "more"] = "main"
+    table: TableName = "main"
     most: int = 1
 
     @property
@@ -297,6 +298,12 @@ METRICS: list[Metric] = [
     RECALL_SUM,
 ]
 """The scores of a run, in the order in which they are shown."""
+
+
+def in_table(name: TableName) -> list[Metric]:
+    """Return the metrics that a table shows, in order."""
+    return [metric for metric in METRICS if metric.table == name]
+
 
 PROPORTIONS = tuple(map(proportion, CUTOFFS))
 MTEB = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.differences import Difference, adjusted, differences
+from eval.histogram import log_bins
 from eval.hubness.ranks import Corrected, FirstTen, by_index, by_oracle, occurrences, overlap, skewness
 from eval.metrics import Ranking, Ranks, scores
 from eval.progress import Progress
@@ -60,7 +61,7 @@ class CorrectedBlock:
             columns=columns,
             significance={name: tested(found) for name, found in self.differences.items()},
             skewness={name: skewness(counts) for name, counts in self.answers.items()},
-            answers={name: _counted(counts) for name, counts in self.answers.items()},
+            answers={name: log_bins(counts, 0, int(counts.max())) for name, counts in self.answers.items()},
         )
 
 
@@ -110,14 +111,3 @@ def tested(found: Sequence[Difference]) -> dict[str, LossMetrics]:
         each.metric.name: LossMetrics(difference=each.difference, interval=each.interval, p=each.p, p_holm=each.p_holm)
         for each in found
     }
-
-
-def _counted(counts: Ids) -> list[tuple[int, int, int]]:
-    """Return (fewest, most, images) of bins 0, 1, 2, 3-5, 6-10, 11-20, 21-50, ... of the number of first tens."""
-    most = int(counts.max())
-    ends = [0, *(digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5))]
-    ends = [end for end in ends if end < most] + [most]
-    starts = [0, *(end + 1 for end in ends[:-1])]
-    return [
-        (low, high, int(((counts >= low) & (counts <= high)).sum())) for low, high in zip(starts, ends, strict=True)
-    ]

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 from eval.compare import SAME, Comparison, Comparisons, Direction, brief
 from eval.differences import SIGNIFICANT
-from eval.metrics import METRICS, Metric, rsum
+from eval.metrics import Metric, TableName, in_table, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.export import Scored
 from eval.report.text import fitted, interval_of, number
@@ -48,8 +48,8 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     lines = list(_heading(found.runs, found.settings))
     listed = rows(found, sort)
     longest = max(len(row.name) for row in listed)
-    for way, kind in product(DIRECTIONS, ("main", "more")):
-        metrics = [metric for metric in METRICS if metric.table == kind and _known(metric, way, listed)]
+    for way, kind in product(DIRECTIONS, get_args(TableName)):
+        metrics = [metric for metric in in_table(kind) if _known(metric, way, listed)]
         if not metrics:
             continue
         heads = [metric.label for metric in metrics]

@@ -24,6 +24,7 @@ from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published, gallery_warnings
 from eval.runs import (
+    PERCENTILES,
     CaptionedMetrics,
     FoldMetrics,
     LengthMetrics,
@@ -233,7 +234,7 @@ def _too_few_hits(ranker: Ranker) -> list[str]:
 
 
 def _percentiles(values: Floats) -> dict[str, float]:
-    return {f"p{share}": float(np.percentile(values, share)) for share in (50, 95, 99)}
+    return {name: float(np.percentile(values, share)) for name, share in PERCENTILES.items()}
 
 
 def _if_found(rank: int) -> int | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
+from eval.metrics import PROPORTIONS, RECALLS, Metric, TableName, in_table
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, PERCENTILES, LossMetrics, RankerMetrics, RunMetrics, Scores
 
-MAIN, MORE = "main", "more"  # tables of metrics
 NAME, CELL = 20, 12  # columns: a row of five scores has 80
-TIMES = ("p50", "p95", "p99")
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
@@ -23,8 +21,8 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         f"{metrics.images:,} images, {metrics.captions:,} captions ({kept} of each image)",
         f"model {metrics.model}",
         "",
-        *_table(metrics, MAIN),
-        *_table(metrics, MORE),
+        *_table(metrics, "main"),
+        *_table(metrics, "more"),
         *_against_exact(metrics),
         *_corrected(metrics),
         *_captioned(metrics),
@@ -53,26 +51,22 @@ def interval_of(ends: tuple[float, float]) -> str:
     return " to ".join(fitted(end, 7, sign="+") for end in ends)
 
 
-def _of(table: str) -> list[Metric]:
-    return [metric for metric in METRICS if metric.table == table]
-
-
 def _row(name: str, cells: Iterable[str]) -> str:
     return f"{name:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
-def _table(metrics: RunMetrics, table: str) -> Iterator[str]:
+def _table(metrics: RunMetrics, table: TableName) -> Iterator[str]:
     """Yield the rows of the rankers, by direction.
 
     Tables other than the main one leave out rankers that fetched only the first hits.
     """
-    shown = _of(table)
+    shown = in_table(table)
     yield _row("", (metric.label for metric in shown))
     for way in DIRECTIONS:
         yield way
         for ranker in metrics.columns:
             known = (metric for metric in shown if ranker.scores[way].get(metric.name) is not None)
-            if table == MAIN or any(metric.depth is None for metric in known):
+            if table == "main" or any(metric.depth is None for metric in known):
                 yield from _rows(metrics, ranker, way, shown)
     yield ""
 
@@ -102,13 +96,13 @@ def _against_exact(metrics: RunMetrics) -> Iterator[str]:
         return f"{name:<{NAME}}{overlap:>12}" + "".join(f"{time:>9}" for time in times) + f"{rate:>11}{size:>10}"
 
     yield "against exact search: hits in common (%), ms per query, bytes per vector"
-    yield row("", "overlap@10", (f"{time} ms" for time in TIMES), "queries/s", "bytes/vec")
+    yield row("", "overlap@10", (f"{time} ms" for time in PERCENTILES), "queries/s", "bytes/vec")
     for way in DIRECTIONS:
         yield way
         for ranker in rankers:
             overlap, latency = (ranker.overlap_at_10 or {})[way], (ranker.latency_percentiles_ms or {})[way]
             rate, size = (ranker.queries_per_second or {}).get(way), ranker.bytes_per_vector
-            times = (number(latency[time], 2) for time in TIMES)
+            times = (number(latency[time], 2) for time in PERCENTILES)
             yield row(f"  {ranker.name}", number(overlap, 2), times, number(rate, 0), number(size, 0))
     yield ""
     for name, by_direction in metrics.significance.items():
@@ -128,7 +122,7 @@ def _corrected(metrics: RunMetrics) -> Iterator[str]:
         for way, scores in ranker.scores.items():
             overlap = (ranker.overlap_at_10 or {}).get(way)
             title = f"{way}, {ranker.name}" + ("" if overlap is None else f" (overlap@10 {overlap:.2f})")
-            yield from _tested(title, _of(MAIN), found.significance[ranker.name], scores)
+            yield from _tested(title, in_table("main"), found.significance[ranker.name], scores)
     before, after = found.skewness["plain"], found.skewness["corrected"]
     yield f"skewness of the number of first tens that hold an image: {before:.2f} plain, {after:.2f} corrected"
     yield ""
@@ -139,7 +133,7 @@ def _captioned(metrics: RunMetrics) -> Iterator[str]:
     found = metrics.captioned
     if found is None:
         return
-    shown = _of(MAIN)
+    shown = in_table("main")
     yield f"captioned gallery, leave one out (not comparable with papers): weight {found.weight:g}"
     yield _row("", (metric.label for metric in shown))
     for ranker in found.columns:
@@ -183,13 +177,13 @@ def _below(metrics: RunMetrics) -> Iterator[str]:
     for way, shares in metrics.proportion.items():
         yield f"{way}: share of all positives among the first {cutoffs}: {_listed(shares, PROPORTIONS)}"
     for way, scores in metrics.pessimistic.items():
-        lost = f"{_listed(scores, _of(MAIN))}; shares {_listed(scores, PROPORTIONS)}"
+        lost = f"{_listed(scores, in_table('main'))}; shares {_listed(scores, PROPORTIONS)}"
         yield f"{way}: ties affect {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
             worst = folds.pessimistic.get(way)
-            lost = f"; if every tie were lost: {_listed(worst, _of(MAIN))}" if worst else ""
-            averages = _listed(scores, _of(MAIN))
+            lost = f"; if every tie were lost: {_listed(worst, in_table('main'))}" if worst else ""
+            averages = _listed(scores, in_table("main"))
             yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}{lost}"
     for judge, by_direction in (metrics.extended or {}).items():
         name = judge.replace("_pessimistic", " if every tie were lost")
