@@ -9,10 +9,10 @@ From `python -m eval run` to a printed row:
     eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
-A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
-module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in eval/extended/; losses against
-the oracle in differences.py; scores that are corrected for hubness in eval/hubness/; captions as evidence for
-photos in eval/captioned/.
+A new metric is a record in eval/metrics.py, described in docs/evaluation.md; no other code changes. The blocks beside
+the rankers are each made by one module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in
+eval/extended/; losses against the oracle in differences.py; scores that are corrected for hubness in eval/hubness/;
+captions as evidence for photos in eval/captioned/.
 """
 
 from __future__ import annotations
@@ -199,5 +199,11 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
 
 
 def _average(folds: Sequence[Ranking]) -> Scores:
+    """Return the mean of each score over the folds, None if it is unknown for one of them."""
     of_folds = [scores(fold) for fold in folds]
-    return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
+    return {name: _mean([fold[name] for fold in of_folds]) for name in of_folds[0]}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

@@ -13,13 +13,12 @@ from eval.differences import SIGNIFICANT
 from eval.metrics import Metric, TableName, in_table, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.export import Scored
-from eval.report.text import fitted, interval_of, number
+from eval.report.text import WIDTH, fitted, interval_of, number, side_by_side
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
 from search.cli.terminal import cut
 from search.text import shown
 
-WIDTH = 80  # columns of a table
 SHORTEST_NAME = 12  # columns for a run, also if the letters of many runs make the table wider
 
 
@@ -49,16 +48,14 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     listed = rows(found, sort)
     longest = max(len(row.name) for row in listed)
     for way, kind in product(DIRECTIONS, get_args(TableName)):
-        metrics = [metric for metric in in_table(kind) if _known(metric, way, listed)]
-        if not metrics:
-            continue
-        heads = [metric.label for metric in metrics]
-        cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
-        column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
-        width = min(longest, max(WIDTH - column * len(metrics), SHORTEST_NAME))
-        lines += ["", way]
-        for name, texts in {"": heads, **cells}.items():
-            lines.append(f"{_end_of(name, width):<{width}}" + "".join(f"{text:>{column}}" for text in texts))
+        for metrics in side_by_side([metric for metric in in_table(kind) if _known(metric, way, listed)]):
+            heads = [metric.label for metric in metrics]
+            cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
+            column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
+            width = min(longest, max(WIDTH - column * len(metrics), SHORTEST_NAME))
+            lines += ["", way]
+            for name, texts in {"": heads, **cells}.items():
+                lines.append(f"{_end_of(name, width):<{width}}" + "".join(f"{text:>{column}}" for text in texts))
     lines.append("")
     width = min(longest, WIDTH - len("  RSUM 600.00"))
     lines += [f"{_end_of(row.name, width):<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]

@@ -9,7 +9,9 @@ from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
 from eval.runs import MTEB_DIFFERS, PERCENTILES, LossMetrics, RankerMetrics, RunMetrics, Scores
 
-NAME, CELL = 20, 12  # columns: a row of five scores has 80
+WIDTH = 80  # columns of a table
+NAME, CELL = 20, 12  # columns of a name, and of a score
+SCORES = (WIDTH - NAME) // CELL  # of a row
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
@@ -51,24 +53,32 @@ def interval_of(ends: tuple[float, float]) -> str:
     return " to ".join(fitted(end, 7, sign="+") for end in ends)
 
 
+def side_by_side(metrics: Sequence[Metric]) -> Iterator[Sequence[Metric]]:
+    """Yield the metrics of one table after another: as many as fit beside each other."""
+    return (metrics[start : start + SCORES] for start in range(0, len(metrics), SCORES))
+
+
 def _row(name: str, cells: Iterable[str]) -> str:
     return f"{name:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
 def _table(metrics: RunMetrics, table: TableName) -> Iterator[str]:
-    """Yield the rows of the rankers, by direction.
+    """Yield the rows of the rankers, by direction; metrics that do not fit beside the others are in a second table.
 
     Tables other than the main one leave out rankers that fetched only the first hits.
     """
-    shown = in_table(table)
-    yield _row("", (metric.label for metric in shown))
-    for way in DIRECTIONS:
-        yield way
-        for ranker in metrics.columns:
-            known = (metric for metric in shown if ranker.scores[way].get(metric.name) is not None)
-            if table == "main" or any(metric.depth is None for metric in known):
-                yield from _rows(metrics, ranker, way, shown)
-    yield ""
+
+    def ranks_all(scores: Scores) -> bool:
+        return any(metric.depth is None and scores.get(metric.name) is not None for metric in in_table(table))
+
+    for shown in side_by_side(in_table(table)):
+        yield _row("", (metric.label for metric in shown))
+        for way in DIRECTIONS:
+            yield way
+            for ranker in metrics.columns:
+                if table == "main" or ranks_all(ranker.scores[way]):
+                    yield from _rows(metrics, ranker, way, shown)
+        yield ""
 
 
 def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric]) -> Iterator[str]:
@@ -133,17 +143,17 @@ def _captioned(metrics: RunMetrics) -> Iterator[str]:
     found = metrics.captioned
     if found is None:
         return
-    shown = in_table("main")
     yield f"captioned gallery, leave one out (not comparable with papers): weight {found.weight:g}"
-    yield _row("", (metric.label for metric in shown))
-    for ranker in found.columns:
-        for scores in ranker.scores.values():
-            yield _row(f"  {ranker.name}", _cells(scores, shown))
-        for worst in ranker.pessimistic.values():
-            yield _row("    all ties lost", _cells(worst, shown))
-    yield ""
+    for shown in side_by_side(in_table("main")):
+        yield _row("", (metric.label for metric in shown))
+        for ranker in found.columns:
+            for scores in ranker.scores.values():
+                yield _row(f"  {ranker.name}", _cells(scores, shown))
+            for worst in ranker.pessimistic.values():
+                yield _row("    all ties lost", _cells(worst, shown))
+        yield ""
     for pair, tested in found.significance.items():
-        yield from _tested(pair, shown, tested)
+        yield from _tested(pair, in_table("main"), tested)
 
 
 def _tested(
@@ -171,19 +181,20 @@ def _cells(scores: Scores, shown: Sequence[Metric]) -> Iterator[str]:
 
 
 def _below(metrics: RunMetrics) -> Iterator[str]:
+    main = in_table("main")
     cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
     if metrics.rsum is not None:
         yield f"RSUM {metrics.rsum:.2f}: {', '.join(metric.name for metric in RECALLS)} of both directions"
     for way, shares in metrics.proportion.items():
         yield f"{way}: share of all positives among the first {cutoffs}: {_listed(shares, PROPORTIONS)}"
     for way, scores in metrics.pessimistic.items():
-        lost = f"{_listed(scores, in_table('main'))}; shares {_listed(scores, PROPORTIONS)}"
+        lost = f"{_listed(scores, main)}; shares {_listed(scores, PROPORTIONS)}"
         yield f"{way}: ties affect {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
             worst = folds.pessimistic.get(way)
-            lost = f"; if every tie were lost: {_listed(worst, in_table('main'))}" if worst else ""
-            averages = _listed(scores, in_table("main"))
+            lost = f"; if every tie were lost: {_listed(worst, main)}" if worst else ""
+            averages = _listed(scores, main)
             yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}{lost}"
     for judge, by_direction in (metrics.extended or {}).items():
         name = judge.replace("_pessimistic", " if every tie were lost")
@@ -202,4 +213,4 @@ def _named(scores: Scores) -> str:
 
 
 def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
-    return " / ".join(number(scores[metric.name], 2) for metric in metrics)
+    return " / ".join(number(scores.get(metric.name), 2) for metric in metrics)
