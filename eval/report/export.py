@@ -91,7 +91,7 @@ def _table(rows: Sequence[Scored], caption: str) -> Table:
         scores = (cell(row, way, metric) for way in DIRECTIONS for metric in shown)
         return (*scores, Cell(_text(rsum(row.scores), RECALL_SUM.digits)))
 
-    head = (*(metric.title for _ in DIRECTIONS for metric in shown), "RSUM")
+    head = (*(metric.label for _ in DIRECTIONS for metric in shown), "RSUM")
     spans = tuple((way, len(shown)) for way in DIRECTIONS)
     return Table(caption, head, (("", tuple(Row(row.name, cells(row)) for row in rows)),), spans)
 
