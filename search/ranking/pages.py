@@ -16,7 +16,7 @@ from search.query import Options
 from search.ranking import folding
 from search.ranking.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
 from search.ranking.hubness import Correction
-from search.ranking.words import Words
+from search.ranking.words import Words, divide
 from search.records import Caption, Hit, Image, Kind, Vectors
 
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
@@ -143,11 +143,9 @@ class Pages:
     def count(self, kind: Kind, options: Options, leave_out: tuple[int, ...] = ()) -> int | None:
         """Return how many points of a kind pass the filter; None if it has words that the index does not look up."""
         where = PageRequest(np.empty(0, np.float32), kind, options, leave_out).where
-        if where.contains is not None:
-            words = Words.parse(where.contains)
-            if words.numbers or words.pieces:
-                return None
-            where = replace(where, contains=words.indexed)
+        where, words = divide(where)
+        if words.are_compared:
+            return None
         try:
             return self._index.count(self._collection(kind), where=where)
         except CollectionMissing:
@@ -207,12 +205,9 @@ class Pages:
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
-        where = request.where
-        words = None if where.contains is None else Words.parse(where.contains)
-        if words is not None:
-            where = replace(where, contains=words.indexed or None)
+        where, words = divide(request.where)
         rankings = self._read(vectors, request, depth, where)
-        return rankings if words is None else [self._with_words(each, words) for each in rankings]
+        return [self._with_words(each, words) for each in rankings] if words.are_compared else rankings
 
     def _read(self, vectors: Vectors, request: PageRequest, depth: int, where: Where) -> list[Ranking]:
         exact, correction, evidence = request.options.exact, request.correction, request.evidence

@@ -6,9 +6,10 @@ from functools import partial
 
 import qdrant_edge as qdrant
 
-from search.index.payload import INDEXED_FIELDS, WORDS, FieldIndex
-from search.index.protocol import SearchParams, Where
+from search.index.payload import INDEXED_FIELDS, FieldIndex
+from search.index.protocol import SearchParams
 from search.index.spec import CollectionSpec
+from search.index.where import AtMost, Condition, HasId, HasWords, OneOf, Where
 from search.records import HUBNESS, Kind, Vectors
 
 NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
@@ -51,21 +52,20 @@ def filter_of(where: Where | None, kind: Kind) -> qdrant.Filter | None:
     """Convert a filter of points of this kind to the engine's form; None if it has no conditions."""
     if where is None:
         return None
-    must: list[qdrant.ConditionType] = []
-    if where.splits is not None:
-        must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
-    if where.ids is not None:
-        must.append(qdrant.HasIdCondition(set(where.ids)))
-    if where.image_ids is not None:
-        must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
-    if where.max_position is not None:
-        must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
-    if where.max_hubness is not None:
-        must.append(qdrant.FieldCondition(HUBNESS, range=qdrant.RangeFloat(lte=where.max_hubness)))
-    if where.contains is not None:
-        must.append(qdrant.FieldCondition(WORDS[kind], match=qdrant.MatchText(where.contains)))
-    must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
+    must, must_not = ([_condition(each) for each in conditions] for conditions in where.conditions(kind))
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+
+
+def _condition(condition: Condition) -> qdrant.ConditionType:
+    match condition:
+        case OneOf(field, values):
+            return qdrant.FieldCondition(field, match=qdrant.MatchAny(values))
+        case AtMost(field, limit):
+            return qdrant.FieldCondition(field, range=qdrant.RangeFloat(lte=limit))
+        case HasWords(field, text):
+            return qdrant.FieldCondition(field, match=qdrant.MatchText(text))
+        case HasId(ids):
+            return qdrant.HasIdCondition(set(ids))
 
 
 def requests_of(vectors: Vectors, limit: int, params: SearchParams, kind: Kind) -> list[qdrant.QueryRequest]:

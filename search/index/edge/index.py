@@ -27,9 +27,10 @@ from search.index.edge.config import config_of
 from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of
 from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
-from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
 from search.index.spec import CollectionSpec, kind_of, read_spec
 from search.index.tuning import Tuning
+from search.index.where import Where
 from search.records import Caption, Hit, Image, Vectors
 from search.text import shown, to_json
 

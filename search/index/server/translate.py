@@ -7,10 +7,10 @@ from typing import Any
 
 from qdrant_client import models
 
-from search.index.payload import WORDS, FieldIndex
-from search.index.protocol import Where
+from search.index.payload import FieldIndex
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import HUBNESS, Kind
+from search.index.where import AtMost, Condition, HasId, HasWords, OneOf, Where
+from search.records import Kind
 
 LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; the lowest that a server accepts
 
@@ -88,18 +88,17 @@ def filter_of(where: Where | None, kind: Kind) -> models.Filter | None:
     """Convert a filter of points of this kind to Qdrant's form."""
     if where is None:
         return None
-    must: list[models.Condition] = []
-    if where.splits is not None:
-        must.append(models.FieldCondition(key="split", match=models.MatchAny(any=list(where.splits))))
-    if where.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(where.ids)))
-    if where.image_ids is not None:
-        must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
-    if where.max_position is not None:
-        must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
-    if where.max_hubness is not None:
-        must.append(models.FieldCondition(key=HUBNESS, range=models.Range(lte=where.max_hubness)))
-    if where.contains is not None:
-        must.append(models.FieldCondition(key=WORDS[kind], match=models.MatchText(text=where.contains)))
-    must_not: list[models.Condition] = [models.HasIdCondition(has_id=list(where.not_ids))] if where.not_ids else []
+    must, must_not = ([_condition(each) for each in conditions] for conditions in where.conditions(kind))
     return models.Filter(must=must, must_not=must_not)
+
+
+def _condition(condition: Condition) -> models.Condition:
+    match condition:
+        case OneOf(field, values):
+            return models.FieldCondition(key=field, match=models.MatchAny(any=values))
+        case AtMost(field, limit):
+            return models.FieldCondition(key=field, range=models.Range(lte=limit))
+        case HasWords(field, text):
+            return models.FieldCondition(key=field, match=models.MatchText(text=text))
+        case HasId(ids):
+            return models.HasIdCondition(has_id=list(ids))
