@@ -13,20 +13,18 @@ The path of a photo, which `_ImageStage.embed` shows from top to bottom:
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Generator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
-from threading import Event, Thread
 from typing import NoReturn, TypeVar
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ingest.building import build_index
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.photos import PhotoReader, ReadBatch, Recipe
@@ -52,10 +50,7 @@ from search.photos import PhotoFolder
 from search.ranking.cosines import store_cosines
 from search.records import Caption, Image, Vectors
 
-ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
 TRIED_FIRST = 64  # photos that are opened to see whether there is anything to embed, before a model is loaded
-ANNOUNCE_AFTER = 1  # seconds; an index that is up to date is found to be so in less
-TICK_SECONDS, TICK_SECONDS_IN_LOGS = 1, 30  # between two lines while an index is built
 
 R = TypeVar("R", Image, Caption)
 
@@ -147,10 +142,8 @@ def ingest(
 def _build_indexes(run: _Run, specs: Sequence[CollectionSpec]) -> None:
     """Optimize the collections, even if nothing was written: an earlier run may have been stopped before this."""
     for spec in specs:
-        info = run.index.info(spec.collection)
-        shown = info.points - info.indexed_vectors > ANNOUNCE_FROM
-        with run.summary.timed("build the index"), _clock(spec.collection, info.points, shown=shown) as report:
-            run.index.optimize(spec.collection, report)
+        with run.summary.timed("build the index"):
+            build_index(run.index, spec.collection)
 
 
 class _ImageStage:
@@ -354,41 +347,6 @@ def _unusable(vectors: Vectors) -> list[int]:
 def _only_usable(records: Sequence[Image] | Sequence[Caption], vectors: Vectors) -> Points:
     rows = np.flatnonzero(usable(vectors))
     return Points([records[row] for row in rows.tolist()], vectors[rows])
-
-
-@contextmanager
-def _clock(collection: str, points: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show the elapsed time while an index is built, if that takes longer than ANNOUNCE_AFTER.
-
-    Yield a function that takes the number of vectors in it so far.
-    """
-    clock = f"building the index of {collection}, {points:,} points: {{elapsed}}"
-    reported: list[int] = []
-    done, start = Event(), time.time()
-
-    def tick() -> None:
-        if done.wait(ANNOUNCE_AFTER):
-            return
-        with tqdm(total=points, bar_format=clock) as bar:
-            bar.start_t = start
-            while True:
-                is_over = done.is_set()
-                if reported:
-                    bar.n, bar.bar_format = reported[-1], clock + ", {n:,} vectors indexed"
-                bar.refresh()
-                if is_over:
-                    return
-                done.wait(TICK_SECONDS if sys.stderr.isatty() else TICK_SECONDS_IN_LOGS)
-
-    thread = Thread(target=tick, daemon=True)
-    if shown:
-        thread.start()
-    try:
-        yield reported.append
-    finally:
-        done.set()
-        if shown:
-            thread.join()
 
 
 def _bar(total: int, unit: str) -> tqdm[NoReturn]:

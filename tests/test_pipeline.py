@@ -18,7 +18,8 @@ import qdrant_edge
 from conftest import write_photo_set
 
 from ingest.annotations import read_annotations
-from ingest.pipeline import Plan, _clock, ingest
+from ingest.building import clock
+from ingest.pipeline import Plan, ingest
 from ingest.specs import collection_specs
 from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
@@ -295,11 +296,11 @@ def test_building_an_index_shows_the_time_and_the_vectors(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shown in (True, False):  # an index that is built already is found to be so at once
-        with _clock("coco_images", 123_287, shown=shown) as report:
+        with clock("coco_images", 123_287, shown=shown) as report:
             report(1)
         assert capfd.readouterr().err == ""
-    monkeypatch.setattr("ingest.pipeline.ANNOUNCE_AFTER", 0)
-    with _clock("coco_images", 123_287, shown=True) as report:
+    monkeypatch.setattr("ingest.building.ANNOUNCE_AFTER", 0)
+    with clock("coco_images", 123_287, shown=True) as report:
         report(20_000)
         time.sleep(0.1)
     lines = capfd.readouterr().err.replace("\r", "\n")

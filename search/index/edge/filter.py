@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import qdrant_edge as qdrant
@@ -12,6 +13,7 @@ from search.index.spec import CollectionSpec
 from search.index.where import AtMost, Condition, HasId, HasWords, OneOf, Where
 from search.records import HUBNESS, Kind, Vectors
 
+POINTS_PER_SCAN = 1000
 NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
 _SCHEMAS: dict[
     FieldIndex, qdrant.PayloadSchemaParams
@@ -86,3 +88,23 @@ def requests_of(vectors: Vectors, limit: int, params: SearchParams, kind: Kind) 
         )
         for vector, conditions in zip(vectors.tolist(), filters, strict=True)
     ]
+
+
+def scroll(
+    shard: qdrant.EdgeShard,
+    conditions: qdrant.Filter | None = None,
+    *,
+    payload: qdrant.PayloadSelector | bool = True,
+    vectors: bool = False,
+) -> Iterator[list[qdrant.Record]]:
+    """Yield all points that pass a filter, some at a time, in ascending order of ids."""
+    offset: qdrant.PointId | None = None
+    while True:
+        request = qdrant.ScrollRequest(
+            offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=payload, with_vector=vectors
+        )
+        points, offset = shard.scroll(request)
+        if points:
+            yield points
+        if offset is None:
+            return

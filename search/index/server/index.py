@@ -119,8 +119,9 @@ class ServerIndex:
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
             for response in responses:
                 if params.hubness:
+                    scored = scored_of(response.points)
                     numbers = {id_of(point): number_of(point) for point in response.points}
-                    answers.append(corrected_hits(scored_of(response.points), numbers, params.hubness))
+                    answers.append(corrected_hits(scored, numbers, params.hubness, params.best))
                 else:
                     answers.append(hits_of(response.points, per_image=params.per_image))
         return answers
