@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.metrics import NOT_FOUND, Floats, PositiveRanks, Ranking, Ranks
-from eval.progress import Progress
+from eval.progress import Progress, no_progress
 from eval.protocol import Evaluation, Ids, Task
 from eval.ranks.oracle import rounding
 from eval.runs import TOP
@@ -95,7 +95,7 @@ def ranks_of(scores: Floats, positives: Ids) -> tuple[Ranks, Ranks]:
     return 1 + higher, np.count_nonzero(scores >= own - SAME, axis=1)
 
 
-def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress) -> Corrected:
+def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = no_progress) -> Corrected:
     """Rank in float64 by the stored vectors and `numbers`, float64 (gallery,). `task` is text-to-image."""
     queries, k = len(task.queries.ids), min(TOP, len(task.gallery.ids))
     ranks, worst = (np.empty(queries, dtype=np.int64) for _ in range(2))
@@ -111,7 +111,9 @@ def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress) -> 
     return Corrected(complete(ranks, worst, task.starts), first)
 
 
-def by_index(index: ReadIndex, task: Task, correction: Correction, *, exact: bool, progress: Progress) -> Corrected:
+def by_index(
+    index: ReadIndex, task: Task, correction: Correction, *, exact: bool, progress: Progress = no_progress
+) -> Corrected:
     """Rank by the first ten images as `search` finds them: read until no other can be among them."""
     queries = len(task.queries.ids)
     ranks = np.full(queries, NOT_FOUND, dtype=np.int64)
