@@ -15,9 +15,8 @@ from search.records import HUBNESS, Kind, Vectors
 
 POINTS_PER_SCAN = 1000
 NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
-_SCHEMAS: dict[
-    FieldIndex, qdrant.PayloadSchemaParams
-] = {  # those in memory are read when a shard is opened, which is slow
+# On disk: indexes in memory are read whenever a shard is opened, which would take most of a command's time.
+_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaParams] = {
     "keyword": qdrant.KeywordIndexParams(on_disk=True),
     "id": qdrant.IntegerIndexParams(lookup=True, range=False, on_disk=True),
     "number": qdrant.IntegerIndexParams(lookup=False, range=True, on_disk=True),
