@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from search.records import Caption, Image, Kind
     from search.sheet import OpenPhoto
 
-MOST_RUNS = 26  # each has a letter
-
 app = application("Measure retrieval: Recall@1, @5, @10, median and mean rank, in both directions.")
 app.add_typer(bench.app, name="bench")
 
@@ -138,7 +136,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Compare runs over the same queries: differences with intervals and p-values, and what changed most."""
-    from eval.compare import CHANGED, compare_all, compare_folders
+    from eval.compare import CHANGED, MOST_RUNS, compare_all, compare_folders
     from eval.metrics import METRICS
     from eval.report import comparison, export
     from eval.runs import read_run
@@ -237,16 +235,15 @@ def tune(
 
 
 def _tune_scores(source: Source, split: str, as_json: bool, *, evidence: bool) -> None:
-    from tqdm.auto import tqdm
-
     from eval.captioned.curve import evidence_table, tune_evidence
     from eval.ground_truth import read_ground_truth
     from eval.hubness.curve import table, tune_hubness
+    from eval.progress import query_bar
     from search.searcher import only_dataset
 
     with closing(source.open()) as index:
         evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])
-        with tqdm(total=evaluation.captions, desc="ranking", unit=" captions", dynamic_ncols=True) as bar:
+        with query_bar("ranking", evaluation.captions) as bar:
             if evidence:
                 weights = tune_evidence(index, evaluation, bar.update)
                 answer, text = weights.as_json(), evidence_table(weights)

@@ -22,13 +22,14 @@ from tqdm.auto import tqdm
 from eval import fingerprint
 from eval.differences import Difference, adjusted, differences
 from eval.metrics import METRICS, Ranking, scores
-from eval.protocol import DIRECTIONS
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT
 from eval.runs import QueryResult, Run, Scores, read_run
 from eval.stats import RANDOMISATIONS, RESAMPLES
 from search.errors import EvaluationError
 
 CHANGED = 5  # most improved, and most worsened, queries shown
 TEXT_WIDTH = 72
+MOST_RUNS = len(ascii_uppercase)  # each has a letter
 SWAPS_PER_COMPARISON = 40  # at least: with fewer than 20, no adjusted p could be under 0.05
 
 SAME = ("split", "captions_per_image", "images", "captions")  # of `metrics`, in both runs
@@ -122,8 +123,8 @@ def compare_all(
         EvaluationError: two runs are not of the same queries and gallery.
         ValueError: there are more than 26 runs.
     """
-    if len(runs) > len(ascii_uppercase):
-        raise ValueError(f"{len(runs)} runs; at most {len(ascii_uppercase)} can be compared")
+    if len(runs) > MOST_RUNS:
+        raise ValueError(f"{len(runs)} runs; at most {MOST_RUNS} can be compared")
     by_letter = dict(zip(ascii_uppercase, runs, strict=False))
     most = math.comb(len(runs), 2) * len(DIRECTIONS) * len(METRICS)
     randomisations = max(randomisations, SWAPS_PER_COMPARISON * most)
@@ -172,7 +173,7 @@ def compare(
         in_a, in_b = getattr(a.metrics, key), getattr(b.metrics, key)
         if in_a != in_b:
             raise EvaluationError(
-                f"these runs cannot be compared: {key} is {shown(in_a)} in {a.folder} and {shown(in_b)} in {b.folder}"
+                f"these runs cannot be compared: {key} is {brief(in_a)} in {a.folder} and {brief(in_b)} in {b.folder}"
             )
     pairs = {name: _paired(name, a, b) for name in DIRECTIONS}
     if not any(pairs.values()):
@@ -198,7 +199,7 @@ def _settings(runs: Sequence[Run]) -> tuple[tuple[str, list[Any]], ...]:
     return tuple(sorted(fingerprint.differences([run.metrics.fingerprint for run in runs])))
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """Return any value as text on one line of a terminal, shortened."""
     if value is None:
         return "not recorded"
@@ -221,12 +222,12 @@ def _paired(direction: str, a: Run, b: Run) -> Pairs:
     pairs = [(in_a[query], in_b[query]) for query in sorted(in_a)]
     for ours, theirs in pairs:
         # The text of an image is its file, which may have moved; that of a caption is the query itself.
-        fields = ("image_id",) if direction == DIRECTIONS[0] else ("image_id", "text")
+        fields = ("image_id",) if direction == IMAGE_TO_TEXT else ("image_id", "text")
         for field in fields:
             if getattr(ours, field) != getattr(theirs, field):
                 raise EvaluationError(
                     f"these runs cannot be compared: {field} of the {direction} query {ours.query} is "
-                    f"{shown(getattr(ours, field))} in {a.folder} and {shown(getattr(theirs, field))} in {b.folder}"
+                    f"{brief(getattr(ours, field))} in {a.folder} and {brief(getattr(theirs, field))} in {b.folder}"
                 )
     return pairs
 

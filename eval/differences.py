@@ -6,7 +6,7 @@ rankings, its p-value from swapping the rankings image by image (`eval.stats`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +91,28 @@ def adjusted(families: Sequence[Sequence[Difference]]) -> list[list[Difference]]
     """Return the same differences, `p_holm` adjusted for their number in all."""
     p_values = iter(holm([difference.p for family in families for difference in family]))
     return [[replace(difference, p_holm=next(p_values)) for difference in family] for family in families]
+
+
+def losses(
+    oracle: Mapping[str, Ranking],
+    others: Mapping[str, Mapping[str, Ranking]],
+    image_of: Mapping[str, Ids],
+    resamples: int,
+) -> dict[str, dict[str, list[Difference]]]:
+    """Return how the scores of other rankers, given by name, differ from the oracle's, by ranker and direction.
+
+    Compare only scores that the first hits show for every query. Rankings, and `image_of`, the image of each query, are
+    by direction. All p-values are adjusted together.
+    """
+    found = {
+        (name, way): differences(oracle[way], ranking, image_of[way], resamples=resamples)
+        for name, rankings in others.items()
+        for way, ranking in rankings.items()
+    }
+    by_ranker: dict[str, dict[str, list[Difference]]] = {}
+    for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):
+        by_ranker.setdefault(name, {})[way] = of_direction
+    return by_ranker
 
 
 def _of_both(a: Ranking, b: Ranking, average: Average) -> dict[Metric, tuple[Floats, Floats]]:

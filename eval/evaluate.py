@@ -9,24 +9,21 @@ From `python -m eval run` to a printed row:
     eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
-A new metric is a record in eval/metrics.py; nothing else changes. The blocks beside the rankers are each made by one
-module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in eval/extended/; losses against
-the oracle in differences.py; scores that are corrected for hubness in eval/hubness/; captions as evidence for
-photos in eval/captioned/.
+A new metric is a record in eval/metrics.py, described in docs/evaluation.md; no other code changes. The blocks beside
+the rankers are each made by one module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in
+eval/extended/; losses against the oracle in differences.py; scores that are corrected for hubness in eval/hubness/;
+captions as evidence for photos in eval/captioned/.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from eval.captioned.block import captioned_block
-from eval.differences import Difference, adjusted, differences
+from eval.differences import losses
 from eval.extended.eccv import judged_by_more
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
@@ -34,7 +31,8 @@ from eval.fingerprint import fingerprint
 from eval.hubness.block import corrected_block
 from eval.hubness.ranks import correction_of
 from eval.metrics import Ranking, scores
-from eval.protocol import Evaluation, Ids
+from eval.progress import query_bar
+from eval.protocol import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Evaluation
 from eval.ranks.hnsw_check import Used
 from eval.ranks.oracle import OracleRanks, oracle_ranks
 from eval.ranks.rankers import (
@@ -93,52 +91,58 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
             numbers that are missing, or were measured with captions that are evaluated; or there are no captions of
             several photos for the evidence.
     """
-    correction = correction_of(index, evaluation, plan.hubness) if index else None
-    answered = answered_by(index, evaluation) if index and plan.efs else None
-    if index and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
+    correction = None if index is None else correction_of(index, evaluation, plan.hubness)
+    answered = None if index is None or not plan.efs else answered_by(index, evaluation)
+    if index is not None and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
         check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
-    oracle: dict[str, OracleRanks] = {}
-    with _bar(ORACLE, evaluation) as bar:
-        for task in evaluation.tasks:
-            oracle[task.name] = oracle_ranks(task, bar.update)
-    rankers = [oracle_ranker(oracle)]
-    if index:
-        rankers += _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
-    image_of = {"image-to-text": np.arange(evaluation.images), "text-to-image": evaluation.image_of}
+    with query_bar(ORACLE, evaluation.queries) as bar:
+        oracle = {task.name: oracle_ranks(task, bar.update) for task in evaluation.tasks}
+    headline = oracle_ranker(oracle)
+    others = [] if index is None else _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+    image_of = {IMAGE_TO_TEXT: np.arange(evaluation.images), TEXT_TO_IMAGE: evaluation.image_of}
     corrected = None
-    if index and correction:
-        with _corrected_bar(evaluation, rankers) as bar:
+    if index is not None and correction is not None:
+        plain = {
+            ranker.name: ranker.rankings[TEXT_TO_IMAGE]
+            for ranker in (headline, *others)
+            if ranker.name in (ORACLE, EXACT, SERVED)
+        }
+        with query_bar("corrected", len(plain) * evaluation.captions) as bar:
             corrected = corrected_block(
                 index,
                 evaluation,
                 correction,
-                rankers,
-                oracle["text-to-image"],
+                plain,
+                oracle[TEXT_TO_IMAGE],
                 resamples=plan.resamples,
                 progress=bar.update,
             )
     captioned = None
-    if index and plan.evidence is not None:
-        with tqdm(
-            total=evaluation.captions, desc="captioned", unit=" queries", dynamic_ncols=True, file=sys.stderr
-        ) as bar:
+    if index is not None and plan.evidence is not None:
+        with query_bar("captioned", evaluation.captions) as bar:
             captioned = captioned_block(index, evaluation, plan.evidence, resamples=plan.resamples, progress=bar.update)
     return Report(
         evaluation=evaluation,
         oracle=oracle,
-        rankers=rankers,
+        headline=headline,
+        others=others,
         intervals={
             name: intervals(ranking, image_of[name], resamples=plan.resamples)
-            for name, ranking in rankers[0].rankings.items()
+            for name, ranking in headline.rankings.items()
         },
-        losses=losses(rankers, image_of, plan.resamples),
+        losses=losses(
+            headline.rankings,
+            {ranker.name: ranker.rankings for ranker in others if ranker.name != EXACT},
+            image_of,
+            plan.resamples,
+        ),
         folds=folds,
         more=judged_by_more(evaluation),
         mteb=as_mteb_counts(evaluation),
         corrected=corrected,
         captioned=captioned,
-        lengths=by_caption_length(evaluation, rankers[0].rankings["text-to-image"], plan.resamples),
+        lengths=by_caption_length(evaluation, headline.rankings[TEXT_TO_IMAGE], plan.resamples),
         fingerprint=fingerprint(evaluation, index),
     )
 
@@ -153,38 +157,19 @@ def _qdrant_rankers(
 ) -> list[Ranker]:
     rankers = []
     if EXACT in plan.engines:
-        with _bar(EXACT, evaluation) as bar:
+        with query_bar(EXACT, evaluation.queries) as bar:
             rankers.append(exact_ranker(index, oracle, bar.update))
     if SERVED in plan.engines or plan.efs:
-        with _bar(SERVED, evaluation) as bar:
+        with query_bar(SERVED, evaluation.queries) as bar:
             served = served_ranker(index, evaluation, bar.update, answered)
             rankers.append(served)
         if plan.efs:
-            with _bar("hnsw", evaluation, times=len(plan.efs)) as bar:
+            with query_bar("hnsw", len(plan.efs) * evaluation.queries) as bar:
                 rankers += hnsw_rankers(index, copies_in, evaluation, served.used or {}, plan.efs, bar.update)
     for quantization in plan.quantizations:
-        with _bar(quantization, evaluation, times=2) as bar:
+        with query_bar(quantization, 2 * evaluation.queries) as bar:
             rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
-
-
-def losses(
-    rankers: Sequence[Ranker], image_of: Mapping[str, Ids], resamples: int
-) -> dict[str, dict[str, list[Difference]]]:
-    """Return how the scores of every ranker but the exact one differ from the oracle's, by ranker and direction.
-
-    Compare only scores that the first hits show for every query. `image_of` is the image of each query, by direction.
-    """
-    oracle, *others = (ranker for ranker in rankers if ranker.name != EXACT)
-    found = {
-        (ranker.name, way): differences(oracle.rankings[way], ranking, image_of[way], resamples=resamples)
-        for ranker in others
-        for way, ranking in ranker.rankings.items()
-    }
-    by_ranker: dict[str, dict[str, list[Difference]]] = {}
-    for (name, way), of_direction in zip(found, adjusted(list(found.values())), strict=True):
-        by_ranker.setdefault(name, {})[way] = of_direction
-    return by_ranker
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
@@ -214,16 +199,11 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
 
 
 def _average(folds: Sequence[Ranking]) -> Scores:
+    """Return the mean of each score over the folds, None if it is unknown for one of them."""
     of_folds = [scores(fold) for fold in folds]
-    return {name: float(np.mean([float(fold[name] or 0) for fold in of_folds])) for name in of_folds[0]}
+    return {name: _mean([fold[name] for fold in of_folds]) for name in of_folds[0]}
 
 
-def _corrected_bar(evaluation: Evaluation, rankers: Sequence[Ranker]) -> tqdm[NoReturn]:
-    times = sum(ranker.name in (ORACLE, EXACT, SERVED) for ranker in rankers)
-    queries = times * evaluation.captions
-    return tqdm(total=queries, desc="corrected", unit=" queries", dynamic_ncols=True, file=sys.stderr)
-
-
-def _bar(name: str, evaluation: Evaluation, times: int = 1) -> tqdm[NoReturn]:
-    queries = times * sum(len(task.queries.ids) for task in evaluation.tasks)
-    return tqdm(total=queries, desc=name, unit=" queries", dynamic_ncols=True, file=sys.stderr)
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None

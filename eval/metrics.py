@@ -1,7 +1,8 @@
 """Retrieval metrics.
 
 A metric is one `Metric` record. To add one, write its record here and add it to `METRICS`: the tables, metrics.json,
-the intervals, `eval compare` and the page take everything they show from the records.
+the intervals, `eval compare` and the page take everything they show from the records. Test it in tests/test_metrics.py
+against a few ranks that can be scored by hand, and name it in docs/evaluation.md, where a test expects it.
 
 Ranks count from 1. A rank is `NOT_FOUND` if it is unknown because only the first hits were fetched.
 """
@@ -22,9 +23,11 @@ Ranks = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CUTOFFS = (1, 5, 10)
+LABEL = 11  # characters, at most, that name a metric in a table on a terminal
 NOT_FOUND = int(np.iinfo(np.int64).max)
 
 Average = Literal["mean", "median"]
+TableName = Literal["main", "more"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,13 @@ class Metric:
     average: how the values of the queries become one score.
     recorded: for a metric that needs the ranks of all positives, the field of ranks.jsonl that stores the value of each
         query, from which `eval compare` computes the score.
-    short: the name on the page, if not `name` without underscores.
+    short: the name in the tables, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
-    table: the table that shows it: the five figures that the field reports, or those below them.
+    table: the table that shows it: the five figures that the field reports, or those below them, all in percent.
     most: the largest value of one query, for a metric in percent.
+
+    Raises:
+        ValueError: the name in the tables is longer than `LABEL` characters.
     """
 
     name: str
@@ -126,8 +132,12 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
-    table: Literal["main", "more"] = "main"
+    table: TableName = "main"
     most: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.label) > LABEL:
+            raise ValueError(f"{self.label!r} is too long for a table ({LABEL} characters): give the metric a `short`")
 
     @property
     def title(self) -> str:
@@ -297,6 +307,12 @@ METRICS: list[Metric] = [
     RECALL_SUM,
 ]
 """The scores of a run, in the order in which they are shown."""
+
+
+def in_table(name: TableName) -> list[Metric]:
+    """Return the metrics that a table shows, in order."""
+    return [metric for metric in METRICS if metric.table == name]
+
 
 PROPORTIONS = tuple(map(proportion, CUTOFFS))
 MTEB = (

@@ -13,7 +13,7 @@ from search.records import Vectors
 
 Ids = npt.NDArray[np.int64]
 
-DIRECTIONS = ("image-to-text", "text-to-image")
+IMAGE_TO_TEXT, TEXT_TO_IMAGE = DIRECTIONS = ("image-to-text", "text-to-image")
 FIRST_CAPTIONS = 5  # of each image, as the literature reports it; a few images have six or seven
 
 
@@ -76,6 +76,11 @@ class Evaluation:
         return len(self.text_to_image.queries.ids)
 
     @property
+    def queries(self) -> int:
+        """The number of queries of both directions."""
+        return self.images + self.captions
+
+    @property
     def tasks(self) -> tuple[Task, Task]:
         return self.image_to_text, self.text_to_image
 
@@ -107,14 +112,14 @@ def both_tasks(images: Side, captions: Side, image_of: Ids) -> tuple[Task, Task]
     per_image = np.bincount(image_of, minlength=len(images.ids))
     return (
         Task(
-            name="image-to-text",
+            name=IMAGE_TO_TEXT,
             queries=images,
             gallery=captions,
             positives=np.argsort(image_of, kind="stable").astype(np.int64),
             starts=np.concatenate(([0], np.cumsum(per_image))).astype(np.int64),
         ),
         Task(
-            name="text-to-image",
+            name=TEXT_TO_IMAGE,
             queries=captions,
             gallery=images,
             positives=image_of,

@@ -18,6 +18,7 @@ from search.validation import first_problem
 METRICS_FILE, RANKS_FILE, PAGE_FILE = "metrics.json", "ranks.jsonl", "report.html"
 CHANGES_FILE = "changes.html"
 TOP = 10  # hits kept of each query
+PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}  # of latencies, by their names in metrics.json
 MTEB_DIFFERS = (
     "Captions that are the same sentence are merged, and recall is the share of a query's positives that are found, "
     "while papers keep every caption and count the queries with any positive found."

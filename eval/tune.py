@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from eval.metrics import Floats
-from eval.protocol import DIRECTIONS
+from eval.protocol import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from eval.ranks.hnsw_check import REASONS, Used, used
 from eval.runs import TOP
 from eval.stats import Interval, percentile_interval, resample
@@ -78,12 +78,13 @@ def searches(index: ReadIndex, dataset: str, direction: str | None = None) -> li
 
     If only images or only captions are stored, they are both, unless a direction is given.
     """
-    both: dict[str, tuple[Kind, Kind]] = dict(
-        zip(DIRECTIONS, (("images", "captions"), ("captions", "images")), strict=True)
-    )
+    both: dict[str, tuple[Kind, Kind]] = {
+        IMAGE_TO_TEXT: ("images", "captions"),
+        TEXT_TO_IMAGE: ("captions", "images"),
+    }
     if direction is not None:
         return [both[direction]]
-    stored = [kind for kind in both["image-to-text"] if collection_name(dataset, kind) in index.collections()]
+    stored = [kind for kind in both[IMAGE_TO_TEXT] if collection_name(dataset, kind) in index.collections()]
     return [(stored[0], stored[0])] if len(stored) == 1 else list(both.values())
 
 

@@ -141,10 +141,12 @@ def download(
 
 
 def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> None:
+    from ingest.summary import count_of
+
     complete = done.photos - len(done.failures)
     typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}, {done.fetched:,} of them new")
     if done.failures:
-        typer.echo(f"{len(done.failures):,} photos could not be downloaded; they are listed in {listed.resolve()}")
+        typer.echo(f"{count_of(len(done.failures), 'photo')} could not be downloaded: see {listed.resolve()}")
         for failure in done.failures[:5]:
             note(f"  {failure.file}: {failure.reason}")
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])

@@ -1,7 +1,7 @@
 """Do one run of `python -m ingest run`, from its options to its report; `demo` uses it too.
 
-`fill` reads the annotations and lists the failures; `_ingest` checks what can be checked before a model is loaded, and
-calls `ingest.pipeline.ingest`.
+`fill` opens the index, reads the annotations and lists the failures; `_check_and_embed` checks what can be checked
+before the model is loaded, and calls `ingest` (ingest/pipeline.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ingest.pipeline import ingest
 from ingest.prune import Gone, check_prunable, find_gone
 from ingest.selection import part_of, with_urls
 from ingest.specs import check_source, collection_specs, create_collections
-from ingest.summary import Summary, write_failures
+from ingest.summary import Summary, count_failures, write_failures
 from search.cli import command
 from search.cli.application import program
 from search.cli.command import Exit, note
@@ -30,64 +31,83 @@ from search.encoder.clip import ClipEncoder
 from search.encoder.lazy import prepare
 from search.errors import AnnotationError, SettingsError
 from search.index import CollectionInfo, CollectionSpec, Index, collection_name, open_for_writing
-from search.records import Image
+from search.records import KINDS, Image
 from search.searcher import only_dataset
 from search.settings import load_settings
 from search.text import shown
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One run into an open index: what it reads, the options of the command, and the summary, which it fills.
+
+    `stored` specifies the photos of the data set, if it exists.
+    """
+
+    index: Index
+    dataset: str
+    stored: CollectionSpec | None
+    annotations: Annotations
+    photo_folder: Path
+    selection: Selection
+    embedding: Embedding
+    new: NewCollections
+    output: Output
+    summary: Summary
+
+
 def fill(
-    images: Path,
+    photo_folder: Path,
     selection: Selection,
     embedding: Embedding,
     new: NewCollections,
     output: Output,
-    annotations: Path | None,
+    source: Path | None,
 ) -> tuple[Summary, str]:
-    """Ingest and print the report; return the summary, and the command that searches the data set."""
+    """Ingest and print the report; return the summary, and the command that searches the data set.
+
+    `source`: the file or folder of annotations; None if captions lie beside the photos, if there are any.
+    """
     start = time.perf_counter()
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
-        stored = _stored(index, output.dataset or name_of(annotations or images))
-        read = read_annotations(annotations, images, follow_links=embedding.links(stored))
-        _describe(read, selection)
-        dataset = output.dataset or read.dataset
-        collections = collection_name(dataset, "images"), collection_name(dataset, "captions")
-        summary = Summary(failures=selection.failures(read))
+        # Whether links are followed is remembered with the data set, whose name a file gives only when it is read.
+        same_name = _stored(index, output.dataset or name_of(source or photo_folder))
+        annotations = read_annotations(source, photo_folder, follow_links=embedding.links(same_name))
+        _describe(annotations, selection)
+        dataset = output.dataset or annotations.dataset
+        summary = Summary(failures=selection.failures(annotations))
+        stored = _stored(index, dataset)
+        job = _Job(index, dataset, stored, annotations, photo_folder, selection, embedding, new, output, summary)
+        is_done = False
         try:
-            _ingest(index, dataset, read, images, selection, embedding, new, output, summary)
-            infos = [index.info(collection) for collection in collections]
+            _check_and_embed(job)
+            infos = [index.info(collection_name(dataset, kind)) for kind in KINDS]
             command_line = _search_command(index, dataset, output)
+            is_done = True
         finally:  # however the run ends, the file lists its failures
             listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
+            if summary.failures and not is_done:
+                note(_failures_line(summary, listed))
     summary.seconds = time.perf_counter() - start
     _report(summary, infos, listed, output)
     if settings.qdrant_url and not output.json:
-        typer.echo(f"dashboard: {index.place}/dashboard#/collections/{collections[0]}")
+        typer.echo(f"dashboard: {index.place}/dashboard#/collections/{infos[0].name}")
     return summary, command_line
 
 
-def _ingest(
-    index: Index,
-    dataset: str,
-    annotations: Annotations,
-    photos: Path,
-    selection: Selection,
-    embedding: Embedding,
-    new: NewCollections,
-    output: Output,
-    summary: Summary,
-) -> None:
-    """Embed the selected entries into an open index; `summary` holds what was done, even if this is interrupted."""
-    stored = _stored(index, dataset)
-    if not output.add:
-        check_source(index, dataset, annotations)
-    photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
+def _check_and_embed(job: _Job) -> None:
+    """Embed the selected entries; `job.summary` holds what was done, even if this is interrupted."""
+    index, stored, annotations, summary = job.index, job.stored, job.annotations, job.summary
+    selection, embedding = job.selection, job.embedding
+    if not job.output.add:
+        check_source(index, job.dataset, annotations)
+    photo_url, follow_links = job.output.photo_url_of(stored), embedding.links(stored)
     chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)
     if stored is not None:
         stored.check_imported(False)
-    _check_reachable(photos, part[0], summary, follow_links=follow_links)
+    _check_reachable(job.photo_folder, part[0], summary, follow_links=follow_links)
     if selection.prune:
         check_prunable(annotations, stored, selection.splits)
 
@@ -95,8 +115,8 @@ def _ingest(
         collection_specs,
         annotations,
         chosen,
-        photos,
-        dataset=dataset,
+        job.photo_folder,
+        dataset=job.dataset,
         decode=embedding.decode,
         follow_links=follow_links,
         photo_url=photo_url,
@@ -112,9 +132,13 @@ def _ingest(
 
     encoders = embedding.lazy_encoders(load)
     specs = specs_of(known or encoders[0])
-    gone = _find_gone(index, specs, annotations, selection, summary)
+    gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
+    summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
+    if gone:
+        _confirm_pruning(job, gone)
+    options = embedding.run_options(job.new.tuning(), prune=selection.prune)
     try:
-        ingest(index, specs, part, encoders, embedding.plan(new.tuning(), prune=selection.prune), summary, gone)
+        ingest(index, specs, part, encoders, options, summary, gone)
         if encoders.loaded:
             prepare(encoders[0])
     except KeyboardInterrupt:
@@ -140,24 +164,11 @@ def _load(embedding: Embedding, stored: CollectionSpec | None, summary: Summary)
     return encoders
 
 
-def _find_gone(
-    index: Index,
-    specs: tuple[CollectionSpec, CollectionSpec],
-    annotations: Annotations,
-    selection: Selection,
-    summary: Summary,
-) -> Gone:
-    """Return the stored points that are no longer listed, once it is confirmed what happens to them."""
-    if not selection.is_whole:
-        return Gone()
-    gone = find_gone(index, specs, annotations, selection.splits)
-    summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
-    if gone:
-        are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
-        selection.confirm_pruning(
-            f"{gone} of {specs[0].dataset} at {index.place} {are} no longer in {shown(str(annotations.file))}"
-        )
-    return gone
+def _confirm_pruning(job: _Job, gone: Gone) -> None:
+    """State which stored points are no longer listed, and ask whether to remove them if they are to be."""
+    are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
+    file = shown(str(job.annotations.file))
+    job.selection.confirm_pruning(f"{gone} of {job.dataset} at {job.index.place} {are} no longer in {file}")
 
 
 def _stored(index: Index, dataset: str) -> CollectionSpec | None:
@@ -205,7 +216,11 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, outpu
     if output.verbose:
         typer.echo(summary.timings())
     if summary.failures:
-        typer.echo(f"{summary.count_failures()} could not be read or embedded; they are listed in {failures.resolve()}")
+        typer.echo(_failures_line(summary, failures))
         for failure in summary.failures[:5]:
             note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
     typer.echo(summary.sentence())
+
+
+def _failures_line(summary: Summary, listed: Path) -> str:
+    return f"{count_failures(summary.failures)} could not be read or embedded: see {listed.resolve()}"

@@ -43,11 +43,11 @@ def all_refused(folder: Path, reasons: Sequence[str]) -> str:
         counts[0][0] if len(counts) == 1 else "; ".join(f"{reason} ({count:,} times)" for reason, count in counts[:3])
     )
     remedies = {
+        NO_FILE: "check --images",
         LINK_LEADS_OUT: "add --follow-links to follow these links",
         NO_VECTOR: "use another --dtype or --model",
     }
-    verdict = "exists" if cause == NO_FILE else "can be used"
-    return (
-        f"none of the {len(reasons):,} photos {verdict} (looked in {folder}: {cause}): "
-        f"{remedies.get(counts[0][0], 'check --images')}"
-    )
+    one, all_of_them = ("does not exist", "exists") if cause == NO_FILE else ("cannot be used", "can be used")
+    verdict = f"the only photo {one}" if len(reasons) == 1 else f"none of the {len(reasons):,} photos {all_of_them}"
+    remedy = remedies.get(counts[0][0], "check these files and --images")
+    return f"{verdict} (looked in {folder}: {cause}): {remedy}"

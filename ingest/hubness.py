@@ -149,13 +149,14 @@ def store(index: Index, collection: str, references: References, numbers: Number
     """Write the numbers into the payloads, and return what describes them, which is written last.
 
     The collection is marked as incomplete in between, so that a mixture of old and new numbers is never used. An alpha
-    that is stored stays.
+    that is stored stays. At the end the HNSW index is built again: writing payloads moves points out of it.
 
     Raises:
         IndexFailure: the index refuses, or images were added or deleted meanwhile.
     """
     from tqdm.auto import tqdm
 
+    from ingest.building import build_index
     from search.index import HubnessSpec
     from search.ranking.sentence_sets import pack
 
@@ -180,7 +181,9 @@ def store(index: Index, collection: str, references: References, numbers: Number
             f"{collection} held {len(numbers.ids):,} images and now holds {now:,}: another process is writing to it; "
             "run the same command again"
         )
-    return _describe_numbers(index, collection, made)
+    described = _describe_numbers(index, collection, made)
+    build_index(index, collection, len(numbers.ids))
+    return described
 
 
 def _describe_numbers(index: Index, collection: str, made: HubnessSpec) -> HubnessSpec:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from ingest.annotations import Annotations
     from ingest.models import LazyEncoders
-    from ingest.pipeline import Plan
     from ingest.selection import Chosen
+    from ingest.stages.run import RunOptions
     from ingest.summary import Failure
     from search.encoder.clip import ClipEncoder
     from search.encoder.remembered import KnownEncoder, ModelFiles
@@ -237,12 +237,12 @@ class Embedding:
         """Return whether links may lead out of the photo folder."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
-    def plan(self, tuning: Tuning | None, *, prune: bool = False) -> Plan:
-        """Return the plan of a run, which may `prune` the collections."""
-        from ingest.pipeline import Plan
+    def run_options(self, tuning: Tuning | None, *, prune: bool) -> RunOptions:
+        """Return the options of a run, which may `prune` the collections."""
+        from ingest.stages.run import RunOptions
 
         workers = self.workers or os.cpu_count() or 1
-        return Plan(workers, None, self.decode == "scaled", self.force, tuning, prune)
+        return RunOptions(workers, self.decode == "scaled", self.force, tuning, prune)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Summary:
         if not self.images.embedded + self.captions.embedded:
             return f"nothing to embed ({seconds})"
         count, unit = (self.images.embedded, "photos") if self.images.embedded else (self.captions.embedded, "captions")
-        embedded = f"{_count(self.images.embedded, 'photo')} and {_count(self.captions.embedded, 'caption')}"
+        embedded = f"{count_of(self.images.embedded, 'photo')} and {count_of(self.captions.embedded, 'caption')}"
         return f"embedded {embedded} in {seconds}: {count / max(self.seconds, 0.001):,.1f} {unit}/s"
 
     def timings(self) -> str:
@@ -147,11 +147,11 @@ class Summary:
         failures = [failure.as_json() for failure in self.failures]
         return {**asdict(self), "failures": failures, "bottleneck": self.bottleneck}
 
-    def count_failures(self) -> str:
-        """Return how many inputs failed, such as "3 photos and 1 caption"."""
-        counts = Counter("photo" if failure.kind == "images" else "caption" for failure in self.failures)
-        kinds = [kind for kind in ("photo", "caption") if counts[kind]]
-        return " and ".join(_count(counts[kind], kind) for kind in kinds)
+
+def count_failures(failures: Sequence[Failure]) -> str:
+    """Return how many inputs failed, such as "3 photos and 1 caption"."""
+    counts = Counter("photo" if failure.kind == "images" else "caption" for failure in failures)
+    return " and ".join(count_of(counts[kind], kind) for kind in ("photo", "caption") if counts[kind])
 
 
 def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
@@ -186,7 +186,8 @@ def _is_list_of_failures(file: Path) -> bool:
     return True
 
 
-def _count(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
+    """Return a number and its noun, such as "1 photo" or "1,200 photos"."""
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 

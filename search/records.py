@@ -166,14 +166,17 @@ class Hit:
     rank: int = field(default=0, compare=False)
 
     def with_caption(self, caption: str | None) -> Hit:
-        return self._with(caption, self.rank)
+        return self._with(self.record, self.also, caption, self.rank)
 
     def with_rank(self, rank: int) -> Hit:
-        return self._with(self.caption, rank)
+        return self._with(self.record, self.also, self.caption, rank)
 
-    def _with(self, caption: str | None, rank: int) -> Hit:
+    def with_record(self, record: Image | Caption, also: tuple[Hit, ...]) -> Hit:
+        return self._with(record, also, self.caption, self.rank)
+
+    def _with(self, record: Image | Caption | None, also: tuple[Hit, ...], caption: str | None, rank: int) -> Hit:
         """Return this hit with these fields; `dataclasses.replace` would take four times as long."""
-        return Hit(self.id, self.score, self.record, self.also, caption, self.uncorrected, self.evidence, rank)
+        return Hit(self.id, self.score, record, also, caption, self.uncorrected, self.evidence, rank)
 
     @property
     def cosine(self) -> float:

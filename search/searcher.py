@@ -11,19 +11,21 @@ The path of a query from the command to the engine:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from search.encoder import Encoder, Truncation
-from search.encoder.lazy import PATIENCE, LazyEncoder
+from search.encoder.for_collection import encoder_for
 from search.encoder.queries import QueryEncoder
 from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
 from search.hits import Hits
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
+from search.outcomes import map_values
 from search.query import Options, Part, for_parts, named_images
 from search.ranking.evidence import Evidence, Evidences
 from search.ranking.hubness import Correction, Corrections
@@ -35,8 +37,33 @@ from search.settings import Settings
 if TYPE_CHECKING:
     from PIL import Image
 
-    from search.encoder.clip import ClipEncoder
     from search.encoder.images import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """How results are scored: `correction` and `evidence` change the scores of images, not those of captions."""
+
+    options: Options
+    correction: Correction | None = None
+    evidence: Evidence | None = None
+
+    def requests(self, direction: Vectors, leave_out: Sequence[int]) -> list[PageRequest]:
+        """Return the request of each kind for the results nearest to a direction, float32 (dim,) of unit length."""
+        return [
+            PageRequest(direction, "images", self.options, tuple(leave_out), self.correction, self.evidence)
+            if kind == "images"
+            else PageRequest(direction, kind, self.options, tuple(leave_out))
+            for kind in self.options.kinds
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """A query whose options can be answered."""
+
+    parts: Sequence[Part]
+    scoring: _Scoring
 
 
 class Searcher:
@@ -46,11 +73,11 @@ class Searcher:
 
     Args:
         index: the index; closed by `close()`, or at the end of a `with` block.
-        dataset: the name of the data set; may be left out if the index holds a single one.
+        dataset: the name of the data set; by default the only one of the index, or `coco`.
         encoder: makes the encoder from the specification of a collection. By default the remembered model is loaded.
 
     Raises:
-        SettingsError: the index holds several data sets, and none is named.
+        SettingsError: the index holds several data sets, none is named, and none is called `coco`.
     """
 
     def __init__(
@@ -96,48 +123,43 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        outcomes = self._requests(queries)
-        pages = iter(
-            self._pages.read([each for of_query in outcomes if isinstance(of_query, list) for each in of_query])
-        )
+        splits_of = cache(self._splits)  # read once for all queries
+        checked = [self._checked(parts, options, splits_of) for parts, options in queries]
+        return map_values(map_values(checked, self._encoded), self._read)
+
+    def _checked(
+        self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
+    ) -> _Query | CocoSearchError:
+        """Return a query with how its results are scored, or its error."""
+        try:
+            return _Query(parts, self._scoring(for_parts(options, parts), splits_of))
+        except QueryError as error:
+            return error
+
+    def _encoded(self, queries: Sequence[_Query]) -> list[list[PageRequest] | CocoSearchError]:
+        """Return the requests of each query, or its error; the model may have to be loaded."""
+        directions = self.encode([query.parts for query in queries])
         return [
-            self._hits(of_query, [next(pages) for _ in of_query]) if isinstance(of_query, list) else of_query
-            for of_query in outcomes
+            direction
+            if isinstance(direction, CocoSearchError)
+            else query.scoring.requests(direction, named_images(query.parts))
+            for query, direction in zip(queries, directions, strict=True)
         ]
 
-    def _requests(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[list[PageRequest] | CocoSearchError]:
-        """Return one request for each kind that a query asks for, or the error of that query."""
-        problems = [self._problem(options, parts) for parts, options in queries]
-        valid = [parts for (parts, _), problem in zip(queries, problems, strict=True) if problem is None]
-        directions = iter(self.encode(valid))  # only now: the model may have to be loaded
-        outcomes = [problem or next(directions) for problem in problems]
-        return [
-            outcome
-            if isinstance(outcome, CocoSearchError)
-            else self._of_kinds(outcome, for_parts(options, parts), named_images(parts))
-            for (parts, options), outcome in zip(queries, outcomes, strict=True)
-        ]
-
-    def _of_kinds(self, vector: Vectors, options: Options, leave_out: Sequence[int]) -> list[PageRequest]:
-        """Return the request of each kind. Raises QueryError if images cannot be scored as the options say."""
-        correction, evidence = self._scores(options)
-        return [
-            PageRequest(vector, "images", options, tuple(leave_out), correction, evidence)
-            if kind == "images"
-            else PageRequest(vector, kind, options, tuple(leave_out))
-            for kind in options.kinds
-        ]
+    def _read(self, queries: Sequence[Sequence[PageRequest]]) -> list[Hits]:
+        """Return the hits of each query, from the pages of its requests."""
+        pages = iter(self._pages.read([request for requests in queries for request in requests]))
+        return [self._hits(requests, list(islice(pages, len(requests)))) for requests in queries]
 
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
         Raises:
-            QueryError: a split does not exist.
+            QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.
         """
-        self.check(options)
-        requests = self._of_kinds(vector, options, leave_out)
-        return self._hits(requests, self._pages.read(requests))
+        [hits] = self._read([self._scoring(options, self._splits).requests(vector, leave_out)])
+        return hits
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
         """Return how many images (besides `leave_out`) or captions pass the filter of the options.
@@ -255,31 +277,26 @@ class Searcher:
         """Refuse options that cannot be answered, before a model is loaded for them.
 
         Raises:
-            QueryError: a split does not exist.
-            CollectionMissing: a split is given, and the data set does not exist.
+            QueryError: a split does not exist, or images cannot be scored as the options say.
+            CollectionMissing: the data set does not exist.
         """
-        if problem := self._problem(options):
-            raise problem
+        self._scoring(options, self._splits)
 
-    def _problem(self, options: Options, parts: Sequence[Part] = ()) -> QueryError | None:
-        splits = options.where.splits if options.where else None
+    def _scoring(self, options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Scoring:
+        """Return how the results are scored. Raises the errors of `check`."""
+        splits = (options.where or Where()).splits or ()
         for kind in options.kinds if splits else ():
-            known = self.index.spec(self.collection(kind)).splits
-            if unknown := [split for split in splits or () if split not in known]:
-                return QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
-        try:
-            self._scores(for_parts(options, parts))
-        except QueryError as error:
-            return error
-        return None
-
-    def _scores(self, options: Options) -> tuple[Correction | None, Evidence | None]:
-        """Return the correction and the evidence that scores of images use. Raises QueryError if one is missing."""
+            known = splits_of(kind)
+            if unknown := [split for split in splits if split not in known]:
+                raise QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
         if "images" not in options.kinds:
-            return None, None
+            return _Scoring(options)
         if options.evidence is not None:
-            return None, self._evidences.of(options.evidence)
-        return self._corrections.of(options.hubness), None
+            return _Scoring(options, evidence=self._evidences.of(options.evidence))
+        return _Scoring(options, correction=self._corrections.of(options.hubness))
+
+    def _splits(self, kind: Kind) -> Collection[str]:
+        return self.index.spec(self.collection(kind)).splits
 
     def close(self) -> None:
         self.index.close()
@@ -291,66 +308,6 @@ class Searcher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def encoder_for(
-    spec: CollectionSpec,
-    model: str | None = None,
-    device: str = "auto",
-    *,
-    text_model: str | None = None,
-    trust_remote_code: bool = False,
-    patience: float = PATIENCE,
-    index: ReadIndex | None = None,
-    loading: Callable[[str], AbstractContextManager[object]] = nullcontext,
-) -> Encoder:
-    """Return the encoder of queries for a collection: the model that made it, or `model`, if its weights are the same.
-
-    The remembered model is loaded only when it is needed: see `search.encoder.lazy`, which also defines `patience`.
-
-    Args:
-        text_model: embeds texts; the remembered one by default. If the collection remembers none, any model in the
-            space of the photos can search these; the captions were embedded by another.
-        trust_remote_code: allows code that comes with the models to run; only for a collection made with it.
-        index: the index of the collection; if a running `search serve` has it open, that encodes what needs the model,
-            unless `model` or `device` is given.
-        loading: returns a context for the name of the model, in which it is loaded.
-
-    Raises:
-        EncoderError: a model cannot be loaded.
-        SpecMismatch: it is another model, or the texts of the collection were not padded as it needs.
-    """
-    spec.check_trust(trust_remote_code)
-    own_texts = text_model is None or spec.text_model is not None
-    remembered = str(spec.text_model) if spec.text_model else None
-
-    def load(device: str) -> ClipEncoder:
-        from search.encoder.clip import ClipEncoder
-
-        name = model or str(spec.model_id)
-        with loading(name):
-            encoder = ClipEncoder(
-                name,
-                text_model=text_model or remembered,
-                trust_remote_code=trust_remote_code,
-                device=device,
-                prompt=spec.prompt,
-                role="query",
-                dim=spec.dim,
-                padding=spec.padding if own_texts else None,
-                roles=spec.roles if own_texts else None,
-            )
-        spec.check_model(encoder.model_id)
-        if own_texts:
-            spec.check_text_model(encoder.text_model_id)
-            spec.check_padding(encoder.padding)
-        return encoder
-
-    is_remembered = own_texts and model in (None, spec.model, str(spec.model_id))
-    if device in ("auto", "cpu") and is_remembered and spec.has_plain_texts:
-        served = index.served_model if index and model is None and device == "auto" else lambda: None
-        return LazyEncoder(spec, load, device, patience, served)
-    return load(device)
 
 
 def only_dataset(index: ReadIndex) -> str:

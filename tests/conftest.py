@@ -93,7 +93,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def _a_server_that_is_not_there_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.FIRST_CONTACT_SECONDS", 0.05)
 
 
 @pytest.fixture(autouse=True)

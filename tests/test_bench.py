@@ -11,7 +11,7 @@ import pytest
 from conftest import Call, one_line_error
 from contestants import broken, hundred_mebibytes, killed
 
-from eval.bench import cost, evaluation, overhead, scale, search, serve, vectors
+from eval.bench import corrected, cost, evaluation, overhead, scale, search, serve, vectors
 from eval.bench.measure import Measured, measure
 from eval.bench.synthetic import space_for
 from search.errors import CocoSearchError, EvaluationError
@@ -108,6 +108,7 @@ def test_both_engines_answer(exact: bool) -> None:
         [run] = found[engine]
         assert run["found"] == 1  # of the exact ten best
         assert run["p95_ms"] >= run["median_ms"] > 0
+    assert min(found["embedded"][0]["pages"][f"{way}_ms"] for way in ("plain", "corrected")) > 0
 
 
 @pytest.mark.slow
@@ -146,6 +147,13 @@ def test_the_latency_table_names_the_method() -> None:
     assert "the search takes 75%" in last
     assert "a scan" in search.table(job, measured(0))
     assert "exact;" in search.table(replace(job, exact=True), measured(0))
+
+
+def test_the_line_about_corrected_pages() -> None:
+    pages = [corrected.Pages(1.0, cost, cost - 1, 1.0, 1.25, 0.25) for cost in (1.5, 1.25, 9.0)]
+    line = corrected.row(pages)
+    assert "1.00 ms plain, 1.50 ms corrected for hubness (+0.50)" in line
+    assert "1.00 and 1.25 ms (+0.25)" in line
 
 
 def test_disk_space_is_checked_before_the_engine_needs_it() -> None:

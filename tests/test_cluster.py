@@ -202,7 +202,7 @@ def test_silent_nodes_are_reported_before_requests_that_need_them(
 ) -> None:
     server = StandIn()
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(server.port))
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     away = f"http://127.0.0.1:{closed_port}"
     with rest_server() as port:
         monkeypatch.setenv("QDRANT_URL", f"http://127.0.0.1:{port},{away}")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from points import unit
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.extended.mteb import sentence
 from eval.protocol import Evaluation, Side, both_tasks
 from search import Caption, Options, Part, Searcher, Where
@@ -257,7 +257,7 @@ def test_a_query_is_no_evidence_for_itself() -> None:
     vectors = unit(len(image_of), 64, 1)
     vectors[1::3], texts[1::3] = vectors[::3], [f"  {text.lower()} . " for text in texts[::3]]  # copies
     evaluation = evaluated(Stored(unit(count, 64), vectors, image_of), texts)
-    ranks = {name: Ranks(evaluation.text_to_image) for name in ("captions", "words", "both")}
+    ranks = {name: RanksByBlock(evaluation.text_to_image) for name in ("captions", "words", "both")}
     cosines: dict[Kind, CosineSpec] = {kind: CosineSpec(mean=0, std=1, pairs=1, seed=0, points=1) for kind in NAMES}
     for block in blocks(evaluation, words=True):
         assert block.words is not None

@@ -15,11 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from points import image, unit
 
+from eval.hubness.ranks import by_index, by_oracle, overlap
+from eval.protocol import Side, both_tasks
 from search import Caption, Hit, Options, Part, Searcher, Where
 from search.encoder.clip import ClipEncoder
 from search.errors import IndexFailure, QueryError
-from search.index import Index, Points, SearchParams
+from search.index import Index, Points, SearchParams, Tuning
 from search.index.edge.index import EdgeIndex
+from search.ranking.hubness import Correction
+from search.ranking.pages import PageRequest, Pages
 from search.records import Image, Vectors
 
 
@@ -62,7 +66,7 @@ def by_hand(vectors: Vectors, numbers: Floats, direction: Vectors, alpha: float,
     return sorted(passed, key=lambda number: (-round(float(cosines[number] - alpha * numbers[number]), 9), number))
 
 
-@pytest.mark.parametrize("prefetch", [4, 100])
+@pytest.mark.parametrize("prefetch", [4, 25, 100])
 def test_pages_are_those_of_float64(
     index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch, prefetch: int
 ) -> None:
@@ -108,6 +112,50 @@ def test_pages_are_those_of_float64(
     check()
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_deep_pages_are_the_whole_ranking(tmp_path: Path, exact: bool) -> None:
+    index = EdgeIndex(tmp_path)
+    count = 400
+    vectors, numbers = unit(count, DIM), np.random.default_rng(1).normal(0.2, 0.15, count)
+    spec = plain_spec(dim=DIM)
+    index.create(spec)
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=ALPHA)))
+    [direction] = unit(1, DIM, seed=6)
+    searcher = Searcher(index, "coco")
+    found = [
+        hit.id
+        for offset in range(0, count, 10)
+        for hit in searcher.search_vector(direction, Options(k=10, offset=offset, exact=exact))
+    ]
+    scores = vectors.astype(np.float64) @ direction - ALPHA * numbers
+    assert found == np.argsort(-scores).tolist()
+    index.close()
+
+
+def test_corrected_tens_are_the_oracles(tmp_path: Path) -> None:
+    """With wide hubs, which take more than one query; HNSW may miss a few."""
+    count, dim = 800, 32
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = unit(count, dim), np.random.default_rng(1).normal(0.2, 0.1, count)
+    spec = plain_spec(dim=dim)
+    index.create(spec, Tuning(index_everything=True))
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=ALPHA)))
+    index.optimize(spec.collection)
+    queries = Side("coco_captions", np.arange(100), unit(100, dim, seed=2), Where())
+    gallery = Side(spec.collection, np.arange(count), vectors, Where())
+    _, task = both_tasks(gallery, queries, np.arange(100))
+    oracle = by_oracle(task, numbers, ALPHA, int).first
+    correction = Correction(ALPHA, float(numbers.min()))
+    exact, served = (by_index(index, task, correction, exact=each).first for each in (True, False))
+    assert overlap(exact, oracle, dim) == 100
+    assert overlap(served, oracle, dim) > 95
+    index.close()
+
+
 def test_what_a_cut_off_and_a_fold_mean(tmp_path: Path) -> None:
     """Both are about cosines; the order of what is left is that of corrected scores."""
     index = EdgeIndex(tmp_path)
@@ -124,6 +172,16 @@ def test_what_a_cut_off_and_a_fold_mean(tmp_path: Path) -> None:
     assert searcher.search([Part(image_id=3)], Options(k=1, hubness=ALPHA))[0].uncorrected is not None
     assert [hit.score for hit in pictures] == sorted((hit.score for hit in pictures), reverse=True)
     assert numbers[pictures[0].id] != 0
+    index.close()
+
+
+def test_pages_that_are_read_together_are_those_read_alone(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path)
+    vectors, numbers = numbered(index, plain_spec, alpha=ALPHA)
+    pages, correction = Pages(index, "coco"), Correction(ALPHA, float(numbers.min()))
+    options = [Options(k=3), Options(k=9), Options(k=9, cutoff=0.5), Options(k=9, min_score=0.3), Options(fold=0.9)]
+    requests = [PageRequest(vectors[3], "images", each, correction=correction) for each in options]
+    assert pages.read(requests) == [page for each in requests for page in pages.read([each])]
     index.close()
 
 
@@ -261,6 +319,41 @@ def check_ranks(tmp_path: Path, told: Any) -> None:
     assert recalls == pytest.approx({"oracle": hits, "qdrant-exact": hits, "qdrant-served": hits})
     answered = told["corrected"]["answers"]["corrected"]
     assert sum(images for *_, images in answered) == len(rows)
+
+
+def test_what_is_kept_between_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hits that are read first grow in number, and numbers are read all at once; results stay those of float64."""
+    monkeypatch.setattr("search.index.edge.records.NUMBERS_ONE_BY_ONE", 500)
+    index = EdgeIndex(tmp_path)
+    count, dim = 3000, 32
+    vectors, numbers = unit(count, dim, seed=5), np.random.default_rng(4).normal(0.3, 0.08, count)
+    spec = plain_spec(dim=dim)
+    index.create(spec)
+    images = [replace(image(each), hubness=float(numbers[each])) for each in range(count)]
+    index.upsert(spec.collection, Points(images, vectors))
+    index.set_spec(replace(spec, hubness=described(numbers, alpha=1.0)))
+    asked: list[int] = []
+    query = EdgeIndex.query
+
+    def counted(self: EdgeIndex, *arguments: Any) -> list[list[Hit]]:
+        if arguments[0] == spec.collection:
+            asked.append(arguments[2])
+        return query(self, *arguments)
+
+    monkeypatch.setattr(EdgeIndex, "query", counted)
+    searcher = Searcher(index, "coco")
+    for number, direction in enumerate(unit(20, dim, seed=6)):
+        if number == 10:
+            numbers[7] = numbers[8] = 0.1
+            index.set_fields(spec.collection, {each: {"hubness": 0.1} for each in (7, 8)})
+        hits = searcher.search_vector(direction, Options(k=10, exact=True))
+        scores = vectors.astype(np.float64) @ direction - numbers
+        assert [hit.id for hit in hits] == np.argsort(-scores)[:10].tolist()
+    assert asked[0] == 100
+    assert max(asked) <= 1600
+    assert asked[-1] > 100
+    assert len(asked) < 60
+    index.close()
 
 
 def test_a_page_is_proven_by_few_hits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

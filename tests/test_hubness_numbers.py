@@ -15,12 +15,13 @@ from conftest import Call, one_line_error, plain_spec
 from hubs import ALPHA, COUNT, DIM, MakeSpec, numbered, numbers_of
 from points import image, unit
 
+from eval.ranks.hnsw_check import used
 from ingest.hubness import measure, store
 from ingest.references import References
 from ingest.transfer.copy import copy_collection, prepare
 from search import Caption, Options, Searcher
 from search.errors import QueryError
-from search.index import Index, Points, SplitSize
+from search.index import Index, Points, SplitSize, Tuning
 from search.index.edge.index import EdgeIndex
 from search.records import Image
 
@@ -54,6 +55,19 @@ def test_numbers_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     now = index.spec("coco_images").hubness
     assert now is not None
     assert not now.complete
+    index.close()
+
+
+def test_the_hnsw_index_is_built_again(tmp_path: Path) -> None:
+    """Writing the numbers moves all points out of it."""
+    index = EdgeIndex(tmp_path)
+    spec, vectors = plain_spec(dim=DIM), unit(300, DIM)
+    index.create(spec, Tuning(index_everything=True))
+    index.upsert(spec.collection, Points([image(each) for each in range(300)], vectors))
+    index.optimize(spec.collection)
+    references = References(["a dog"], unit(1, DIM, seed=1), 0)
+    store(index, spec.collection, references, measure(index, spec.collection, references.vectors, 1))
+    assert used(index, spec.collection, unit(20, DIM, seed=2)) == "hnsw"
     index.close()
 
 
@@ -138,12 +152,33 @@ def test_killed_while_writing(call: Call, tmp_path: Path, method: str, calls: in
 
 
 def test_imported_vectors_are_measured_by_stored_captions_alone(call: Call, tmp_path: Path) -> None:
-    index = EdgeIndex(tmp_path)
-    numbered(index, plain_spec)
-    index.set_spec(replace(index.spec("coco_images"), imported=True, model="EVA02-L"))
-    index.close()
+    said = {"test": ["Un café, s'il vous plaît.", "Two dogs."], "train": ["UN  CAFE\u0301 s'il vous plaît!", "A cat."]}
+    entries = [
+        {
+            "filename": f"{split}.jpg",
+            "imgid": number,
+            "split": split,
+            "sentences": [{"raw": text, "sentid": 2 * number + place} for place, text in enumerate(said[split])],
+        }
+        for number, split in enumerate(said)
+    ]
+    (tmp_path / "photos.json").write_text(json.dumps({"dataset": "coco", "images": entries}))
+    vectors = unit(6, DIM)
+    files = [tmp_path / "images.npz", tmp_path / "captions.npz"]
+    for file, rows in zip(files, (vectors[:2], vectors[2:]), strict=True):
+        np.savez(file, ids=np.arange(len(rows)), vectors=rows)
+    options = ["--annotations", tmp_path / "photos.json", "--model-name", "EVA02-L", "--path", tmp_path / "index"]
+    done = call("ingest", "import", "--image-vectors", files[0], "--caption-vectors", files[1], *options)
+    assert done[0] == 0, done
+
+    hubness = ["ingest", "hubness", *options[-2:], "--json", "--references"]
+    code, out, err = call(*hubness, "train")
+    assert code == 0, err
+    assert (json.loads(out)["count"], json.loads(out)["dropped"]) == (1, 1)
+    expected = vectors[:2].astype(np.float64) @ vectors[5]
+    assert list(numbers_of(tmp_path / "index").values()) == pytest.approx(expected.tolist(), abs=1e-6)
     (tmp_path / "references.txt").write_text("a dog\n")
-    refused = one_line_error(call("ingest", "hubness", "--references", tmp_path / "references.txt", "--path", tmp_path))
+    refused = one_line_error(call(*hubness, tmp_path / "references.txt"))
     assert "imported vectors of EVA02-L" in refused
     assert "--references SPLIT" in refused
 

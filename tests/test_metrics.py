@@ -120,6 +120,12 @@ def test_rsum_is_that_of_both_directions() -> None:
     assert rsum({}) is None
 
 
+def test_a_name_that_a_table_has_no_room_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="'precision at one' is too long"):
+        Metric(name="precision_at_one", of=lambda ranking: ranking.ranks <= 1, depth=1)
+    assert Metric(name="precision_at_one", of=lambda ranking: ranking.ranks <= 1, depth=1, short="P@1").label == "P@1"
+
+
 def test_every_metric_can_be_compared() -> None:
     """Two runs are compared by what ranks.jsonl holds: the rank of the best positive, and what is recorded of all."""
     of_best = set(scores(Ranking(ranks(1))))

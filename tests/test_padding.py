@@ -17,12 +17,13 @@ from siglip_factory import Kind, save_random_siglip
 
 from search.encoder import clip as encoder_module
 from search.encoder.clip import ClipEncoder
+from search.encoder.for_collection import encoder_for
 from search.errors import EncoderError, QueryError, SpecMismatch
 from search.index import CollectionSpec
 from search.index.edge.index import EdgeIndex
 from search.query import Part
 from search.records import Vectors
-from search.searcher import Searcher, encoder_for
+from search.searcher import Searcher
 
 TEXTS = ["a dog", "a much longer text, about a dog on a beach", "", "x " * 200, "a dog"]
 
@@ -163,7 +164,7 @@ def test_old_collections_of_a_model_that_needs_full_padding(
     assert "--force" in one_line_error(call("ingest", *options))
     assert "select all splits" in one_line_error(call("ingest", *options, "--force", "--split", "test"))
     with monkeypatch.context() as stopping:
-        stopping.setattr("ingest.pipeline._encode_captions", Mock(side_effect=KeyboardInterrupt))
+        stopping.setattr("ingest.stages.captions._encode_captions", Mock(side_effect=KeyboardInterrupt))
         assert call("ingest", *options, "--force")[0] == 130
     assert specs(tmp_path / "index") == [None, None]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, fromstring
 
+import numpy as np
 import PIL.Image
 import pytest
 from conftest import Call, ingest_options
@@ -33,8 +34,9 @@ from page_run import (
     records,
 )
 
+from eval.histogram import log_bins
 from eval.report.misses import SIDE
-from eval.report.page import rank_bins, report_page
+from eval.report.page import report_page
 from eval.runs import QueryResult, RunMetrics, read_run
 from search.text import to_json
 
@@ -242,19 +244,21 @@ def test_the_speed_plot_has_the_columns_with_a_speed(full: str) -> None:
 
 
 def test_bins_end_where_recall_is_reported() -> None:
-    assert rank_bins([1, 1, 2, 5, 6, 10, 11, 25], 25) == [
+    assert log_bins(np.array([1, 1, 2, 5, 6, 10, 11, 25]), 1, 25) == [
         (1, 1, 2), (2, 2, 1), (3, 5, 1), (6, 10, 2), (11, 20, 1), (21, 25, 1)
     ]  # fmt: skip
-    assert rank_bins([1], 1) == [(1, 1, 1)]
+    assert log_bins(np.array([1]), 1, 1) == [(1, 1, 1)]
+    assert log_bins(np.array([0, 3, 0]), 0, 3) == [(0, 0, 2), (1, 1, 0), (2, 2, 0), (3, 3, 1)]
+    assert log_bins(np.array([0]), 0, 0) == [(0, 0, 1)]
 
 
-@given(st.integers(1, 30_000), st.data())
-def test_every_rank_is_in_one_bin(gallery: int, data: st.DataObject) -> None:
-    ranks = data.draw(st.lists(st.integers(1, gallery), max_size=20))
-    bins = rank_bins(ranks, gallery)
-    assert sum(count for *_, count in bins) == len(ranks)
-    assert bins[0][0] == 1
-    assert bins[-1][1] == gallery
+@given(st.integers(0, 1), st.integers(1, 30_000), st.data())
+def test_every_number_is_in_one_bin(lowest: int, highest: int, data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(st.integers(lowest, highest), max_size=20))
+    bins = log_bins(np.array(numbers, dtype=np.int64), lowest, highest)
+    assert sum(count for *_, count in bins) == len(numbers)
+    assert bins[0][0] == lowest
+    assert bins[-1][1] == highest
     assert all(after[0] == before[1] + 1 for before, after in pairwise(bins))
 
 

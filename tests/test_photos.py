@@ -309,11 +309,13 @@ def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Pa
     for file in (photos / "images/val2014").iterdir():
         file.write_text("version https://git-lfs.github.com/spec/v1")
     place = ["--path", str(tmp_path / "index")]
-    error = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place)))
-    assert "none of the 6 photos can be used" in error
-    assert "not a picture" in error
-    assert "check --images" in error
+    result = call("ingest", *ingest_options(photos, clip_folder, place))
+    assert "none of the 6 photos can be used" in one_line_error(result)
+    assert "not a picture" in one_line_error(result)
+    assert f"6 photos could not be read or embedded: see {Path('failures.jsonl').resolve()}\n" in result[2]
     assert len(Path("failures.jsonl").read_text().splitlines()) == 6
+    alone = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place), "--limit", "1"))
+    assert "the only photo cannot be used" in alone
     assert '"points": 0' in call("ingest", "status", "--json", *place)[1]
 
 

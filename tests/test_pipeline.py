@@ -18,8 +18,10 @@ import qdrant_edge
 from conftest import write_photo_set
 
 from ingest.annotations import read_annotations
-from ingest.pipeline import Plan, _clock, ingest
+from ingest.pipeline import ingest
+from ingest.progress import building_clock
 from ingest.specs import collection_specs
+from ingest.stages.run import RunOptions
 from ingest.summary import Summary
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors
@@ -88,7 +90,7 @@ class Job:
         read = read_annotations(self.annotations, self.images)
         chosen = read.select(["all"])
         specs = collection_specs(read, chosen, self.images, self.encoder, "coco")
-        ingest(self.index, specs, chosen, [self.encoder], Plan(2, processes=False, force=force), summary)
+        ingest(self.index, specs, chosen, [self.encoder], RunOptions(2, force=force), summary)
         if not summary.failures and self.encoder.odd_in_float32:  # nothing was tried twice
             assert (self.encoder.photos, self.encoder.texts) == (summary.images.embedded, summary.captions.embedded)
         return summary.images.embedded, summary.captions.embedded, summary.images.updated, summary.captions.updated
@@ -294,12 +296,11 @@ def test_what_only_half_precision_has_no_vector_for_is_embedded(tmp_path: Path, 
 def test_building_an_index_shows_the_time_and_the_vectors(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for shown in (True, False):  # an index that is built already is found to be so at once
-        with _clock("coco_images", 123_287, shown=shown) as report:
-            report(1)
-        assert capfd.readouterr().err == ""
-    monkeypatch.setattr("ingest.pipeline.ANNOUNCE_AFTER", 0)
-    with _clock("coco_images", 123_287, shown=True) as report:
+    with building_clock("coco_images", 123_287) as report:  # an index that is built already is found to be so at once
+        report(1)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr("ingest.progress.ANNOUNCE_AFTER", 0)
+    with building_clock("coco_images", 123_287) as report:
         report(20_000)
         time.sleep(0.1)
     lines = capfd.readouterr().err.replace("\r", "\n")

@@ -21,8 +21,8 @@ from qdrant_client.grpc import ReplicaState
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from search.errors import CollectionMissing, ServerError
-from search.index import CollectionSpec, Points
-from search.index.server import retry, upload
+from search.index import CollectionSpec, Points, retry
+from search.index.server import upload
 from search.index.server.connection import Connection, check_versions
 from search.index.server.failures import translate_errors
 from search.index.server.index import ServerIndex, connect
@@ -34,8 +34,8 @@ AWAY = [Fault("Upsert", CODE.UNAVAILABLE, "Socket closed") for _ in range(1000)]
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("search.index.server.retry.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("search.index.retry.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("search.index.retry.LONGEST_PAUSE", 0.01)
     monkeypatch.setattr("search.index.server.indexing.PAUSE", 0.001)
 
 
@@ -106,7 +106,7 @@ def test_a_connection_may_drop_after_the_request_was_carried_out(
 def test_an_unavailable_server_ends_the_run_and_the_next_run_resumes(
     server: StandIn, run: Callable[[], tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     assert "no Qdrant server answers" in one_line_error(run())
     assert stored(server) == {"images": 4, "captions": 0}
@@ -182,7 +182,7 @@ def test_indexing_deferred_by_a_killed_run_is_done_by_the_next_one(
     server.local.delete_collection("coco_images")
 
     monkeypatch.setattr("search.index.protocol.DEFER_INDEXING_FROM", 10)
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     server.faults.waiting = [Fault("Upsert"), *AWAY]
     one_line_error(run())
     server.faults.waiting = []
@@ -295,7 +295,7 @@ def test_a_write_counts_once_it_is_applied(
     index.create(spec)
     index.upsert(spec.collection, Points([image(1)], unit(1)))
     assert client.waits == -1
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     client.waits = 1000
     with pytest.raises(ServerError, match="has not applied a write in time"):
         index.upsert(spec.collection, Points([image(1)], unit(1)))
@@ -338,7 +338,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_requests(monkeypatch: py
     monkeypatch.setattr(retry, "FIRST_PAUSE", 1.0)
     monkeypatch.setattr(retry, "LONGEST_PAUSE", 4.0)
     pauses: list[float] = []
-    monkeypatch.setattr("search.index.server.retry.time.sleep", pauses.append)
+    monkeypatch.setattr("search.index.retry.time.sleep", pauses.append)
     failures = iter([ServerError("away", transient=True)] * 5 + [ServerError("busy", transient=True, retry_after=9.0)])
 
     def attempt() -> str:
@@ -346,7 +346,7 @@ def test_pauses_grow_vary_and_are_as_long_as_the_server_requests(monkeypatch: py
             raise error
         return "done"
 
-    assert retry.while_unavailable(attempt, lambda _: None) == "done"
+    assert retry.while_unavailable(attempt, lambda *_: None) == "done"
     for pause, longest in zip(pauses, (1, 2, 4, 4, 4), strict=False):
         assert longest / 2 <= pause <= longest
     assert len({*pauses[2:5]}) == 3

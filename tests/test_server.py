@@ -60,7 +60,7 @@ def test_a_wrong_key_over_rest(status: int) -> None:
     ],
 )
 def test_grpc_errors_are_explained(code: grpc.StatusCode, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     with grpc_server(code) as port:
         client = QdrantClient(url="http://127.0.0.1", grpc_port=port, prefer_grpc=True, check_compatibility=False)
         index = ServerIndex(Connection(client, "http://127.0.0.1", "test"))
@@ -146,7 +146,7 @@ class FakeRpcError(grpc.RpcError, grpc.Call):  # type: ignore[misc]
 def test_writes_are_retried_while_the_server_is_unavailable(
     make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("search.index.retry.FIRST_PAUSE", 0.01)
     spec = make_spec()
     client = Flaky(3, grpc.StatusCode.UNAVAILABLE)
     index = ServerIndex(Connection(client, "http://flaky", "test"))
@@ -154,7 +154,7 @@ def test_writes_are_retried_while_the_server_is_unavailable(
     index.upsert(spec.collection, Points([image(1)], unit(1)))
     assert index.count(spec.collection) == 1
 
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     client.failures = 1000
     with pytest.raises(ServerError, match="no Qdrant server answers"):
         index.upsert(spec.collection, Points([image(2)], unit(1)))

@@ -78,7 +78,7 @@ def test_a_server_that_says_no_checksum(call: Call, server: SnapshotServer) -> N
 def test_a_backup_waits_for_a_server_that_is_away(
     call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch, knows_ranges: bool
 ) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
+    monkeypatch.setattr("search.index.retry.FIRST_CONTACT_SECONDS", 10.0)
     where = ["--dataset", "other", "--url", server.url]
     # Every call loses its connection once: before it is carried out, or when the answer is due.
     server.breaks, server.loses_answers = ["GET", "POST", "DELETE"], ["POST", "DELETE"]
@@ -95,7 +95,7 @@ def test_a_backup_waits_for_a_server_that_is_away(
 
 
 def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     command = ["ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url]
     server.damage = b"a dog", b"a cat"
     assert "was damaged in transfer: run the command again" in one_line_error(call(*command))
@@ -110,7 +110,7 @@ def test_downloads_that_go_wrong(call: Call, server: SnapshotServer, monkeypatch
 def test_snapshots_that_cannot_be_deleted_are_named(
     call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.index.server.retry.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("search.index.retry.RETRY_SECONDS", 0.05)
     server.keeps_snapshots = True
     code, _, err = call("ingest", "backup", "server.tgz", "--dataset", "other", "--url", server.url)
     assert code == 0

@@ -82,7 +82,7 @@ def test_a_host_that_does_not_exist() -> None:
 
 
 def test_name_resolution_is_retried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
+    monkeypatch.setattr("search.index.retry.FIRST_CONTACT_SECONDS", 10.0)
     look_up, failures = socket.getaddrinfo, [socket.gaierror(socket.EAI_AGAIN, "Temporary failure")]
 
     def flaky(*args: Any, **more: Any) -> Any:
@@ -120,7 +120,7 @@ def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path
 
 
 def test_a_starting_server_is_retried(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("search.index.server.retry.FIRST_CONTACT_SECONDS", 10.0)
+    monkeypatch.setattr("search.index.retry.FIRST_CONTACT_SECONDS", 10.0)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])

@@ -113,7 +113,7 @@ def test_what_cannot_be_imported_is_named(call: Call, unit_vectors: np.ndarray[A
         ("mine_captions", 3),
     ]
     for line in (
-        "10 images or captions could not be imported; they are listed in",
+        "4 photos and 6 captions could not be imported: see ",
         "  1 image: its id is not in the annotations",
         "  1 image: the vector is zero",
         "  1 image: the vector is NaN or infinite",

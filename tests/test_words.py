@@ -98,8 +98,7 @@ def test_an_older_text_index_is_rebuilt_by_the_next_run(
     spec, where = make_spec(kind="captions"), Where(contains="cafe")
     older = qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Word, lowercase=True)
     with monkeypatch.context() as patched:
-        for field in ("text", "captions"):
-            patched.setitem(filter._PAYLOAD_INDEXES, field, older)
+        patched.setitem(filter._SCHEMAS, "words", older)
         index = EdgeIndex(tmp_path / "index")
         index.create(spec)
         index.upsert(spec.collection, Points([caption(1, 0, "test", "un café")], np.eye(1, 4, dtype=np.float32)))

@@ -63,8 +63,9 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
 
 def pipeline(job: Job) -> float:
     """Return photos per second of the pipeline of `python -m ingest run`, without building the HNSW index."""
-    from ingest.pipeline import Plan, ingest
+    from ingest.pipeline import ingest
     from ingest.specs import collection_specs
+    from ingest.stages.run import RunOptions
     from ingest.summary import Summary
     from search.index.edge.index import EdgeIndex
     from search.records import Image
@@ -74,10 +75,9 @@ def pipeline(job: Job) -> float:
     with tempfile.TemporaryDirectory() as folder:
         index = EdgeIndex(Path(folder))
         specs = collection_specs(empty_annotations(images), (images, []), Path(job.folder), encoder, "bench")
-        plan = Plan(job.workers, "cuda" in encoder.device)
         summary = Summary()
         start = time.perf_counter()
-        ingest(index, specs, (images, []), [encoder], plan, summary)
+        ingest(index, specs, (images, []), [encoder], RunOptions(job.workers), summary)
         seconds = time.perf_counter() - start - summary.busy["build the index"]
         index.close()
     if summary.failures:

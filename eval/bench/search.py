@@ -1,4 +1,5 @@
-"""Measure the time of one query: the embedded engine compared with qdrant-client's local mode."""
+"""Measure the time of one query: the embedded engine compared with qdrant-client's local mode, and a plain page of
+results with one that is corrected for hubness."""
 
 from __future__ import annotations
 
@@ -6,14 +7,17 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from eval.bench import corrected
 from eval.bench.measure import Measured, in_turn, median_peak
 from eval.bench.synthetic import fill, query_vectors, space_for, specification
 from search.index import Index, SearchParams
+from search.records import Vectors
 
 LIMIT = 10
 WARM_UP = 5  # queries that are not counted
@@ -33,7 +37,8 @@ class Job:
 class Latency:
     """Milliseconds per query: median, 95th percentile, and median without payloads.
 
-    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits.
+    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits. `pages`: what
+    a Searcher takes, on the embedded engine alone.
     """
 
     median_ms: float
@@ -43,6 +48,7 @@ class Latency:
     build_seconds: float
     indexed: int
     found: float
+    pages: corrected.Pages | None = None
 
 
 def compare(job: Job, rounds: int) -> dict[str, list[Measured[Latency]]]:
@@ -54,8 +60,11 @@ def embedded(job: Job) -> Latency:
     """Measure Qdrant Edge in a folder."""
     from search.index.edge.index import EdgeIndex
 
-    with space_for(job.points, job.dim) as folder:
-        return _measure(EdgeIndex(folder), job)
+    with space_for(job.points, job.dim) as folder, closing(EdgeIndex(folder)) as index:
+        latency = _measure(index, job)
+        collection, queries = specification(job.points, job.dim, "images").collection, _queries(job)
+        pages = corrected.measure_pages(index, collection, job.points, queries, LIMIT, exact=job.exact)
+        return replace(latency, pages=pages)
 
 
 def local_mode(job: Job) -> Latency:
@@ -67,7 +76,8 @@ def local_mode(job: Job) -> Latency:
 
     warnings.filterwarnings("ignore", message="Local mode|Payload indexes have no effect")
     connection = Connection(QdrantClient(":memory:"), ":memory:", "local mode")
-    return _measure(ServerIndex(connection), replace(job, exact=True))
+    with closing(ServerIndex(connection)) as index:
+        return _measure(index, replace(job, exact=True))
 
 
 def _measure(index: Index, job: Job) -> Latency:
@@ -77,7 +87,7 @@ def _measure(index: Index, job: Job) -> Latency:
     index.optimize(spec.collection)
     build_seconds = time.perf_counter() - start
     times, bare, found = [], [], []
-    for number, vector in enumerate(query_vectors(job.queries + WARM_UP, job.points, job.dim)):
+    for number, vector in enumerate(_queries(job)):
         start = time.perf_counter()
         [hits] = index.query(spec.collection, vector[np.newaxis], LIMIT, SearchParams(exact=job.exact))
         middle = time.perf_counter()
@@ -92,7 +102,6 @@ def _measure(index: Index, job: Job) -> Latency:
             bare.append(1000 * (end - middle))
             found.append(len({hit.id for hit in hits} & {hit.id for hit in best}) / len(best))
     indexed = index.info(spec.collection).indexed_vectors
-    index.close()
     return Latency(
         median_ms=statistics.median(times),
         p95_ms=float(np.quantile(times, 0.95)),
@@ -102,6 +111,10 @@ def _measure(index: Index, job: Job) -> Latency:
         indexed=indexed,
         found=statistics.mean(found),
     )
+
+
+def _queries(job: Job) -> Vectors:
+    return query_vectors(job.queries + WARM_UP, job.points, job.dim)
 
 
 def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> dict[str, Any]:
@@ -138,6 +151,8 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
         )
     whole, bare = (_median(ours, each) for each in (lambda latency: latency.median_ms, lambda latency: latency.bare_ms))
     lines.append(f"the search takes {100 * bare / whole:.0f}% of the embedded engine's time, payloads the rest")
+    if pages := [each.result.pages for each in ours if each.result.pages]:
+        lines.append(corrected.row(pages))
     return "\n".join(lines)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.differences import adjusted, differences
-from eval.hubness.block import WAY, tested
+from eval.hubness.block import tested
 from eval.metrics import METRICS, pessimistic_scores, scores
-from eval.protocol import Evaluation
-from eval.ranks.replay import Progress
+from eval.progress import Progress
+from eval.protocol import TEXT_TO_IMAGE, Evaluation
 from eval.runs import CaptionedMetrics, RankerMetrics
 from search.index import ReadIndex
 from search.ranking.evidence import Evidence
@@ -22,7 +22,7 @@ ABOUT = {
 
 
 def captioned_block(
-    index: ReadIndex, evaluation: Evaluation, weight: float, *, resamples: int, progress: Progress = int
+    index: ReadIndex, evaluation: Evaluation, weight: float, *, resamples: int, progress: Progress
 ) -> CaptionedMetrics:
     """Rank all images for each caption in float64; compare each way with the photo alone, and captions with both.
 
@@ -31,7 +31,7 @@ def captioned_block(
     """
     cosines = read_cosines(index, evaluation)
     evidence = Evidence(weight, cosines["images"], cosines["captions"])
-    ranks = {name: Ranks(evaluation.text_to_image) for name in ABOUT}
+    ranks = {name: RanksByBlock(evaluation.text_to_image) for name in ABOUT}
     for block in blocks(evaluation, words=True):
         assert block.words is not None
         ranks[PHOTO].add(block.rows, block.photos)
@@ -50,8 +50,8 @@ def captioned_block(
             RankerMetrics(
                 name=name,
                 about=ABOUT[name],
-                scores={WAY: scores(ranking)},
-                pessimistic={WAY: worst} if (worst := pessimistic_scores(ranking, METRICS)) else {},
+                scores={TEXT_TO_IMAGE: scores(ranking)},
+                pessimistic={TEXT_TO_IMAGE: worst} if (worst := pessimistic_scores(ranking, METRICS)) else {},
             )
             for name, ranking in rankings.items()
         ],

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.captioned.ranks import Ranks, blocks, fuse, read_cosines
+from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.metrics import recall, scores
+from eval.progress import Progress
 from eval.protocol import Evaluation
-from eval.ranks.replay import Progress
 from eval.stats import Interval, intervals
 from search.index import ReadIndex
 from search.ranking.evidence import Evidence
@@ -46,14 +46,14 @@ class Curve:
         return asdict(self)
 
 
-def tune_evidence(index: ReadIndex, evaluation: Evaluation, progress: Progress = int) -> Curve:
+def tune_evidence(index: ReadIndex, evaluation: Evaluation, progress: Progress) -> Curve:
     """Rank the images for every caption by each weight of the grid, in float64; weight 0 is the photo alone.
 
     Raises:
         EvaluationError: there are no captions to compare.
     """
     cosines = read_cosines(index, evaluation)
-    ranks = {weight: Ranks(evaluation.text_to_image) for weight in GRID}
+    ranks = {weight: RanksByBlock(evaluation.text_to_image) for weight in GRID}
     for block in blocks(evaluation, words=False):
         for weight, of_weight in ranks.items():
             of_weight.add(block.rows, fuse(block, Evidence(weight, cosines["images"], cosines["captions"])))

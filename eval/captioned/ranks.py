@@ -85,7 +85,7 @@ def fuse(block: Block, evidence: Evidence) -> Floats:
     return np.where(described, both, photos)
 
 
-class Ranks:
+class RanksByBlock:
     """The ranks of the queries by one way to score, filled block by block."""
 
     def __init__(self, task: Task) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from eval.differences import Difference, adjusted, differences
+from eval.histogram import log_bins
 from eval.hubness.ranks import Corrected, FirstTen, by_index, by_oracle, occurrences, overlap, skewness
-from eval.metrics import Ranks, scores
-from eval.protocol import Evaluation, Ids
+from eval.metrics import Ranking, Ranks, scores
+from eval.progress import Progress
+from eval.protocol import TEXT_TO_IMAGE, Evaluation, Ids
 from eval.ranks.oracle import OracleRanks
-from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
-from eval.ranks.replay import Progress
+from eval.ranks.rankers import EXACT, ORACLE, SERVED
 from eval.runs import CorrectedMetrics, LossMetrics, RankerMetrics
 from search.index import ReadIndex
 from search.ranking.hubness import Correction
 
-WAY = "text-to-image"
 ABOUT = {
     ORACLE: "exact arithmetic on the stored vectors and numbers",
     EXACT: "the first 10 hits of `search --exact`",
@@ -48,8 +48,8 @@ class CorrectedBlock:
             RankerMetrics(
                 name=name,
                 about=ABOUT[name],
-                scores={WAY: scores(found.ranking)},
-                overlap_at_10={WAY: self.overlaps[name]} if name in self.overlaps else None,
+                scores={TEXT_TO_IMAGE: scores(found.ranking)},
+                overlap_at_10={TEXT_TO_IMAGE: self.overlaps[name]} if name in self.overlaps else None,
             )
             for name, found in self.rankings.items()
         ]
@@ -61,7 +61,7 @@ class CorrectedBlock:
             columns=columns,
             significance={name: tested(found) for name, found in self.differences.items()},
             skewness={name: skewness(counts) for name, counts in self.answers.items()},
-            answers={name: _counted(counts) for name, counts in self.answers.items()},
+            answers={name: log_bins(counts, 0, int(counts.max())) for name, counts in self.answers.items()},
         )
 
 
@@ -69,22 +69,24 @@ def corrected_block(
     index: ReadIndex,
     evaluation: Evaluation,
     correction: Correction,
-    rankers: Sequence[Ranker],
+    plain: Mapping[str, Ranking],
     oracle: OracleRanks,
     *,
     resamples: int,
-    progress: Progress = int,
+    progress: Progress,
 ) -> CorrectedBlock:
-    """Rank by corrected scores with the same engines as `rankers`, of which the first is the oracle.
+    """Rank by corrected scores as the rankers of `plain` do; `progress` counts the queries of each.
 
-    `oracle` are its plain ranks of text-to-image.
+    `plain` are rankings of text-to-image by the name of their ranker: ORACLE, and perhaps EXACT and SERVED. `oracle`
+    are the ranks behind the first.
     """
     task = evaluation.text_to_image
-    rankings = {ORACLE: by_oracle(task, evaluation.hubness, correction.alpha, progress)}
-    for name in (EXACT, SERVED):
-        if any(ranker.name == name for ranker in rankers):
-            rankings[name] = by_index(index, task, correction, exact=name == EXACT, progress=progress)
-    plain = {ranker.name: ranker.rankings[WAY] for ranker in rankers}
+    rankings = {
+        name: by_oracle(task, evaluation.hubness, correction.alpha, progress)
+        if name == ORACLE
+        else by_index(index, task, correction, exact=name == EXACT, progress=progress)
+        for name in plain
+    }
     found = {  # each is a family of its own: the rankers only repeat each other
         name: adjusted([differences(plain[name], corrected.ranking, evaluation.image_of, resamples=resamples)])[0]
         for name, corrected in rankings.items()
@@ -109,14 +111,3 @@ def tested(found: Sequence[Difference]) -> dict[str, LossMetrics]:
         each.metric.name: LossMetrics(difference=each.difference, interval=each.interval, p=each.p, p_holm=each.p_holm)
         for each in found
     }
-
-
-def _counted(counts: Ids) -> list[tuple[int, int, int]]:
-    """Return (fewest, most, images) of bins 0, 1, 2, 3-5, 6-10, 11-20, 21-50, ... of the number of first tens."""
-    most = int(counts.max())
-    ends = [0, *(digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5))]
-    ends = [end for end in ends if end < most] + [most]
-    starts = [0, *(end + 1 for end in ends[:-1])]
-    return [
-        (low, high, int(((counts >= low) & (counts <= high)).sum())) for low, high in zip(starts, ends, strict=True)
-    ]

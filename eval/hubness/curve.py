@@ -10,8 +10,8 @@ import numpy as np
 
 from eval.hubness.ranks import check_references, ranks_of, score_blocks
 from eval.metrics import Ranking, recall
+from eval.progress import Progress
 from eval.protocol import Evaluation
-from eval.ranks.replay import Progress
 from eval.stats import RESAMPLES, Interval, image_numbers, intervals, percentile_interval, resample
 
 GRID = tuple(step / 8 for step in range(17))  # 0 to 2
@@ -50,7 +50,7 @@ class Curve:
         return asdict(self)
 
 
-def tune_hubness(evaluation: Evaluation, progress: Progress = int) -> Curve:
+def tune_hubness(evaluation: Evaluation, progress: Progress) -> Curve:
     """Rank the images for every caption by each alpha of the grid, in float64.
 
     Raises:

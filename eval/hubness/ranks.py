@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.metrics import NOT_FOUND, Floats, PositiveRanks, Ranking, Ranks
+from eval.progress import Progress, no_progress
 from eval.protocol import Evaluation, Ids, Task
 from eval.ranks.oracle import rounding
-from eval.ranks.replay import Progress
 from eval.runs import TOP
 from search.errors import EvaluationError, QueryError
 from search.index import ReadIndex, SearchParams, Where
+from search.ranking import pages
 from search.ranking.hubness import Correction, Corrections
-from search.ranking.pages import PREFETCH
-from search.ranking.pages import Ranking as ReadRanking
 from search.ranking.sentence_sets import are_in
 
 SAME = 1e-12  # float64 scores closer than this are a tie: they differ by the order of the additions
@@ -96,7 +95,7 @@ def ranks_of(scores: Floats, positives: Ids) -> tuple[Ranks, Ranks]:
     return 1 + higher, np.count_nonzero(scores >= own - SAME, axis=1)
 
 
-def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = int) -> Corrected:
+def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = no_progress) -> Corrected:
     """Rank in float64 by the stored vectors and `numbers`, float64 (gallery,). `task` is text-to-image."""
     queries, k = len(task.queries.ids), min(TOP, len(task.gallery.ids))
     ranks, worst = (np.empty(queries, dtype=np.int64) for _ in range(2))
@@ -113,7 +112,7 @@ def by_oracle(task: Task, numbers: Floats, alpha: float, progress: Progress = in
 
 
 def by_index(
-    index: ReadIndex, task: Task, correction: Correction, *, exact: bool, progress: Progress = int
+    index: ReadIndex, task: Task, correction: Correction, *, exact: bool, progress: Progress = no_progress
 ) -> Corrected:
     """Rank by the first ten images as `search` finds them: read until no other can be among them."""
     queries = len(task.queries.ids)
@@ -121,19 +120,19 @@ def by_index(
     first = FirstTen(np.full((queries, TOP), -1, dtype=np.int64), np.full((queries, TOP), np.nan))
     row_of = {item: row for row, item in enumerate(task.gallery.ids.tolist())}
     where = task.gallery.where or Where()
-    waiting, depth = list(range(queries)), PREFETCH
-    unproven: dict[int, ReadRanking] = {}
+    waiting, depth = list(range(queries)), pages.PREFETCH
+    unproven: dict[int, pages.Ranking] = {}
     while waiting:
         left: list[int] = []
         for some in _parts(waiting, max(1, HITS_PER_CALL // depth)):
             rankings = [unproven.get(query) for query in some]
             most = [correction.rivals(each.rival, each.hits[TOP - 1].score) if each else None for each in rankings]
             each_where = tuple(replace(where, max_hubness=number) for number in most)
-            exact_now = exact or depth > PREFETCH  # as `Pages`: HNSW misses hits that pass a narrow filter
+            exact_now = exact or depth > pages.PREFETCH  # as `Pages`: HNSW misses hits that pass a narrow filter
             params = SearchParams(exact=exact_now, hubness=correction.alpha, each_where=each_where)
             answers = index.query(task.gallery.collection, task.queries.vectors[some], depth, params)
             for query, hits, number in zip(some, answers, most, strict=True):
-                read = ReadRanking.of(hits, depth, correction)
+                read = pages.Ranking.of(hits, depth, correction)
                 if number is not None:
                     read = unproven.pop(query).joined(read, number, correction)
                 best = read.known(-np.inf)[:TOP]

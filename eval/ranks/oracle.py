@@ -7,7 +7,6 @@ in the wrong order; an engine that scores in float32 reports ranks that are too 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.metrics import PositiveRanks, Ranking, Ranks
+from eval.progress import Progress, no_progress
 from eval.protocol import Ids, Task
 from eval.runs import TOP
 from search.records import Vectors
@@ -120,7 +120,7 @@ class OracleRanks:
         return np.asarray(above + np.arange(len(above)) - self.task.starts[self._query] + 1)
 
 
-def oracle_ranks(task: Task, progress: Callable[[int], object] = int) -> OracleRanks:
+def oracle_ranks(task: Task, progress: Progress = no_progress) -> OracleRanks:
     """Count the negatives that score higher than each positive, and as high, as exact arithmetic orders them.
 
     A float32 matrix product, in tiles, orders all items but those within `rounding` of the positive's score, which are

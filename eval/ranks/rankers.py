@@ -8,10 +8,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from eval.metrics import Ranking, Ranks
+from eval.progress import Progress
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.hnsw_check import Used, used
 from eval.ranks.oracle import OracleRanks
-from eval.ranks.replay import AS_SERVED, EXACTLY, Progress, Replay, replay
+from eval.ranks.replay import AS_SERVED, EXACTLY, Replay, replay
 from eval.runs import TOP
 from search.errors import EvaluationError
 from search.index import (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from eval.metrics import NOT_FOUND, PositiveRanks, Ranking, Ranks
+from eval.progress import Progress, no_progress
 from eval.protocol import Ids, Task
 from eval.ranks.oracle import OracleRanks
 from eval.runs import TOP, AgreementMetrics
@@ -22,7 +23,6 @@ SHALLOW = 80  # down to this rank it is cheaper to fetch all hits from the first
 STRETCH, MARGIN = 1.125, 8  # stretches of an answer grow with their distance from its beginning, and overlap a little
 TIMED = 256  # queries whose speed is measured
 
-Progress = Callable[[int], object]
 Bounds = tuple[Ranks, Ranks]  # the lowest and the highest possible rank of each query's best positive
 
 
@@ -95,7 +95,7 @@ def replay(
     params: SearchParams = EXACTLY,
     *,
     expected: Bounds | None = None,
-    progress: Progress = int,
+    progress: Progress = no_progress,
 ) -> Replay:
     """Fetch the first ten hits of every query and, with `expected` ranks, the stretch of its answer in which its best
     positive and what ties with it should be; if that stretch does not settle the rank, the whole answer.

@@ -6,20 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
-from eval.compare import SAME, Comparison, Comparisons, Direction, shown
+from eval.compare import SAME, Comparison, Comparisons, Direction, brief
 from eval.differences import SIGNIFICANT
-from eval.metrics import METRICS, Metric, rsum
+from eval.metrics import Metric, TableName, in_table, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.export import Scored
-from eval.report.text import fitted, interval_of, number
+from eval.report.text import WIDTH, fitted, interval_of, number, side_by_side
 from eval.runs import Run
 from eval.stats import OF_THE_MEDIAN
 from search.cli.terminal import cut
-from search.text import shown as printable
+from search.text import shown
 
-WIDTH = 80  # columns of a table
 SHORTEST_NAME = 12  # columns for a run, also if the letters of many runs make the table wider
 
 
@@ -48,17 +47,15 @@ def table_of_all(found: Comparisons, sort: Metric) -> str:
     lines = list(_heading(found.runs, found.settings))
     listed = rows(found, sort)
     longest = max(len(row.name) for row in listed)
-    for way, kind in product(DIRECTIONS, ("main", "more")):
-        metrics = [metric for metric in METRICS if metric.table == kind and _known(metric, way, listed)]
-        if not metrics:
-            continue
-        heads = [metric.label for metric in metrics]
-        cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
-        column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
-        width = min(longest, max(WIDTH - column * len(metrics), SHORTEST_NAME))
-        lines += ["", way]
-        for name, texts in {"": heads, **cells}.items():
-            lines.append(f"{_end_of(name, width):<{width}}" + "".join(f"{text:>{column}}" for text in texts))
+    for way, kind in product(DIRECTIONS, get_args(TableName)):
+        for metrics in side_by_side([metric for metric in in_table(kind) if _known(metric, way, listed)]):
+            heads = [metric.label for metric in metrics]
+            cells = {row.name: [_marked(row, way, metric) for metric in metrics] for row in listed}
+            column = 2 + max(len(text) for texts in (*cells.values(), heads) for text in texts)
+            width = min(longest, max(WIDTH - column * len(metrics), SHORTEST_NAME))
+            lines += ["", way]
+            for name, texts in {"": heads, **cells}.items():
+                lines.append(f"{_end_of(name, width):<{width}}" + "".join(f"{text:>{column}}" for text in texts))
     lines.append("")
     width = min(longest, WIDTH - len("  RSUM 600.00"))
     lines += [f"{_end_of(row.name, width):<{width}}  RSUM {number(rsum(row.scores), 2)}" for row in listed]
@@ -80,7 +77,7 @@ def rows(found: Comparisons, sort: Metric) -> list[Scored]:
         return -total if sort.better == "higher" and math.isfinite(total) else total
 
     by_run = [
-        Scored(f"{letter} {shown(run.folder)}", found.scores(letter), run.metrics.intervals, found.better_than(letter))
+        Scored(f"{letter} {brief(run.folder)}", found.scores(letter), run.metrics.intervals, found.better_than(letter))
         for letter, run in found.runs.items()
     ]
     return sorted(by_run, key=place)
@@ -125,15 +122,15 @@ def _marked(row: Scored, way: str, metric: Metric) -> str:
 
 
 def _heading(runs: Mapping[str, Run], settings: Sequence[tuple[str, list[Any]]]) -> Iterator[str]:
-    width = max(len(printable(str(run.folder))) for run in runs.values())
+    width = max(len(shown(str(run.folder))) for run in runs.values())
     for letter, run in runs.items():
-        yield f"{letter}  {printable(str(run.folder)):<{width}}  " + ", ".join(
+        yield f"{letter}  {shown(str(run.folder)):<{width}}  " + ", ".join(
             f"{key} {getattr(run.metrics, key) or 'unknown'}" for key in ("model", "dataset")
         )
     first = next(iter(runs.values()))
     yield ", ".join(f"{key.replace('_', ' ')} {getattr(first.metrics, key) or 'unknown'}" for key in SAME)
     for name, values in settings:
-        in_runs = (f"{shown(value)} in {letter}" for letter, value in zip(runs, values, strict=True))
+        in_runs = (f"{brief(value)} in {letter}" for letter, value in zip(runs, values, strict=True))
         yield f"differs: {name}: {', '.join(in_runs)}"
     if not settings:
         yield "no recorded setting differs"
@@ -176,5 +173,5 @@ def _lines(direction: Direction) -> Iterator[str]:
             yield f"{title}:"
             yield f"{'query':>{width}}{'rank A':>8}{'rank B':>8}  text"
         for change in changes:
-            text = cut(shown(change.text), 62 - width)
+            text = cut(brief(change.text), 62 - width)
             yield f"{change.query:>{width}}{change.rank_a:>8}{change.rank_b:>8}  {text}"

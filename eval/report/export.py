@@ -14,7 +14,7 @@ from html import escape
 from itertools import accumulate, pairwise, zip_longest
 from typing import Literal
 
-from eval.metrics import METRICS, RECALL_SUM, Metric, rsum
+from eval.metrics import METRICS, RECALL_SUM, Metric, in_table, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.tables import ABSENT, MINUS, Cell, Row, Table, number, rankers_of
 from eval.runs import RunMetrics, Scores
@@ -22,7 +22,6 @@ from eval.stats import Interval
 from search.index import short_model_name
 
 Format = Literal["latex", "markdown", "csv"]
-MAIN = [metric for metric in METRICS if metric.table == "main"]
 
 _LATEX = {
     "\N{EN DASH}": "--",
@@ -81,17 +80,19 @@ def copies(table: Table) -> dict[Format, str]:
 def _table(rows: Sequence[Scored], caption: str) -> Table:
     """Return the scores as a table: both directions and RSUM in one row, intervals in small type."""
 
+    shown = in_table("main")
+
     def cell(row: Scored, way: str, metric: Metric) -> Cell:
         value, ends = row.scores.get(way, {}).get(metric.name), row.intervals.get(way, {}).get(metric.name)
         below = "{:.1f}\N{EN DASH}{:.1f}".format(*ends) if ends else ""
         return Cell(_text(value, metric.digits), below, mark=row.better_than.get(way, {}).get(metric.name, ""))
 
     def cells(row: Scored) -> tuple[Cell, ...]:
-        scores = (cell(row, way, metric) for way in DIRECTIONS for metric in MAIN)
+        scores = (cell(row, way, metric) for way in DIRECTIONS for metric in shown)
         return (*scores, Cell(_text(rsum(row.scores), RECALL_SUM.digits)))
 
-    head = (*(metric.title for _ in DIRECTIONS for metric in MAIN), "RSUM")
-    spans = tuple((way, len(MAIN)) for way in DIRECTIONS)
+    head = (*(metric.label for _ in DIRECTIONS for metric in shown), "RSUM")
+    spans = tuple((way, len(shown)) for way in DIRECTIONS)
     return Table(caption, head, (("", tuple(Row(row.name, cells(row)) for row in rows)),), spans)
 
 

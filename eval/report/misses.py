@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from eval.protocol import IMAGE_TO_TEXT
 from eval.report.tables import Cell, Row, Table
 from eval.runs import QueryResult
 from eval.stats import share_interval
@@ -136,7 +137,7 @@ def exhibits(
     captions: Mapping[int, Image | Caption] = {}
     images = {result.image_id for result in results}
     hits = {hit.id for result in results for hit in result.top[:RETURNED]}
-    if any(result.direction == "image-to-text" for result in results):
+    if any(result.direction == IMAGE_TO_TEXT for result in results):
         captions = records("captions", sorted(hits | {result.positive for result in results}))
         images |= {caption.image_id for caption in captions.values()}
     else:
@@ -146,7 +147,7 @@ def exhibits(
     def returned(result: QueryResult) -> tuple[Returned, ...]:
         shown = []
         for place, hit in enumerate(result.top[:RETURNED], start=1):
-            record = captions.get(hit.id) if result.direction == "image-to-text" else known.get(hit.id)
+            record = captions.get(hit.id) if result.direction == IMAGE_TO_TEXT else known.get(hit.id)
             photo = (
                 photos.of(record.image_id, known.get(record.image_id)) if record else Photo(hit.id, GONE, None, GONE)
             )

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
+from eval.histogram import log_bins
 from eval.metrics import CUTOFFS, METRICS, RECALLS, label
-from eval.protocol import DIRECTIONS
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from eval.report import export, plots, tables
 from eval.report.misses import PER_GROUP, Photos, Records, gallery
 from eval.runs import TOP, CorrectedMetrics, LengthMetrics, QueryResult, RunMetrics
@@ -141,16 +143,8 @@ def _csp_hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
-def rank_bins(ranks: Sequence[int], gallery: int) -> list[tuple[int, int, int]]:
-    """Return (first rank, last rank, count) of bins that end at 1, 2, 5, 10, 20, ... and at the gallery's size."""
-    ends = [digit * 10**power for power in range(len(str(gallery))) for digit in (1, 2, 5)]
-    ends = [end for end in ends if end < gallery] + [gallery]
-    starts = [1] + [end + 1 for end in ends[:-1]]
-    return [(low, high, sum(low <= rank <= high for rank in ranks)) for low, high in zip(starts, ends, strict=True)]
-
-
 def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResult]]) -> list[Figure]:
-    galleries = {"image-to-text": metrics.captions or 0, "text-to-image": metrics.images or 0}
+    galleries = {IMAGE_TO_TEXT: metrics.captions or 0, TEXT_TO_IMAGE: metrics.images or 0}
     measured = {way: results for way, results in by_direction.items() if results}
     figures = []
     if measured:
@@ -199,7 +193,7 @@ def _recall_curve(way: str, results: Sequence[QueryResult], gallery: int) -> Mar
 
 def _rank_bars(ranks: Sequence[int], gallery: int) -> list[plots.Bar]:
     rows = []
-    for low, high, count in rank_bins(ranks, gallery):
+    for low, high, count in log_bins(np.array(ranks, dtype=np.int64), 1, gallery):
         label, share = _span(low, high), 100 * count / len(ranks)
         rows.append(plots.Bar(label, share, f"{share:.1f} %", f"rank {label}: {count:,} queries, {share:.2f} %"))
     return rows
@@ -222,7 +216,7 @@ def _by_length(groups: Sequence[LengthMetrics]) -> Figure:
     for metric in (RECALLS[0].name, RECALLS[-1].name):
         rows = [row(group, metric) for group in groups]
         drawn = plots.ranges(f"length-{metric}", f"{metric} by caption length", rows)
-        panels.append((f"text-to-image, {metric}", drawn))
+        panels.append((f"{TEXT_TO_IMAGE}, {metric}", drawn))
     about = "text-to-image recall of captions of similar length, with 95 % intervals and the number of captions."
     return Figure("length", "Recall by caption length", about, panels)
 

@@ -15,15 +15,16 @@ import numpy as np
 
 from eval.differences import Difference
 from eval.extended.eccv import MoreScores
-from eval.hubness.block import WAY, CorrectedBlock, tested
+from eval.hubness.block import CorrectedBlock, tested
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, Ranking, pessimistic_scores, rsum, scores
-from eval.protocol import Evaluation
+from eval.protocol import TEXT_TO_IMAGE, Evaluation
 from eval.ranks.hnsw_check import REASONS
 from eval.ranks.oracle import OracleRanks, overlaps
-from eval.ranks.rankers import EXACT, ORACLE, SERVED, Ranker
+from eval.ranks.rankers import EXACT, SERVED, Ranker
 from eval.ranks.replay import Agreement, agreement
 from eval.report.published import compare_with_published, gallery_warnings
 from eval.runs import (
+    PERCENTILES,
     CaptionedMetrics,
     FoldMetrics,
     LengthMetrics,
@@ -41,11 +42,16 @@ DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The results of one run: the oracle's ranks by direction, every ranker, and intervals of the headline's scores."""
+    """The results of one run: the oracle's ranks by direction, every ranker, and intervals of the headline's scores.
+
+    `headline` is the oracle as a ranker: the ranks of every other one depend on its rounding. `others` are in the order
+    of the table.
+    """
 
     evaluation: Evaluation
     oracle: dict[str, OracleRanks]
-    rankers: list[Ranker]
+    headline: Ranker
+    others: list[Ranker]
     intervals: dict[str, dict[str, Interval]]
     losses: dict[str, dict[str, list[Difference]]]
     folds: FoldMetrics | None
@@ -57,9 +63,8 @@ class Report:
     fingerprint: dict[str, Any]
 
     @property
-    def headline(self) -> Ranker:
-        """The oracle: the ranks of every other ranker depend on its rounding."""
-        return self.rankers[0]
+    def rankers(self) -> list[Ranker]:
+        return [self.headline, *self.others]
 
     def agreements(self) -> dict[str, Agreement]:
         """Return how Qdrant's exact ranks compare with the oracle's, by direction; empty if they were not measured."""
@@ -94,7 +99,7 @@ class Report:
             rsum=rsum(headline),
             engine=self.headline.name,
             engine_version=self.fingerprint["engine"],
-            oracle=self.scores(self.rankers[0]),
+            oracle=headline,  # metrics.json has both: a headline was not always the oracle's
             columns=[self._of_ranker(ranker) for ranker in self.rankers],
             loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
             significance={
@@ -169,7 +174,7 @@ class Report:
         """Yield the result of every query, image-to-text first, in the order of the annotation file."""
         evaluation = self.evaluation
         served, exact = self._named(SERVED), self._named(EXACT)
-        others = [ranker for ranker in self.rankers if ranker.name not in (ORACLE, EXACT, SERVED)]
+        in_settings = [ranker for ranker in self.others if ranker.name not in (EXACT, SERVED)]
         image_ids = evaluation.image_to_text.queries.ids
         for task, texts, images in (
             (evaluation.image_to_text, evaluation.files, image_ids),
@@ -179,8 +184,8 @@ class Report:
             best, ranks, pessimistic = oracle.best, oracle.ranks, oracle.pessimistic
             by_exact = exact.replays[task.name] if exact and exact.replays else None
             top_rows, top_scores = oracle.first_ten
-            corrected = self.corrected.ranks if self.corrected and task.name == WAY else None
-            by_others = {ranker.name: ranker.ranks(task.name).tolist() for ranker in others}
+            corrected = self.corrected.ranks if self.corrected and task.name == TEXT_TO_IMAGE else None
+            of_settings = {ranker.name: ranker.ranks(task.name).tolist() for ranker in in_settings}
             recorded = {
                 metric.recorded: values
                 for metric in METRICS
@@ -202,7 +207,7 @@ class Report:
                     positive=int(task.gallery.ids[task.positives[best[row]]]),
                     recorded={name: round(float(values[row]), 6) for name, values in recorded.items()},
                     served_rank=_if_found(int(served.ranks(task.name)[row])) if served else None,
-                    ranks={name: _if_found(ranks_by[row]) for name, ranks_by in by_others.items()},
+                    ranks={name: _if_found(of_queries[row]) for name, of_queries in of_settings.items()},
                     top=tuple(
                         TopHit(item, round(score, DIGITS), item in positives)
                         for item, score in zip(
@@ -229,7 +234,7 @@ def _too_few_hits(ranker: Ranker) -> list[str]:
 
 
 def _percentiles(values: Floats) -> dict[str, float]:
-    return {f"p{share}": float(np.percentile(values, share)) for share in (50, 95, 99)}
+    return {name: float(np.percentile(values, share)) for name, share in PERCENTILES.items()}
 
 
 def _if_found(rank: int) -> int | None:

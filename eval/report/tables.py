@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.metrics import MEAN_RANK, METRICS, RECALLS, Metric, label
-from eval.protocol import DIRECTIONS
-from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
+from eval.metrics import MEAN_RANK, METRICS, RECALLS, Metric, TableName, in_table, label
+from eval.protocol import DIRECTIONS, IMAGE_TO_TEXT
+from eval.runs import MTEB_DIFFERS, PERCENTILES, LossMetrics, RankerMetrics, RunMetrics, Scores
 
 ByDirection = Mapping[str, Scores]
 
@@ -93,19 +93,18 @@ def against_exact(metrics: RunMetrics) -> Table | None:
     rankers = [ranker for ranker in rankers_of(metrics) if ranker.overlap_at_10 and ranker.latency_percentiles_ms]
     if not rankers:
         return None
-    times = ("p50", "p95", "p99")
 
     def row(ranker: RankerMetrics, way: str) -> Row:
         latency = (ranker.latency_percentiles_ms or {}).get(way, {})
         losses = metrics.significance.get(ranker.name, {}).get(way, {})
         cells = [_cell((ranker.overlap_at_10 or {}).get(way), 2)]
-        cells += [_cost(latency.get(time), way) for time in times]
+        cells += [_cost(latency.get(time), way) for time in PERCENTILES]
         cells += [_tested(losses.get(metric.name)) for metric in RECALLS]
         return Row(ranker.name, tuple(cells))
 
     head = (
         "overlap@10",
-        *(f"{time} ms" for time in times),
+        *(f"{time} ms" for time in PERCENTILES),
         *(f"\N{GREEK CAPITAL LETTER DELTA} {metric.label}" for metric in RECALLS),
     )
     groups = tuple((_title(metrics, way), tuple(row(ranker, way) for ranker in rankers)) for way in DIRECTIONS)
@@ -136,7 +135,7 @@ def captioned(metrics: RunMetrics) -> Table | None:
     """Return the scores with captions as evidence, each with its difference from that of the photo alone."""
     if (found := metrics.captioned) is None:
         return None
-    shown = [metric for metric in METRICS if metric.table == "main"]
+    shown = in_table("main")
     photo = found.columns[0].name
 
     def row(ranker: RankerMetrics, scores: Scores) -> Row:
@@ -166,13 +165,9 @@ def _tested(found: LossMetrics | None) -> Cell:
     return Cell(signed(found.difference), below, value=found.difference)
 
 
-def _rankers_table(metrics: RunMetrics, name: str, caption: str) -> Table:
+def _rankers_table(metrics: RunMetrics, name: TableName, caption: str) -> Table:
     rankers = rankers_of(metrics)
-    shown = [
-        metric
-        for metric in METRICS
-        if metric.table == name and any(_has(ranker.scores, metric.name) for ranker in rankers)
-    ]
+    shown = [metric for metric in in_table(name) if any(_has(ranker.scores, metric.name) for ranker in rankers)]
     if name != "main":
         rankers = [ranker for ranker in rankers if any(_has(ranker.scores, metric.name) for metric in shown)]
     main = name == "main"
@@ -303,7 +298,7 @@ def _has(figures: ByDirection, metric: str) -> bool:
 
 def _title(metrics: RunMetrics, way: str) -> str:
     images, captions = number(metrics.images), number(metrics.captions)
-    if way == "image-to-text":
+    if way == IMAGE_TO_TEXT:
         return f"{way}: {images} photos, each asked for its captions among {captions}"
     return f"{way}: {captions} captions, each asked for its photo among {images}"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from eval.metrics import METRICS, PROPORTIONS, RECALLS, Metric
+from eval.metrics import PROPORTIONS, RECALLS, Metric, TableName, in_table
 from eval.protocol import DIRECTIONS
 from eval.ranks.replay import Agreement
-from eval.runs import MTEB_DIFFERS, LossMetrics, RankerMetrics, RunMetrics, Scores
+from eval.runs import MTEB_DIFFERS, PERCENTILES, LossMetrics, RankerMetrics, RunMetrics, Scores
 
-MAIN, MORE = "main", "more"  # tables of metrics
-NAME, CELL = 20, 12  # columns: a row of five scores has 80
-TIMES = ("p50", "p95", "p99")
+WIDTH = 80  # columns of a table
+NAME, CELL = 20, 12  # columns of a name, and of a score
+SCORES = (WIDTH - NAME) // CELL  # of a row
 
 
 def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
@@ -23,8 +23,8 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         f"{metrics.images:,} images, {metrics.captions:,} captions ({kept} of each image)",
         f"model {metrics.model}",
         "",
-        *_table(metrics, MAIN),
-        *_table(metrics, MORE),
+        *_table(metrics, "main"),
+        *_table(metrics, "more"),
         *_against_exact(metrics),
         *_corrected(metrics),
         *_captioned(metrics),
@@ -53,28 +53,32 @@ def interval_of(ends: tuple[float, float]) -> str:
     return " to ".join(fitted(end, 7, sign="+") for end in ends)
 
 
-def _of(table: str) -> list[Metric]:
-    return [metric for metric in METRICS if metric.table == table]
+def side_by_side(metrics: Sequence[Metric]) -> Iterator[Sequence[Metric]]:
+    """Yield the metrics of one table after another: as many as fit beside each other."""
+    return (metrics[start : start + SCORES] for start in range(0, len(metrics), SCORES))
 
 
 def _row(name: str, cells: Iterable[str]) -> str:
     return f"{name:<{NAME}}" + "".join(f"{cell:>{CELL}}" for cell in cells)
 
 
-def _table(metrics: RunMetrics, table: str) -> Iterator[str]:
-    """Yield the rows of the rankers, by direction.
+def _table(metrics: RunMetrics, table: TableName) -> Iterator[str]:
+    """Yield the rows of the rankers, by direction; metrics that do not fit beside the others are in a second table.
 
     Tables other than the main one leave out rankers that fetched only the first hits.
     """
-    shown = _of(table)
-    yield _row("", (metric.label for metric in shown))
-    for way in DIRECTIONS:
-        yield way
-        for ranker in metrics.columns:
-            known = (metric for metric in shown if ranker.scores[way].get(metric.name) is not None)
-            if table == MAIN or any(metric.depth is None for metric in known):
-                yield from _rows(metrics, ranker, way, shown)
-    yield ""
+
+    def ranks_all(scores: Scores) -> bool:
+        return any(metric.depth is None and scores.get(metric.name) is not None for metric in in_table(table))
+
+    for shown in side_by_side(in_table(table)):
+        yield _row("", (metric.label for metric in shown))
+        for way in DIRECTIONS:
+            yield way
+            for ranker in metrics.columns:
+                if table == "main" or ranks_all(ranker.scores[way]):
+                    yield from _rows(metrics, ranker, way, shown)
+        yield ""
 
 
 def _rows(metrics: RunMetrics, ranker: RankerMetrics, way: str, shown: Sequence[Metric]) -> Iterator[str]:
@@ -102,13 +106,13 @@ def _against_exact(metrics: RunMetrics) -> Iterator[str]:
         return f"{name:<{NAME}}{overlap:>12}" + "".join(f"{time:>9}" for time in times) + f"{rate:>11}{size:>10}"
 
     yield "against exact search: hits in common (%), ms per query, bytes per vector"
-    yield row("", "overlap@10", (f"{time} ms" for time in TIMES), "queries/s", "bytes/vec")
+    yield row("", "overlap@10", (f"{time} ms" for time in PERCENTILES), "queries/s", "bytes/vec")
     for way in DIRECTIONS:
         yield way
         for ranker in rankers:
             overlap, latency = (ranker.overlap_at_10 or {})[way], (ranker.latency_percentiles_ms or {})[way]
             rate, size = (ranker.queries_per_second or {}).get(way), ranker.bytes_per_vector
-            times = (number(latency[time], 2) for time in TIMES)
+            times = (number(latency[time], 2) for time in PERCENTILES)
             yield row(f"  {ranker.name}", number(overlap, 2), times, number(rate, 0), number(size, 0))
     yield ""
     for name, by_direction in metrics.significance.items():
@@ -128,7 +132,7 @@ def _corrected(metrics: RunMetrics) -> Iterator[str]:
         for way, scores in ranker.scores.items():
             overlap = (ranker.overlap_at_10 or {}).get(way)
             title = f"{way}, {ranker.name}" + ("" if overlap is None else f" (overlap@10 {overlap:.2f})")
-            yield from _tested(title, _of(MAIN), found.significance[ranker.name], scores)
+            yield from _tested(title, in_table("main"), found.significance[ranker.name], scores)
     before, after = found.skewness["plain"], found.skewness["corrected"]
     yield f"skewness of the number of first tens that hold an image: {before:.2f} plain, {after:.2f} corrected"
     yield ""
@@ -139,17 +143,17 @@ def _captioned(metrics: RunMetrics) -> Iterator[str]:
     found = metrics.captioned
     if found is None:
         return
-    shown = _of(MAIN)
     yield f"captioned gallery, leave one out (not comparable with papers): weight {found.weight:g}"
-    yield _row("", (metric.label for metric in shown))
-    for ranker in found.columns:
-        for scores in ranker.scores.values():
-            yield _row(f"  {ranker.name}", _cells(scores, shown))
-        for worst in ranker.pessimistic.values():
-            yield _row("    all ties lost", _cells(worst, shown))
-    yield ""
+    for shown in side_by_side(in_table("main")):
+        yield _row("", (metric.label for metric in shown))
+        for ranker in found.columns:
+            for scores in ranker.scores.values():
+                yield _row(f"  {ranker.name}", _cells(scores, shown))
+            for worst in ranker.pessimistic.values():
+                yield _row("    all ties lost", _cells(worst, shown))
+        yield ""
     for pair, tested in found.significance.items():
-        yield from _tested(pair, shown, tested)
+        yield from _tested(pair, in_table("main"), tested)
 
 
 def _tested(
@@ -177,19 +181,20 @@ def _cells(scores: Scores, shown: Sequence[Metric]) -> Iterator[str]:
 
 
 def _below(metrics: RunMetrics) -> Iterator[str]:
+    main = in_table("main")
     cutoffs = " / ".join(str(metric.depth) for metric in PROPORTIONS)
     if metrics.rsum is not None:
         yield f"RSUM {metrics.rsum:.2f}: {', '.join(metric.name for metric in RECALLS)} of both directions"
     for way, shares in metrics.proportion.items():
         yield f"{way}: share of all positives among the first {cutoffs}: {_listed(shares, PROPORTIONS)}"
     for way, scores in metrics.pessimistic.items():
-        lost = f"{_listed(scores, _of(MAIN))}; shares {_listed(scores, PROPORTIONS)}"
+        lost = f"{_listed(scores, main)}; shares {_listed(scores, PROPORTIONS)}"
         yield f"{way}: ties affect {scores['queries']:,} queries; if every tie were lost: {lost}"
     if folds := metrics.folds:
         for way, scores in folds.scores.items():
             worst = folds.pessimistic.get(way)
-            lost = f"; if every tie were lost: {_listed(worst, _of(MAIN))}" if worst else ""
-            averages = _listed(scores, _of(MAIN))
+            lost = f"; if every tie were lost: {_listed(worst, main)}" if worst else ""
+            averages = _listed(scores, main)
             yield f"{way}: average of {folds.count} folds of {folds.images:,} images: {averages}{lost}"
     for judge, by_direction in (metrics.extended or {}).items():
         name = judge.replace("_pessimistic", " if every tie were lost")
@@ -208,4 +213,4 @@ def _named(scores: Scores) -> str:
 
 
 def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
-    return " / ".join(number(scores[metric.name], 2) for metric in metrics)
+    return " / ".join(number(scores.get(metric.name), 2) for metric in metrics)

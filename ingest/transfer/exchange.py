@@ -185,10 +185,12 @@ def import_(
 
 def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
     """Print one line for each reason, and the file that lists the failures."""
+    from ingest.summary import count_failures
+
     reasons = Counter(
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
         for failure in failed
     )
-    note(f"{len(failed):,} images or captions could not be imported; they are listed in {listed.resolve()}")
+    note(f"{count_failures(failed)} could not be imported: see {listed.resolve()}")
     for (kind, reason), count in reasons.items():
         note(f"  {count:,} {kind if count > 1 else kind.removesuffix('s')}: {reason}")

@@ -119,7 +119,7 @@ class SourceFlags:
 
     def encoder(self, spec: CollectionSpec, **options: Any) -> Encoder:
         """Return the encoder of queries for a collection; `options` are further ones of `encoder_for`."""
-        from search.searcher import encoder_for
+        from search.encoder.for_collection import encoder_for
 
         encoder = encoder_for(
             spec,

@@ -50,7 +50,7 @@ class LazyEncoder:
         load: Callable[[str], ClipEncoder],
         device: str,
         patience: float = PATIENCE,
-        served: Callable[[], Encoder | None] = lambda: None,
+        served: Callable[[], Encoder | None] | None = None,
     ) -> None:
         self.name = spec.model
         self.dim = spec.dim
@@ -74,7 +74,7 @@ class LazyEncoder:
 
     @cached_property
     def _served(self) -> Encoder | None:
-        return self._find_served()
+        return self._find_served() if self._find_served else None
 
     @property
     def preparation(self) -> Preparation | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 
 from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
 from search.index import CollectionSpec, ReadIndex, collection_name
+from search.outcomes import map_values
 from search.query import Part, brief, combine
 from search.records import Kind, Vectors
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
 
 Stored = dict[Kind, dict[int, Vectors]]
+Input: TypeAlias = "str | int | Vectors"
+"""What gives the vector of a part: a text, the number of a picture, or the vector itself."""
 
 
 class QueryEncoder:
@@ -57,27 +60,17 @@ class QueryEncoder:
         stored = self._stored_vectors([part for parts in queries for part in parts])
         pictures = _Pictures(self)
         inputs = [self._inputs(parts, stored, pictures) for parts in queries]
-        texts = [
-            each for of_query in inputs if isinstance(of_query, list) for each in of_query if isinstance(each, str)
-        ]
-        text_vectors = iter(self.model.encode_texts(texts) if texts else ())
-        picture_vectors = pictures.vectors()
-        return [
-            of_query
-            if isinstance(of_query, CocoSearchError)
-            else _direction(parts, [_vector(each, text_vectors, picture_vectors) for each in of_query])
-            for parts, of_query in zip(queries, inputs, strict=True)
-        ]
+        return map_values(inputs, lambda queries: self._directions(queries, pictures.vectors()))
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""
         texts = [part.text for parts in queries for part in parts if part.text is not None]
-        found = iter(self.model.truncations(texts) if texts else ())
+        of_text = dict(zip(texts, self.model.truncations(texts), strict=True)) if texts else {}
         return [
             {
                 number: truncation
                 for number, part in enumerate(parts)
-                if part.text is not None and (truncation := next(found)) is not None
+                if part.text is not None and (truncation := of_text[part.text]) is not None
             }
             for parts in queries
         ]
@@ -112,16 +105,31 @@ class QueryEncoder:
 
     def _inputs(
         self, parts: Sequence[Part], stored: Stored, pictures: _Pictures
-    ) -> list[str | int | Vectors] | CocoSearchError:
-        """Return for each part its text, the number of its picture, or its vector; or the error of the query."""
+    ) -> list[tuple[Part, Input]] | CocoSearchError:
+        """Return the parts of a query with the input of each, or the error of the query."""
         if not parts:
             return QueryError("the query has no parts")
         try:
-            return [self._input(part, stored, pictures) for part in parts]
+            return [(part, self._input(part, stored, pictures)) for part in parts]
         except (QueryError, PhotoError) as error:
             return error
 
-    def _input(self, part: Part, stored: Stored, pictures: _Pictures) -> str | int | Vectors:
+    def _directions(
+        self, queries: Sequence[Sequence[tuple[Part, Input]]], pictures: Sequence[Vectors]
+    ) -> list[Vectors | CocoSearchError]:
+        """Encode the texts, and return the direction of each query, or its error."""
+        texts = [each for inputs in queries for _, each in inputs if isinstance(each, str)]
+        vectors = self.model.encode_texts(texts) if texts else ()
+        of_text: dict[str, Vectors] = dict(zip(texts, vectors, strict=True))
+
+        def vector(each: Input) -> Vectors:
+            if isinstance(each, str):
+                return of_text[each]
+            return pictures[each] if isinstance(each, int) else each
+
+        return [_direction([part for part, _ in inputs], [vector(each) for _, each in inputs]) for inputs in queries]
+
+    def _input(self, part: Part, stored: Stored, pictures: _Pictures) -> Input:
         if part.text is not None:
             self.spec.check_queryable()
             return part.text
@@ -146,12 +154,6 @@ class QueryEncoder:
         if vector.shape != (self.spec.dim,):
             raise QueryError(f"the vector to search for has the shape {vector.shape}, not ({self.spec.dim},)")
         return np.asarray(vector / np.linalg.norm(vector.astype(np.float64)), dtype=np.float32)
-
-
-def _vector(each: str | int | Vectors, text_vectors: Iterator[Vectors], picture_vectors: Sequence[Vectors]) -> Vectors:
-    if isinstance(each, str):
-        return next(text_vectors)
-    return picture_vectors[each] if isinstance(each, int) else each
 
 
 def _direction(parts: Sequence[Part], vectors: Sequence[Vectors]) -> Vectors | CocoSearchError:

@@ -16,7 +16,6 @@ from search.index.protocol import (
     Index,
     ReadIndex,
     SearchParams,
-    Where,
     defer_indexing_if_many,
 )
 from search.index.sources import Source
@@ -30,6 +29,7 @@ from search.index.spec import (
     short_model_name,
 )
 from search.index.tuning import Quantization, Tuning
+from search.index.where import Where
 from search.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-FieldIndex = Literal["keyword", "integer", "words"]
-"""`words`: split by the multilingual tokenizer, without case and accents."""
+from search.records import Kind
 
-INDEXED_FIELDS: Mapping[str, FieldIndex] = {
-    "split": "keyword",
-    "image_id": "integer",
-    "position": "integer",
-    "text": "words",
-    "captions": "words",
+FieldIndex = Literal["keyword", "id", "number", "words"]
+"""`id`: integers to look up; `number`: integers to compare with a limit; `words`: split by the multilingual tokenizer,
+without case and accents."""
+
+WORDS: Mapping[Kind, str] = {"images": "captions", "captions": "text"}
+"""The field that `Where.contains` refers to."""
+
+INDEXED_FIELDS: Mapping[Kind, Mapping[str, FieldIndex]] = {
+    "images": {"split": "keyword", "image_id": "id", WORDS["images"]: "words"},
+    "captions": {"split": "keyword", "image_id": "id", "position": "number", WORDS["captions"]: "words"},
 }

@@ -104,21 +104,29 @@ def scored_of(points: Sequence[ScoredPoint]) -> list[Scored]:
     return [(id_of(point), point.score) for point in points]
 
 
-def corrected_hits(scored: Sequence[Scored], numbers: Mapping[int, float | None], alpha: float) -> list[Hit]:
+def corrected_hits(
+    scored: Sequence[Scored], numbers: Mapping[int, float | None], alpha: float, best: int | None = None
+) -> list[Hit]:
     """Convert scored images to hits without records, with `alpha` times their `numbers` subtracted; best first.
+
+    `scored` are in the order of their cosines. `best` is that of SearchParams.
 
     Raises:
         IndexFailure: an image has no number.
     """
-    hits = []
+    ranked = []
     for id_, cosine in scored:
         number = numbers[id_]
         if number is None:
             raise IndexFailure(
                 f"image {id_} has no number to correct its score by: run `python -m ingest hubness` again"
             )
-        hits.append(Hit(id_, cosine - alpha * number, uncorrected=cosine))
-    return sorted(hits, key=lambda hit: -hit.score)
+        ranked.append((alpha * number - cosine, id_, cosine))
+    lowest = ranked[-1:]
+    ranked.sort()
+    if best is not None and best < len(ranked):
+        ranked[best:] = lowest
+    return [Hit(id_, -negative, None, (), None, cosine) for negative, id_, cosine in ranked]
 
 
 def number_of(point: StoredPoint) -> float | None:

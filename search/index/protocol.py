@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from search.index.points import Batch, Points
 from search.index.spec import CollectionSpec
 from search.index.tuning import Tuning
+from search.index.where import NO_OTHER_FIELDS, Where
 from search.records import Caption, Hit, Image, Vectors
 
 if TYPE_CHECKING:
@@ -16,30 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OVERSAMPLING = 3.0  # restores the recall of float32 to int8 at little cost (25,000 points of 512 dimensions)
-NO_OTHER_FIELDS = {"extra": "forbid"}  # for the relay, whose two sides may be different versions
 DEFER_INDEXING_FROM = 10_000
 """If more points than this are about to be written, the HNSW index is built once, after the last of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """A filter; the conditions that are given must all hold.
-
-    `splits`: the point is in one of these; `ids` / `not_ids`: its id is / is not one of these; `image_ids`: it is one
-    of these images, or a caption of one; `contains`: all of these words occur in the caption (or in the image's
-    captions), as the index's tokenizer divides them, which ignores numbers (a Searcher compares these itself) and does
-    not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the highest position of a caption
-    in its image, 0-based, inclusive; `max_hubness`: the highest number `hubness` of an image, inclusive.
-    """
-
-    splits: tuple[str, ...] | None = None
-    ids: tuple[int, ...] | None = None
-    not_ids: tuple[int, ...] | None = None
-    image_ids: tuple[int, ...] | None = None
-    contains: str | None = None
-    max_position: int | None = None
-    max_hubness: float | None = None
-    __pydantic_config__ = NO_OTHER_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +33,8 @@ class SearchParams:
     search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
     others would take most of the time. `hubness`: how many times the number `hubness` of each image is
     subtracted from its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected
-    scores, and without records; one without a number is an IndexFailure.
+    scores, equal ones by id, and without records; one without a number is an IndexFailure. `best`: return only so many
+    of the corrected hits and, after them, the one of lowest cosine; building the others would take most of the time.
     """
 
     exact: bool = False
@@ -68,6 +48,7 @@ class SearchParams:
     each_where: tuple[Where, ...] | None = None
     per_image: bool = False
     hubness: float = 0.0
+    best: int | None = None
     __pydantic_config__ = NO_OTHER_FIELDS
 
     def filters(self, count: int, convert: Callable[[Where | None], T]) -> Sequence[T]:

@@ -31,6 +31,11 @@ def collection_name(dataset: str, kind: Kind) -> str:
     return f"{dataset}_{kind}"
 
 
+def kind_of(collection: str) -> Kind:
+    """Return what a collection holds, by its name, which `collection_name` made."""
+    return "images" if collection.endswith("_images") else "captions"
+
+
 def short_model_name(model: str) -> str:
     """Return at most the last two parts of a model's name or path: the folder alone may be called `model`."""
     return "/".join([part for part in re.split(r"[/\\]", model) if part][-2:]) or model

@@ -16,12 +16,13 @@ from search.query import Options
 from search.ranking import folding
 from search.ranking.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
 from search.ranking.hubness import Correction
-from search.ranking.words import Words
+from search.ranking.words import Words, divide
 from search.records import Caption, Hit, Image, Kind, Vectors
 
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
 PREFETCH = 100  # hits to read first if scores are not cosines; they nearly always settle the first ten
+MOST_PREFETCH = 1600  # the most that `Pages` adapts it to
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class PageRequest:
     """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
 
     With a `correction` or `evidence` (a request has at most one of them), results are sorted by scores other than
-    cosines; their cosines still decide what is cut off.
+    cosines; their cosines still decide what is cut off. `prefetch`: how many hits to read first for that, at least.
     """
 
     vector: Vectors
@@ -38,6 +39,7 @@ class PageRequest:
     leave_out: tuple[int, ...] = ()
     correction: Correction | None = None
     evidence: Evidence | None = None
+    prefetch: int = 0
 
     @property
     def where(self) -> Where:
@@ -53,7 +55,18 @@ class PageRequest:
     @property
     def depth(self) -> int:
         """How many hits to read at first."""
-        return max(self.end + SPARE, PREFETCH) if self.rescored else self.end + SPARE
+        return max(self.end + SPARE, PREFETCH, self.prefetch) if self.rescored else self.end + SPARE
+
+    @property
+    def best(self) -> int | None:
+        """How many of these hits to return at first, of those read for a corrected page; None: all.
+
+        Cut-offs and folds may need any of them.
+        """
+        options = self.options
+        if self.correction is None or (options.min_score, options.cutoff, options.fold) != (None, None, None):
+            return None
+        return self.end + SPARE
 
     @property
     def rescored(self) -> bool:
@@ -65,10 +78,9 @@ class PageRequest:
 class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
-    Of the points that were not read, no cosine is above `cosine`, and no score above `score`; both are -inf if there
-    are none. With a correction, images with small numbers may have been read further down (see `joined`): of the points
-    that were not read, none that passes the filter of the last query has a cosine above `rival`, and none of the others
-    has a score above `settled`.
+    Of all other points, no cosine is above `cosine`, and no score above `score`; both are -inf if there are none. With
+    a correction, images with small numbers may have been read further down (see `joined`): of the other points, those
+    that pass the filter of the last query have no cosine above `rival`, or else, as the rest, no score above `settled`.
     """
 
     hits: list[Hit]
@@ -78,15 +90,20 @@ class Ranking:
     settled: float = -math.inf
 
     @classmethod
-    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None) -> Self:
-        """Return the ranking that a query of `depth` hits answered."""
-        lowest = min(hit.cosine for hit in hits) if len(hits) == depth else -math.inf
-        return cls(_in_order(hits), lowest, correction.highest(lowest) if correction else lowest, lowest)
+    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None) -> Self:
+        """Return the ranking that a query of `depth` hits answered; `best` is that of SearchParams."""
+        cut = best is not None and best < len(hits)
+        lowest = min(hit.cosine for hit in hits) if cut or len(hits) == depth else -math.inf
+        highest = correction.highest(lowest) if correction else lowest
+        if not cut:
+            return cls(_in_order(hits), lowest, highest, lowest)
+        kept = list(hits[:best])
+        return cls(kept, math.inf, max(highest, kept[-1].score), lowest, kept[-1].score)
 
     def joined(self, more: Self, most: float, correction: Correction) -> Self:
         """Return this ranking with the hits of `more`, a query for images whose numbers are at most `most`."""
         hits = {hit.id: hit for hit in (*self.hits, *more.hits)}
-        settled = max(self.settled, correction.score(self.rival, most))
+        settled = max(self.settled, more.settled, correction.score(self.rival, most))
         return replace(
             self,
             hits=_in_order(list(hits.values())),
@@ -118,9 +135,11 @@ class Pages:
         self._dataset = dataset
         self._means: dict[Kind, Vectors] = {}
         self._evidence = EvidenceReader(index, dataset)
+        self._prefetch = PREFETCH  # of corrected queries
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the page of each request; requests with equal filters and depths share one call of the engine."""
+        """Return the page of each request; requests that the engine answers alike share one call of it."""
+        requests = [replace(each, prefetch=self._prefetch) if each.correction else each for each in requests]
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
             key = (
@@ -129,6 +148,7 @@ class Pages:
                 repr(request.where),
                 request.options.exact,
                 request.correction,
+                request.best,
                 request.evidence and (request.evidence, request.end),
             )
             groups.setdefault(key, []).append(number)
@@ -143,11 +163,9 @@ class Pages:
     def count(self, kind: Kind, options: Options, leave_out: tuple[int, ...] = ()) -> int | None:
         """Return how many points of a kind pass the filter; None if it has words that the index does not look up."""
         where = PageRequest(np.empty(0, np.float32), kind, options, leave_out).where
-        if where.contains is not None:
-            words = Words.parse(where.contains)
-            if words.numbers or words.pieces:
-                return None
-            where = replace(where, contains=words.indexed)
+        where, words = divide(where)
+        if words.are_compared:
+            return None
         try:
             return self._index.count(self._collection(kind), where=where)
         except CollectionMissing:
@@ -156,7 +174,7 @@ class Pages:
             return 0
 
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the pages of requests of one kind, depth, filter, correction and evidence."""
+        """Return the pages of requests that are equal in what `read` compares."""
         vectors = np.stack([request.vector for request in requests])
         rankings = self._rankings(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
@@ -170,7 +188,7 @@ class Pages:
         So consecutive pages continue the same ranking.
         """
         vector, kind, options = request.vector, request.kind, request.options
-        depth = request.depth
+        depth, alone = request.depth, request.correction is not None
         grouped = kind == "captions" and options.group
         while True:
             least = self._least_cosine(vector, kind, options, read.best)
@@ -179,8 +197,11 @@ class Pages:
             if read.whole or len(results) >= request.end or read.cosine < least:
                 break
             rivals = self._with_rivals(request, read, depth, least) if request.correction else None
+            alone = False
             depth *= 2 if request.rescored else 4
             [read] = [rivals] if rivals else self._rankings(vector[np.newaxis], request, depth)
+        if alone:
+            self._prefetch = max(PREFETCH, self._prefetch * 15 // 16)
         page = results[options.offset : request.end]
         if request.rescored:
             return self._with_records(page)
@@ -203,16 +224,15 @@ class Pages:
         where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
         small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
         [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
+        if more.rival > -math.inf:  # more rivals than a page: to read more hits at first takes less time
+            self._prefetch = min(MOST_PREFETCH, 2 * request.depth)
         return read.joined(more, most, correction)
 
     def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
-        where = request.where
-        words = None if where.contains is None else Words.parse(where.contains)
-        if words is not None:
-            where = replace(where, contains=words.indexed or None)
+        where, words = divide(request.where)
         rankings = self._read(vectors, request, depth, where)
-        return rankings if words is None else [self._with_words(each, words) for each in rankings]
+        return [self._with_words(each, words) for each in rankings] if words.are_compared else rankings
 
     def _read(self, vectors: Vectors, request: PageRequest, depth: int, where: Where) -> list[Ranking]:
         exact, correction, evidence = request.options.exact, request.correction, request.evidence
@@ -220,14 +240,16 @@ class Pages:
             enough = request.end if depth == request.depth else None
             found = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
             return [Ranking(_in_order(each.hits), each.cosine, each.score) for each in found]
-        params = SearchParams(exact=exact, where=where, hubness=correction.alpha if correction else 0.0)
+        best = request.best and request.best * depth // request.depth
+        alpha = correction.alpha if correction else 0.0
+        params = SearchParams(exact=exact, where=where, hubness=alpha, best=best)
         try:
             answers = self._index.query(self._collection(request.kind), vectors, depth, params)
         except CollectionMissing:
             if request.kind == "images":
                 raise
             answers = [[] for _ in vectors]  # a data set may consist of photos alone
-        return [Ranking.of(hits, depth, correction) for hits in answers]
+        return [Ranking.of(hits, depth, correction, best) for hits in answers]
 
     def _with_words(self, read: Ranking, words: Words) -> Ranking:
         with_records = all(hit.record for hit in read.hits)
@@ -241,7 +263,7 @@ class Pages:
 
         def stored(some: Sequence[Hit]) -> list[Hit]:
             kept = [hit for hit in some if hit.id in records]
-            return [replace(hit, record=records[hit.id], also=tuple(stored(hit.also))) for hit in kept]
+            return [hit.with_record(records[hit.id], tuple(stored(hit.also))) for hit in kept]
 
         return stored(hits)
 

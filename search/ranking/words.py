@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from search.errors import QueryError, TextError
+from search.index import Where
 from search.records import Caption, Image
 from search.text import check_text
 
@@ -51,9 +52,14 @@ class Words:
             raise QueryError(f"{text!r} contains no word to filter by: use letters or digits")
         return cls(indexed, numbers, pieces)
 
+    @property
+    def are_compared(self) -> bool:
+        """Whether some of the words must be compared with each record, because the index does not find them."""
+        return bool(self.numbers or self.pieces)
+
     def match(self, record: Image | Caption | None) -> bool:
         """Return whether the numbers and pieces occur in the text of a caption, or in the captions of an image."""
-        if not (self.numbers or self.pieces):
+        if not self.are_compared:
             return True
         match record:
             case Image(captions=captions):
@@ -65,6 +71,18 @@ class Words:
         normal = unicodedata.normalize("NFKC", text)
         numbers = _NUMBER.findall(_UNSPACED.sub(" ", normal))
         return self.numbers.issubset(numbers) and all(piece in normal for piece in self.pieces)
+
+
+def divide(where: Where) -> tuple[Where, Words]:
+    """Divide a filter into what the index looks up and the words that it does not, which are compared.
+
+    Raises:
+        QueryError: the words cannot be parsed.
+    """
+    if where.contains is None:
+        return where, Words("", frozenset(), frozenset())
+    words = Words.parse(where.contains)
+    return replace(where, contains=words.indexed or None), words
 
 
 def _parts(run: str) -> list[str]:

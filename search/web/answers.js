@@ -2,7 +2,7 @@
 
 import { image, sample, search } from "./api.js";
 import { uploadAgain } from "./pictures.js";
-import { isEmpty, lookedUp } from "./query.js";
+import { filtersToRequest, isEmpty, lookedUp } from "./query.js";
 
 const AT_ONCE = 180; // results in one request; the API's limit is 200
 const MAX_IDS = 1000; // the API's limit
@@ -35,7 +35,7 @@ async function fetchPage(query, offset, k, signal) {
 export async function fetchFolded(query, result) {
   const images = [...new Set(result.also_images)].slice(0, MAX_IDS);
   const k = Math.min(AT_ONCE, 10 * images.length + result.also.length);
-  const all = { image_ids: images, k, offset: 0, fold: null, cutoff: null, contains: null, group: false, total: false };
+  const all = { image_ids: images, k, offset: 0, fold: null, cutoff: null, ...filtersToRequest(), group: false, total: false };
   const { results } = await search(query, all);
   const ids = new Set(result.also);
   return results.filter((each) => ids.has(each.id)).map((each) => ({ ...each, also: [], rank: null, folded: result }));

@@ -1,6 +1,6 @@
 // Call the API. All URLs are relative to the page's, which may be below a path of a proxy.
 
-import { toRequest } from "./query.js";
+import { filtersToRequest, toRequest } from "./query.js";
 
 // Return the parsed response; throw an Error with a readable message and the HTTP `status`, 0 if there is no response.
 export async function request(path, options = {}) {
@@ -31,9 +31,9 @@ export function search(query, changes, signal) {
 // Return stored images that pass the filters of a query as results, in a random order: {results, more, total}.
 export async function sample(query, offset, k, signal) {
   const params = new URLSearchParams({ seed: query.seed, offset, k });
-  const { splits, contains } = toRequest(query);
-  for (const split of splits ?? []) params.append("splits", split);
-  if (contains) params.append("contains", contains);
+  for (const [name, value] of Object.entries(filtersToRequest(query))) {
+    for (const each of value === null ? [] : [value].flat()) params.append(name, each);
+  }
   const { images, more, total } = await request(`api/sample?${params}`, { signal });
   return { results: images.map(toResult), more, total };
 }

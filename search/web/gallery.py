@@ -21,7 +21,7 @@ from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.index import Where, short_model_name
 from search.query import Options, Part, for_parts, named_images
-from search.ranking.words import Words
+from search.ranking.words import divide
 from search.records import KINDS, Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
@@ -224,13 +224,12 @@ class Gallery:
 
     def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
         """Return the ids that random samples are drawn from; of a very large data set, only the first ones."""
-        words = None if where.contains is None else Words.parse(where.contains)
+        looked_up, words = divide(where)
         ids: list[int] = []
         read = 0
-        looked_up = replace(where, contains=words.indexed or None) if words else where
         for batch in self.index.scan(self.searcher.collection("images"), where=looked_up):
             images = [record for record in batch.records if isinstance(record, Image)]
-            ids += [image.id for image in images if words is None or words.match(image)]
+            ids += [image.id for image in images if words.match(image)]
             read += len(images)
             if read >= SAMPLED_IMAGES:
                 break

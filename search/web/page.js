@@ -5,7 +5,7 @@ import { actions, addParts, offerCopy } from "./actions.js";
 import { request } from "./api.js";
 import { focusResult, handleKeys, resultIndex } from "./keyboard.js";
 import { acceptPictures, addPicture } from "./pictures.js";
-import { emptyQuery, hasPicture, idsIn, isEmpty, toUrl } from "./query.js";
+import { FILTER_NAMES, emptyQuery, hasPicture, idsIn, isEmpty, toUrl } from "./query.js";
 import { SWITCHES, drawBoxButtons, drawQuery, loadMore, run, setBusy, submit, updateQuery } from "./search.js";
 import { toCommand, toLink } from "./share.js";
 import { $, amend, answer, box, place, query, randomSeed, readEntry, setQuery, showError } from "./state.js";
@@ -56,8 +56,7 @@ $("file").addEventListener("change", (event) => {
 for (const radio of document.querySelectorAll("[name=to]")) {
   radio.addEventListener("change", () => submit({ to: radio.value }));
 }
-$("split").addEventListener("change", () => submit());
-$("contains").addEventListener("change", () => submit());
+for (const name of FILTER_NAMES) $(name).addEventListener("change", () => submit());
 for (const [name, value] of Object.entries(SWITCHES)) {
   $(name).addEventListener("change", () => submit({ [name]: $(name).checked ? value : null }));
 }

@@ -7,12 +7,31 @@ export const HALFWAY = 0.5; // of the way from a typical score to the best; resu
 export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
 export const CAPTIONS_WEIGHT = 0.75; // of a photo's best caption in its score
 
+// The filters. A filter is a text of the query (empty: none); the id of its field on the page, its name in addresses and
+// its option of the command are the same. The functions convert it to fields of a request to the API.
+const FILTERS = {
+  split: (text) => ({ splits: text ? [text] : null }),
+  contains: (text) => ({ contains: text || null }),
+};
+export const FILTER_NAMES = Object.keys(FILTERS);
+const WITHOUT_FILTERS = Object.fromEntries(FILTER_NAMES.map((name) => [name, ""]));
+
 // A part is {text}, {image_id} or {picture: token, name: of the file}, with a weight; `box` is the text in the search
 // box. `count`: how many results are shown; `seed`: which random sample an empty query shows; `view`: the id of the
 // image that the viewer shows. Ids are strings: JavaScript would round large numbers.
 export function emptyQuery(options = {}) {
   const place = { count: PAGE_SIZE, seed: null, view: null };
-  return { box: "", parts: [], to: "images", split: "", contains: "", cutoff: null, fold: null, evidence: null, ...place, ...options };
+  return { box: "", parts: [], to: "images", ...WITHOUT_FILTERS, cutoff: null, fold: null, evidence: null, ...place, ...options };
+}
+
+// Return the filters that the query has, as pairs of name and text.
+export function filtersOf(query) {
+  return FILTER_NAMES.map((name) => [name, query[name].trim()]).filter(([, text]) => text);
+}
+
+// Return the fields of a request for all filters, by default for none.
+export function filtersToRequest(query = WITHOUT_FILTERS) {
+  return Object.assign({}, ...FILTER_NAMES.map((name) => FILTERS[name](query[name].trim())));
 }
 
 export function isEmpty(query) {
@@ -57,8 +76,7 @@ export function toUrl(query) {
   }
   if (shared.some((part) => part.weight !== 1)) params.append("w", shared.map((part) => part.weight).join(","));
   if (query.to !== "images") params.append("to", query.to);
-  if (query.split) params.append("split", query.split);
-  if (query.contains.trim()) params.append("contains", query.contains.trim());
+  for (const [name, text] of filtersOf(query)) params.append(name, text);
   for (const name of ["cutoff", "fold", "evidence"]) if (query[name] !== null) params.append(name, query[name]);
   if (isEmpty(query) && query.seed !== null) params.append("seed", query.seed);
   if (query.count !== PAGE_SIZE) params.append("n", query.count);
@@ -82,8 +100,7 @@ export function fromUrl(search) {
     box: params.get("q") ?? "",
     parts,
     to: params.get("to") === "captions" ? "captions" : "images",
-    split: params.get("split") ?? "",
-    contains: params.get("contains") ?? "",
+    ...Object.fromEntries(FILTER_NAMES.map((name) => [name, params.get(name) ?? ""])),
     cutoff: parseFraction(params.get("cutoff")),
     fold: parseFraction(params.get("fold")),
     evidence: parseFraction(params.get("evidence")) || null, // a weight is above 0
@@ -117,8 +134,7 @@ export function toRequest(query) {
     parts: allParts(query).map(({ name, ...part }) => part),
     to: query.to,
     k: PAGE_SIZE,
-    splits: query.split ? [query.split] : null,
-    contains: query.contains.trim() || null,
+    ...filtersToRequest(query),
     cutoff: query.cutoff,
     fold: query.fold,
     evidence: takesEvidence(query) ? query.evidence : null,

@@ -4,7 +4,7 @@ import { NOTHING, fetchAnswer } from "./answers.js";
 import { drawChips } from "./chips.js";
 import { focusResult } from "./keyboard.js";
 import { pictureUrl } from "./pictures.js";
-import { CAPTIONS_WEIGHT, HALFWAY, PAGE_SIZE, SAME_PHOTO, isEmpty, lookedUp, takesEvidence } from "./query.js";
+import { CAPTIONS_WEIGHT, FILTER_NAMES, HALFWAY, PAGE_SIZE, SAME_PHOTO, filtersOf, isEmpty, lookedUp, takesEvidence } from "./query.js";
 import { drawResults } from "./results.js";
 import { $, amend, answer, box, go, place, query, setAnswer, showError } from "./state.js";
 import { closeView, drawView } from "./view.js";
@@ -24,7 +24,8 @@ export function updateQuery(changes, { keep = false, keepText = keep, sent = fal
 
 // Search with the text in the box, which may not have been submitted yet, and with changed options.
 export function submit(changes = {}) {
-  return updateQuery({ box: box.value.trim(), contains: $("contains").value, split: $("split").value, ...changes }, { sent: true });
+  const filters = Object.fromEntries(FILTER_NAMES.map((name) => [name, $(name).value]));
+  return updateQuery({ box: box.value.trim(), ...filters, ...changes }, { sent: true });
 }
 
 // Fetch and show the results of the query; then `scroll` to a place and `focus` the result with this index.
@@ -104,11 +105,10 @@ export function drawQuery(draft) {
   if (query.split && ![...split.options].some((option) => option.value === query.split)) {
     split.add(new Option(query.split, query.split));
   }
-  split.value = query.split;
-  $("contains").value = query.contains;
+  for (const name of FILTER_NAMES) $(name).value = query[name];
   for (const name of Object.keys(SWITCHES)) $(name).checked = query[name] !== null;
   $("evidence").disabled = !takesEvidence(query);
-  const filters = [query.split, query.contains, ...Object.keys(SWITCHES).map((name) => query[name] !== null)].filter(Boolean).length;
+  const filters = filtersOf(query).length + Object.keys(SWITCHES).filter((name) => query[name] !== null).length;
   $("filters-button").textContent = filters ? `Filters (${filters})` : "Filters";
   $("clear").hidden = isEmpty(query) && !filters;
   drawBoxButtons();

@@ -18,11 +18,12 @@ import uvicorn
 from search.cli.command import note, warn_of_pending, warn_of_silent_nodes
 from search.cli.interrupt import INTERRUPTED, ending_on_interrupt
 from search.encoder import Encoder
+from search.encoder.for_collection import encoder_for
 from search.errors import CocoSearchError, SettingsError
 from search.index import CollectionSpec, open_for_writing
 from search.index.edge.index import EdgeIndex
 from search.index.relay.announce import Running, announced
-from search.searcher import Searcher, encoder_for
+from search.searcher import Searcher
 from search.settings import Settings, is_loopback
 from search.web.app import create_app
 from search.web.connection import TimeLimits, timed_protocol

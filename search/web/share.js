@@ -1,6 +1,6 @@
 // Copy the query, as a link or as a command for a terminal.
 
-import { allParts, takesEvidence, toRequest, toUrl } from "./query.js";
+import { allParts, filtersOf, takesEvidence, toRequest, toUrl } from "./query.js";
 
 export function toLink(query, base = location.href) {
   return new URL(toUrl({ ...query, view: null }), base).href;
@@ -23,8 +23,7 @@ export function toCommand(query, index) {
     options.push(...(valueOf(part).startsWith("-") ? [`${name}=${valueOf(part)}`] : [name, valueOf(part)]));
   }
   if (query.to === "captions") options.push("--group");
-  if (query.split) options.push("--split", query.split);
-  if (query.contains.trim()) options.push("--contains", query.contains.trim());
+  for (const [name, text] of filtersOf(query)) options.push(`--${name}`, text);
   for (const name of ["cutoff", "fold"]) if (query[name] !== null) options.push(`--${name}`, query[name]);
   if (query.evidence !== null && takesEvidence(query)) options.push("--evidence", `captions=${query.evidence}`);
   const value = valueOf(first);

@@ -1,6 +1,6 @@
 // Put into words what is shown, what is indexed, and what to change if nothing is found.
 
-import { describe, hasPicture, isEmpty, lookedUp, shorten, toRequest } from "./query.js";
+import { describe, filtersOf, hasPicture, isEmpty, lookedUp, shorten, toRequest } from "./query.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -49,7 +49,8 @@ export function drawRemedies(section, query, submit) {
   const remedies = words.length > 1 ? words.map((word, place) => [`Without the word “${word}”`, { contains: words.filter((_, other) => other !== place).join(" ") }]) : [];
   if (words.length) remedies.push([words.length > 1 ? "Without all these words" : `Without the word “${words[0]}”`, { contains: "" }]);
   if (query.split) remedies.push(["In all splits", { split: "" }]);
-  if (query.split && words.length) remedies.push(["Without any filter", { contains: "", split: "" }]);
+  const filters = filtersOf(query);
+  if (filters.length > 1) remedies.push(["Without any filter", Object.fromEntries(filters.map(([name]) => [name, ""]))]);
   section.querySelector("ul").replaceChildren(
     ...remedies.map(([label, changes]) => {
       const button = Object.assign(document.createElement("button"), { type: "button", className: "pill", textContent: label });

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import qdrant_edge as qdrant
 
 from search.index.payload import INDEXED_FIELDS, FieldIndex
-from search.index.protocol import SearchParams, Where
+from search.index.protocol import SearchParams
 from search.index.spec import CollectionSpec
-from search.records import HUBNESS, Vectors
+from search.index.where import AtMost, Condition, HasId, HasWords, OneOf, Where
+from search.records import HUBNESS, Kind, Vectors
 
+POINTS_PER_SCAN = 1000
 NUMBER = qdrant.PayloadSelector.Include([HUBNESS])
-_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaType | qdrant.TextIndexParams] = {
-    "keyword": qdrant.PayloadSchemaType.Keyword,
-    "integer": qdrant.PayloadSchemaType.Integer,
-    "words": qdrant.TextIndexParams(tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True),
+# On disk: indexes in memory are read whenever a shard is opened, which would take most of a command's time.
+_SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaParams] = {
+    "keyword": qdrant.KeywordIndexParams(on_disk=True),
+    "id": qdrant.IntegerIndexParams(lookup=True, range=False, on_disk=True),
+    "number": qdrant.IntegerIndexParams(lookup=False, range=True, on_disk=True),
+    "words": qdrant.TextIndexParams(
+        tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True, on_disk=True
+    ),
 }
-_PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
+_PARAMETERS = ("on_disk", "lookup", "range", "tokenizer", "lowercase", "ascii_folding")
 
 
 def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only: bool = False) -> None:
@@ -28,53 +37,44 @@ def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only
         shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, qdrant.PayloadSchemaType.Float))
     elif HUBNESS in existing and not spec.is_numbered:
         shard.update(qdrant.UpdateOperation.delete_field_index(HUBNESS))
-    for field, wanted in _PAYLOAD_INDEXES.items():
+    for field, index in INDEXED_FIELDS[spec.kind].items():
+        wanted = _SCHEMAS[index]
         if field not in existing or not (missing_only or _is_current(existing[field].params, wanted)):
             shard.update(qdrant.UpdateOperation.create_field_index(field, wanted))
 
 
-def _is_current(
-    stored: qdrant.PayloadSchemaParams | None, wanted: qdrant.PayloadSchemaType | qdrant.TextIndexParams
-) -> bool:
-    if not isinstance(wanted, qdrant.TextIndexParams):
-        return True
-    return isinstance(stored, qdrant.TextIndexParams) and (
-        (stored.tokenizer, stored.lowercase, stored.ascii_folding)
-        == (wanted.tokenizer, wanted.lowercase, wanted.ascii_folding)
+def _is_current(stored: qdrant.PayloadSchemaParams | None, wanted: qdrant.PayloadSchemaParams) -> bool:
+    return type(stored) is type(wanted) and all(
+        getattr(stored, name, None) == getattr(wanted, name, None) for name in _PARAMETERS
     )
 
 
-def filter_of(where: Where | None) -> qdrant.Filter | None:
-    """Convert a filter to the engine's form; None if it has no conditions."""
+def filter_of(where: Where | None, kind: Kind) -> qdrant.Filter | None:
+    """Convert a filter of points of this kind to the engine's form; None if it has no conditions."""
     if where is None:
         return None
-    must: list[qdrant.ConditionType] = []
-    if where.splits is not None:
-        must.append(qdrant.FieldCondition("split", match=qdrant.MatchAny(list(where.splits))))
-    if where.ids is not None:
-        must.append(qdrant.HasIdCondition(set(where.ids)))
-    if where.image_ids is not None:
-        must.append(qdrant.FieldCondition("image_id", match=qdrant.MatchAny(list(where.image_ids))))
-    if where.max_position is not None:
-        must.append(qdrant.FieldCondition("position", range=qdrant.RangeFloat(lte=where.max_position)))
-    if where.max_hubness is not None:
-        must.append(qdrant.FieldCondition(HUBNESS, range=qdrant.RangeFloat(lte=where.max_hubness)))
-    if where.contains is not None:
-        words = qdrant.MatchText(where.contains)
-        must.append(
-            qdrant.Filter(
-                should=[qdrant.FieldCondition("text", match=words), qdrant.FieldCondition("captions", match=words)]
-            )
-        )
-    must_not: list[qdrant.ConditionType] = [qdrant.HasIdCondition(set(where.not_ids))] if where.not_ids else []
+    must, must_not = ([_condition(each) for each in conditions] for conditions in where.conditions(kind))
     return qdrant.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 
-def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdrant.QueryRequest]:
-    """Return a query for each row of `vectors`, float32 (n, dim); hits have no payloads."""
+def _condition(condition: Condition) -> qdrant.ConditionType:
+    match condition:
+        case OneOf(field, values):
+            return qdrant.FieldCondition(field, match=qdrant.MatchAny(values))
+        case AtMost(field, limit):
+            return qdrant.FieldCondition(field, range=qdrant.RangeFloat(lte=limit))
+        case HasWords(field, text):
+            return qdrant.FieldCondition(field, match=qdrant.MatchText(text))
+        case HasId(ids):
+            return qdrant.HasIdCondition(set(ids))
+
+
+def requests_of(vectors: Vectors, limit: int, params: SearchParams, kind: Kind) -> list[qdrant.QueryRequest]:
+    """Return a query for points of this kind for each row of `vectors`, float32 (n, dim); hits have no payloads."""
     quantization = qdrant.QuantizationSearchParams(
         ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
     )
+    filters = params.filters(len(vectors), partial(filter_of, kind=kind))
     engine_params = qdrant.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
     return [
         qdrant.QueryRequest(
@@ -85,5 +85,25 @@ def requests_of(vectors: Vectors, limit: int, params: SearchParams) -> list[qdra
             params=engine_params,
             with_payload=False,
         )
-        for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
+        for vector, conditions in zip(vectors.tolist(), filters, strict=True)
     ]
+
+
+def scroll(
+    shard: qdrant.EdgeShard,
+    conditions: qdrant.Filter | None = None,
+    *,
+    payload: qdrant.PayloadSelector | bool = True,
+    vectors: bool = False,
+) -> Iterator[list[qdrant.Record]]:
+    """Yield all points that pass a filter, some at a time, in ascending order of ids."""
+    offset: qdrant.PointId | None = None
+    while True:
+        request = qdrant.ScrollRequest(
+            offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=payload, with_vector=vectors
+        )
+        points, offset = shard.scroll(request)
+        if points:
+            yield points
+        if offset is None:
+            return

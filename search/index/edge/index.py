@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,17 @@ from search.errors import CollectionMissing, IndexBusy, IndexFailure
 from search.files import replace_file
 from search.index.edge import building, space
 from search.index.edge.config import config_of
-from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of
+from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of, scroll
 from search.index.edge.records import RecordCache
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
-from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
-from search.index.spec import CollectionSpec, read_spec
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
+from search.index.spec import CollectionSpec, kind_of, read_spec
 from search.index.tuning import Tuning
+from search.index.where import Where
 from search.records import Caption, Hit, Image, Vectors
 from search.text import shown, to_json
 
 QUERIES_PER_BATCH = 32  # the engine holds the interpreter lock until it has answered a batch
-POINTS_PER_SCAN = 1000
 SHARD_CONFIG = "edge_config.json"
 READ_ONLY = ("os error 13)", "os error 30)")  # in the engine's errors: no permission, read-only file system
 BUILT_IN_PROCESS = 2 * 2**20  # bytes of vectors that are indexed in less time than a process takes to start
@@ -153,17 +154,20 @@ class EdgeIndex:
         self, collection: str, vectors: Vectors, limit: int, params: SearchParams = DEFAULT_PARAMS
     ) -> list[list[Hit]]:
         shard = self._shard(collection)
-        requests = requests_of(vectors, limit, params)
+        requests = requests_of(vectors, limit, params, kind_of(collection))
 
         def read(ids: list[int]) -> Sequence[StoredPoint]:
             return shard.retrieve([*ids], NUMBER if params.hubness else True, False)
 
+        if params.hubness and self._records[collection].needs_all_numbers:
+            with _engine(f"reading {collection}"):
+                self._records[collection].read_all_numbers(chain.from_iterable(scroll(shard, payload=NUMBER)))
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += self._records[collection].corrected(read, results, params.hubness)
+                    answers += self._records[collection].corrected(read, results, params.hubness, params.best)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:
@@ -173,28 +177,21 @@ class EdgeIndex:
     def retrieve(self, collection: str, ids: Sequence[int], *, vectors: bool = False) -> Batch:
         shard = self._shard(collection)
         with _engine(f"reading {len(ids)} points of {collection}"):
-            points = {id_of(point): point for point in shard.retrieve(list(ids), True, vectors)}
+            if not vectors:
+                return Batch(self._records[collection].records(lambda some: shard.retrieve([*some], True, False), ids))
+            points = {id_of(point): point for point in shard.retrieve(list(ids), True, True)}
         return batch_of([points[point_id] for point_id in ids if point_id in points], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
         shard = self._shard(collection)
-        conditions = filter_of(where)
-        offset: qdrant.PointId | None = None
-        while True:
-            request = qdrant.ScrollRequest(
-                offset=offset, limit=POINTS_PER_SCAN, filter=conditions, with_payload=True, with_vector=vectors
-            )
-            with _engine(f"reading {collection}"):
-                points, offset = shard.scroll(request)
-            if points:
+        with _engine(f"reading {collection}"):
+            for points in scroll(shard, filter_of(where, kind_of(collection)), vectors=vectors):
                 yield batch_of(points, vectors)
-            if offset is None:
-                return
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
         shard = self._shard(collection)
         with _engine(f"counting {collection}"):
-            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where)))
+            return shard.count(qdrant.CountRequest(exact=True, filter=filter_of(where, kind_of(collection))))
 
     def defer_indexing(self, collection: str) -> None:
         pass  # only `optimize` builds the index

@@ -14,13 +14,14 @@ from pydantic import TypeAdapter
 
 from search.encoder import Truncation
 from search.errors import IndexFailure, ServerError
+from search.index import retry
 from search.index.points import Batch
-from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
 from search.index.relay import wire
 from search.index.relay.announce import COMMAND, ROUTE, Running, find_running, hello
 from search.index.relay.wire import PackedVectors, pack, unpack, unpack_failure
-from search.index.server import retry
 from search.index.spec import CollectionSpec
+from search.index.where import Where
 from search.records import Hit, Vectors
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from search import errors
 from search.encoder import Truncation
 from search.index.points import Batch
-from search.index.protocol import CollectionInfo, SearchParams, Where
+from search.index.protocol import CollectionInfo, SearchParams
 from search.index.spec import CollectionSpec
+from search.index.where import Where
 from search.records import Hit, Vectors, record_of
 from search.validation import first_problem
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from qdrant_client import QdrantClient
 
 from search.errors import IndexFailure, ServerError
-from search.index.server import retry
+from search.index import retry
 from search.index.server.cluster import Health, Nodes
 from search.index.server.failures import CONNECT_SECONDS, not_qdrant, translate_errors
 from search.settings import Settings, is_loopback
@@ -83,8 +83,8 @@ class Connection:
         self._closed = True
         self.client.close()
 
-    def _before_retry(self, error: ServerError) -> None:
-        self._notice(error)
+    def _before_retry(self, error: ServerError, seconds: float) -> None:
+        self._notice(error, seconds)
         if self._find_another is not None and self._nodes is not None:
             with self._switching:
                 if not self._nodes.ready([self.url]):
@@ -116,12 +116,8 @@ def open_connection(settings: Settings, streams: int) -> Connection:
             print(f"warning: the API key is sent unencrypted to {host}: use https", file=sys.stderr)
     nodes = Nodes(settings)
     find_another = partial(_connect_to_first, urls, settings, streams, nodes) if len(urls) > 1 else None
-    seconds, notice = retry.FIRST_CONTACT_SECONDS, retry.Notice()
-    return retry.while_unavailable(
-        lambda: _connect_to_first(urls, settings, streams, nodes, find_another),
-        lambda error: notice(error, seconds),
-        seconds,
-    )
+    connect = partial(_connect_to_first, urls, settings, streams, nodes, find_another)
+    return retry.while_unavailable(connect, retry.Notice(), retry.FIRST_CONTACT_SECONDS)
 
 
 def _connect_to_first(

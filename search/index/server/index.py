@@ -6,20 +6,23 @@ ServerIndex takes a connection around a `QdrantClient`, so the contract tests ru
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
+from search.index.payload import INDEXED_FIELDS
 from search.index.points import Batch, Points, batch_of, corrected_hits, hits_of, id_of, number_of, scored_of
-from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams, Where
+from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
 from search.index.server import indexing
 from search.index.server.cluster import short_of_copies
 from search.index.server.connection import Connection, open_connection
-from search.index.server.translate import PAYLOAD_INDEXES, configuration, filter_of, is_current, settings_of
+from search.index.server.translate import SCHEMAS, Schema, configuration, filter_of, is_current, settings_of
 from search.index.server.upload import STREAMS, Uploader
-from search.index.spec import CollectionSpec, read_spec
+from search.index.spec import CollectionSpec, kind_of, read_spec
 from search.index.tuning import Tuning
+from search.index.where import Where
 from search.records import HUBNESS, Caption, Hit, Image, Vectors
 from search.settings import Settings
 
@@ -67,8 +70,9 @@ class ServerIndex:
                 warnings += tuning.differences(name, settings_of(info))
             self.set_spec(spec)
         existing = info.payload_schema or {}
-        for field in [field for field in PAYLOAD_INDEXES if not is_current(field, existing)]:
-            self._index_payload(name, field)
+        for field, index in INDEXED_FIELDS[spec.kind].items():
+            if not is_current(existing.get(field), SCHEMAS[index]):
+                self._index_payload(name, field, SCHEMAS[index])
         return warnings
 
     def collections(self) -> list[str]:
@@ -98,6 +102,7 @@ class ServerIndex:
             ignore=not params.quantized, rescore=params.rescore, oversampling=params.oversampling
         )
         engine_params = models.SearchParams(exact=params.exact, hnsw_ef=params.ef, quantization=quantization)
+        filters = params.filters(len(vectors), partial(filter_of, kind=kind_of(collection)))
         requests = [
             models.QueryRequest(
                 query=vector,
@@ -107,15 +112,16 @@ class ServerIndex:
                 params=engine_params,
                 with_payload=[HUBNESS] if params.hubness else params.payload,
             )
-            for vector, conditions in zip(vectors.tolist(), params.filters(len(vectors), filter_of), strict=True)
+            for vector, conditions in zip(vectors.tolist(), filters, strict=True)
         ]
         answers: list[list[Hit]] = []
         for start in range(0, len(requests), QUERIES_PER_BATCH):
             responses = self._query(collection, requests[start : start + QUERIES_PER_BATCH])
             for response in responses:
                 if params.hubness:
+                    scored = scored_of(response.points)
                     numbers = {id_of(point): number_of(point) for point in response.points}
-                    answers.append(corrected_hits(scored_of(response.points), numbers, params.hubness))
+                    answers.append(corrected_hits(scored, numbers, params.hubness, params.best))
                 else:
                     answers.append(hits_of(response.points, per_image=params.per_image))
         return answers
@@ -128,7 +134,7 @@ class ServerIndex:
         return batch_of([by_id[point_id] for point_id in ids if point_id in by_id], vectors)
 
     def scan(self, collection: str, *, where: Where | None = None, vectors: bool = False) -> Iterator[Batch]:
-        conditions = filter_of(where)
+        conditions = filter_of(where, kind_of(collection))
         offset: Any = None
         while True:
             points, offset = self._page(collection, conditions, offset, vectors)
@@ -138,7 +144,7 @@ class ServerIndex:
                 return
 
     def count(self, collection: str, *, where: Where | None = None) -> int:
-        conditions = filter_of(where)
+        conditions = filter_of(where, kind_of(collection))
         result = self._call(collection, lambda client: client.count(collection, count_filter=conditions, exact=True))
         return result.count
 
@@ -206,8 +212,8 @@ class ServerIndex:
                 raise
             return False
 
-    def _index_payload(self, collection: str, field: str) -> None:
-        schema = PAYLOAD_INDEXES[field]  # the server replaces an index with other parameters
+    def _index_payload(self, collection: str, field: str, schema: Schema) -> None:
+        # The server replaces an index with other parameters.
         self._call(collection, lambda client: client.create_payload_index(collection, field, schema, wait=True))
 
     def _index_numbers(self, spec: CollectionSpec) -> None:

@@ -3,7 +3,7 @@
 See https://qdrant.tech/documentation/concepts/snapshots/ and https://api.qdrant.tech/api-reference/snapshots. A
 snapshot contains one node's part of a collection.
 
-Requests are retried while the server is unavailable, like all others (`search.index.server.retry`).
+Requests are retried while the server is unavailable, like all others (`search.index.retry`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from search.errors import CollectionMissing, ServerError
-from search.index.server import retry
+from search.index import retry
 from search.index.server.failures import translate_errors
 from search.index.server.rest import Rest
 from search.settings import Settings

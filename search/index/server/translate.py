@@ -7,21 +7,23 @@ from typing import Any
 
 from qdrant_client import models
 
-from search.index.payload import INDEXED_FIELDS, FieldIndex
-from search.index.protocol import Where
+from search.index.payload import FieldIndex
 from search.index.tuning import LOWEST_INDEXING_THRESHOLD, QUANTILE, Tuning
-from search.records import HUBNESS
+from search.index.where import AtMost, Condition, HasId, HasWords, OneOf, Where
+from search.records import Kind
 
 LOWEST_FULL_SCAN_THRESHOLD = 10  # KB; the lowest that a server accepts
 
-_SCHEMAS: dict[FieldIndex, models.PayloadSchemaType | models.TextIndexParams] = {
+Schema = models.PayloadSchemaType | models.TextIndexParams
+
+SCHEMAS: Mapping[FieldIndex, Schema] = {
     "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
+    "id": models.PayloadSchemaType.INTEGER,
+    "number": models.PayloadSchemaType.INTEGER,
     "words": models.TextIndexParams(
         type=models.TextIndexType.TEXT, tokenizer=models.TokenizerType.MULTILINGUAL, lowercase=True, ascii_folding=True
     ),
 }
-PAYLOAD_INDEXES = {field: _SCHEMAS[kind] for field, kind in INDEXED_FIELDS.items()}
 
 _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
     "none": None,
@@ -32,11 +34,11 @@ _QUANTIZATION: dict[str, models.QuantizationConfig | None] = {
 }
 
 
-def is_current(field: str, existing: Mapping[str, models.PayloadIndexInfo]) -> bool:
-    """Return whether the payload index of `field` exists and has the parameters in PAYLOAD_INDEXES."""
-    if field not in existing:
+def is_current(existing: models.PayloadIndexInfo | None, wanted: Schema) -> bool:
+    """Return whether the payload index of a field exists and has the parameters in `wanted`."""
+    if existing is None:
         return False
-    stored, wanted = existing[field].params, PAYLOAD_INDEXES[field]
+    stored = existing.params
     if not isinstance(wanted, models.TextIndexParams):
         return True
     return isinstance(stored, models.TextIndexParams) and (
@@ -82,30 +84,21 @@ def settings_of(info: models.CollectionInfo) -> dict[str, Any]:
     }
 
 
-def filter_of(where: Where | None) -> models.Filter | None:
-    """Convert a filter to Qdrant's form."""
+def filter_of(where: Where | None, kind: Kind) -> models.Filter | None:
+    """Convert a filter of points of this kind to Qdrant's form."""
     if where is None:
         return None
-    must: list[models.Condition] = []
-    if where.splits is not None:
-        must.append(models.FieldCondition(key="split", match=models.MatchAny(any=list(where.splits))))
-    if where.ids is not None:
-        must.append(models.HasIdCondition(has_id=list(where.ids)))
-    if where.image_ids is not None:
-        must.append(models.FieldCondition(key="image_id", match=models.MatchAny(any=list(where.image_ids))))
-    if where.max_position is not None:
-        must.append(models.FieldCondition(key="position", range=models.Range(lte=where.max_position)))
-    if where.max_hubness is not None:
-        must.append(models.FieldCondition(key=HUBNESS, range=models.Range(lte=where.max_hubness)))
-    if where.contains is not None:
-        words = models.MatchText(text=where.contains)
-        must.append(
-            models.Filter(
-                should=[
-                    models.FieldCondition(key="text", match=words),
-                    models.FieldCondition(key="captions", match=words),
-                ]
-            )
-        )
-    must_not: list[models.Condition] = [models.HasIdCondition(has_id=list(where.not_ids))] if where.not_ids else []
+    must, must_not = ([_condition(each) for each in conditions] for conditions in where.conditions(kind))
     return models.Filter(must=must, must_not=must_not)
+
+
+def _condition(condition: Condition) -> models.Condition:
+    match condition:
+        case OneOf(field, values):
+            return models.FieldCondition(key=field, match=models.MatchAny(any=values))
+        case AtMost(field, limit):
+            return models.FieldCondition(key=field, range=models.Range(lte=limit))
+        case HasWords(field, text):
+            return models.FieldCondition(key=field, match=models.MatchText(text=text))
+        case HasId(ids):
+            return models.HasIdCondition(has_id=list(ids))

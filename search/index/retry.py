@@ -1,4 +1,7 @@
-"""Retry while a server is unavailable or overloaded, with growing pauses, for a limited time."""
+"""Retry while a server is unavailable or overloaded, with growing pauses, for a limited time.
+
+A server is Qdrant's, or the `search serve` of this machine that has an embedded index open.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ T = TypeVar("T")
 
 
 def while_unavailable(
-    attempt: Callable[[], T], before_retry: Callable[[ServerError], None], seconds: float | None = None
+    attempt: Callable[[], T], before_retry: Callable[[ServerError, float], None], seconds: float | None = None
 ) -> T:
     """Return the result of `attempt`, which must be idempotent, retrying after a transient ServerError.
 
     Pauses grow exponentially, with jitter so that many clients do not return at once
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter), and are at least as long as the server
-    requests. `before_retry` is called before each pause. `seconds`: for how long to retry (default: RETRY_SECONDS).
+    requests. `seconds`: for how long to retry (default: RETRY_SECONDS). `before_retry` is called before each pause,
+    with the error and these seconds.
 
     Raises:
         ServerError: at once if it is not transient, else when the time is over.
@@ -40,7 +44,7 @@ def while_unavailable(
             wait = max(error.retry_after, pause * random.uniform(0.5, 1.0))
             if not error.transient or time.monotonic() + wait > deadline:
                 raise
-            before_retry(error)
+            before_retry(error, seconds)
         time.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -52,9 +56,8 @@ class Notice:
         self._quiet_until = 0.0
         self._lock = threading.Lock()  # uploads run in several threads
 
-    def __call__(self, error: ServerError, seconds: float | None = None) -> None:
+    def __call__(self, error: ServerError, seconds: float) -> None:
         """Print the error, and for how many seconds it is retried, unless this outage was already reported."""
-        seconds = RETRY_SECONDS if seconds is None else seconds
         with self._lock:
             if time.monotonic() > self._quiet_until:
                 print(f"note: {error}; retrying for {seconds:.0f} seconds", file=sys.stderr)
