@@ -338,6 +338,6 @@ def pessimistic_scores(ranking: Ranking, metrics: Iterable[Metric] = METRICS) ->
 
 
 def label(name: str) -> str:
-    """Return the title of a metric for the page; a name without a record is returned without underscores."""
+    """Return the label of the metric of this name, for the page; a name without a record, without underscores."""
     known = (*METRICS, *PROPORTIONS, *MTEB, MAP_AT_R)
     return next((metric.label for metric in known if metric.name == name), name.replace("_", " "))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ingest.summary import NO_VECTOR, Failure
+from ingest.summary import NO_VECTOR, Failure, count_of
 from search.errors import AnnotationError, PhotoError
 from search.photos import LINK_LEADS_OUT, NO_FILE, find_photo
 from search.records import Image
@@ -38,10 +38,14 @@ def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: b
 
 def all_refused(folder: Path, reasons: Sequence[str]) -> str:
     """Return the message for a run all of whose photos failed, with what to do."""
-    counts = Counter(reasons).most_common()
-    cause = (
-        counts[0][0] if len(counts) == 1 else "; ".join(f"{reason} ({count:,} times)" for reason, count in counts[:3])
-    )
+    if len(set(reasons)) == 1:
+        cause = most_common = reasons[0]
+    else:  # what Pillow adds in parentheses, such as numbers of bytes, differs from file to file
+        counts = Counter(reason.partition(" (")[0] for reason in reasons).most_common()
+        cause, most_common = (
+            "; ".join(f"{reason} ({count_of(count, 'time')})" for reason, count in counts[:3]),
+            counts[0][0],
+        )
     remedies = {
         NO_FILE: "check --images",
         LINK_LEADS_OUT: "add --follow-links to follow these links",
@@ -49,5 +53,5 @@ def all_refused(folder: Path, reasons: Sequence[str]) -> str:
     }
     one, all_of_them = ("does not exist", "exists") if cause == NO_FILE else ("cannot be used", "can be used")
     verdict = f"the only photo {one}" if len(reasons) == 1 else f"none of the {len(reasons):,} photos {all_of_them}"
-    remedy = remedies.get(counts[0][0], "check these files and --images")
+    remedy = remedies.get(most_common, "check these files and --images")
     return f"{verdict} (looked in {folder}: {cause}): {remedy}"

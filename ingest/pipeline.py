@@ -51,10 +51,8 @@ def ingest(
     run, (images, captions) = Run(index, encoders, options, summary, gone or Gone()), chosen
     wrongly_padded_specs = wrongly_padded(index, specs, captions) if options.force else []
     # A stored collection keeps its specification until all of it is encoded again, in case this run is killed.
-    specs = of_images, of_captions = (
-        with_padding_of(wrongly_padded_specs, specs[0]),
-        with_padding_of(wrongly_padded_specs, specs[1]),
-    )
+    of_images, of_captions = (with_padding_of(wrongly_padded_specs, spec) for spec in specs)
+    specs = (of_images, of_captions)
     same_folder = has_same_folder(index, of_images)
     summary.warnings += create_collections(index, specs, options.tuning)
     with Writer(index, of_images, summary.images, summary) as writer:

@@ -154,6 +154,8 @@ class Searcher:
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
+        The options hold for the direction as they are: see `for_parts` (search/query.py) for one made of a picture.
+
         Raises:
             QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.

@@ -16,9 +16,10 @@ class Where:
 
     `splits`: the point is in one of these; `ids` / `not_ids`: its id is / is not one of these; `image_ids`: it is one
     of these images, or a caption of one; `contains`: all of these words occur in the caption (or in the image's
-    captions), as the index's tokenizer divides them, which ignores numbers (a Searcher compares these itself) and does
-    not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the highest position of a caption
-    in its image, 0-based, inclusive; `max_hubness`: the highest number `hubness` of an image, inclusive.
+    captions), as the index's tokenizer divides them: it ignores numbers and scripts without spaces, which a Searcher
+    compares itself, and does not separate a word from a symbol such as `=` or `<` beside it; `max_position`: the
+    highest position of a caption in its image, 0-based, inclusive; `max_hubness`: the highest number `hubness` of an
+    image, inclusive.
     """
 
     splits: tuple[str, ...] | None = None

@@ -113,7 +113,7 @@ class SearchResults(TypedDict):
         int | None,
         Field(
             description="How many images or captions pass the filters; null unless the query asks for it, or if the "
-            "words that they must contain include numbers or Chinese, Japanese, Korean or Thai ones"
+            "words that they must contain include numbers or text in a script without spaces, such as Chinese"
         ),
     ]
 
