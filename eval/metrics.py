@@ -115,7 +115,8 @@ class Metric:
         query, from which `eval compare` computes the score.
     short: the name in the tables, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
-    table: the table that shows it: the five figures that the field reports, or those below them, all in percent.
+    table: the table that shows it: "main" for the five figures that the field reports, "more" for those below them,
+        which are all in percent.
     most: the largest value of one query, for a metric in percent.
 
     Raises:

@@ -16,5 +16,5 @@ def no_progress(queries: int) -> None:
 
 
 def query_bar(name: str, queries: int) -> tqdm[NoReturn]:
-    """Return a bar to be closed, or used as a context; its `update` is a `Progress`."""
+    """Return a progress bar, to be closed or used as a context manager; its `update` is a `Progress`."""
     return tqdm(total=queries, desc=name, unit=" queries", dynamic_ncols=True)

@@ -1,4 +1,4 @@
-"""Build the HNSW index of a collection, and show for how long that has been going on."""
+"""Build the HNSW index of a collection, and show how long it takes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ ANNOUNCE_FROM = 5000  # points; indexing more takes seconds
 
 
 def build_index(index: Index, collection: str, written: int = 0) -> None:
-    """Build the index; `written` is the number of points whose payloads were written since it was built.
+    """Build the index; `written` is the number of points whose vectors or payloads were written since it was built.
 
-    The embedded engine moves such points out of the HNSW index, although it reports them as indexed.
+    The embedded engine moves points that are written again out of the HNSW index, but still reports them as indexed.
     """
     info = index.info(collection)
     is_long = max(written, info.points - info.indexed_vectors) > ANNOUNCE_FROM

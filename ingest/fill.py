@@ -41,7 +41,7 @@ from search.text import shown
 class _Job:
     """One run into an open index: what it reads, the options of the command, and the summary, which it fills.
 
-    `stored` specifies the photos of the data set, if it exists.
+    `stored` is the specification of the stored photos, None if the data set does not exist yet.
     """
 
     index: Index
@@ -66,12 +66,12 @@ def fill(
 ) -> tuple[Summary, str]:
     """Ingest and print the report; return the summary, and the command that searches the data set.
 
-    `source`: the file or folder of annotations; None if captions lie beside the photos, if there are any.
+    `source`: the file or folder of annotations; None for the photos of the folder, with any captions beside them.
     """
     start = time.perf_counter()
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
-        # Whether links are followed is remembered with the data set, whose name a file gives only when it is read.
+        # The data set remembers whether links are followed, but a file gives its name only when it is read.
         same_name = _stored(index, output.dataset or name_of(source or photo_folder))
         annotations = read_annotations(source, photo_folder, follow_links=embedding.links(same_name))
         _describe(annotations, selection)
@@ -165,7 +165,7 @@ def _load(embedding: Embedding, stored: CollectionSpec | None, summary: Summary)
 
 
 def _confirm_pruning(job: _Job, gone: Gone) -> None:
-    """State which stored points are no longer listed, and ask whether to remove them if they are to be."""
+    """State which stored points are no longer listed; with `--prune`, ask before they are removed."""
     are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
     file = shown(str(job.annotations.file))
     job.selection.confirm_pruning(f"{gone} of {job.dataset} at {job.index.place} {are} no longer in {file}")

@@ -79,6 +79,6 @@ def ingest(
 
 def _build_indexes(run: Run, specs: Sequence[CollectionSpec]) -> None:
     """Optimize the collections, even if nothing was written: an earlier run may have been stopped before this."""
-    for spec in specs:
+    for spec, tally in zip(specs, (run.summary.images, run.summary.captions), strict=True):
         with run.summary.timed("build the index"):
-            build_index(run.index, spec.collection)
+            build_index(run.index, spec.collection, tally.embedded + tally.updated)

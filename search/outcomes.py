@@ -1,4 +1,4 @@
-"""Take many queries through the same steps at once, while the error of one leaves the others alone."""
+"""Run many queries through the same steps together; an error of one does not affect the others."""
 
 from __future__ import annotations
 

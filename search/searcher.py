@@ -60,7 +60,7 @@ class _Scoring:
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """A query whose options can be answered."""
+    """A query whose options are valid for the data set."""
 
     parts: Sequence[Part]
     scoring: _Scoring
@@ -130,7 +130,7 @@ class Searcher:
     def _checked(
         self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
     ) -> _Query | CocoSearchError:
-        """Return a query with how its results are scored, or its error."""
+        """Return the query with the scoring of its results, or its error."""
         try:
             return _Query(parts, self._scoring(for_parts(options, parts), splits_of))
         except QueryError as error:

@@ -21,7 +21,7 @@ WARM_UP = 5  # queries that are not counted
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Milliseconds of a page by the clock and of the process on all cores: medians, and of the differences."""
+    """Median milliseconds that a page takes, by the clock and of processor time, and medians of the differences."""
 
     plain_ms: float
     corrected_ms: float

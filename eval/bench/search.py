@@ -1,5 +1,5 @@
-"""Measure the time of one query: the embedded engine compared with qdrant-client's local mode, and a plain page of
-results with one that is corrected for hubness."""
+"""Measure the time of one query: the embedded engine compared with qdrant-client's local mode, and a page of results
+that is corrected for hubness compared with a plain one."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Job:
 class Latency:
     """Milliseconds per query: median, 95th percentile, and median without payloads.
 
-    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits. `pages`: what
-    a Searcher takes, on the embedded engine alone.
+    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits. `pages`: the
+    time of a page of results, measured for the embedded engine alone.
     """
 
     median_ms: float

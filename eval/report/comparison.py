@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from eval.compare import SAME, Comparison, Comparisons, Direction, brief
 from eval.differences import SIGNIFICANT
-from eval.metrics import Metric, TableName, in_table, rsum
+from eval.metrics import LABEL, Metric, TableName, in_table, rsum
 from eval.protocol import DIRECTIONS
 from eval.report.export import Scored
 from eval.report.text import WIDTH, fitted, interval_of, number, side_by_side
@@ -160,11 +160,11 @@ def _direction_as_json(direction: Direction) -> dict[str, Any]:
 
 def _lines(direction: Direction) -> Iterator[str]:
     yield f"\n{direction.name}: {direction.queries:,} queries"
-    yield f"{'':<11}{'A':>8}{'B':>8}{'B - A':>8}{'95% of B - A':>19}{'p':>8}{'p (Holm)':>10}  better"
+    yield f"{'':<{LABEL}}{'A':>8}{'B':>8}{'B - A':>8}{'95% of B - A':>19}{'p':>8}{'p (Holm)':>10}  better"
     for found in direction.differences:
         a, b, difference = fitted(found.a, 7), fitted(found.b, 7), fitted(found.difference, 7, sign="+")
         yield (
-            f"{found.metric.label:<11}{a:>8}{b:>8}{difference:>8}{interval_of(found.interval):>19}"
+            f"{found.metric.label:<{LABEL}}{a:>8}{b:>8}{difference:>8}{interval_of(found.interval):>19}"
             f"{found.p:>8.4f}{found.p_holm:>10.4f}  {found.better or '-'}"
         )
     for title, changes in (("most improved in B", direction.improved), ("most worsened in B", direction.worsened)):

@@ -44,8 +44,8 @@ DIGITS = 9  # of a score in ranks.jsonl, so that near ties can be told apart
 class Report:
     """The results of one run: the oracle's ranks by direction, every ranker, and intervals of the headline's scores.
 
-    `headline` is the oracle as a ranker: the ranks of every other one depend on its rounding. `others` are in the order
-    of the table.
+    `headline` is the oracle, since the ranks of every other ranker depend on how that ranker rounds. `others` are in
+    the order of the table.
     """
 
     evaluation: Evaluation
@@ -99,7 +99,7 @@ class Report:
             rsum=rsum(headline),
             engine=self.headline.name,
             engine_version=self.fingerprint["engine"],
-            oracle=headline,  # metrics.json has both: a headline was not always the oracle's
+            oracle=headline,  # metrics.json has both, since the headline of older files may be another ranker's
             columns=[self._of_ranker(ranker) for ranker in self.rankers],
             loss={ranker.name: self.loss(ranker) for ranker in self.rankers if ranker.replays is not None},
             significance={

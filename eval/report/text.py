@@ -54,7 +54,7 @@ def interval_of(ends: tuple[float, float]) -> str:
 
 
 def side_by_side(metrics: Sequence[Metric]) -> Iterator[Sequence[Metric]]:
-    """Yield the metrics of one table after another: as many as fit beside each other."""
+    """Yield the metrics in groups, each of as many as fit beside each other in a table."""
     return (metrics[start : start + SCORES] for start in range(0, len(metrics), SCORES))
 
 
@@ -63,7 +63,7 @@ def _row(name: str, cells: Iterable[str]) -> str:
 
 
 def _table(metrics: RunMetrics, table: TableName) -> Iterator[str]:
-    """Yield the rows of the rankers, by direction; metrics that do not fit beside the others are in a second table.
+    """Yield the rows of the rankers, by direction; metrics that do not fit beside the others are in another table.
 
     Tables other than the main one leave out rankers that fetched only the first hits.
     """

@@ -185,7 +185,7 @@ def import_(
 
 def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
     """Print one line for each reason, and the file that lists the failures."""
-    from ingest.summary import count_failures
+    from ingest.summary import count_failures, count_of
 
     reasons = Counter(
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
@@ -193,4 +193,4 @@ def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
     )
     note(f"{count_failures(failed)} could not be imported: see {listed.resolve()}")
     for (kind, reason), count in reasons.items():
-        note(f"  {count:,} {kind if count > 1 else kind.removesuffix('s')}: {reason}")
+        note(f"  {count_of(count, kind.removesuffix('s'))}: {reason}")

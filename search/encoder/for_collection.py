@@ -53,8 +53,8 @@ def encoder_for(
 def may_be_lazy(spec: CollectionSpec, model: str | None, device: str, text_model: str | None) -> bool:
     """Return whether the encoder may do without loading the model for texts.
 
-    It may if the text tower of the model that made the collection, on the CPU, embeds texts as the model does, and
-    neither another model nor a GPU is asked for.
+    It may if the text tower of the model that made the collection embeds the texts, which it can do alone on the CPU,
+    and neither another model nor a GPU was requested.
     """
     is_remembered = text_model is None and model in (None, spec.model, str(spec.model_id))
     return spec.has_plain_texts and is_remembered and device in ("auto", "cpu")

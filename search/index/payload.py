@@ -1,4 +1,4 @@
-"""The fields of payloads that engines index, for filters. Each engine has its own types for the kinds of an index.
+"""The fields of payloads that engines index, for filters. Each engine converts the kinds of index to its own types.
 
 The numbers `hubness` of images are indexed too, but only while they are complete (`CollectionSpec.is_numbered`).
 """

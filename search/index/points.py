@@ -126,7 +126,7 @@ def corrected_hits(
     ranked.sort()
     if best is not None and best < len(ranked):
         ranked[best:] = lowest
-    return [Hit(id_, -negative, None, (), None, cosine) for negative, id_, cosine in ranked]
+    return [Hit(id_, 0.0 - negative, None, (), None, cosine) for negative, id_, cosine in ranked]  # not -0.0
 
 
 def number_of(point: StoredPoint) -> float | None:

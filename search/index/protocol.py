@@ -33,8 +33,9 @@ class SearchParams:
     search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
     others would take most of the time. `hubness`: how many times the number `hubness` of each image is
     subtracted from its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected
-    scores, equal ones by id, and without records; one without a number is an IndexFailure. `best`: return only so many
-    of the corrected hits and, after them, the one of lowest cosine; building the others would take most of the time.
+    scores, equal ones by id, and without records; an image without a number raises IndexFailure. `best`: return only
+    this many of the corrected hits and, after them, the one of lowest cosine; building the others would take most of
+    the time.
     """
 
     exact: bool = False

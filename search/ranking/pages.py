@@ -22,7 +22,7 @@ from search.records import Caption, Hit, Image, Kind, Vectors
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
 SPARE = 10  # hits read beyond a page, so that it seldom takes a second query
 PREFETCH = 100  # hits to read first if scores are not cosines; they nearly always settle the first ten
-MOST_PREFETCH = 1600  # the most that `Pages` adapts it to
+MOST_PREFETCH = 1600  # `Pages` raises it to at most this
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class PageRequest:
     """A page to read: the results of one kind nearest to `vector`, float32 (dim,), without the images `leave_out`.
 
     With a `correction` or `evidence` (a request has at most one of them), results are sorted by scores other than
-    cosines; their cosines still decide what is cut off. `prefetch`: how many hits to read first for that, at least.
+    cosines; their cosines still decide what is cut off. `prefetch`, which `Pages` sets, is the least number of hits
+    to read first for a correction.
     """
 
     vector: Vectors
@@ -59,12 +60,13 @@ class PageRequest:
 
     @property
     def best(self) -> int | None:
-        """How many of these hits to return at first, of those read for a corrected page; None: all.
+        """How many of the hits that are read first for a corrected page the engine returns; None: all.
 
-        Cut-offs and folds may need any of them.
+        Words that are compared with records, cut-offs and folds may need any of them.
         """
         options = self.options
-        if self.correction is None or (options.min_score, options.cutoff, options.fold) != (None, None, None):
+        may_drop = (self.where.contains, options.min_score, options.cutoff, options.fold)
+        if self.correction is None or any(each is not None for each in may_drop):
             return None
         return self.end + SPARE
 
@@ -79,8 +81,8 @@ class Ranking:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
     Of all other points, no cosine is above `cosine`, and no score above `score`; both are -inf if there are none. With
-    a correction, images with small numbers may have been read further down (see `joined`): of the other points, those
-    that pass the filter of the last query have no cosine above `rival`, or else, as the rest, no score above `settled`.
+    a correction, images with small numbers may have been read further down (see `joined`): every other point has either
+    a score of at most `settled`, or a cosine of at most `rival` and passes the filter of the last query.
     """
 
     hits: list[Hit]
@@ -91,7 +93,7 @@ class Ranking:
 
     @classmethod
     def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None) -> Self:
-        """Return the ranking that a query of `depth` hits answered; `best` is that of SearchParams."""
+        """Return the ranking from the answer to a query for `depth` hits; `best` is that of SearchParams."""
         cut = best is not None and best < len(hits)
         lowest = min(hit.cosine for hit in hits) if cut or len(hits) == depth else -math.inf
         highest = correction.highest(lowest) if correction else lowest
@@ -138,7 +140,7 @@ class Pages:
         self._prefetch = PREFETCH  # of corrected queries
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
-        """Return the page of each request; requests that the engine answers alike share one call of it."""
+        """Return the page of each request; the engine answers those with equal parameters together."""
         requests = [replace(each, prefetch=self._prefetch) if each.correction else each for each in requests]
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
@@ -224,7 +226,7 @@ class Pages:
         where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
         small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
         [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
-        if more.rival > -math.inf:  # more rivals than a page: to read more hits at first takes less time
+        if more.rival > -math.inf:  # more rivals than a page: reading more hits at first takes less time
             self._prefetch = min(MOST_PREFETCH, 2 * request.depth)
         return read.joined(more, most, correction)
 

@@ -7,8 +7,8 @@ export const HALFWAY = 0.5; // of the way from a typical score to the best; resu
 export const SAME_PHOTO = 0.95; // the cosine above which two photos look the same
 export const CAPTIONS_WEIGHT = 0.75; // of a photo's best caption in its score
 
-// The filters. A filter is a text of the query (empty: none); the id of its field on the page, its name in addresses and
-// its option of the command are the same. The functions convert it to fields of a request to the API.
+// The filters. Each is a text in the query, empty if it is not set. Its key here is also the id of its field on the
+// page, its name in addresses and its option of the command. The functions convert it to fields of an API request.
 const FILTERS = {
   split: (text) => ({ splits: text ? [text] : null }),
   contains: (text) => ({ contains: text || null }),

@@ -20,7 +20,7 @@ from search.records import Caption, Hit, Image, record_of
 
 MAX_RECORDS = 30_000  # about 15 MB of captions, or 40 MB of images
 MAX_NUMBERS = 300_000  # about 40 MB
-NUMBERS_ONE_BY_ONE = 5_000  # a command reads fewer; one that answers many queries soon needs nearly all
+NUMBERS_ONE_BY_ONE = 5_000  # a command reads fewer; a process that answers many queries soon needs nearly all
 Retrieve = Callable[[list[int]], Sequence[StoredPoint]]
 T = TypeVar("T")
 
@@ -93,7 +93,8 @@ class RecordCache:
 class _Kept(Generic[T]):
     """A cache of what `convert` makes of points, by their ids; it is emptied once it holds more than `most`.
 
-    `missed` counts the points that it had to retrieve, and `is_whole` is whether it was filled with all.
+    `missed` counts the points that it had to retrieve. `is_whole` is whether `fill` was called since `clear`; it stays
+    true if the cache is emptied because of `most`, so that a larger collection is not read again and again.
     """
 
     def __init__(self, convert: Callable[[StoredPoint], T], most: int) -> None:
