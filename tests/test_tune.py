@@ -20,6 +20,7 @@ from search.records import Vectors
 from search.settings import load_settings
 
 IMAGES, CAPTIONS, DIM = 2000, 600, 32
+TARGET = 0.9  # well below what the worst of the coarse graphs reaches
 
 
 @contextmanager
@@ -51,7 +52,7 @@ def overlap(index: EdgeIndex, queries: Vectors, gallery: Vectors, params: Search
 
 @pytest.mark.parametrize("quantization", ["none", "binary"])
 def test_the_recommendation_holds(call: Call, tmp_path: Path, quantization: Quantization) -> None:
-    options = ["--target", 0.97, "--path", tmp_path]
+    options = ["--target", TARGET, "--path", tmp_path]
     with coarse_index(tmp_path, quantization):
         pass
     code, out, err = call("eval", "tune", *options, "--direction", "text-to-image", "--json")
@@ -74,14 +75,14 @@ def test_the_recommendation_holds(call: Call, tmp_path: Path, quantization: Quan
     for probe in curve:  # by all captions, of which the command took a sample
         assert measured(probe) == pytest.approx(probe["overlap"], abs=0.01)
     smaller = [probe for probe in curve if probe["ef"] < best["ef"]]
-    assert best["overlap"] >= 0.97 > max(probe["overlap"] for probe in smaller)
+    assert best["overlap"] >= TARGET > max(probe["overlap"] for probe in smaller)
     if quantization == "none":  # the smallest of all, within a few percent
         assert {probe["oversampling"] for probe in curve} == {None}
         assert max(probe["ef"] for probe in smaller) >= 0.95 * best["ef"]
     else:
         cheaper = [p for p in curve if p["ef"] == best["ef"] and p["oversampling"] < best["oversampling"]]
         assert cheaper
-        assert all(probe["overlap"] < 0.97 for probe in cheaper)
+        assert all(probe["overlap"] < TARGET for probe in cheaper)
     assert index.collections() == ["coco_captions", "coco_images"]
     index.close()
 
