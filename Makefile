@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: test demo check slow docs clean
 
 test: .venv/installed check
-	$(BIN)/pytest --numprocesses auto --dist loadgroup
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 demo: .venv/installed
 	HF_HUB_OFFLINE=1 QDRANT_URL= INDEX_PATH= $(BIN)/python -m ingest demo

@@ -34,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def context(browser: Browser, web: Web) -> Iterator[BrowserContext]:
-    """A window, which each test opens a tab in: the photos come from the browser's cache, as a user's do."""
+    """A window in which each test opens a tab, so that photos come from the browser's cache, as they do for a user."""
     with browser.new_context(base_url=web.address, viewport={"width": 1280, "height": 900}, has_touch=True) as context:
         yield context
 

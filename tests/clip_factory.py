@@ -1,4 +1,4 @@
-"""Makes randomly initialised CLIP models in the published layout of `sentence-transformers/clip-ViT-B-32`."""
+"""Make randomly initialised CLIP models in the published layout of `sentence-transformers/clip-ViT-B-32`."""
 
 from __future__ import annotations
 

@@ -39,9 +39,11 @@ from search.index.server.connection import Connection
 from search.index.server.index import ServerIndex
 from search.settings import Settings
 
-MEMORY = Path("/dev/shm")
-if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30 and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # the engine syncs its files, which disks take long for
+MEMORY = Path("/dev/shm")  # the engine syncs its files, which is slow on a disk
+ROOM = (4 << 30) + (256 << 20) * (os.cpu_count() or 1)  # bytes; each worker has files of its own
+USABLE = os.access(MEMORY, os.W_OK) and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC  # tests run scripts in it
+if USABLE and shutil.disk_usage(MEMORY).free > ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -59,10 +61,10 @@ PHOTO_TEXT_MODEL = SHARED / "models/photo-text-standin"
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """Replace `--dist loadgroup`."""
+    """Distribute whole files under `--dist loadfile`: see scheduling.py."""
     from scheduling import Files
 
-    return Files(config, log) if config.getoption("dist") == "loadgroup" else None
+    return Files(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def _has_server() -> bool:
@@ -70,7 +72,7 @@ def _has_server() -> bool:
 
 
 def needs(path: Path) -> pytest.MarkDecorator:
-    """Skips a test where data that is not part of the repository is absent."""
+    """Skip a test if data that is not part of the repository is absent."""
     return pytest.mark.skipif(not path.exists(), reason=f"{path.name} is not on this machine")
 
 
@@ -206,22 +208,22 @@ def qdrant_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings
 
 @pytest.fixture(scope="session")
 def local_grpc_server() -> Iterator[tuple[int, int]]:
-    """Ports of a stand-in that speaks the server's wire format; for what a real server alone can show, see above."""
+    """Ports of a stand-in that speaks the server's wire format; some tests need a real one, `qdrant_server`."""
     with grpc_qdrant() as ports:
         yield ports
 
 
 @pytest.fixture
 def dataset() -> str:
-    """A data set's name of its own for each test, so that a shared server stays clean."""
+    """A different data set name for each test, so that a shared server stays clean."""
     return f"t{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture(params=["embedded", pytest.param("memory", marks=pytest.mark.slow), "grpc", "server"])
 def index(request: pytest.FixtureRequest, tmp_path: Path, dataset: str) -> Iterator[Index]:
-    """Every implementation of the contract; a real server only where there is one.
+    """Every implementation of the contract; a real server only if there is one.
 
-    "memory" is the server's adapter on the local mode of qdrant-client, which "grpc" puts behind the wire format.
+    "memory" is the server's adapter over the local mode of qdrant-client; "grpc" adds the wire format between the two.
     """
     made: Index
     if request.param == "embedded":
@@ -315,7 +317,7 @@ def _wait_for(url: str, seconds: float = 30) -> None:
 
 @pytest.fixture
 def call(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command line in this process: (exit code, stdout, stderr)."""
+    """A function that runs a command line in this process and returns (exit code, stdout, stderr)."""
 
     def run(package: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [package, *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""Makes randomly initialised SigLIP and SigLIP 2 models in the layouts that Google publishes."""
+"""Make randomly initialised SigLIP and SigLIP 2 models in the layouts that Google publishes."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import commands_page
 import models_page
@@ -17,10 +18,7 @@ from conftest import Call, ingest_options, plain_spec
 from test_replay import related, store
 
 from eval.extended.eccv import ECCV
-from ingest.demo import tour
-from ingest.options import Embedding
 from search.index.edge.index import EdgeIndex
-from search.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -184,6 +182,7 @@ def test_the_demo_prints_what_the_readme_shows(call: Call, tmp_path: Path) -> No
     for kind in ("images", "captions"):  # as if another version had made it, with another model
         index.set_spec(replace(index.spec(f"scenes_{kind}"), weights="0" * 64))
     index.close()
-    annotations = tour.draw(tmp_path / "demo", 20)
-    tour.drop_old_collections(Settings(index_path=tmp_path / "index"), Embedding(model=str(tour.MODEL)), annotations)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingest.fill.fill", Mock(side_effect=KeyboardInterrupt))  # which would fill them again
+        assert call("ingest", "demo", "--images", 20)[0] == 130
     assert EdgeIndex(tmp_path / "index").collections() == []

@@ -363,7 +363,9 @@ def test_space_in_memory_is_checked_before_the_engine_needs_it(
 
 def test_a_file_system_in_memory_is_recognised(tmp_path: Path) -> None:
     assert space._is_in_memory(Path("/dev/shm")) or not Path("/dev/shm").exists()
-    assert space.bytes_to_open(tmp_path) == 0
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(1 << 20)
+    assert space.bytes_to_open(tmp_path) == (1 << 20 if space._is_in_memory(tmp_path) else 0)
 
 
 def test_a_child_killed_by_a_signal_is_one_line(

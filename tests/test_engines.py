@@ -66,7 +66,7 @@ def fill(index: Index, make_spec: Callable[..., CollectionSpec]) -> None:
 
 
 def answers(settings: Settings, dataset: str, every: int) -> list[list[Hit]]:
-    """Search with every filter and every option: both together in one of `every` combinations."""
+    """Search with every filter and every set of options, but only with one in `every` of their combinations."""
     found = []
     with Searcher.open(settings, dataset) as searcher:
         for seed, where in enumerate(WHERE):

@@ -115,7 +115,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
 
 @pytest.fixture
 def more_metrics() -> Iterator[tuple[Metric, Metric]]:
-    """One that needs the rank of the best positive, and one that needs those of all: the sixth of a table each."""
+    """One that needs the rank of the best positive, and one that needs those of all; each is the sixth of its table."""
     more = replace(recall(20), table="more"), replace(MAP_AT_R, recorded="map_at_r")
     METRICS.extend(more)
     yield more
@@ -146,6 +146,7 @@ def test_a_new_metric_is_one_record(
         rows = [part.splitlines()[0].split() for part in table.split(f"\n{way}\n")[1:]]  # of the oracle, in each table
         assert rows[1] == ["oracle", f"{found[way]['map_at_r']:.2f}"]
         assert rows[3] == ["oracle", f"{found[way]['recall@20']:.2f}"]
+    assert {"mAP@R", "recall@20"} <= {line.strip() for line in table.splitlines()}  # the headings of their tables
     assert "qdrant-served: recall@20 cannot be known from the first 10 hits" in table
     assert max(map(len, table.partition("\nRSUM")[0].splitlines()[3:])) <= 80
     assert re.search(r"average of 4 folds of 25 images: .* / -$", table, re.M)  # folds do not rank all positives

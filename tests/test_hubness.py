@@ -135,7 +135,7 @@ def test_deep_pages_are_the_whole_ranking(tmp_path: Path, exact: bool) -> None:
 
 
 def test_corrected_tens_are_the_oracles(tmp_path: Path) -> None:
-    """With wide hubs, which take more than one query; HNSW may miss a few."""
+    """The numbers are spread so widely that some tens take more than one query; HNSW may miss a few hits."""
     count, dim = 800, 32
     index = EdgeIndex(tmp_path)
     vectors, numbers = unit(count, dim), np.random.default_rng(1).normal(0.2, 0.1, count)
@@ -322,7 +322,7 @@ def check_ranks(tmp_path: Path, told: Any) -> None:
 
 
 def test_what_is_kept_between_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hits that are read first grow in number, and numbers are read all at once; results stay those of float64."""
+    """More hits are read at first, and all numbers are read at once; the results are still those of float64."""
     monkeypatch.setattr("search.index.edge.records.NUMBERS_ONE_BY_ONE", 500)
     index = EdgeIndex(tmp_path)
     count, dim = 3000, 32

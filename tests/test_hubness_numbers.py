@@ -72,7 +72,7 @@ def test_the_hnsw_index_is_built_again(tmp_path: Path) -> None:
 
 
 def test_captions_of_a_split_as_references(call: Call, tmp_path: Path) -> None:
-    """Nothing is encoded, and what is said in the words of a caption of test is dropped."""
+    """Nothing is encoded, and references with the same words as a caption of test are dropped."""
     index = EdgeIndex(tmp_path)
     sizes = {split: SplitSize(images=1, captions=3, images_in_file=1) for split in ("test", "train")}
     texts = {"test": ("A dog.", "two cats", "snow"), "train": ("a  DOG", "grass", "sky")}

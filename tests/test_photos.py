@@ -312,6 +312,7 @@ def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Pa
     result = call("ingest", *ingest_options(photos, clip_folder, place))
     assert "none of the 6 photos can be used" in one_line_error(result)
     assert "not a picture" in one_line_error(result)
+    assert "check these files and --images" in one_line_error(result)
     assert f"6 photos could not be read or embedded: see {Path('failures.jsonl').resolve()}\n" in result[2]
     assert len(Path("failures.jsonl").read_text().splitlines()) == 6
     alone = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place), "--limit", "1"))

@@ -77,7 +77,7 @@ directions = st.integers(0, 2**32 - 1).map(lambda seed: unit(np.random.default_r
 def test_pages_continue_each_other(index: Index, make_spec: MakeSpec, dataset: str) -> None:
     searcher, vectors = filled(index, make_spec, dataset)
 
-    # The engines differ below the searcher, so the one that answers fast gets the most examples.
+    # This tests the searcher, not the engines, so the fastest engine gets the most examples.
     @settings(max_examples=60 if isinstance(index, EdgeIndex) else 20, suppress_health_check=list(HealthCheck))
     @given(options, directions)
     def check(asked: Options, direction: Vectors) -> None:

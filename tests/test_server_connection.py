@@ -95,7 +95,8 @@ def test_name_resolution_is_retried(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         index = connect(Settings(qdrant_url=f"http://localhost:{port}", qdrant_grpc_port=1))
         assert index.collections() == []
         index.close()
-    assert "localhost cannot be resolved at the moment (Temporary failure); retrying" in capsys.readouterr().err
+    notice = capsys.readouterr().err
+    assert "localhost cannot be resolved at the moment (Temporary failure); retrying for 10 seconds" in notice
 
 
 def test_both_variables_make_both_connections_work(certificate: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Makes randomly initialised models of texts only, models with roles, and models with code of their own."""
+"""Make randomly initialised models of texts only, models with roles, and models with code of their own."""
 
 from __future__ import annotations
 
