@@ -31,9 +31,7 @@ import sys, torch
 from sentence_transformers import SentenceTransformer
 SentenceTransformer(sys.argv[1], device="cpu").encode([sys.argv[2]])
 """
-
-
-FLOOR = "import numpy, pydantic, qdrant_edge, tokenizers, typer"
+FLOOR = "import numpy, qdrant_edge, tokenizers, typer"
 
 
 @dataclass(frozen=True, slots=True)
