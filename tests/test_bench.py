@@ -135,9 +135,9 @@ def test_the_overhead_table_by_hand() -> None:
 
 def test_the_latency_table_names_the_method() -> None:
     def measured(indexed: int) -> dict[str, list[Measured[search.Latency]]]:
-        one = search.Latency(2.0, 3.0, 1.5, 10.0, 20.0, indexed, 0.95)
-        other = replace(one, median_ms=50.0, found=1.0)
-        return {"embedded": [Measured("embedded", one, 99.0)], "local_mode": [Measured("local_mode", other, 77.0)]}
+        one = search.Latency(2.0, 3.0, 1.5, 10.0, 20.0, indexed, 0.95, 99.0)
+        other = replace(one, median_ms=50.0, found=1.0, peak_mib=77.0)
+        return {"embedded": [Measured("embedded", one, 120.0)], "local_mode": [Measured("local_mode", other, 80.0)]}
 
     job = search.Job(6000, 512, 100, exact=False)
     head, _, ours, theirs, last = search.table(job, measured(6000)).splitlines()

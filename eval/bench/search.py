@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eval.bench import corrected
-from eval.bench.measure import Measured, in_turn, median_peak
+from eval.bench.measure import Measured, in_turn, peak_mib
 from eval.bench.synthetic import fill, query_vectors, space_for, specification
 from search.index import Index, SearchParams
 from search.records import Vectors
@@ -37,8 +37,9 @@ class Job:
 class Latency:
     """Milliseconds per query: median, 95th percentile, and median without payloads.
 
-    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits. `pages`: the
-    time of a page of results, measured for the embedded engine alone.
+    `indexed`: the vectors in the HNSW index. `found`: the share of the ten exact hits among the ten hits.
+    `peak_mib`: the peak memory until then. `pages`: the time of a page of results, measured afterwards for the embedded
+    engine alone.
     """
 
     median_ms: float
@@ -48,6 +49,7 @@ class Latency:
     build_seconds: float
     indexed: int
     found: float
+    peak_mib: float
     pages: corrected.Pages | None = None
 
 
@@ -110,6 +112,7 @@ def _measure(index: Index, job: Job) -> Latency:
         build_seconds=build_seconds,
         indexed=indexed,
         found=statistics.mean(found),
+        peak_mib=peak_mib(),
     )
 
 
@@ -120,10 +123,7 @@ def _queries(job: Job) -> Vectors:
 def as_json(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> dict[str, Any]:
     return {
         **asdict(job),
-        **{
-            name: [{**asdict(each.result), "peak_mib": each.peak_mib} for each in runs]
-            for name, runs in measured.items()
-        },
+        **{name: [asdict(each.result) for each in runs] for name, runs in measured.items()},
     }
 
 
@@ -147,7 +147,8 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[Latency]]]) -> str:
             f"{_median(runs, lambda latency: latency.bare_ms):>12.2f}{ratio:>17.1f}"
             f"{_median(runs, lambda latency: 100 * latency.found):>7.1f}%"
             f"{_median(runs, lambda latency: latency.fill_seconds):>8.1f}"
-            f"{_median(runs, lambda latency: latency.build_seconds):>9.1f}{median_peak(runs):>10.0f}"
+            f"{_median(runs, lambda latency: latency.build_seconds):>9.1f}"
+            f"{_median(runs, lambda latency: latency.peak_mib):>10.0f}"
         )
     whole, bare = (_median(ours, each) for each in (lambda latency: latency.median_ms, lambda latency: latency.bare_ms))
     lines.append(f"the search takes {100 * bare / whole:.0f}% of the embedded engine's time, payloads the rest")
