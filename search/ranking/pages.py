@@ -141,7 +141,10 @@ class Pages:
 
     def read(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the page of each request; the engine answers those with equal parameters together."""
-        requests = [replace(each, prefetch=self._prefetch) if each.correction else each for each in requests]
+        requests = [
+            replace(each, prefetch=self._prefetch) if each.correction and each.options.fold is None else each
+            for each in requests
+        ]
         groups: dict[tuple[object, ...], list[int]] = {}
         for number, request in enumerate(requests):
             key = (

@@ -24,6 +24,7 @@ _SCHEMAS: dict[FieldIndex, qdrant.PayloadSchemaParams] = {
         tokenizer=qdrant.TokenizerType.Multilingual, lowercase=True, ascii_folding=True, on_disk=True
     ),
 }
+_OF_HUBNESS = qdrant.FloatIndexParams(on_disk=True)
 _PARAMETERS = ("on_disk", "lookup", "range", "tokenizer", "lowercase", "ascii_folding")
 
 
@@ -34,7 +35,7 @@ def index_payload(shard: qdrant.EdgeShard, spec: CollectionSpec, *, missing_only
     """
     existing = shard.info().payload_schema
     if spec.is_numbered and HUBNESS not in existing:
-        shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, qdrant.PayloadSchemaType.Float))
+        shard.update(qdrant.UpdateOperation.create_field_index(HUBNESS, _OF_HUBNESS))
     elif HUBNESS in existing and not spec.is_numbered:
         shard.update(qdrant.UpdateOperation.delete_field_index(HUBNESS))
     for field, index in INDEXED_FIELDS[spec.kind].items():
