@@ -38,14 +38,11 @@ def unreachable_photos(folder: Path, images: Sequence[Image], *, follow_links: b
 
 def all_refused(folder: Path, reasons: Sequence[str]) -> str:
     """Return the message for a run all of whose photos failed, with what to do."""
-    if len(set(reasons)) == 1:
-        cause = most_common = reasons[0]
-    else:  # what Pillow adds in parentheses, such as numbers of bytes, differs from file to file
-        counts = Counter(reason.partition(" (")[0] for reason in reasons).most_common()
-        cause, most_common = (
-            "; ".join(f"{reason} ({count_of(count, 'time')})" for reason, count in counts[:3]),
-            counts[0][0],
-        )
+    is_same = len(set(reasons)) == 1
+    # What Pillow adds in parentheses, such as numbers of bytes, differs from file to file.
+    counts = Counter(reason if is_same else reason.partition(" (")[0] for reason in reasons).most_common()
+    listed = "; ".join(f"{reason} ({count_of(count, 'time')})" for reason, count in counts[:3])
+    cause = reasons[0] if is_same else listed
     remedies = {
         NO_FILE: "check --images",
         LINK_LEADS_OUT: "add --follow-links to follow these links",
@@ -53,5 +50,5 @@ def all_refused(folder: Path, reasons: Sequence[str]) -> str:
     }
     one, all_of_them = ("does not exist", "exists") if cause == NO_FILE else ("cannot be used", "can be used")
     verdict = f"the only photo {one}" if len(reasons) == 1 else f"none of the {len(reasons):,} photos {all_of_them}"
-    remedy = remedies.get(most_common, "check these files and --images")
+    remedy = remedies.get(counts[0][0], "check these files and --images")
     return f"{verdict} (looked in {folder}: {cause}): {remedy}"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from search.cli import show
 from search.errors import CocoSearchError, PhotoError, QueryError, TextError
+from search.outcomes import map_values
 from search.query import Options, Part, text_part
 from search.request import PartRequest, QueryRequest
 from search.searcher import Searcher
@@ -73,15 +74,15 @@ def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Opt
     for batch in batches:
         lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
         number += len(batch)
-        queries = [line.query for line in lines if isinstance(line.query, tuple)]
-        outcomes = searcher.search_many(queries)
+        results = map_values([line.query for line in lines], searcher.search_many)
         answered = [
-            parts for (parts, _), each in zip(queries, outcomes, strict=True) if not isinstance(each, CocoSearchError)
+            line.query[0]
+            for line, result in zip(lines, results, strict=True)
+            if isinstance(line.query, tuple) and not isinstance(result, CocoSearchError)
         ]
-        results, truncations = iter(outcomes), iter(searcher.truncations(answered))
-        for line in lines:
+        truncations = iter(searcher.truncations(answered))
+        for line, result in zip(lines, results, strict=True):
             answer: dict[str, Any] = {"line": line.number, "query": line.content}
-            result = next(results) if isinstance(line.query, tuple) else line.query
             if isinstance(result, QueryError | PhotoError | TextError):
                 yield {**answer, "error": str(result)}
             elif isinstance(result, CocoSearchError):

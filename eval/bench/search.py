@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from eval.bench import corrected
+from eval.bench.corrected import WARM_UP
 from eval.bench.measure import Measured, in_turn, peak_mib
 from eval.bench.synthetic import fill, query_vectors, space_for, specification
 from search.index import Index, SearchParams
 from search.records import Vectors
 
 LIMIT = 10
-WARM_UP = 5  # queries that are not counted
 
 
 @dataclass(frozen=True, slots=True)

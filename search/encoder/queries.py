@@ -60,11 +60,11 @@ class QueryEncoder:
         stored = self._stored_vectors([part for parts in queries for part in parts])
         pictures = _Pictures(self)
         inputs = [self._inputs(parts, stored, pictures) for parts in queries]
-        return map_values(inputs, lambda queries: self._directions(queries, pictures.vectors()))
+        return map_values(inputs, lambda valid: self._directions(valid, pictures.vectors()))
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""
-        texts = [part.text for parts in queries for part in parts if part.text is not None]
+        texts = list(dict.fromkeys(part.text for parts in queries for part in parts if part.text is not None))
         of_text = dict(zip(texts, self.model.truncations(texts), strict=True)) if texts else {}
         return [
             {
@@ -118,7 +118,7 @@ class QueryEncoder:
         self, queries: Sequence[Sequence[tuple[Part, Input]]], pictures: Sequence[Vectors]
     ) -> list[Vectors | CocoSearchError]:
         """Encode the texts, and return the direction of each query, or its error."""
-        texts = [each for inputs in queries for _, each in inputs if isinstance(each, str)]
+        texts = list(dict.fromkeys(each for inputs in queries for _, each in inputs if isinstance(each, str)))
         vectors = self.model.encode_texts(texts) if texts else ()
         of_text: dict[str, Vectors] = dict(zip(texts, vectors, strict=True))
 
