@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Line:
 
 
 def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
-    """Yield lines in lists of at most 32: those that have arrived, so that no answer waits for a later query.
+    """Yield lists of lines: those that have arrived, so that no answer waits for a later query.
 
     Raises:
         TextError: the stream begins as UTF-16 or UTF-32.
@@ -57,41 +58,49 @@ def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
             refuse_wide(chunk)
             begun = True
         *lines, rest = (rest + chunk).split(b"\n")
-        for start in range(0, len(lines), QUERIES_AT_ONCE):
-            yield lines[start : start + QUERIES_AT_ONCE]
+        yield lines
     if rest:
         yield [rest]
 
 
-def answers(searcher: Searcher, batches: Iterable[Sequence[bytes]], default: Options) -> Iterator[dict[str, Any]]:
+def answers(searcher: Searcher, arrivals: Iterable[Sequence[bytes]], default: Options) -> Iterator[dict[str, Any]]:
     """Yield `line`, `query` as it was given, and `hits` or a one-line `error`, for each line that is not blank.
 
     `truncated` lists the parts of which the model reads only the first tokens, if there are any.
 
-    Each list of lines is encoded at once and answered before the next one is read.
+    Each list of lines is answered before the next one is read, some lines at a time.
     """
     number = 0
-    for batch in batches:
-        lines = [read_line(number, line, default) for number, line in enumerate(batch, number + 1) if _text_of(line)]
-        number += len(batch)
-        results = map_values([line.query for line in lines], searcher.search_many)
-        answered = [
-            line.query[0]
-            for line, result in zip(lines, results, strict=True)
-            if isinstance(line.query, tuple) and not isinstance(result, CocoSearchError)
-        ]
-        truncations = iter(searcher.truncations(answered))
-        for line, result in zip(lines, results, strict=True):
-            answer: dict[str, Any] = {"line": line.number, "query": line.content}
-            if isinstance(result, QueryError | PhotoError | TextError):
-                yield {**answer, "error": str(result)}
-            elif isinstance(result, CocoSearchError):
-                raise result
-            else:
-                answer["hits"] = show.as_json(result)
-                if truncated := next(truncations):
-                    answer["truncated"] = show.truncated_as_json(truncated)
-                yield answer
+    for arrived in arrivals:
+        lines = [read_line(number, line, default) for number, line in enumerate(arrived, number + 1) if _text_of(line)]
+        number += len(arrived)
+        starts = range(0, len(lines), QUERIES_AT_ONCE)
+        some = [lines[start : start + QUERIES_AT_ONCE] for start in starts]
+        for present, following in zip(some, [*some[1:], []], strict=True):
+            yield from _answered(searcher, present, following)
+
+
+def _answered(searcher: Searcher, lines: Sequence[Line], following: Sequence[Line]) -> Iterator[dict[str, Any]]:
+    """Yield the answers of `lines`; those of the lines `following` are requested next."""
+    coming = [line.query[0] for line in following if isinstance(line.query, tuple)]
+    results = map_values([line.query for line in lines], partial(searcher.search_many, following=coming))
+    answered = [
+        line.query[0]
+        for line, result in zip(lines, results, strict=True)
+        if isinstance(line.query, tuple) and not isinstance(result, CocoSearchError)
+    ]
+    truncations = iter(searcher.truncations(answered))
+    for line, result in zip(lines, results, strict=True):
+        answer: dict[str, Any] = {"line": line.number, "query": line.content}
+        if isinstance(result, QueryError | PhotoError | TextError):
+            yield {**answer, "error": str(result)}
+        elif isinstance(result, CocoSearchError):
+            raise result
+        else:
+            answer["hits"] = show.as_json(result)
+            if truncated := next(truncations):
+                answer["truncated"] = show.truncated_as_json(truncated)
+            yield answer
 
 
 def read_line(number: int, line: bytes, default: Options) -> Line:

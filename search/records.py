@@ -1,4 +1,4 @@
-"""Stored images and captions, and search hits, as frozen dataclasses.
+"""Stored images and captions, as frozen dataclasses, and search hits.
 
 A record and its Qdrant payload hold the same facts: `payload()` and `record_of()` are inverses. People read payloads in
 the Qdrant dashboard, so the names in them are part of the design. Fields that users add to a payload, such as a note
@@ -144,7 +144,7 @@ class Caption(_Record):
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
     """One search result.
 
@@ -164,19 +164,6 @@ class Hit:
     uncorrected: float | None = None
     evidence: Hit | None = None
     rank: int = field(default=0, compare=False)
-
-    def with_caption(self, caption: str | None) -> Hit:
-        return self._with(self.record, self.also, caption, self.rank)
-
-    def with_rank(self, rank: int) -> Hit:
-        return self._with(self.record, self.also, self.caption, rank)
-
-    def with_record(self, record: Image | Caption, also: tuple[Hit, ...]) -> Hit:
-        return self._with(record, also, self.caption, self.rank)
-
-    def _with(self, record: Image | Caption | None, also: tuple[Hit, ...], caption: str | None, rank: int) -> Hit:
-        """Return this hit with these fields; `dataclasses.replace` would take four times as long."""
-        return Hit(self.id, self.score, record, also, caption, self.uncorrected, self.evidence, rank)
 
     @property
     def cosine(self) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -115,17 +115,22 @@ class Searcher:
             raise answer
         return answer
 
-    def search_many(self, queries: Sequence[tuple[Sequence[Part], Options]]) -> list[Hits | CocoSearchError]:
+    def search_many(
+        self, queries: Sequence[tuple[Sequence[Part], Options]], following: Sequence[Sequence[Part]] = ()
+    ) -> list[Hits | CocoSearchError]:
         """Return the hits of each query as `search` does, or the error of that query alone.
 
-        The queries are encoded together, and those with equal options are sent to the engine in one call.
+        The queries are encoded together, and those with equal options are sent to the engine in one call. The texts of
+        `following`, the parts of queries for the next call, may be encoded at the same time.
 
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
         splits_of = cache(self._splits)  # read once for all queries
         checked = [self._checked(parts, options, splits_of) for parts, options in queries]
-        return map_values(map_values(checked, self._encoded), self._read)
+        requests = map_values(checked, self._encoded)
+        self._queries.expect(following)
+        return map_values(requests, self._read)
 
     def _checked(
         self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
@@ -171,12 +176,10 @@ class Searcher:
         return self._pages.count(kind, options, tuple(leave_out))
 
     def _hits(self, requests: Sequence[PageRequest], pages: Sequence[Sequence[Hit]]) -> Hits:
-        ranked = (
-            hit.with_rank(rank)
-            for request, page in zip(requests, pages, strict=True)
-            for rank, hit in enumerate(page, start=request.options.offset + 1)
-        )
-        return Hits(ranked, partial(self._open_photo, self._queries.spec))
+        for request, page in zip(requests, pages, strict=True):
+            for rank, hit in enumerate(page, start=request.options.offset + 1):
+                hit.rank = rank
+        return Hits(chain.from_iterable(pages), partial(self._open_photo, self._queries.spec))
 
     def _open_photo(self, spec: CollectionSpec, hit: Hit) -> Image.Image:
         """Return the photo of a hit. The record of an image names the file, so the index may be closed."""

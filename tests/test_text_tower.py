@@ -54,13 +54,15 @@ def encoder(clip_folder: Path) -> ClipEncoder:
     return ClipEncoder(str(clip_folder), device="cpu")
 
 
-def lazy_encoder(encoder: ClipEncoder, make_spec: MakeSpec, loaded: list[str]) -> LazyEncoder:
+def lazy_encoder(
+    encoder: ClipEncoder, make_spec: MakeSpec, loaded: list[str], patience: float = lazy.PATIENCE
+) -> LazyEncoder:
     def load(device: str) -> ClipEncoder:
         loaded.append(device)
         return encoder
 
     spec = make_spec(model=encoder.name, weights=encoder.weights, dim=encoder.dim, prompt=encoder.prompt)
-    return LazyEncoder(spec, load, "auto")
+    return LazyEncoder(spec, load, "auto", patience)
 
 
 @pytest.mark.parametrize("prompt", [None, "a photo of {}"])
@@ -104,6 +106,20 @@ def test_the_first_query_prepares_the_tower(encoder: ClipEncoder, make_spec: Mak
     again = lazy_encoder(encoder, make_spec, loaded).encode_texts(TEXTS)
     assert loaded == ["auto"]
     assert (again == first).all()
+
+
+@pytest.mark.parametrize(("quick", "whole"), [(0.0, ["auto"]), (60.0, [])])
+def test_only_slow_batches_load_the_whole_model(
+    encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, quick: float, whole: list[str]
+) -> None:
+    assert prepare(encoder) is not None
+    monkeypatch.setattr(lazy, "QUICK", quick)
+    loaded: list[str] = []
+    fast = lazy_encoder(encoder, make_spec, loaded, patience=0.0)
+    for _ in range(2):
+        assert loaded == []
+        fast.encode_texts(TEXTS)
+    assert loaded == whole
 
 
 def truncate(file: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from contextlib import suppress
+from functools import cached_property, partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from search.encoder import Encoder
+    from search.encoder.ahead import Encoded, TextsAhead
     from search.encoder.clip import ClipEncoder
     from search.encoder.images import Pixels, Preparation
     from search.index import CollectionSpec
     from search.records import Vectors
 
 BATCH = 8
-PATIENCE = 10.0  # seconds; the whole model takes about as long to load, and is faster in batches
+QUICK = 0.002  # seconds that a text may take in a batch; the whole model takes hardly less
+PATIENCE = 10.0  # seconds; the whole model takes about as long to load
+SOON = 500  # texts in batches, after which a child process encodes as well; it takes as long to start
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
@@ -39,8 +44,8 @@ class LazyEncoder:
         load: loads the whole model on a device; not called if only texts are encoded and the model's text tower has
             been prepared.
         device: the device of the whole model, such as "auto" or "cpu". The text tower uses the CPU.
-        patience: seconds of processor time for batches of texts (`BATCH` or more) in the text tower, after which the
-            whole model encodes them.
+        patience: seconds of processor time that the text tower may take longer than `QUICK` for the texts of batches
+            (`BATCH` or more), after which the whole model encodes them.
         served: returns the same model in another process, if it is ready; this process then loads none.
     """
 
@@ -54,12 +59,16 @@ class LazyEncoder:
     ) -> None:
         self.name = spec.model
         self.dim = spec.dim
-        self._prompt = spec.prompt
+        self._prompt, self._weights = spec.prompt, spec.weights
         self._load, self._device, self._find_served = load, device, served
         self._loading, self._preparing = Lock(), Lock()
         self._tower = TextTower.open(spec.weights)
         self._tried = False
-        self._seconds, self._patience = 0.0, patience
+        self._lost, self._patience = 0.0, patience
+        self._encoded = 0  # texts, in batches
+        self._ahead: TextsAhead | None = None
+        self._may_start = os.cpu_count() != 1
+        self._received: dict[str, Encoded] = {}
         self._loads: bool | None = None
 
     @cached_property
@@ -86,19 +95,47 @@ class LazyEncoder:
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
         batch = len(texts) >= BATCH
-        if tower is None or (batch and self._seconds > self._patience and self._can_load()):
+        if tower is None or (batch and self._lost > self._patience and self._can_load()):
             return (self._served or self.model).encode_texts(texts)
-        start = time.process_time()
-        vectors = encode_each(wrap(texts, self._prompt), tower.encode, self.dim)
-        self._seconds += batch * (time.process_time() - start)
+        start = time.thread_time()
+        vectors = encode_each(wrap(texts, self._prompt), partial(self._encode, tower), self.dim)
+        if batch:
+            self._encoded += len(texts)
+            self._lost = max(0.0, self._lost + time.thread_time() - start - QUICK * len(texts))
         return vectors
+
+    def expect_texts(self, texts: Sequence[str]) -> None:
+        """Begin to encode the texts of the next call of `encode_texts`, in a child process.
+
+        It does nothing until many texts were encoded, if the text tower is slow, and on a single core.
+        """
+        if self._tower and self._encoded > SOON and not self._lost and self._may_start:
+            from search.encoder.ahead import TextsAhead  # not above: a single query needs none of what it imports
+
+            self._may_start = False
+            with suppress(OSError):  # without it, this process encodes all texts
+                self._ahead = TextsAhead(self._weights)
+        if self._ahead:
+            self._ahead.send([text for text in dict.fromkeys(wrap(texts, self._prompt)) if is_valid(text)])
+
+    def _encode(self, tower: TextTower, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of valid Unicode texts, each of them once, float32 (n, dim) of unit length."""
+        self._received = self._ahead.receive() if self._ahead else {}
+        vectors = {text: each.vector for text, each in self._received.items()}
+        rest = [text for text in texts if text not in vectors]
+        vectors |= zip(rest, tower.encode(rest), strict=True)
+        return np.stack([vectors[text] for text in texts])
 
     def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:
         """Return for each text how much of it, within the prompt, the model reads; None if that is all of it."""
         tower = self._ready_tower()
         if tower is None:
             return (self._served or self.model).truncations(texts)
-        return [tower.truncation(text) if is_valid(text) else None for text in wrap(texts, self._prompt)]
+        received = self._received
+        return [
+            received[text].truncation if text in received else tower.truncation(text) if is_valid(text) else None
+            for text in wrap(texts, self._prompt)
+        ]
 
     def _can_load(self) -> bool:
         """Return whether the whole model can be loaded; it may have moved, which the text tower does not need."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 import numpy as np
 
 from search.encoder import Encoder, Truncation
+from search.encoder.lazy import LazyEncoder
 from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
 from search.index import CollectionSpec, ReadIndex, collection_name
 from search.outcomes import map_values
@@ -61,6 +62,12 @@ class QueryEncoder:
         pictures = _Pictures(self)
         inputs = [self._inputs(parts, stored, pictures) for parts in queries]
         return map_values(inputs, lambda valid: self._directions(valid, pictures.vectors()))
+
+    def expect(self, queries: Sequence[Sequence[Part]]) -> None:
+        """Begin to encode the texts of the next queries, if that can be done while this process does something else."""
+        texts = [part.text for parts in queries for part in parts if part.text is not None]
+        if texts and isinstance(self.model, LazyEncoder):
+            self.model.expect_texts(texts)
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""

@@ -100,8 +100,8 @@ def hits_of(points: Sequence[ScoredPoint], *, per_image: bool = False) -> list[H
 
 
 def scored_of(points: Sequence[ScoredPoint]) -> list[Scored]:
-    """Return the ids and the scores of points."""
-    return [(id_of(point), point.score) for point in points]
+    """Return the ids and the scores of points; ids are checked by what reads the payloads (`id_of`)."""
+    return [(point.id, point.score) for point in points]
 
 
 def corrected_hits(
@@ -139,9 +139,10 @@ def best_of_images(scored: Sequence[Scored], image_of: Callable[[int], int | Non
     """Return the best point of each image, the one with the lowest id if several are; `scored` are best first."""
     best: dict[int | None, Scored] = {}
     for each in scored:
-        rival = best.setdefault(image_of(each[0]), each)
+        image = image_of(each[0])
+        rival = best.setdefault(image, each)
         if rival[1] == each[1] and each[0] < rival[0]:
-            best[image_of(each[0])] = each
+            best[image] = each
     return list(best.values())
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -184,8 +185,10 @@ class Pages:
         rankings = self._rankings(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
         if requests[0].evidence:
-            return [list(map(_with_evidence, page)) for page in pages]
-        return self._with_nearest_captions(vectors, pages) if requests[0].kind == "images" else pages
+            _add_evidence(pages)
+        elif requests[0].kind == "images":
+            self._add_nearest_captions(vectors, pages)
+        return pages
 
     def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
         """Return a page, given the ranking down to its depth, which is read deeper until the page is full.
@@ -268,7 +271,9 @@ class Pages:
 
         def stored(some: Sequence[Hit]) -> list[Hit]:
             kept = [hit for hit in some if hit.id in records]
-            return [hit.with_record(records[hit.id], tuple(stored(hit.also))) for hit in kept]
+            for hit in kept:
+                hit.record, hit.also = records[hit.id], tuple(stored(hit.also))
+            return kept
 
         return stored(hits)
 
@@ -292,8 +297,8 @@ class Pages:
             depth, whole = 4 * depth, captions.whole
         return folding.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
-    def _with_nearest_captions(self, vectors: Vectors, pages: list[list[Hit]]) -> list[list[Hit]]:
-        """Return pages of images with the caption of each that is nearest to the page's query, whatever the filter.
+    def _add_nearest_captions(self, vectors: Vectors, pages: list[list[Hit]]) -> None:
+        """Set the caption of each image to the one that is nearest to the page's query, whatever the filter.
 
         All captions of the images are compared, with one call of the engine for all pages.
         """
@@ -309,9 +314,9 @@ class Pages:
                 answers = self._index.query(self._collection("captions"), vectors[rows], limit, params)
                 for row, hits in zip(rows, answers, strict=True):
                     nearest[row] |= {hit.image_id: hit.record.text for hit in hits if isinstance(hit.record, Caption)}
-        return [
-            [hit.with_caption(texts.get(hit.id)) for hit in page] for page, texts in zip(pages, nearest, strict=True)
-        ]
+        for page, texts in zip(pages, nearest, strict=True):
+            for hit in page:
+                hit.caption = texts.get(hit.id)
 
     def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
         """Return the lowest cosine of a result, given the highest one."""
@@ -335,7 +340,8 @@ def _in_order(hits: Sequence[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
 
-def _with_evidence(hit: Hit) -> Hit:
-    """Return an image with the caption that was evidence for it, which is the nearest one."""
-    record = hit.evidence.record if hit.evidence else None
-    return replace(hit, caption=record.text if isinstance(record, Caption) else None)
+def _add_evidence(pages: Sequence[Sequence[Hit]]) -> None:
+    """Set the caption of each image to the one that was evidence for it, which is the nearest one."""
+    for hit in chain.from_iterable(pages):
+        record = hit.evidence.record if hit.evidence else None
+        hit.caption = record.text if isinstance(record, Caption) else None
