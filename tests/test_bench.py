@@ -287,10 +287,11 @@ def test_two_sizes_are_too_few(call: Call) -> None:
 
 def test_the_serve_table_by_hand() -> None:
     loads = [serve.Load("healthz", 16, 500.0, 2.0, 3.0, 0), serve.Load("text", 16, 125.0, 8.0, 20.0, 7)]
-    rows = serve.table("some-model", [serve.Round(1000.0, loads)]).splitlines()
+    rows = serve.table("some-model", [serve.Round(1000.0, 700.0, loads)]).splitlines()
     assert "1,000 queries a second" in rows[1]
-    assert rows[3].split() == ["healthz", "16", "500", "2.0", "ms", "3", "ms", "0", "0.50", "1.00"]
-    assert rows[4].split() == ["text", "16", "125", "8.0", "ms", "20", "ms", "7", "0.12", "0.25"]
+    assert "700 texts a second, 0.70 of the engine" in rows[2]
+    assert rows[4].split() == ["healthz", "16", "500", "2.0", "ms", "3", "ms", "0", "0.50", "1.00"]
+    assert rows[5].split() == ["text", "16", "125", "8.0", "ms", "20", "ms", "7", "0.12", "0.25"]
 
 
 @pytest.mark.slow  # it fills an index of 5,000 photos
@@ -300,6 +301,7 @@ def test_serve_is_measured_beside_the_engine_and_the_http_layer(call: Call, clip
     assert code == 0
     [measured] = json.loads(out)
     assert measured["engine_per_second"] > 0
+    assert measured["batch_per_second"] > 0
     loads = measured["loads"]
     assert [load["request"] for load in loads] == ["healthz", "text", "image id", "picture"]
     for load in loads:

@@ -121,24 +121,24 @@ def _start_row(starts: Sequence[Start], name: str, label: str) -> str:
 
 def _start(folder: str, model: str) -> Start:
     command = [sys.executable, "-m", "search", "text", QUERY, "--path", folder, "--device", "cpu"]
-    _seconds(command, _cache(folder))  # writes the text tower, if no round before this one did
+    seconds_of(command, cache_of(folder))  # writes the text tower, if no round before this one did
     with serving(folder):
-        served = _seconds(command, _cache(folder))
+        served = seconds_of(command, cache_of(folder))
     return Start(
-        command=_seconds(command, _cache(folder)),
+        command=seconds_of(command, cache_of(folder)),
         served=served,
-        model=_seconds(command, os.devnull),
-        bare=_seconds([sys.executable, "-c", BARE, model, QUERY]),
-        floor=_seconds([sys.executable, "-c", FLOOR]),
-        python=_seconds([sys.executable, "-c", "pass"]),
+        model=seconds_of(command, os.devnull),
+        bare=seconds_of([sys.executable, "-c", BARE, model, QUERY]),
+        floor=seconds_of([sys.executable, "-c", FLOOR]),
+        python=seconds_of([sys.executable, "-c", "pass"]),
     )
 
 
-def _cache(folder: str) -> str:
+def cache_of(folder: str) -> str:
     return f"{folder}/cache"
 
 
-def _seconds(command: Sequence[str], cache: str | None = None) -> float:
+def seconds_of(command: Sequence[str], cache: str | None = None) -> float:
     """Return the seconds that a process takes, with `cache` as the user's cache."""
     environment = {**os.environ, **({"XDG_CACHE_HOME": cache} if cache else {})}
     start = time.perf_counter()
@@ -173,7 +173,7 @@ def _wait_until_ready(address: str) -> None:
 def serving(folder: str) -> Iterator[str]:
     """Run the page, and yield its address once the whole model is loaded."""
     command = [sys.executable, "-m", "search", "serve", "--path", folder, "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "XDG_CACHE_HOME": _cache(folder)}
+    environment = {**os.environ, "XDG_CACHE_HOME": cache_of(folder)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             lines = []
@@ -208,7 +208,7 @@ def _encode(job: tuple[str, str, Sequence[str]]) -> float:
     from search.encoder.lazy import prepare
 
     folder, model, texts = job
-    os.environ["XDG_CACHE_HOME"] = _cache(folder)
+    os.environ["XDG_CACHE_HOME"] = cache_of(folder)
     encoder = ClipEncoder(model, device="cpu")
     tower = prepare(encoder)
     encode = tower.encode if tower else encoder.encode_texts

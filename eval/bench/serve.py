@@ -1,9 +1,11 @@
-"""Measure how many requests a second `python -m search serve` answers, beside the engine and the HTTP layer alone."""
+"""Measure how many requests a second `python -m search serve` answers, and texts `python -m search batch`, beside the
+engine and the HTTP layer alone."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +18,12 @@ import numpy as np
 
 from eval.bench import vectors
 from eval.bench.measure import measure
-from eval.bench.overhead import IMAGES, serving
+from eval.bench.overhead import IMAGES, cache_of, seconds_of, serving
 
 CAPTIONS_PER_IMAGE = 5
 PHOTOS = 64  # files, which the images share
 PAGE = 36  # results, as many as the page shows
+TEXTS = 10_000  # lines of a batch
 WARM_UP_SECONDS = 0.5
 
 
@@ -41,9 +44,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The engine alone (one thread that queries for the images of a page), and all loads, measured in turn."""
+    """The engine alone (one thread that queries for the images of a page), a batch, and all loads, measured in turn.
+
+    The batch is a whole process that answers `TEXTS` lines with ten hits each.
+    """
 
     engine_per_second: float
+    batch_per_second: float
     loads: list[Load]
 
 
@@ -69,7 +76,8 @@ def measure_serve(model: str, connections: Sequence[int], seconds: float, rounds
                     for name, request in _requests(address).items()
                     for count in connections
                 ]
-            measured.append(Round(engine, loads))
+            batch = _batch(folder)  # now the text tower is in the cache
+            measured.append(Round(engine, batch, loads))
     return measured
 
 
@@ -80,11 +88,13 @@ def table(model: str, rounds: Sequence[Round]) -> str:
         return float(np.median(values))
 
     engine = median([each.engine_per_second for each in rounds])
+    batch = median([each.batch_per_second for each in rounds])
     loads = [[each.loads[row] for each in rounds] for row in range(len(rounds[0].loads))]
     rates = {(load[0].request, load[0].connections): median([each.per_second for each in load]) for load in loads}
     lines = [
         f"{IMAGES:,} images, {IMAGES * CAPTIONS_PER_IMAGE:,} captions, model {model}, {len(rounds)} rounds; medians",
         f"the engine alone answers {engine:,.0f} queries a second",
+        f"python -m search batch answers {batch:,.0f} texts a second, {batch / engine:.2f} of the engine",
         f"{'request':<10}{'connections':>12}{'a second':>10}{'p50':>10}{'p99':>10}{'refused':>9}"
         f"{'/ engine':>10}{'/ healthz':>10}",
     ]
@@ -163,6 +173,14 @@ def _engine(folder: str) -> float:
     seconds = time.perf_counter() - start
     index.close()
     return len(queries) / seconds
+
+
+def _batch(folder: str) -> float:
+    """Return the texts a second of a whole process that answers `TEXTS` of them."""
+    file = Path(folder) / "texts.txt"
+    file.write_text("".join(f"{_sentence(number, 0)}\n" for number in range(TEXTS)))
+    command = [sys.executable, "-m", "search", "batch", str(file), "--path", folder, "--device", "cpu"]
+    return TEXTS / seconds_of(command, cache_of(folder))
 
 
 def _make_index(job: tuple[str, str]) -> None:
