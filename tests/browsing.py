@@ -87,6 +87,11 @@ def address(page: Page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).query)
 
 
+def expect_address(page: Page, expected: dict[str, list[str]]) -> None:
+    """Wait until the page's address has this query; the browser changes it some time after a script went back."""
+    page.wait_for_url(lambda url: parse_qs(urlsplit(url).query) == expected)
+
+
 def shown(page: Page) -> list[int]:
     """Return the ids of the images shown, from the addresses of their photos."""
     sources = page.locator("#results .photo img").evaluate_all("images => images.map((image) => image.src)")

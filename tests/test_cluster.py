@@ -146,6 +146,7 @@ def test_a_killed_node_is_reported(
     monkeypatch.setenv("QDRANT_GRPC_PORT", str(server.port))
     monkeypatch.setattr("search.index.server.failures.CONNECT_SECONDS", 0.2)
     monkeypatch.setattr("search.index.server.connection.CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("search.index.server.cluster.ANSWER_SECONDS", 0.2)
     with ExitStack() as running:
         ports = [running.enter_context(rest_server(answers=answers(peer, (A, C)))) for peer in (A, C)]
         port = closed_port

@@ -97,7 +97,11 @@ def bait(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bait]:
 
 @pytest.mark.parametrize(
     ("model", "prompt"),
-    [("clip", "data:image/{}"), ("demo", None), pytest.param("router", None, marks=needs(PHOTO_TEXT_MODEL))],
+    [
+        ("clip", "data:image/{}"),
+        ("demo", None),
+        pytest.param("router", None, marks=[needs(PHOTO_TEXT_MODEL), pytest.mark.slow]),
+    ],
 )
 def test_texts_are_encoded_as_texts(bait: Bait, clip_folder: Path, model: str, prompt: str | None) -> None:
     folders = {"clip": clip_folder, "demo": DEMO_MODEL, "router": PHOTO_TEXT_MODEL}

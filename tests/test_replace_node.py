@@ -176,7 +176,7 @@ for file in "$@"; do case "$file" in /*) cp "$file" joining.yml;; esac; done
     return run
 
 
-@pytest.mark.parametrize("removal", [["times out"] * 2, ["times out late"]])
+@pytest.mark.parametrize("removal", [["times out"] * 2, pytest.param(["times out late"], marks=pytest.mark.slow)])
 def test_a_lost_node_is_replaced(cluster: Cluster, url: str, replace_node: Any, removal: list[str]) -> None:
     cluster.removal = removal
     cluster.key = "secret"
@@ -219,7 +219,7 @@ def test_the_only_copy_is_not_given_up(cluster: Cluster, url: str, replace_node:
     assert cluster.log == []
 
 
-@pytest.mark.parametrize("others", [{}, {THREE: "Dead"}])
+@pytest.mark.parametrize("others", [{THREE: "Dead"}, pytest.param({}, marks=pytest.mark.slow)])
 def test_a_collection_that_has_lost_a_shard_is_named(
     cluster: Cluster, url: str, replace_node: Any, others: dict[int, str]
 ) -> None:

@@ -50,7 +50,7 @@ def overlap(index: EdgeIndex, queries: Vectors, gallery: Vectors, params: Search
     return float(np.mean([len({hit.id for hit in hits} & set(ids)) / 10 for hits, ids in pairs]))
 
 
-@pytest.mark.parametrize("quantization", ["none", "binary"])
+@pytest.mark.parametrize("quantization", ["binary", pytest.param("none", marks=pytest.mark.slow)])
 def test_the_recommendation_holds(call: Call, tmp_path: Path, quantization: Quantization) -> None:
     options = ["--target", TARGET, "--path", tmp_path]
     with coarse_index(tmp_path, quantization):

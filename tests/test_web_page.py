@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browsing import SHOWN, address, photo_of, search_for, searching, shown
+from browsing import SHOWN, address, expect_address, photo_of, search_for, searching, shown
 from running_web import HOSTILE, LARGE_ID, Web
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -53,7 +53,7 @@ def test_a_photo_is_searched_from(page: Page, web: Web) -> None:
         item.locator("[data-do=from]").click()
     expect(page.locator("#chips .what")).to_have_text(f"image {chosen}")
     assert shown(page) == web.nearest_images(web.images[chosen], without=(chosen,))[:36]
-    assert address(page) == {"image_id": [str(chosen)]}
+    expect_address(page, {"image_id": [str(chosen)]})
     expect(page.locator("#text")).to_have_value("not sent yet")
     page.reload()
     expect(page.locator("#text")).to_have_value("not sent yet")
@@ -73,7 +73,7 @@ def test_a_large_id_is_not_rounded(page: Page, web: Web) -> None:
         expect(page.locator("#chips .what")).to_have_text(f"image {LARGE_ID}")
         expect(page.locator("#results[aria-busy=false] li")).to_have_count(36)
         assert shown(page) == nearest
-        assert address(page) == {"image_id": [str(LARGE_ID)]}
+        expect_address(page, {"image_id": [str(LARGE_ID)]})
         assert page.locator("#chips img").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         page.reload()
     page.goto(f"/?image_id={2**63}")
@@ -92,7 +92,7 @@ def test_parts_are_added_weighted_inverted_and_removed(page: Page) -> None:
     page.locator("#text").fill("snow")
     page.locator("#subtract-text").click()
     expect(page.locator("#chips li")).to_have_count(2)
-    assert address(page) == {"image_id": [str(first)], "text": ["snow"], "w": ["1,-1"]}
+    expect_address(page, {"image_id": [str(first)], "text": ["snow"], "w": ["1,-1"]})
     page.locator("#chips select").first.select_option("2")
     expect(page).to_have_url(re.compile("w=2%2C-1"))
     page.locator("#chips .sign").nth(1).click()
@@ -145,7 +145,7 @@ def test_captions_instead_of_photos(page: Page) -> None:
     search_for(page, "Photo 7 in words")
     with searching(page, 36):
         page.get_by_text("Captions", exact=True).click()
-    assert address(page) == {"q": ["Photo 7 in words"], "to": ["captions"]}
+    expect_address(page, {"q": ["Photo 7 in words"], "to": ["captions"]})
     expect(page.locator("#status")).to_have_text("36 of 300 captions for “Photo 7 in words”, the best of each photo")
     item = page.locator("#results.captions li").first
     expect(item.locator(".also")).to_have_text("and 4 more")
@@ -207,7 +207,7 @@ def test_filters(page: Page) -> None:
     page.get_by_text("Without the word “zebra”").click()
     expect(page.locator("#results li")).to_have_count(20)
     expect(page.locator("#nothing")).to_be_hidden()
-    assert address(page) == {"q": ["noise"], "split": ["val"], "contains": ["photo"]}
+    expect_address(page, {"q": ["noise"], "split": ["val"], "contains": ["photo"]})
 
 
 def test_switches(page: Page, web: Web) -> None:
@@ -219,7 +219,7 @@ def test_switches(page: Page, web: Web) -> None:
     page.get_by_label("hide the irrelevant tail").check()
     expect(page.locator("#results li")).to_have_count(relevant)
     assert shown(page) == web.nearest_images(vector)[:relevant]
-    assert address(page) == {"q": ["noise"], "cutoff": ["0.5"]}
+    expect_address(page, {"q": ["noise"], "cutoff": ["0.5"]})
     page.get_by_label("fold near-duplicates").check()
     expect(page).to_have_url(re.compile("fold=0.95"))
     page.reload()
@@ -227,7 +227,7 @@ def test_switches(page: Page, web: Web) -> None:
     expect(page.get_by_label("fold near-duplicates")).to_be_checked()
     page.get_by_label("hide the irrelevant tail").uncheck()
     expect(page.locator("#results .also").first).to_contain_text("more")  # a random model finds all noise alike
-    assert address(page) == {"q": ["noise"], "fold": ["0.95"]}
+    expect_address(page, {"q": ["noise"], "fold": ["0.95"]})
     page.keyboard.press("Escape")
     expect(page.get_by_label("fold near-duplicates")).not_to_be_checked()
 
@@ -241,7 +241,7 @@ def test_more(page: Page, web: Web) -> None:
     expect(page.locator("#more")).to_be_hidden()
     expect(page.locator("#results .photo").nth(36)).to_be_focused()
     expect(page.locator("#status")).to_have_text("60 photos for “noise”")
-    assert address(page) == {"q": ["noise"], "n": ["72"]}
+    expect_address(page, {"q": ["noise"], "n": ["72"]})
 
 
 def test_an_address_is_the_whole_query(page: Page, browser: Browser, web: Web) -> None:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from browsing import SHOWN, address, search_for, searching, shown
+from browsing import SHOWN, address, expect_address, search_for, searching, shown
 from running_web import Web
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -54,7 +54,7 @@ def test_a_click_opens_a_photo_with_an_address_of_its_own(page: Page, web: Web) 
     page.go_back()
     expect(view).to_be_hidden()
     expect(page.locator(SHOWN)).to_have_count(36)
-    assert address(page) == {"q": ["noise"], "contains": ["photo"]}
+    expect_address(page, {"q": ["noise"], "contains": ["photo"]})
 
 
 def test_the_last_photo_leads_to_the_next_page(page: Page) -> None:
@@ -68,7 +68,7 @@ def test_the_last_photo_leads_to_the_next_page(page: Page) -> None:
     page.goto(f"/?q=noise&view={shown(page)[40]}")  # not among the first results
     expect(page.locator("#view .position")).to_be_empty()
     page.locator("#view [data-do=close]").click()
-    assert address(page) == {"q": ["noise"]}
+    expect_address(page, {"q": ["noise"]})
 
 
 def test_the_captions_of_one_photo_are_one_photo_in_the_view(page: Page) -> None:
