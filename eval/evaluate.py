@@ -28,7 +28,7 @@ from eval.extended.eccv import judged_by_more
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
 from eval.fingerprint import fingerprint
-from eval.hubness.block import corrected_block
+from eval.hubness.block import CorrectedBlock, corrected_block
 from eval.hubness.ranks import correction_of
 from eval.metrics import Ranking, scores
 from eval.progress import query_bar
@@ -50,9 +50,10 @@ from eval.ranks.rankers import (
     writable,
 )
 from eval.report.report import Report
-from eval.runs import FoldMetrics, Scores
+from eval.runs import CaptionedMetrics, FoldMetrics, Scores
 from eval.stats import RESAMPLES, intervals
 from search.index import Index, Quantization, ReadIndex
+from search.ranking.hubness import Correction
 
 FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the average of five times 1K
 
@@ -62,7 +63,8 @@ class Plan:
     """What to measure besides the oracle.
 
     engines: "qdrant-exact", "qdrant-served", both or neither.
-    efs: widths of HNSW beams. quantizations: each is measured on a copy of the galleries.
+    efs: widths of HNSW beams; "qdrant-served" is then measured too, to compare them with.
+    quantizations: each is measured on a copy of the galleries.
     folds: the number of parts into which the images are divided, 0 for none, None for five if there are 5,000 images.
     resamples: the number of bootstrap resamples for the intervals.
     hubness: the alpha of corrected scores, 0 for none, None for the stored one.
@@ -91,37 +93,26 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
             numbers that are missing, or were measured with captions that are evaluated; or there are no captions of
             several photos for the evidence.
     """
-    correction = None if index is None else correction_of(index, evaluation, plan.hubness)
-    answered = None if index is None or not plan.efs else answered_by(index, evaluation)
-    if index is not None and (plan.quantizations or (answered and set(answered.values()) != {"hnsw"})):
-        check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
+    correction = answered = None
+    if index is not None:
+        correction = correction_of(index, evaluation, plan.hubness)
+        answered = answered_by(index, evaluation) if plan.efs else None
+        if plan.quantizations or (answered and set(answered.values()) != {"hnsw"}):
+            check_copies(writable(copies_in), evaluation)  # before the exact replay, which may take an hour
     folds = fold_metrics(evaluation, plan.folds)
     with query_bar(ORACLE, evaluation.queries) as bar:
         oracle = {task.name: oracle_ranks(task, bar.update) for task in evaluation.tasks}
     headline = oracle_ranker(oracle)
-    others = [] if index is None else _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+    others: list[Ranker] = []
+    corrected = captioned = None
+    if index is not None:
+        others = _qdrant_rankers(index, evaluation, oracle, plan, answered, copies_in)
+        if correction is not None:
+            best = oracle[TEXT_TO_IMAGE]
+            corrected = _corrected(index, evaluation, correction, [headline, *others], best, plan.resamples)
+        if plan.evidence is not None:
+            captioned = _captioned(index, evaluation, plan.evidence, plan.resamples)
     image_of = {IMAGE_TO_TEXT: np.arange(evaluation.images), TEXT_TO_IMAGE: evaluation.image_of}
-    corrected = None
-    if index is not None and correction is not None:
-        plain = {
-            ranker.name: ranker.rankings[TEXT_TO_IMAGE]
-            for ranker in (headline, *others)
-            if ranker.name in (ORACLE, EXACT, SERVED)
-        }
-        with query_bar("corrected", len(plain) * evaluation.captions) as bar:
-            corrected = corrected_block(
-                index,
-                evaluation,
-                correction,
-                plain,
-                oracle[TEXT_TO_IMAGE],
-                resamples=plan.resamples,
-                progress=bar.update,
-            )
-    captioned = None
-    if index is not None and plan.evidence is not None:
-        with query_bar("captioned", evaluation.captions) as bar:
-            captioned = captioned_block(index, evaluation, plan.evidence, resamples=plan.resamples, progress=bar.update)
     return Report(
         evaluation=evaluation,
         oracle=oracle,
@@ -155,6 +146,7 @@ def _qdrant_rankers(
     answered: dict[str, Used] | None,
     copies_in: Index | None,
 ) -> list[Ranker]:
+    """Return the rankers of Qdrant that the plan names; `answered` is what answers a query of each collection."""
     rankers = []
     if EXACT in plan.engines:
         with query_bar(EXACT, evaluation.queries) as bar:
@@ -170,6 +162,28 @@ def _qdrant_rankers(
         with query_bar(quantization, 2 * evaluation.queries) as bar:
             rankers += quantized_rankers(writable(copies_in), evaluation, quantization, bar.update)
     return rankers
+
+
+def _corrected(
+    index: ReadIndex,
+    evaluation: Evaluation,
+    correction: Correction,
+    rankers: Sequence[Ranker],
+    oracle: OracleRanks,
+    resamples: int,
+) -> CorrectedBlock:
+    """Return the scores of the rankers of the whole gallery, corrected for hubness."""
+    plain = {
+        ranker.name: ranker.rankings[TEXT_TO_IMAGE] for ranker in rankers if ranker.name in (ORACLE, EXACT, SERVED)
+    }
+    with query_bar("corrected", len(plain) * evaluation.captions) as bar:
+        return corrected_block(index, evaluation, correction, plain, oracle, resamples=resamples, progress=bar.update)
+
+
+def _captioned(index: ReadIndex, evaluation: Evaluation, weight: float, resamples: int) -> CaptionedMetrics:
+    """Return the scores of photos for which their captions are evidence."""
+    with query_bar("captioned", evaluation.captions) as bar:
+        return captioned_block(index, evaluation, weight, resamples=resamples, progress=bar.update)
 
 
 def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
@@ -191,7 +205,7 @@ def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetric
         images=evaluation.images // count,
         scores={way: _average(folds) for way, folds in rankings.items()},
         pessimistic={
-            way: _average([fold.pessimistic or fold for fold in folds])
+            way: _average([fold.pessimistic for fold in folds if fold.pessimistic])
             for way, folds in rankings.items()
             if any(fold.tied for fold in folds)
         },

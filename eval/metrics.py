@@ -120,7 +120,7 @@ class Metric:
     most: the largest value of one query, for a metric in percent.
 
     Raises:
-        ValueError: the name in the tables is longer than `LABEL` characters.
+        ValueError: the name in the tables is longer than `LABEL` characters, or `table` and `unit` do not fit.
     """
 
     name: str
@@ -137,6 +137,8 @@ class Metric:
     most: int = 1
 
     def __post_init__(self) -> None:
+        if self.table == "more" and self.unit != "percent":
+            raise ValueError(f"{self.name}: the second table is all in percent")
         if len(self.label) > LABEL:
             raise ValueError(f"{self.label!r} is too long for a table ({LABEL} characters): give the metric a `short`")
 
@@ -248,7 +250,8 @@ def rsum(scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
     `RECALL_SUM` is the part of one direction.
     """
     recalls = [scores.get(way, {}).get(metric.name) for way in DIRECTIONS for metric in RECALLS]
-    return None if None in recalls else sum(filter(None, recalls))
+    known = [value for value in recalls if value is not None]
+    return sum(known) if len(known) == len(recalls) else None
 
 
 RECALLS = tuple(map(recall, CUTOFFS))

@@ -116,8 +116,9 @@ def download(
 ) -> None:
     """Download Karpathy's annotations and COCO's photos. A second run resumes where the first one stopped."""
     from ingest.download.coco import OFFICIAL, Failure, download_coco
-    from ingest.summary import write_failures
+    from ingest.failures import write_failures
 
+    failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     failed: list[Failure] = []
     try:
         done = download_coco(
@@ -141,14 +142,12 @@ def download(
 
 
 def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> None:
-    from ingest.summary import count_of
+    from ingest.failures import count_of, report_failures
 
     complete = done.photos - len(done.failures)
     typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}, {done.fetched:,} of them new")
-    if done.failures:
-        typer.echo(f"{count_of(len(done.failures), 'photo')} could not be downloaded: see {listed.resolve()}")
-        for failure in done.failures[:5]:
-            note(f"  {failure.file}: {failure.reason}")
+    reasons = [f"{failure.file}: {failure.reason}" for failure in done.failures]
+    report_failures(f"{count_of(len(reasons), 'photo')} could not be downloaded", reasons, listed)
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
     options = shlex.join(word for name in splits for word in ("--split", name))
     typer.echo(f"next: {program('ingest')} run {files} {options}")

@@ -17,13 +17,14 @@ from pathlib import Path
 import typer
 
 from ingest.annotations import Annotations, name_of, read_annotations
+from ingest.failures import count_failures, report_failures, write_failures
 from ingest.folder import all_refused, unreachable_photos
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.pipeline import ingest
 from ingest.prune import Gone, check_prunable, find_gone
 from ingest.selection import part_of, with_urls
 from ingest.specs import check_source, collection_specs, create_collections
-from ingest.summary import Summary, count_failures, write_failures
+from ingest.summary import Summary
 from search.cli import command
 from search.cli.application import program
 from search.cli.command import Exit, note
@@ -69,6 +70,7 @@ def fill(
     `source`: the file or folder of annotations; None for the photos of the folder, with any captions beside them.
     """
     start = time.perf_counter()
+    output.failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
         # The data set remembers whether links are followed, but a file gives its name only when it is read.
@@ -78,19 +80,28 @@ def fill(
         dataset = output.dataset or annotations.dataset
         summary = Summary(failures=selection.failures(annotations))
         stored = _stored(index, dataset)
-        job = _Job(index, dataset, stored, annotations, photo_folder, selection, embedding, new, output, summary)
-        is_done = False
+        job = _Job(
+            index=index,
+            dataset=dataset,
+            stored=stored,
+            annotations=annotations,
+            photo_folder=photo_folder,
+            selection=selection,
+            embedding=embedding,
+            new=new,
+            output=output,
+            summary=summary,
+        )
         try:
             _check_and_embed(job)
             infos = [index.info(collection_name(dataset, kind)) for kind in KINDS]
             command_line = _search_command(index, dataset, output)
-            is_done = True
         finally:  # however the run ends, the file lists its failures
             listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
-            if summary.failures and not is_done:
-                note(_failures_line(summary, listed))
+            reasons = [": ".join(filter(None, (failure.file, failure.reason))) for failure in summary.failures]
+            report_failures(f"{count_failures(summary.failures)} could not be read or embedded", reasons, listed)
     summary.seconds = time.perf_counter() - start
-    _report(summary, infos, listed, output)
+    _report(summary, infos, output)
     if settings.qdrant_url and not output.json:
         typer.echo(f"dashboard: {index.place}/dashboard#/collections/{infos[0].name}")
     return summary, command_line
@@ -104,10 +115,10 @@ def _check_and_embed(job: _Job) -> None:
         check_source(index, job.dataset, annotations)
     photo_url, follow_links = job.output.photo_url_of(stored), embedding.links(stored)
     chosen = with_urls(selection.choose(annotations), photo_url)
-    part = part_of(chosen, selection.shard)
+    part = part_of(chosen, selection.shard)  # what this machine embeds
     if stored is not None:
-        stored.check_imported(False)
-    _check_reachable(job.photo_folder, part[0], summary, follow_links=follow_links)
+        stored.check_imported(imported=False)
+    _check_reachable(job.photo_folder, part.images, summary, follow_links=follow_links)
     if selection.prune:
         check_prunable(annotations, stored, selection.splits)
 
@@ -125,7 +136,7 @@ def _check_and_embed(job: _Job) -> None:
 
     def load() -> list[ClipEncoder]:
         encoders = _load(embedding, stored, summary)
-        if known is not None:  # the collections have been compared with what was known, not with the model itself
+        if known is not None:  # so far, the collections have been compared with what was known, not with the model
             warnings = create_collections(index, specs_of(encoders[0]), None)
             summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
         return encoders
@@ -197,7 +208,7 @@ def _search_command(index: Index, dataset: str, output: Output) -> str:
     return shown(f'{program("search")} text "a dog on a beach" {options}'.rstrip())
 
 
-def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, output: Output) -> None:
+def _report(summary: Summary, infos: list[CollectionInfo], output: Output) -> None:
     for warning in summary.warnings:
         note(f"warning: {warning}")
     if output.json:
@@ -215,12 +226,4 @@ def _report(summary: Summary, infos: list[CollectionInfo], failures: Path, outpu
         typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")
     if output.verbose:
         typer.echo(summary.timings())
-    if summary.failures:
-        typer.echo(_failures_line(summary, failures))
-        for failure in summary.failures[:5]:
-            note("  " + shown(": ".join(filter(None, (failure.file, failure.reason)))))
     typer.echo(summary.sentence())
-
-
-def _failures_line(summary: Summary, listed: Path) -> str:
-    return f"{count_failures(summary.failures)} could not be read or embedded: see {listed.resolve()}"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ingest.summary import NO_VECTOR, Failure, count_of
+from ingest.failures import NO_VECTOR, Failure, count_of
 from search.errors import AnnotationError, PhotoError
 from search.photos import LINK_LEADS_OUT, NO_FILE, find_photo
 from search.records import Image

@@ -18,11 +18,10 @@ from search.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ingest.annotations import Annotations
+    from ingest.annotations import Annotations, Chosen
+    from ingest.failures import Failure
     from ingest.models import LazyEncoders
-    from ingest.selection import Chosen
     from ingest.stages.run import RunOptions
-    from ingest.summary import Failure
     from search.encoder.clip import ClipEncoder
     from search.encoder.remembered import KnownEncoder, ModelFiles
     from search.index import CollectionSpec, Tuning
@@ -111,8 +110,8 @@ class Selection:
         Raises:
             SettingsError: `--shard` is not valid.
         """
+        from ingest.failures import Failure
         from ingest.selection import skipped_of
-        from ingest.summary import Failure
 
         skipped = skipped_of(annotations.skipped(self.splits, self.limit), self.shard)
         return [

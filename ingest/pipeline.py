@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ingest.annotations import Chosen
 from ingest.building import build_index
 from ingest.folder import all_refused
 from ingest.padding import correct_padding, with_padding_of, wrongly_padded
 from ingest.prune import Gone, prune
-from ingest.selection import Chosen
 from ingest.specs import check_counts, create_collections, forget_empty_splits, has_same_folder, hubness_warnings
 from ingest.stages.captions import embed_captions
 from ingest.stages.images import ImageStage
@@ -27,13 +27,13 @@ from search.ranking.cosines import store_cosines
 def ingest(
     index: Index,
     specs: tuple[CollectionSpec, CollectionSpec],
-    chosen: Chosen,
+    part: Chosen,
     encoders: Sequence[ClipEncoder],
     options: RunOptions,
     summary: Summary,
     gone: Gone | None = None,
 ) -> None:
-    """Embed images and captions and write them into the two collections that `specs` describe.
+    """Embed the images and captions of `part`, and write them into the two collections that `specs` describe.
 
     A photo whose content, or a caption whose text, is unchanged since it was embedded is not embedded again; if
     anything else changed, only its payload is written. New photos and captions with the content of some that are `gone`
@@ -48,7 +48,8 @@ def ingest(
         WorkerDied: a reading process was killed.
         IndexFailure: the index refuses what is written, or does not hold it in the end.
     """
-    run, (images, captions) = Run(index, encoders, options, summary, gone or Gone()), chosen
+    run = Run(index, encoders, options, summary, gone or Gone())
+    images, captions = part
     wrongly_padded_specs = wrongly_padded(index, specs, captions) if options.force else []
     # A stored collection keeps its specification until all of it is encoded again, in case this run is killed.
     of_images, of_captions = (with_padding_of(wrongly_padded_specs, spec) for spec in specs)
@@ -70,6 +71,7 @@ def ingest(
         check_counts(index, of_captions.collection, [each for each in captions if each.id not in failed_captions])
         for spec in specs:
             forget_empty_splits(index, spec)
+    with summary.timed("measure cosines"):
         written = summary.images.embedded + summary.captions.embedded
         store_cosines(index, of_images.dataset, changed=bool(written))
     summary.warnings += hubness_warnings(index, of_images.collection)

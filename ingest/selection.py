@@ -6,22 +6,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ingest.annotations import Unusable
+from ingest.annotations import Chosen, Unusable
 from search.errors import SettingsError
-from search.records import Caption, Image
 from search.text import percent_encoded, read_path
-
-Chosen = tuple[Sequence[Image], Sequence[Caption]]
-"""The images of a run, and their captions."""
 
 
 def with_urls(chosen: Chosen, base: str | None) -> Chosen:
     """Return the images and captions with the addresses of their photos below `base`, unless it is None or empty."""
     if not base:
         return chosen
-    urls = {image.id: base + percent_encoded(read_path(image.file)) for image in chosen[0]}
-    images = [replace(image, url=urls[image.id]) for image in chosen[0]]
-    return images, [replace(caption, url=urls[caption.image_id]) for caption in chosen[1]]
+    urls = {image.id: base + percent_encoded(read_path(image.file)) for image in chosen.images}
+    return Chosen(
+        [replace(image, url=urls[image.id]) for image in chosen.images],
+        [replace(caption, url=urls[caption.image_id]) for caption in chosen.captions],
+    )
 
 
 def part_of(chosen: Chosen, shard: str) -> Chosen:
@@ -31,9 +29,9 @@ def part_of(chosen: Chosen, shard: str) -> Chosen:
         SettingsError: `shard` is not of that form.
     """
     number, machines = _parse_shard(shard)
-    images = [image for image in chosen[0] if image.order % machines == number - 1]
+    images = [image for image in chosen.images if image.order % machines == number - 1]
     image_ids = {image.id for image in images}
-    return images, [caption for caption in chosen[1] if caption.image_id in image_ids]
+    return Chosen(images, [caption for caption in chosen.captions if caption.image_id in image_ids])
 
 
 def skipped_of(unusable: Sequence[Unusable], shard: str) -> list[Unusable]:

@@ -8,8 +8,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from ingest.annotations import Annotations
-from ingest.selection import Chosen
+from ingest.annotations import Annotations, Chosen
 from search.encoder.clip import ClipEncoder
 from search.encoder.remembered import KnownEncoder
 from search.errors import IndexFailure, SpecMismatch
@@ -79,8 +78,8 @@ def split_sizes(annotations: Annotations, chosen: Chosen) -> dict[str, SplitSize
     """Return the size of each split of the chosen images and captions."""
     in_file = annotations.splits()
     in_file.update(entry.split for entry in annotations.unusable if entry.kind == "images" and entry.split)
-    images = Counter(image.split for image in chosen[0])
-    captions = Counter(caption.split for caption in chosen[1])
+    images = Counter(image.split for image in chosen.images)
+    captions = Counter(caption.split for caption in chosen.captions)
     return {
         split: SplitSize(images=count, captions=captions[split], images_in_file=in_file[split])
         for split, count in sorted(images.items())

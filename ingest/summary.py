@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
-from search.files import replace_file
-from search.records import Kind
-from search.text import to_json
+from ingest.failures import Failure, count_of
 
 T = TypeVar("T")
 
-NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
-FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 ADVICE = {
     "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (slightly less exact)",
@@ -26,26 +19,6 @@ ADVICE = {
     "writer": "writing to the index is the bottleneck: a faster disk, or a closer server",
 }
 """What to change, by what the main loop waited for longest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One input that could not be read or embedded: a photo or, if `kind` is "captions", a caption.
-
-    `stage`: "annotations", "open", "encode" or, of an import, "vectors". Ids are None if the annotations do not give a
-    valid one.
-    """
-
-    file: str
-    image_id: int | None
-    stage: str
-    reason: str
-    kind: Kind = "images"
-    caption_id: int | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        caption = {"caption_id": self.caption_id} if self.kind == "captions" else {}
-        return {"file": self.file, "image_id": self.image_id, **caption, "stage": self.stage, "reason": self.reason}
 
 
 @dataclass(slots=True)
@@ -146,49 +119,6 @@ class Summary:
     def as_json(self) -> dict[str, Any]:
         failures = [failure.as_json() for failure in self.failures]
         return {**asdict(self), "failures": failures, "bottleneck": self.bottleneck}
-
-
-def count_failures(failures: Sequence[Failure]) -> str:
-    """Return how many inputs failed, such as "3 photos and 1 caption"."""
-    counts = Counter("photo" if failure.kind == "images" else "caption" for failure in failures)
-    return " and ".join(count_of(counts[kind], kind) for kind in ("photo", "caption") if counts[kind])
-
-
-def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the failures of this run to `file`, one JSON object a line, and return the file that lists them.
-
-    Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
-    overwritten: the failures then go into a file beside it.
-    """
-    if file.is_file() and not _is_list_of_failures(file):
-        file = file.with_name(f"{file.name}.failures.jsonl")
-    if not failures:
-        if file.is_file() and _is_list_of_failures(file):
-            file.unlink()
-        return file
-    text = "".join(to_json(failure) + "\n" for failure in failures)
-    if file.exists() and not file.is_file():  # such as /dev/stdout
-        file.write_text(text, encoding="utf-8")
-    else:
-        replace_file(file, text)
-    return file
-
-
-def _is_list_of_failures(file: Path) -> bool:
-    try:
-        with file.open(encoding="utf-8") as stream:
-            for line in stream:
-                failure = json.loads(line)
-                if not isinstance(failure, dict) or not {"file", "stage", "reason"} <= failure.keys() <= FAILURE_FIELDS:
-                    return False
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def count_of(number: int, what: str) -> str:
-    """Return a number and its noun, such as "1 photo" or "1,200 photos"."""
-    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _add(totals: dict[str, float], seconds: Mapping[str, float]) -> None:

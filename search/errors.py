@@ -2,7 +2,7 @@
 
 CocoSearchError
 ├── SettingsError          a setting from the environment or the command line is not valid
-├── AnnotationError        an annotation file is missing or broken, or lacks a requested split
+├── AnnotationError        annotations are missing or broken or lack a split, or not one photo can be used
 ├── DownloadError          a file cannot be fetched, has the wrong content, or does not fit on the disk
 │   ├── Unreachable        the server did not answer, after all retries
 │   └── OutOfSpace         the files are larger than announced: the whole download stops
@@ -18,7 +18,7 @@ CocoSearchError
     ├── IndexBusy          another process has the embedded index open
     ├── SpecMismatch       the collection was made with another model, prompt or data set
     ├── InvalidPoints      points cannot be stored (NaN, zero length, wrong shape)
-    └── ServerError        a Qdrant server refused a request or did not answer
+    └── ServerError        a server (Qdrant, or `search serve`) refused a request or did not answer
 
 The library raises these; only the commands turn them into an exit code. `ingest.download.http` also has a private
 subclass of DownloadError, which makes its retry loop try again and never leaves that module.
@@ -58,7 +58,7 @@ class SettingsError(CocoSearchError):
 
 
 class AnnotationError(CocoSearchError):
-    """An annotation file is missing or broken, or lacks a requested split."""
+    """The annotations are missing or broken, or lack a requested split, or not one of their photos can be used."""
 
 
 class DownloadError(CocoSearchError):
@@ -122,7 +122,7 @@ class InvalidPoints(IndexFailure):
 
 
 class ServerError(IndexFailure):
-    """A Qdrant server refused a request or did not answer.
+    """A Qdrant server, or the `search serve` that has the index open, refused a request or did not answer.
 
     `transient` is true if a retry may help; `retry_after` is the number of seconds that the server requests before a
     retry, or 0.

@@ -13,7 +13,7 @@ import numpy as np
 
 from search.errors import QueryError, TextError
 from search.index import MAX_ID, Where
-from search.ranking.words import Words
+from search.ranking.words import divide
 from search.records import KINDS, MAX_HUBNESS, Kind, Vectors, Wanted
 from search.text import check_text
 
@@ -129,8 +129,8 @@ class Options:
             raise QueryError(f"the weight of captions as evidence is {self.evidence}: it must be above 0 and at most 1")
         if self.evidence is not None and self.hubness:
             raise QueryError("scores with captions as evidence are not corrected for hubness: give only one of the two")
-        if self.where is not None and self.where.contains is not None:
-            Words.parse(self.where.contains)
+        if self.where is not None:
+            divide(self.where)  # raises for words that cannot be parsed
         for image_id in (self.where and self.where.image_ids) or ():
             _check_id(image_id, "image")
 

@@ -41,9 +41,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scoring:
-    """How results are scored: `correction` and `evidence` change the scores of images, not those of captions."""
+class _Query:
+    """A query whose options are valid for the data set.
 
+    `correction` and `evidence` change the scores of images, not those of captions.
+    """
+
+    parts: Sequence[Part]
     options: Options
     correction: Correction | None = None
     evidence: Evidence | None = None
@@ -51,19 +55,16 @@ class _Scoring:
     def requests(self, direction: Vectors, leave_out: Sequence[int]) -> list[PageRequest]:
         """Return the request of each kind for the results nearest to a direction, float32 (dim,) of unit length."""
         return [
-            PageRequest(direction, "images", self.options, tuple(leave_out), self.correction, self.evidence)
-            if kind == "images"
-            else PageRequest(direction, kind, self.options, tuple(leave_out))
+            PageRequest(
+                direction,
+                kind,
+                self.options,
+                tuple(leave_out),
+                self.correction if kind == "images" else None,
+                self.evidence if kind == "images" else None,
+            )
             for kind in self.options.kinds
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """A query whose options are valid for the data set."""
-
-    parts: Sequence[Part]
-    scoring: _Scoring
 
 
 class Searcher:
@@ -105,7 +106,8 @@ class Searcher:
         Stored images that the query names are not among the images returned.
 
         Raises:
-            QueryError: there are no parts, they cancel each other out, or a split or an id does not exist.
+            QueryError: there are no parts, they cancel each other out, an id does not exist, or the options cannot be
+                answered; see `check`.
             PhotoError: a picture cannot be opened.
             SpecMismatch: the encoder is not the model that made the collection.
             CollectionMissing: the data set does not exist.
@@ -130,14 +132,14 @@ class Searcher:
         checked = [self._checked(parts, options, splits_of) for parts, options in queries]
         requests = map_values(checked, self._encoded)
         self._queries.expect(following)
-        return map_values(requests, self._read)
+        return map_values(requests, self._read_pages)
 
     def _checked(
         self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
     ) -> _Query | CocoSearchError:
-        """Return the query with the scoring of its results, or its error."""
+        """Return the query, or its error."""
         try:
-            return _Query(parts, self._scoring(for_parts(options, parts), splits_of))
+            return self._query(parts, for_parts(options, parts), splits_of)
         except QueryError as error:
             return error
 
@@ -147,11 +149,11 @@ class Searcher:
         return [
             direction
             if isinstance(direction, CocoSearchError)
-            else query.scoring.requests(direction, named_images(query.parts))
+            else query.requests(direction, named_images(query.parts))
             for query, direction in zip(queries, directions, strict=True)
         ]
 
-    def _read(self, queries: Sequence[Sequence[PageRequest]]) -> list[Hits]:
+    def _read_pages(self, queries: Sequence[Sequence[PageRequest]]) -> list[Hits]:
         """Return the hits of each query, from the pages of its requests."""
         pages = iter(self._pages.read([request for requests in queries for request in requests]))
         return [self._hits(requests, list(islice(pages, len(requests)))) for requests in queries]
@@ -165,7 +167,7 @@ class Searcher:
             QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.
         """
-        [hits] = self._read([self._scoring(options, self._splits).requests(vector, leave_out)])
+        [hits] = self._read_pages([self._query((), options, self._splits).requests(vector, leave_out)])
         return hits
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
@@ -183,11 +185,9 @@ class Searcher:
 
     def _open_photo(self, spec: CollectionSpec, hit: Hit) -> Image.Image:
         """Return the photo of a hit. The record of an image names the file, so the index may be closed."""
-        if not isinstance(hit.record, ImageRecord):
-            return self.photo(hit.image_id)
-        from search.photos import open_photo
-
-        return open_photo(spec.photo_folder, hit.record.file, follow_links=spec.follow_links)
+        if isinstance(hit.record, ImageRecord):
+            return _photo_of(hit.record, spec)
+        return self.photo(hit.image_id)
 
     def text(self, text: str, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
@@ -239,12 +239,9 @@ class Searcher:
         Raises:
             PhotoError: it cannot be opened, or no image of this id is stored.
         """
-        from search.photos import open_photo
-
         if image_id not in (images := self.images([image_id])):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
-        spec = self._queries.spec
-        return open_photo(folder or spec.photo_folder, images[image_id].file, follow_links=spec.follow_links)
+        return _photo_of(images[image_id], self._queries.spec, folder)
 
     def photo_file(self, image: ImageRecord, folder: Path | None = None) -> Path:
         """Return the file of a stored image's photo, in `folder`, by default the remembered one.
@@ -285,20 +282,20 @@ class Searcher:
             QueryError: a split does not exist, or images cannot be scored as the options say.
             CollectionMissing: the data set does not exist.
         """
-        self._scoring(options, self._splits)
+        self._query((), options, self._splits)
 
-    def _scoring(self, options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Scoring:
-        """Return how the results are scored. Raises the errors of `check`."""
+    def _query(self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Query:
+        """Return a query with these options. Raises the errors of `check`."""
         splits = (options.where or Where()).splits or ()
         for kind in options.kinds if splits else ():
             known = splits_of(kind)
             if unknown := [split for split in splits if split not in known]:
                 raise QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
         if "images" not in options.kinds:
-            return _Scoring(options)
+            return _Query(parts, options)
         if options.evidence is not None:
-            return _Scoring(options, evidence=self._evidences.of(options.evidence))
-        return _Scoring(options, correction=self._corrections.of(options.hubness))
+            return _Query(parts, options, evidence=self._evidences.of(options.evidence))
+        return _Query(parts, options, correction=self._corrections.of(options.hubness))
 
     def _splits(self, kind: Kind) -> Collection[str]:
         return self.index.spec(self.collection(kind)).splits
@@ -313,6 +310,12 @@ class Searcher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _photo_of(image: ImageRecord, spec: CollectionSpec, folder: Path | None = None) -> Image.Image:
+    from search.photos import open_photo
+
+    return open_photo(folder or spec.photo_folder, image.file, follow_links=spec.follow_links)
 
 
 def only_dataset(index: ReadIndex) -> str:

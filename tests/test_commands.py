@@ -112,7 +112,7 @@ def test_unreadable_photos_are_counted_and_listed(
 
     code, out, err = call("ingest", *ingest_options(photos, clip_folder, place))
     assert code == 3
-    assert "3 photos could not be read" in out
+    assert "3 photos could not be read" in err
     assert "_images: 3 points" in out
     assert files[1].name in err
     listed = [json.loads(line) for line in Path("failures.jsonl").read_text().splitlines()]

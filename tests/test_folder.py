@@ -298,7 +298,7 @@ def test_photo_urls_are_encoded(tmp_path: Path, name: str, url: str) -> None:
 
     picture(tmp_path / name)
     read = read_annotations(None, tmp_path)
-    assert with_urls(read.select(["all"]), "https://e.org/p/")[0][0].url == url
+    assert with_urls(read.select(["all"]), "https://e.org/p/").images[0].url == url
 
 
 @pytest.mark.parametrize(

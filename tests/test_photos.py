@@ -14,6 +14,7 @@ from conftest import Call, ingest_options, one_line_error, write_photo_set
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.annotations import Chosen
 from ingest.photos import PhotoReader, Recipe
 from ingest.selection import part_of
 from search.encoder.images import Preparation
@@ -106,7 +107,7 @@ def test_a_scaled_decode_is_close(tmp_path: Path) -> None:
 def test_shards_are_a_partition(machines: int, ids: list[int]) -> None:
     images = [Image(image_id, "test", order, f"{image_id}.jpg", None, ("a",)) for order, image_id in enumerate(ids)]
     captions = [Caption(image.id, image.id, "test", 0, "a", None) for image in images]
-    parts = [part_of((images, captions), f"{which}/{machines}") for which in range(1, machines + 1)]
+    parts = [part_of(Chosen(images, captions), f"{which}/{machines}") for which in range(1, machines + 1)]
     assert sorted(image.id for part, _ in parts for image in part) == sorted(ids)
     for some_images, some_captions in parts:
         assert [caption.image_id for caption in some_captions] == [image.id for image in some_images]
@@ -117,7 +118,7 @@ def test_shards_are_a_partition(machines: int, ids: list[int]) -> None:
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2", ""])
 def test_invalid_shards(shard: str) -> None:
     with pytest.raises(SettingsError, match="such as 2/8"):
-        part_of(([], []), shard)
+        part_of(Chosen([], []), shard)
 
 
 def strange_photos(folder: Path) -> dict[str, str | None]:
@@ -245,10 +246,10 @@ def test_broken_names_and_captions_anywhere_are_listed(
     annotations.write_text(json.dumps(content))
     Path("failures.jsonl").write_text(json.dumps({"file": "old.jpg", "image_id": 1, "stage": "open", "reason": "x"}))
 
-    code, out, _ = call("ingest", *options)
+    code, _, err = call("ingest", *options)
 
     assert code == 3
-    assert "3 photos and 2 captions could not be read" in out
+    assert "3 photos and 2 captions could not be read" in err
     listed = list(map(json.loads, Path("failures.jsonl").read_text().splitlines()))
     assert sorted((entry["image_id"], entry["stage"], entry.get("caption_id")) for entry in listed) == [
         (100, "annotations", 0), (101, "annotations", 9999), (900, "open", None), (906, "open", None),

@@ -63,6 +63,7 @@ def table(job: Job, measured: Mapping[str, Sequence[Measured[float]]]) -> str:
 
 def pipeline(job: Job) -> float:
     """Return photos per second of the pipeline of `python -m ingest run`, without building the HNSW index."""
+    from ingest.annotations import Chosen
     from ingest.pipeline import ingest
     from ingest.specs import collection_specs
     from ingest.stages.run import RunOptions
@@ -74,10 +75,10 @@ def pipeline(job: Job) -> float:
     images = [Image(number, "test", number, file, None, ("",)) for number, file in enumerate(job.files)]
     with tempfile.TemporaryDirectory() as folder:
         index = EdgeIndex(Path(folder))
-        specs = collection_specs(empty_annotations(images), (images, []), Path(job.folder), encoder, "bench")
+        specs = collection_specs(empty_annotations(images), Chosen(images, []), Path(job.folder), encoder, "bench")
         summary = Summary()
         start = time.perf_counter()
-        ingest(index, specs, (images, []), [encoder], RunOptions(job.workers), summary)
+        ingest(index, specs, Chosen(images, []), [encoder], RunOptions(job.workers), summary)
         seconds = time.perf_counter() - start - summary.busy["build the index"]
         index.close()
     if summary.failures:

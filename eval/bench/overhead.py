@@ -223,6 +223,7 @@ def _encode(job: tuple[str, str, Sequence[str]]) -> float:
 def _make_index(job: tuple[str, str]) -> str:
     """Fill the folder with an index, and return the model's name for sentence-transformers."""
     from eval.bench.ingest import empty_annotations
+    from ingest.annotations import Chosen
     from ingest.specs import collection_specs
     from search.encoder.clip import ClipEncoder
     from search.encoder.hub import locate
@@ -233,7 +234,7 @@ def _make_index(job: tuple[str, str]) -> str:
     folder, model = job
     encoder = ClipEncoder(model, device="cpu")
     images = [Image(number, "test", number, f"{number}.jpg", None, (_caption(number),)) for number in range(IMAGES)]
-    specs = collection_specs(empty_annotations(images), (images, []), Path(folder), encoder, "bench")
+    specs = collection_specs(empty_annotations(images), Chosen(images, []), Path(folder), encoder, "bench")
     index = EdgeIndex(Path(folder))
     for spec in specs:
         index.create(spec)

@@ -187,6 +187,7 @@ def _make_index(job: tuple[str, str]) -> None:
     from PIL import Image as Photo
 
     from eval.bench.ingest import empty_annotations
+    from ingest.annotations import Chosen
     from ingest.specs import collection_specs
     from search.encoder.clip import ClipEncoder
     from search.index import Points
@@ -208,7 +209,7 @@ def _make_index(job: tuple[str, str]) -> None:
     ]
     image_vectors = vectors.images(IMAGES, encoder.dim)
     caption_vectors = vectors.captions_of(image_vectors, np.repeat(np.arange(IMAGES), CAPTIONS_PER_IMAGE))
-    specs = collection_specs(empty_annotations(images), (images, captions), folder, encoder, "bench")
+    specs = collection_specs(empty_annotations(images), Chosen(images, captions), folder, encoder, "bench")
     index = EdgeIndex(folder)
     for spec, points in zip(specs, (Points(images, image_vectors), Points(captions, caption_vectors)), strict=True):
         index.create(spec)

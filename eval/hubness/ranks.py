@@ -121,7 +121,7 @@ def by_index(
     row_of = {item: row for row, item in enumerate(task.gallery.ids.tolist())}
     where = task.gallery.where or Where()
     waiting, depth = list(range(queries)), pages.PREFETCH
-    unproven: dict[int, pages.Ranking] = {}
+    unproven: dict[int, pages.ReadHits] = {}
     while waiting:
         left: list[int] = []
         for some in _parts(waiting, max(1, HITS_PER_CALL // depth)):
@@ -132,7 +132,7 @@ def by_index(
             params = SearchParams(exact=exact_now, hubness=correction.alpha, each_where=each_where)
             answers = index.query(task.gallery.collection, task.queries.vectors[some], depth, params)
             for query, hits, number in zip(some, answers, most, strict=True):
-                read = pages.Ranking.of(hits, depth, correction)
+                read = pages.ReadHits.of(hits, depth, correction)
                 if number is not None:
                     read = unproven.pop(query).joined(read, number, correction)
                 best = read.known(-np.inf)[:TOP]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ingest.annotations import coco, karpathy, table
 from ingest.annotations.folder import read_folder
-from ingest.annotations.records import Annotations, Unusable
+from ingest.annotations.records import Annotations, Chosen, Unusable
 from ingest.annotations.source import Format, name_of, opened
 
-__all__ = ["Annotations", "Unusable", "name_of", "read_annotations"]
+__all__ = ["Annotations", "Chosen", "Unusable", "name_of", "read_annotations"]
 
 FORMATS: tuple[Format, ...] = (table, coco, karpathy)
 """Formats of files; the first that fits reads a file."""

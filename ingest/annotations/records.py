@@ -7,9 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from search.errors import AnnotationError
 from search.records import Caption, Image, Kind
+
+
+class Chosen(NamedTuple):
+    """Images, and captions of these images."""
+
+    images: Sequence[Image]
+    captions: Sequence[Caption]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Annotations:
             if entry.order <= last and ("all" in splits or entry.split is None or entry.split in known)
         ]
 
-    def select(self, splits: Sequence[str], limit: int | None = None) -> tuple[list[Image], list[Caption]]:
+    def select(self, splits: Sequence[str], limit: int | None = None) -> Chosen:
         """Return the first `limit` images of some splits ("all" means every split), and their captions.
 
         Raises:
@@ -71,4 +79,4 @@ class Annotations:
             raise AnnotationError(f"{self.file}: no split {missing[0]!r}; it has {existing}")
         images = [image for image in self.images if "all" in splits or image.split in splits][:limit]
         chosen = {image.id for image in images}
-        return images, [caption for caption in self.captions if caption.image_id in chosen]
+        return Chosen(images, [caption for caption in self.captions if caption.image_id in chosen])

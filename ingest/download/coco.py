@@ -288,10 +288,10 @@ def _in_parallel(
         todo.clear()
 
 
-def _official_photos(read: Annotations, splits: Sequence[str]) -> list[Image]:
+def _official_photos(read: Annotations, splits: Sequence[str]) -> Sequence[Image]:
     if list(splits) == ["train"] and "restval" in read.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
-    photos, _ = read.select(splits or ["all"])
+    photos = read.select(splits or ["all"]).images
     for photo in photos:
         if photo.url is None:
             raise DownloadError(

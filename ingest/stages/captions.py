@@ -9,10 +9,10 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 
+from ingest.failures import NO_VECTOR, Failure
 from ingest.progress import bar_of
 from ingest.renamed import copy_vectors, same_captions
 from ingest.stages.run import Run, batches_of, only_usable, unusable_rows
-from ingest.summary import NO_VECTOR, Failure
 from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
 from search.index import CollectionSpec, defer_indexing_if_many

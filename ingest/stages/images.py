@@ -19,12 +19,12 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from itertools import cycle
 
+from ingest.failures import NO_VECTOR, Failure
 from ingest.photos import PhotoReader, ReadBatch, Recipe
 from ingest.progress import bar_of
 from ingest.renamed import copy_vectors, renamed_images
 from ingest.specs import extend_hubness, outdate_hubness
 from ingest.stages.run import Run, batches_of, only_usable, unusable_rows
-from ingest.summary import NO_VECTOR, Failure
 from ingest.writer import Writer
 from search.encoder.clip import ClipEncoder
 from search.encoder.images import PendingVectors

@@ -37,8 +37,8 @@ class RunOptions:
 class Run:
     """What both stages of a run share.
 
-    `encoders` are copies of one model on different devices. They may be lazy, so nothing but the encoding of inputs may
-    use one.
+    `encoders` are copies of one model on different devices. They may be lazy: the first use loads the model, so use one
+    only if something must be encoded.
     """
 
     index: Index

@@ -20,7 +20,7 @@ from search.text import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ingest.summary import Failure
+    from ingest.failures import Failure
     from ingest.transfer.copy import Copied
     from ingest.transfer.load import PointFile
     from search.index import ReadIndex
@@ -148,13 +148,14 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
-    from ingest.summary import write_failures
+    from ingest.failures import write_failures
     from ingest.transfer.load import exported, load
     from search.index import open_for_writing
     from search.ranking.cosines import store_cosines
 
     if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
         raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")
+    failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     failed: list[Failure] = []
     done: list[Copied] = []
     try:
@@ -185,7 +186,7 @@ def import_(
 
 def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
     """Print one line for each reason, and the file that lists the failures."""
-    from ingest.summary import count_failures, count_of
+    from ingest.failures import count_failures, count_of
 
     reasons = Counter(
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")

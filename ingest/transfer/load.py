@@ -18,10 +18,9 @@ from typing import Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
-from ingest.annotations import Annotations
-from ingest.selection import Chosen
+from ingest.annotations import Annotations, Chosen
+from ingest.failures import Failure
 from ingest.specs import create_collections, outdate_hubness, source_of, split_sizes
-from ingest.summary import Failure
 from ingest.transfer.copy import TOLERANCE, Copied, Pairs, Point, write_differences
 from ingest.transfer.parquet import ParquetCollection
 from ingest.transfer.vectors import Block, VectorFile, open_vectors

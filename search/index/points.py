@@ -105,11 +105,11 @@ def scored_of(points: Sequence[ScoredPoint]) -> list[Scored]:
 
 
 def corrected_hits(
-    scored: Sequence[Scored], numbers: Mapping[int, float | None], alpha: float, best: int | None = None
+    scored: Sequence[Scored], numbers: Mapping[int, float | None], alpha: float, keep: int | None = None
 ) -> list[Hit]:
     """Convert scored images to hits without records, with `alpha` times their `numbers` subtracted; best first.
 
-    `scored` are in the order of their cosines. `best` is that of SearchParams.
+    `scored` are in the order of their cosines. `keep` is that of SearchParams.
 
     Raises:
         IndexFailure: an image has no number.
@@ -124,8 +124,8 @@ def corrected_hits(
         ranked.append((alpha * number - cosine, id_, cosine))
     lowest = ranked[-1:]
     ranked.sort()
-    if best is not None and best < len(ranked):
-        ranked[best:] = lowest
+    if keep is not None and keep < len(ranked):
+        ranked[keep:] = lowest
     return [Hit(id_, 0.0 - negative, None, (), None, cosine) for negative, id_, cosine in ranked]  # not -0.0
 
 

@@ -33,7 +33,7 @@ class SearchParams:
     search for each vector. `per_image`: of the hits, only the best of each image, which needs payloads; building the
     others would take most of the time. `hubness`: how many times the number `hubness` of each image is
     subtracted from its cosine. The hits are still those of the `limit` highest cosines, in the order of these corrected
-    scores, equal ones by id, and without records; an image without a number raises IndexFailure. `best`: return only
+    scores, equal ones by id, and without records; an image without a number raises IndexFailure. `keep`: return only
     this many of the corrected hits and, after them, the one of lowest cosine; building the others would take most of
     the time.
     """
@@ -49,7 +49,7 @@ class SearchParams:
     each_where: tuple[Where, ...] | None = None
     per_image: bool = False
     hubness: float = 0.0
-    best: int | None = None
+    keep: int | None = None
     __pydantic_config__ = NO_OTHER_FIELDS
 
     def filters(self, count: int, convert: Callable[[Where | None], T]) -> Sequence[T]:

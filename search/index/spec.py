@@ -199,7 +199,7 @@ class CollectionSpec:
                 "texts nor pictures can be encoded: search with the id of a stored image"
             )
 
-    def check_imported(self, imported: bool) -> None:
+    def check_imported(self, *, imported: bool) -> None:
         """Raise SpecMismatch unless the vectors of this collection were imported, or not, like those to be added."""
         if imported != self.imported:
             holds = f"imported vectors of {self.model}, a model that is not known here"
@@ -270,7 +270,7 @@ class CollectionSpec:
         Raises:
             SpecMismatch: the vectors of `new` cannot be compared with the stored ones.
         """
-        self.check_imported(new.imported)
+        self.check_imported(imported=new.imported)
         self.check_model(new.model_id)
         self.check_text_model(new.text_model)
         self.check_trust(new.trust_remote_code)

@@ -60,14 +60,14 @@ class PageRequest:
         return max(self.end + SPARE, PREFETCH, self.prefetch) if self.rescored else self.end + SPARE
 
     @property
-    def best(self) -> int | None:
+    def keep(self) -> int | None:
         """How many of the hits that are read first for a corrected page the engine returns; None: all.
 
         Words that are compared with records, cut-offs and folds may need any of them.
         """
         options = self.options
-        may_drop = (self.where.contains, options.min_score, options.cutoff, options.fold)
-        if self.correction is None or any(each is not None for each in may_drop):
+        drops = any(each is not None for each in (options.min_score, options.cutoff, options.fold))
+        if self.correction is None or drops or divide(self.where)[1].are_compared:
             return None
         return self.end + SPARE
 
@@ -78,7 +78,7 @@ class PageRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class ReadHits:
     """The hits of highest cosine, in order of scores, ties in order of ids.
 
     Of all other points, no cosine is above `cosine`, and no score above `score`; both are -inf if there are none. With
@@ -93,14 +93,14 @@ class Ranking:
     settled: float = -math.inf
 
     @classmethod
-    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, best: int | None = None) -> Self:
-        """Return the ranking from the answer to a query for `depth` hits; `best` is that of SearchParams."""
-        cut = best is not None and best < len(hits)
+    def of(cls, hits: Sequence[Hit], depth: int, correction: Correction | None = None, keep: int | None = None) -> Self:
+        """Convert the answer to a query for `depth` hits; `keep` is that of SearchParams."""
+        cut = keep is not None and keep < len(hits)
         lowest = min(hit.cosine for hit in hits) if cut or len(hits) == depth else -math.inf
         highest = correction.highest(lowest) if correction else lowest
         if not cut:
             return cls(_in_order(hits), lowest, highest, lowest)
-        kept = list(hits[:best])
+        kept = list(hits[:keep])
         return cls(kept, math.inf, max(highest, kept[-1].score), lowest, kept[-1].score)
 
     def joined(self, more: Self, most: float, correction: Correction) -> Self:
@@ -116,7 +116,7 @@ class Ranking:
         )
 
     @property
-    def best(self) -> float:
+    def highest(self) -> float:
         """The highest cosine, also of a photo that was read and has no score yet (with evidence)."""
         return max([self.cosine, *(hit.cosine for hit in self.hits)])
 
@@ -154,7 +154,7 @@ class Pages:
                 repr(request.where),
                 request.options.exact,
                 request.correction,
-                request.best,
+                request.keep,
                 request.evidence and (request.evidence, request.end),
             )
             groups.setdefault(key, []).append(number)
@@ -182,7 +182,7 @@ class Pages:
     def _similar(self, requests: Sequence[PageRequest]) -> list[list[Hit]]:
         """Return the pages of requests that are equal in what `read` compares."""
         vectors = np.stack([request.vector for request in requests])
-        rankings = self._rankings(vectors, requests[0], requests[0].depth)
+        rankings = self._read_hits(vectors, requests[0], requests[0].depth)
         pages = [self._page(request, first) for request, first in zip(requests, rankings, strict=True)]
         if requests[0].evidence:
             _add_evidence(pages)
@@ -190,7 +190,7 @@ class Pages:
             self._add_nearest_captions(vectors, pages)
         return pages
 
-    def _page(self, request: PageRequest, read: Ranking) -> list[Hit]:
+    def _page(self, request: PageRequest, read: ReadHits) -> list[Hit]:
         """Return a page, given the ranking down to its depth, which is read deeper until the page is full.
 
         So consecutive pages continue the same ranking.
@@ -199,7 +199,7 @@ class Pages:
         depth, alone = request.depth, request.correction is not None
         grouped = kind == "captions" and options.group
         while True:
-            least = self._least_cosine(vector, kind, options, read.best)
+            least = self._least_cosine(vector, kind, options, read.highest)
             kept = read.known(least)
             results = self._folded(folding.best_of_images(kept) if grouped else kept, options)
             if read.whole or len(results) >= request.end or read.cosine < least:
@@ -207,7 +207,7 @@ class Pages:
             rivals = self._with_rivals(request, read, depth, least) if request.correction else None
             alone = False
             depth *= 2 if request.rescored else 4
-            [read] = [rivals] if rivals else self._rankings(vector[np.newaxis], request, depth)
+            [read] = [rivals] if rivals else self._read_hits(vector[np.newaxis], request, depth)
         if alone:
             self._prefetch = max(PREFETCH, self._prefetch * 15 // 16)
         page = results[options.offset : request.end]
@@ -215,7 +215,7 @@ class Pages:
             return self._with_records(page)
         return self._with_captions(vector, page, request, least) if grouped and page else page
 
-    def _with_rivals(self, request: PageRequest, read: Ranking, depth: int, least: float) -> Ranking | None:
+    def _with_rivals(self, request: PageRequest, read: ReadHits, depth: int, least: float) -> ReadHits | None:
         """Return the ranking with the images that could still come before the end of the page.
 
         Their numbers are small: a query that is filtered by the number finds them, while one for the highest cosines
@@ -231,35 +231,35 @@ class Pages:
         limit = request.where.max_hubness
         where = replace(request.where, max_hubness=most if limit is None else min(most, limit))
         small = replace(request.options, where=where, exact=True)  # HNSW misses hits that pass a narrow filter
-        [more] = self._rankings(request.vector[np.newaxis], replace(request, options=small), depth)
+        [more] = self._read_hits(request.vector[np.newaxis], replace(request, options=small), depth)
         if more.rival > -math.inf:  # more rivals than a page: reading more hits at first takes less time
             self._prefetch = min(MOST_PREFETCH, 2 * request.depth)
         return read.joined(more, most, correction)
 
-    def _rankings(self, vectors: Vectors, request: PageRequest, depth: int) -> list[Ranking]:
+    def _read_hits(self, vectors: Vectors, request: PageRequest, depth: int) -> list[ReadHits]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
         where, words = divide(request.where)
-        rankings = self._read(vectors, request, depth, where)
+        rankings = self._query(vectors, request, depth, where)
         return [self._with_words(each, words) for each in rankings] if words.are_compared else rankings
 
-    def _read(self, vectors: Vectors, request: PageRequest, depth: int, where: Where) -> list[Ranking]:
+    def _query(self, vectors: Vectors, request: PageRequest, depth: int, where: Where) -> list[ReadHits]:
         exact, correction, evidence = request.options.exact, request.correction, request.evidence
         if evidence:
             enough = request.end if depth == request.depth else None
             found = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
-            return [Ranking(_in_order(each.hits), each.cosine, each.score) for each in found]
-        best = request.best and request.best * depth // request.depth
+            return [ReadHits(_in_order(each.hits), each.cosine, each.score) for each in found]
+        keep = request.keep and request.keep * depth // request.depth
         alpha = correction.alpha if correction else 0.0
-        params = SearchParams(exact=exact, where=where, hubness=alpha, best=best)
+        params = SearchParams(exact=exact, where=where, hubness=alpha, keep=keep)
         try:
             answers = self._index.query(self._collection(request.kind), vectors, depth, params)
         except CollectionMissing:
             if request.kind == "images":
                 raise
             answers = [[] for _ in vectors]  # a data set may consist of photos alone
-        return [Ranking.of(hits, depth, correction, best) for hits in answers]
+        return [ReadHits.of(hits, depth, correction, keep) for hits in answers]
 
-    def _with_words(self, read: Ranking, words: Words) -> Ranking:
+    def _with_words(self, read: ReadHits, words: Words) -> ReadHits:
         with_records = all(hit.record for hit in read.hits)
         hits = read.hits if with_records else self._with_records(read.hits)
         return replace(read, hits=[hit for hit in hits if words.match(hit.record)])
@@ -293,7 +293,7 @@ class Pages:
         of_images = replace(request.options, where=replace(request.where, image_ids=images), exact=True)
         depth, whole = CAPTIONS_PER_IMAGE * len(images), False
         while not whole:
-            [captions] = self._rankings(vector[np.newaxis], replace(request, options=of_images), depth)
+            [captions] = self._read_hits(vector[np.newaxis], replace(request, options=of_images), depth)
             depth, whole = 4 * depth, captions.whole
         return folding.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
 
@@ -318,10 +318,10 @@ class Pages:
             for hit in page:
                 hit.caption = texts.get(hit.id)
 
-    def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, best: float) -> float:
+    def _least_cosine(self, vector: Vectors, kind: Kind, options: Options, highest: float) -> float:
         """Return the lowest cosine of a result, given the highest one."""
-        typical = self._typical(vector, kind) if options.cutoff is not None and best > -math.inf else 0.0
-        return folding.least_score(best, typical, options.min_score, options.cutoff)
+        typical = self._typical(vector, kind) if options.cutoff is not None and highest > -math.inf else 0.0
+        return folding.least_score(highest, typical, options.min_score, options.cutoff)
 
     def _typical(self, vector: Vectors, kind: Kind) -> float:
         """Return the mean score of a collection, estimated on its first thousand points."""

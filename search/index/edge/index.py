@@ -167,7 +167,7 @@ class EdgeIndex:
             with _engine(f"searching {collection}"):
                 results = shard.query_batch(qdrant.QueryBatchRequest(requests[start : start + QUERIES_PER_BATCH]))
                 if params.hubness:
-                    answers += self._records[collection].corrected(read, results, params.hubness, params.best)
+                    answers += self._records[collection].corrected(read, results, params.hubness, params.keep)
                 elif params.payload:
                     answers += self._records[collection].hits(read, results, per_image=params.per_image)
                 else:

@@ -78,7 +78,7 @@ class RecordCache:
         self._numbers.fill(points)
 
     def corrected(
-        self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float, best: int | None
+        self, retrieve: Retrieve, results: Sequence[Sequence[ScoredPoint]], alpha: float, keep: int | None
     ) -> list[list[Hit]]:
         """Convert results to hits as `corrected_hits` does; `retrieve` returns points with NUMBER of their payloads.
 
@@ -87,7 +87,7 @@ class RecordCache:
         scored = [scored_of(points) for points in results]
         numbers = self._numbers.read(retrieve, {id_ for points in scored for id_, _ in points})
         stored = [[each for each in points if each[0] in numbers] for points in scored]
-        return [corrected_hits(points, numbers, alpha, best) for points in stored]
+        return [corrected_hits(points, numbers, alpha, keep) for points in stored]
 
 
 class _Kept(Generic[T]):

@@ -121,7 +121,7 @@ class ServerIndex:
                 if params.hubness:
                     scored = scored_of(response.points)
                     numbers = {id_of(point): number_of(point) for point in response.points}
-                    answers.append(corrected_hits(scored, numbers, params.hubness, params.best))
+                    answers.append(corrected_hits(scored, numbers, params.hubness, params.keep))
                 else:
                     answers.append(hits_of(response.points, per_image=params.per_image))
         return answers
