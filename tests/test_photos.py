@@ -246,7 +246,7 @@ def test_broken_names_and_captions_anywhere_are_listed(
     annotations.write_text(json.dumps(content))
     Path("failures.jsonl").write_text(json.dumps({"file": "old.jpg", "image_id": 1, "stage": "open", "reason": "x"}))
 
-    code, _, err = call("ingest", *options)
+    code, out, err = call("ingest", *options)
 
     assert code == 3
     assert "3 photos and 2 captions could not be read" in err
@@ -328,7 +328,7 @@ def test_the_list_of_failures_is_about_the_last_run(call: Call, tmp_path: Path, 
     listed.touch()
     away = (photos / "images/val2014").rename(tmp_path / "away")
     (photos / "images/val2014").symlink_to(away)
-    code, _, err = call("ingest", *options)
+    code, out, err = call("ingest", *options)
     assert code == 1
     assert "--follow-links" in err
     assert [json.loads(line)["stage"] for line in listed.read_text().splitlines()] == ["open"] * 3
