@@ -224,10 +224,11 @@ class EdgeIndex:
 
     def spec(self, collection: str) -> CollectionSpec:
         if collection not in self.collections():
-            known = ", ".join(self.collections()) or "nothing"
+            known = ", ".join(self.collections())
+            data_set = "name another data set with --dataset, " if known else ""
             raise CollectionMissing(
-                f"no collection {collection} in {self.path} (it contains {known}): "
-                "run `python -m ingest run`, or give the location of the index with --path or --url"
+                f"no collection {collection} in {self.path} (it contains {known or 'nothing'}): "
+                f"run `python -m ingest run`, {data_set}or give the location of the index with --path or --url"
             )
         try:
             stored = json.loads(self._spec_file(collection).read_text(encoding="utf-8"))
