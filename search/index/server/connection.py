@@ -167,23 +167,24 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
                 api_key=settings.qdrant_api_key or None,
                 timeout=settings.qdrant_timeout,
                 check_compatibility=False,  # see `check_versions`
+                verify=urlsplit(url).scheme != "http",  # which needs no certificates: reading them takes 0.04 s
             )
 
-    rest = client(prefer_grpc=False)
+    both = client(prefer_grpc=True)  # of REST and gRPC
     try:
         with translate_errors(url):
-            server = rest.info().version
-            rest.get_collections()  # a wrong API key shows here
+            server = both.http.service_api.root().version
+            both.http.collections_api.get_collections()  # a wrong API key shows here
     except ValueError as error:  # an answer that is not JSON
         raise not_qdrant(url) from error
     check_versions(url, server)
     if not listens(host, grpc_port):
+        both.close()
+        rest = client(prefer_grpc=False)
         return rest, f"qdrant {server}, REST (nothing listens on the gRPC port {grpc_port})", False
-    rest.close()
-    fast = client(prefer_grpc=True)
     with translate_errors(url):
-        fast.get_collections()
-    return fast, f"qdrant {server}, gRPC", True
+        both.get_collections()
+    return both, f"qdrant {server}, gRPC", True
 
 
 def check_versions(url: str, server: str) -> None:
