@@ -328,7 +328,7 @@ def test_the_list_of_failures_is_about_the_last_run(call: Call, tmp_path: Path, 
     listed.touch()
     away = (photos / "images/val2014").rename(tmp_path / "away")
     (photos / "images/val2014").symlink_to(away)
-    code, out, err = call("ingest", *options)
+    code, _, err = call("ingest", *options)
     assert code == 1
     assert "--follow-links" in err
     assert [json.loads(line)["stage"] for line in listed.read_text().splitlines()] == ["open"] * 3
