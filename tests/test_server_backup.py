@@ -74,7 +74,7 @@ def test_a_server_that_says_no_checksum(call: Call, server: SnapshotServer) -> N
     assert call("ingest", "restore", "server.tgz", "--force", "--url", server.url)[0] == 0
 
 
-@pytest.mark.parametrize("knows_ranges", [True, False])
+@pytest.mark.parametrize("knows_ranges", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_backup_waits_for_a_server_that_is_away(
     call: Call, server: SnapshotServer, monkeypatch: pytest.MonkeyPatch, knows_ranges: bool
 ) -> None:
