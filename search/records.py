@@ -144,7 +144,7 @@ class Caption(_Record):
         }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True)  # a frozen one takes six times as long to make, and an answer has dozens
 class Hit:
     """One search result.
 
@@ -164,6 +164,9 @@ class Hit:
     uncorrected: float | None = None
     evidence: Hit | None = None
     rank: int = field(default=0, compare=False)
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def cosine(self) -> float:

@@ -53,6 +53,7 @@ def test_hits_are_a_list_that_shows_itself(folder: Path, photos: Path) -> None:
     assert [each["rank"] for each in json.loads(json.dumps(hits.as_json()))] == [1, 2, 3]
     assert isinstance(hits[:2], Hits)
     assert isinstance(hits[0], Hit)
+    assert len({*hits, *hits[:2]}) == 3
     assert [each["rank"] for each in hits[1:].as_json()] == [2, 3]
     shown = hits[:2]._repr_html_()  # the index is closed
     assert shown.count("data:image/jpeg") == 2
