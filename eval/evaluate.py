@@ -172,7 +172,7 @@ def _corrected(
     oracle: OracleRanks,
     resamples: int,
 ) -> CorrectedBlock:
-    """Return the scores of the rankers of the whole gallery, corrected for hubness."""
+    """Return the scores of the oracle, of "qdrant-exact" and of "qdrant-served", corrected for hubness."""
     plain = {
         ranker.name: ranker.rankings[TEXT_TO_IMAGE] for ranker in rankers if ranker.name in (ORACLE, EXACT, SERVED)
     }
@@ -181,7 +181,7 @@ def _corrected(
 
 
 def _captioned(index: ReadIndex, evaluation: Evaluation, weight: float, resamples: int) -> CaptionedMetrics:
-    """Return the scores of photos for which their captions are evidence."""
+    """Return the scores with captions as evidence for photos."""
     with query_bar("captioned", evaluation.captions) as bar:
         return captioned_block(index, evaluation, weight, resamples=resamples, progress=bar.update)
 

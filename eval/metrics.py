@@ -120,7 +120,7 @@ class Metric:
     most: the largest value of one query, for a metric in percent.
 
     Raises:
-        ValueError: the name in the tables is longer than `LABEL` characters, or `table` and `unit` do not fit.
+        ValueError: the name in the tables is longer than `LABEL` characters, or `table` and `unit` do not fit together.
     """
 
     name: str

@@ -116,9 +116,9 @@ def download(
 ) -> None:
     """Download Karpathy's annotations and COCO's photos. A second run resumes where the first one stopped."""
     from ingest.download.coco import OFFICIAL, Failure, download_coco
-    from ingest.failures import write_failures
+    from ingest.failures import count_of, create_folder_of, report_failures, write_failures
 
-    failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
+    create_folder_of(failures)
     failed: list[Failure] = []
     try:
         done = download_coco(
@@ -136,18 +136,16 @@ def download(
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         listed = write_failures(failures, [failure.as_json() for failure in failed])
-    _report_download(done, listed, split or ["test"])
+        reasons = [f"{failure.file}: {failure.reason}" for failure in failed]
+        report_failures(f"{count_of(len(failed), 'photo')} could not be downloaded", reasons, listed)
+    _report_download(done, split or ["test"])
     if done.failures:
         raise typer.Exit(Exit.PARTLY)
 
 
-def _report_download(done: Downloaded, listed: Path, splits: Sequence[str]) -> None:
-    from ingest.failures import count_of, report_failures
-
+def _report_download(done: Downloaded, splits: Sequence[str]) -> None:
     complete = done.photos - len(done.failures)
     typer.echo(f"{complete:,} of {done.photos:,} photos are in {done.images}, {done.fetched:,} of them new")
-    reasons = [f"{failure.file}: {failure.reason}" for failure in done.failures]
-    report_failures(f"{count_of(len(reasons), 'photo')} could not be downloaded", reasons, listed)
     files = shlex.join(["--annotations", str(done.annotations), "--images", str(done.images)])
     options = shlex.join(word for name in splits for word in ("--split", name))
     typer.echo(f"next: {program('ingest')} run {files} {options}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.cli.command import note
+from search.errors import SettingsError
 from search.files import replace_file
 from search.records import Kind
 from search.text import shown, to_json
@@ -45,11 +46,24 @@ def count_failures(failures: Sequence[Failure]) -> str:
 
 
 def report_failures(what: str, reasons: Sequence[str], listed: Path) -> None:
-    """Print what failed, the first five reasons, and the file that lists all; nothing if there are no reasons."""
+    """Print to stderr what failed, the file that lists it, and the first five reasons; nothing if there are none."""
     if reasons:
         note(f"{what}: see {listed.resolve()}")
     for reason in reasons[:5]:
         note(f"  {shown(reason)}")
+
+
+def create_folder_of(file: Path) -> None:
+    """Create the folder of a list of failures, before the work whose failures it will list.
+
+    Raises:
+        SettingsError: it cannot be created.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise SettingsError(f"--failures: cannot create {file.parent}: {reason}") from None
 
 
 def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from ingest.annotations import Annotations, name_of, read_annotations
-from ingest.failures import count_failures, report_failures, write_failures
+from ingest.failures import count_failures, create_folder_of, report_failures, write_failures
 from ingest.folder import all_refused, unreachable_photos
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.pipeline import ingest
@@ -70,7 +70,6 @@ def fill(
     `source`: the file or folder of annotations; None for the photos of the folder, with any captions beside them.
     """
     start = time.perf_counter()
-    output.failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
         # The data set remembers whether links are followed, but a file gives its name only when it is read.
@@ -92,6 +91,7 @@ def fill(
             output=output,
             summary=summary,
         )
+        create_folder_of(output.failures)
         try:
             _check_and_embed(job)
             infos = [index.info(collection_name(dataset, kind)) for kind in KINDS]

@@ -12,7 +12,6 @@ from ingest.failures import Failure, count_of
 
 T = TypeVar("T")
 
-
 ADVICE = {
     "photos": "reading and decoding is the bottleneck: more --workers, or --decode scaled (slightly less exact)",
     "encoder": "the model is the bottleneck: a GPU, a smaller --dtype, or several GPUs with --devices",

@@ -81,7 +81,7 @@ def answers(searcher: Searcher, arrivals: Iterable[Sequence[bytes]], default: Op
 
 
 def _answered(searcher: Searcher, lines: Sequence[Line], following: Sequence[Line]) -> Iterator[dict[str, Any]]:
-    """Yield the answers of `lines`; those of the lines `following` are requested next."""
+    """Yield the answers to `lines`; `following` are the lines to answer next."""
     coming = [line.query[0] for line in following if isinstance(line.query, tuple)]
     results = map_values([line.query for line in lines], partial(searcher.search_many, following=coming))
     answered = [

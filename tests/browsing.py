@@ -88,7 +88,7 @@ def address(page: Page) -> dict[str, list[str]]:
 
 
 def expect_address(page: Page, expected: dict[str, list[str]]) -> None:
-    """Wait until the page's address has this query; the browser changes it some time after a script went back."""
+    """Wait until the page's address has this query; the browser updates it some time after `history.back()`."""
     page.wait_for_url(lambda url: parse_qs(urlsplit(url).query) == expected)
 
 

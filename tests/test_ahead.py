@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Call, ingest_options
+from test_text_tower import MakeSpec, lazy_encoder
 
 from search.batch import answers
 from search.encoder import lazy
@@ -62,7 +63,7 @@ def started(weights: str) -> TextsAhead:
 
     def answered() -> dict[str, Encoded]:
         ahead.send(["a dog"])
-        return ahead.receive()
+        return ahead.receive().encoded
 
     until(answered)
     return ahead
@@ -74,14 +75,15 @@ def test_a_child_process_encodes_as_this_one_does(encoder: ClipEncoder) -> None:
     ahead = started(encoder.weights)
     texts = ["a dog", "", "猫", LONG, "x" * 2**20]  # the last one is larger than the buffer of a pipe
     ahead.send(texts)
-    received = ahead.receive()
+    received, seconds = ahead.receive()
+    assert seconds > 0
     assert list(received) == texts
     assert np.stack([each.vector for each in received.values()]) == pytest.approx(tower.encode(texts), abs=1e-6)
     assert [each.truncation for each in received.values()] == list(map(tower.truncation, texts))
     ahead.send(["one"])
     ahead.send(["two"])
-    assert list(ahead.receive()) == ["two"]
-    assert ahead.receive() == {}
+    assert list(ahead.receive().encoded) == ["two"]
+    assert ahead.receive().encoded == {}
 
 
 def test_a_killed_child_answers_nothing(encoder: ClipEncoder) -> None:
@@ -90,14 +92,14 @@ def test_a_killed_child_answers_nothing(encoder: ClipEncoder) -> None:
     ahead._child.wait()
     for _ in range(3):
         ahead.send(["a dog"])
-        assert ahead.receive() == {}
+        assert ahead.receive().encoded == {}
 
 
 def test_a_model_without_a_tower_answers_nothing() -> None:
     ahead = TextsAhead("of no model")
     until(ahead._started.done)
     ahead.send(["a dog"])
-    assert ahead.receive() == {}
+    assert ahead.receive().encoded == {}
 
 
 @pytest.mark.parametrize("ending", ["pass", "import os; os._exit(0)", "import os; os.kill(os.getpid(), 9)"])
@@ -113,8 +115,14 @@ ahead._started.result()
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", code, encoder.weights]
     parent = subprocess.run(command, stdout=subprocess.PIPE, env=environment, timeout=SECONDS, check=False)
-    child = Path(f"/proc/{int(parent.stdout)}")
-    until(lambda: not child.exists() or "State:\tZ" in (child / "status").read_text())
+    until(lambda: has_ended(int(parent.stdout)))
+
+
+def has_ended(process: int) -> bool:
+    try:
+        return "State:\tZ" in Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it is gone, perhaps since the file was opened
+        return True
 
 
 def test_a_long_batch_has_the_same_answers(
@@ -146,6 +154,29 @@ def test_a_long_batch_has_the_same_answers(
             assert time.monotonic() < deadline
     assert [without_scores(answer) for answer in found] == [without_scores(answer) for answer in expected]
     assert [scores(answer) for answer in found] == [pytest.approx(scores(answer), abs=1e-5) for answer in expected]
+
+
+def test_a_slow_child_leads_to_the_whole_model(
+    encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(lazy, "SOON", 0)
+    loaded: list[str] = []
+    slow = lazy_encoder(encoder, make_spec, loaded, patience=10.0)
+    texts = [f"text {number}" for number in range(20)]
+
+    def received() -> bool:
+        slow.expect_texts(texts)
+        slow.encode_texts(texts)
+        return bool(slow._received)
+
+    until(received)
+    receive = TextsAhead.receive
+    monkeypatch.setattr(TextsAhead, "receive", lambda self: receive(self)._replace(seconds=11.0))
+    assert received()
+    assert loaded == []
+    assert not received() or slow._ahead is None
+    assert loaded == ["auto"]
 
 
 def without_scores(answer: dict[str, Any]) -> dict[str, Any]:

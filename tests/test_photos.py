@@ -305,6 +305,21 @@ def test_links_out_of_the_folder_are_followed_on_request(call: Call, tmp_path: P
     assert "--follow-links" in one_line_error(call("ingest", *options, "--no-follow-links"))
 
 
+def test_the_folder_of_the_list_of_failures(call: Call, tmp_path: Path, photo_set: Path, clip_folder: Path) -> None:
+    options = [*ingest_options(photo_set, clip_folder, ["--path", str(tmp_path / "index")]), "--limit", 1]
+    listed = tmp_path / "new/lists/failures.jsonl"
+    assert call("ingest", *options, "--failures", listed)[0] == 0
+    assert listed.parent.is_dir()
+    (tmp_path / "a file").touch()
+    vectors = ["--image-vectors", tmp_path / "absent.npz"]
+    for command in (["ingest", *options], ["ingest", "download"], ["ingest", "import", *vectors]):
+        error = one_line_error(call(*command, "--failures", tmp_path / "a file/failures.jsonl"))
+        assert error == f"error: --failures: cannot create {tmp_path / 'a file'}: it is not a folder"
+    wrong = ["--images", tmp_path / "absent", "--failures", tmp_path / "absent/failures.jsonl"]
+    assert "check --images" in one_line_error(call("ingest", "run", *wrong))
+    assert not (tmp_path / "absent").exists()
+
+
 def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Path, clip_folder: Path) -> None:
     photos = write_photo_set(tmp_path / "photos", photos=6)
     for file in (photos / "images/val2014").iterdir():
@@ -315,6 +330,7 @@ def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Pa
     assert "not a picture" in one_line_error(result)
     assert "check these files and --images" in one_line_error(result)
     assert f"6 photos could not be read or embedded: see {Path('failures.jsonl').resolve()}\n" in result[2]
+    assert result[2].count(".jpg: not a picture") == 5
     assert len(Path("failures.jsonl").read_text().splitlines()) == 6
     alone = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place), "--limit", "1"))
     assert "the only photo cannot be used" in alone

@@ -148,8 +148,10 @@ def test_nothing_is_wider_than_the_screen(page: Page) -> None:
         fit = page.locator("#results img").first.evaluate("image => getComputedStyle(image).objectFit")
         assert fit == "contain"  # nothing of a photo is cut off
         page.locator("#results .photo").first.click()
+        expect(page.locator("#view")).to_be_visible()
         assert page.locator("#view").evaluate("view => view.scrollWidth <= view.clientWidth")
         page.keyboard.press("Escape")
+        page.wait_for_url(lambda url: "view=" not in url)
         if width < 600:
             expect(page.locator("#split")).to_be_hidden()
             page.locator("#filters-button").click()

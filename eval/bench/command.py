@@ -105,14 +105,14 @@ def bench_serve(
     connections: Annotated[
         list[int] | None, typer.Option(min=1, help="Connections at a time; repeat (default: 1, 16, 64 and 256)")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to measure each")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to send each kind of request")] = 5,
     rounds: RoundsOption = 1,
     model: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, name or folder (default: the demo's tiny CLIP)")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the requests a second of the page, beside the engine and the HTTP layer alone."""
+    """Measure the queries a second of the page and of a batch, beside engine and HTTP alone."""
     from eval.bench import serve
     from ingest.demo import MODEL
 

@@ -1,5 +1,5 @@
-"""Measure how many requests a second `python -m search serve` answers, and texts `python -m search batch`, beside the
-engine and the HTTP layer alone."""
+"""Measure how many requests a second `python -m search serve` answers, and how many texts
+`python -m search batch` answers, beside the engine and the HTTP layer alone."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Load:
 class Round:
     """The engine alone (one thread that queries for the images of a page), a batch, and all loads, measured in turn.
 
-    The batch is a whole process that answers `TEXTS` lines with ten hits each.
+    The batch is a whole command, with its start, that answers `TEXTS` lines with ten hits each.
     """
 
     engine_per_second: float
@@ -76,7 +76,7 @@ def measure_serve(model: str, connections: Sequence[int], seconds: float, rounds
                     for name, request in _requests(address).items()
                     for count in connections
                 ]
-            batch = _batch(folder)  # now the text tower is in the cache
+            batch = _batch(folder)  # after the page, which has cached the text tower
             measured.append(Round(engine, batch, loads))
     return measured
 
@@ -176,7 +176,7 @@ def _engine(folder: str) -> float:
 
 
 def _batch(folder: str) -> float:
-    """Return the texts a second of a whole process that answers `TEXTS` of them."""
+    """Return how many texts a second a whole command answers, with its start."""
     file = Path(folder) / "texts.txt"
     file.write_text("".join(f"{_sentence(number, 0)}\n" for number in range(TEXTS)))
     command = [sys.executable, "-m", "search", "batch", str(file), "--path", folder, "--device", "cpu"]

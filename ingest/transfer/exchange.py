@@ -148,14 +148,14 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
-    from ingest.failures import write_failures
+    from ingest.failures import create_folder_of, write_failures
     from ingest.transfer.load import exported, load
     from search.index import open_for_writing
     from search.ranking.cosines import store_cosines
 
     if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
         raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")
-    failures.parent.mkdir(parents=True, exist_ok=True)  # fail before the work if the folder cannot be created
+    create_folder_of(failures)
     failed: list[Failure] = []
     done: list[Copied] = []
     try:
@@ -172,7 +172,7 @@ def import_(
         raise typer.Exit(Exit.INTERRUPTED) from None
     finally:
         if not files and (failed or done):  # otherwise nothing was imported, and an earlier list stays
-            failures = write_failures(failures, [failure.as_json() for failure in failed])
+            _report_failures(failed, write_failures(failures, [failure.as_json() for failure in failed]))
     if as_json:
         collections = [copied.as_json() for copied in done]
         print_json({"collections": collections, "failures": [failure.as_json() for failure in failed]}, indent=1)
@@ -180,18 +180,18 @@ def import_(
         for copied in done:
             typer.echo(describe(copied, "imported"))
     if failed:
-        _report_failures(failed, failures)
         raise typer.Exit(Exit.PARTLY)
 
 
 def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
-    """Print one line for each reason, and the file that lists the failures."""
+    """Print one line for each reason, and the file that lists the failures; nothing if there are none."""
     from ingest.failures import count_failures, count_of
 
     reasons = Counter(
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
         for failure in failed
     )
-    note(f"{count_failures(failed)} could not be imported: see {listed.resolve()}")
+    if failed:
+        note(f"{count_failures(failed)} could not be imported: see {listed.resolve()}")
     for (kind, reason), count in reasons.items():
         note(f"  {count_of(count, kind.removesuffix('s'))}: {reason}")

@@ -1,4 +1,4 @@
-"""Encode the texts of coming queries in a child process, while this process searches for the present ones.
+"""Encode the texts of the next queries in a child process, while this process searches for the current ones.
 
 A thread would not do: the embedded engine holds the interpreter lock while it searches.
 """
@@ -8,16 +8,19 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 from search.encoder import Truncation
 from search.encoder.text_tower import TextTower
 from search.records import Vectors
 
-_COMMAND = "import sys; from search.encoder.ahead import _serve; _serve(sys.argv[1])"
+# The child imports from where this process does, and not from the current folder.
+_COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from search.encoder.ahead import _serve; _serve(sys.argv[1])"
 
 
 class Encoded(NamedTuple):
@@ -27,28 +30,38 @@ class Encoded(NamedTuple):
     truncation: Truncation | None
 
 
+class Answer(NamedTuple):
+    """What texts were encoded to, by text, and the seconds of processor time that it took."""
+
+    encoded: dict[str, Encoded]
+    seconds: float
+
+
+NOTHING = Answer({}, 0.0)
+
+
 class TextsAhead:
     """A child process that encodes texts with the text tower of the model with these weights.
 
-    It ends with this process, however that ends, because its standard input ends then. While it starts, and after it
-    was killed, it returns nothing.
+    It ends with this process, however that ends, because its standard input is then closed. While it starts, and after
+    it has ended, no texts are encoded.
 
     Raises:
-        OSError: it cannot be started.
+        OSError, RuntimeError: it, or the thread that waits for it, cannot be started.
     """
 
     def __init__(self, weights: str) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, weights],
+            [sys.executable, "-c", _COMMAND, weights, *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for this process alone
         )
         weakref.finalize(self, _end, self._child)
-        self._thread = ThreadPoolExecutor(1)  # so that neither process waits for the other one to read
+        self._thread = ThreadPoolExecutor(1)  # writes and reads, so that `send` does not block on a full pipe
         self._started = self._thread.submit(self._ask, [])
-        self._coming: Future[dict[str, Encoded]] | None = None
+        self._coming: Future[Answer] | None = None
 
     def send(self, texts: Sequence[str]) -> None:
         """Begin to encode valid Unicode texts, unless the child process is still starting."""
@@ -56,27 +69,27 @@ class TextsAhead:
             self.receive()
             self._coming = self._thread.submit(self._ask, texts)
 
-    def receive(self) -> dict[str, Encoded]:
-        """Return what became of the texts that were sent last, by text."""
+    def receive(self) -> Answer:
+        """Wait for the texts that were sent last."""
         coming, self._coming = self._coming, None
-        return coming.result() if coming else {}
+        return coming.result() if coming else NOTHING
 
-    def _ask(self, texts: Sequence[str]) -> dict[str, Encoded]:
+    def _ask(self, texts: Sequence[str]) -> Answer:
         to_child, from_child = self._child.stdin, self._child.stdout
         assert to_child
         assert from_child
         try:
             pickle.dump(list(texts), to_child)
             to_child.flush()
-            vectors, truncations = pickle.load(from_child)
+            vectors, truncations, seconds = pickle.load(from_child)
         except (OSError, EOFError, pickle.UnpicklingError):  # it has ended
-            return {}
-        return dict(zip(texts, map(Encoded, vectors, truncations), strict=True))
+            return NOTHING
+        return Answer(dict(zip(texts, map(Encoded, vectors, truncations), strict=True)), seconds)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    child.kill()
-    child.communicate()
+    with suppress(BrokenPipeError), child:  # closes the pipes, and waits
+        child.kill()
 
 
 def _serve(weights: str) -> None:
@@ -87,5 +100,7 @@ def _serve(weights: str) -> None:
             texts = pickle.load(sys.stdin.buffer)
         except EOFError:
             return
-        pickle.dump((tower.encode(texts), list(map(tower.truncation, texts))), sys.stdout.buffer)
+        start = time.thread_time()
+        vectors, truncations = tower.encode(texts), list(map(tower.truncation, texts))
+        pickle.dump((vectors, truncations, time.thread_time() - start), sys.stdout.buffer)
         sys.stdout.buffer.flush()

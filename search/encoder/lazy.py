@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BATCH = 8
 QUICK = 0.002  # seconds that a text may take in a batch; the whole model takes hardly less
 PATIENCE = 10.0  # seconds; the whole model takes about as long to load
-SOON = 500  # texts in batches, after which a child process encodes as well; it takes as long to start
+SOON = 500  # texts in batches, after which a child process encodes; it takes as long to start as these take
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
@@ -65,6 +65,7 @@ class LazyEncoder:
         self._tower = TextTower.open(spec.weights)
         self._tried = False
         self._lost, self._patience = 0.0, patience
+        self._seconds = 0.0  # of the latest texts
         self._encoded = 0  # texts, in batches
         self._ahead: TextsAhead | None = None
         self._may_start = os.cpu_count() != 1
@@ -96,34 +97,37 @@ class LazyEncoder:
         tower = self._ready_tower()
         batch = len(texts) >= BATCH
         if tower is None or (batch and self._lost > self._patience and self._can_load()):
+            self._ahead = None
             return (self._served or self.model).encode_texts(texts)
-        start = time.thread_time()
         vectors = encode_each(wrap(texts, self._prompt), partial(self._encode, tower), self.dim)
         if batch:
             self._encoded += len(texts)
-            self._lost = max(0.0, self._lost + time.thread_time() - start - QUICK * len(texts))
+            self._lost = max(0.0, self._lost + self._seconds - QUICK * len(texts))
         return vectors
 
     def expect_texts(self, texts: Sequence[str]) -> None:
         """Begin to encode the texts of the next call of `encode_texts`, in a child process.
 
-        It does nothing until many texts were encoded, if the text tower is slow, and on a single core.
+        It does nothing before `SOON` texts have been encoded, if the text tower is slow, or on a single core.
         """
         if self._tower and self._encoded > SOON and not self._lost and self._may_start:
             from search.encoder.ahead import TextsAhead  # not above: a single query needs none of what it imports
 
             self._may_start = False
-            with suppress(OSError):  # without it, this process encodes all texts
+            with suppress(OSError, RuntimeError):  # without it, this process encodes all texts
                 self._ahead = TextsAhead(self._weights)
         if self._ahead:
             self._ahead.send([text for text in dict.fromkeys(wrap(texts, self._prompt)) if is_valid(text)])
 
     def _encode(self, tower: TextTower, texts: Sequence[str]) -> Vectors:
         """Return the vectors of valid Unicode texts, each of them once, float32 (n, dim) of unit length."""
-        self._received = self._ahead.receive() if self._ahead else {}
+        start = time.thread_time()
+        ahead = self._ahead.receive() if self._ahead else None
+        self._received = ahead.encoded if ahead else {}
         vectors = {text: each.vector for text, each in self._received.items()}
         rest = [text for text in texts if text not in vectors]
         vectors |= zip(rest, tower.encode(rest), strict=True)
+        self._seconds = time.thread_time() - start + (ahead.seconds if ahead else 0.0)
         return np.stack([vectors[text] for text in texts])
 
     def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:

@@ -39,16 +39,19 @@ class QueryEncoder:
         self._index = index
         self._dataset = dataset
         self._make_encoder = make_encoder
+        self._model: Encoder | None = None
 
     @cached_property
     def spec(self) -> CollectionSpec:
         return self._index.spec(collection_name(self._dataset, "images"))
 
-    @cached_property
+    @property
     def model(self) -> Encoder:
         """The encoder. Raises QueryError if the vectors were imported."""
-        self.spec.check_queryable()
-        return self._make_encoder(self.spec)
+        if self._model is None:
+            self.spec.check_queryable()
+            self._model = self._make_encoder(self.spec)
+        return self._model
 
     def encode(self, queries: Sequence[Sequence[Part]]) -> list[Vectors | CocoSearchError]:
         """Return the direction of each query, float32 (dim,) of unit length, or the error of that query alone.
@@ -64,10 +67,10 @@ class QueryEncoder:
         return map_values(inputs, lambda valid: self._directions(valid, pictures.vectors()))
 
     def expect(self, queries: Sequence[Sequence[Part]]) -> None:
-        """Begin to encode the texts of the next queries, if that can be done while this process does something else."""
+        """Begin to encode the texts of the next queries, if another process can do that in the meantime."""
         texts = [part.text for parts in queries for part in parts if part.text is not None]
-        if texts and isinstance(self.model, LazyEncoder):
-            self.model.expect_texts(texts)
+        if texts and isinstance(self._model, LazyEncoder):  # making the model may fail, which concerns only them
+            self._model.expect_texts(texts)
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query how much the model reads of its longer texts, by the 0-based number of their part."""

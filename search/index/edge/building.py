@@ -31,8 +31,10 @@ def build_in_child(shard: Path) -> None:
     Raises:
         IndexFailure: it failed.
     """
-    build = "import sys; from search.index.edge.index import _optimize; _optimize(*sys.argv[1:])"
-    command = [sys.executable, "-c", build, str(shard.parent), shard.name]
+    # The child imports from where this process does, and not from the current folder.
+    build = "import sys; sys.path[:] = sys.argv[3:]; from search.index.edge.index import _optimize; "
+    build += "_optimize(*sys.argv[1:3])"
+    command = [sys.executable, "-c", build, str(shard.parent), shard.name, *sys.path]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         raise IndexFailure(

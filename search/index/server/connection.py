@@ -167,7 +167,7 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
                 api_key=settings.qdrant_api_key or None,
                 timeout=settings.qdrant_timeout,
                 check_compatibility=False,  # see `check_versions`
-                verify=urlsplit(url).scheme != "http",  # which needs no certificates: reading them takes 0.04 s
+                verify=urlsplit(url).scheme != "http",  # http needs no certificates; reading them takes 0.04 s
             )
 
     both = client(prefer_grpc=True)  # of REST and gRPC

@@ -118,7 +118,10 @@ def failure(url: str, collection: str | None, code: str, detail: str, retry_afte
     if code == "NOT_FOUND" and "no point" in lowered:
         return ServerError(f"a point of {collection} at {url} was deleted during this command ({detail}): run it again")
     if code == "NOT_FOUND" and collection is not None:
-        return CollectionMissing(f"no collection {collection} at {url}: run `python -m ingest run --url {url}`")
+        return CollectionMissing(
+            f"no collection {collection} at {url}: run `python -m ingest run --url {url}`, or name another data set "
+            "with --dataset"
+        )
     message = f"the Qdrant server at {url} failed with {code}: {detail}"
     if any(words in lowered for words in NODE_LOST):
         message = f"the Qdrant cluster at {url} cannot reach all of its data: a node is unavailable ({detail})"
