@@ -20,7 +20,8 @@ from search.searcher import Searcher
 from search.text import check_text, decode_text, parse_json, refuse_wide
 from search.validation import first_problem
 
-QUERIES_AT_ONCE = 32
+QUERIES_AT_ONCE = 128
+HITS_AT_ONCE = 5000  # of all queries that are answered together, to bound the memory
 BYTES_AT_ONCE = 2**16
 
 
@@ -68,16 +69,30 @@ def answers(searcher: Searcher, arrivals: Iterable[Sequence[bytes]], default: Op
 
     `truncated` lists the parts of which the model reads only the first tokens, if there are any.
 
-    Each list of lines is answered before the next one is read, some lines at a time.
+    Each list of lines is answered before the next one is read, in groups whose texts are encoded together.
     """
     number = 0
     for arrived in arrivals:
         lines = [read_line(number, line, default) for number, line in enumerate(arrived, number + 1) if _text_of(line)]
         number += len(arrived)
-        starts = range(0, len(lines), QUERIES_AT_ONCE)
-        some = [lines[start : start + QUERIES_AT_ONCE] for start in starts]
-        for present, following in zip(some, [*some[1:], []], strict=True):
-            yield from _answered(searcher, present, following)
+        groups = list(_groups(lines))
+        for group, following in zip(groups, [*groups[1:], []], strict=True):
+            yield from _answered(searcher, group, following)
+
+
+def _groups(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Divide lines into groups that are answered together."""
+    group: list[Line] = []
+    hits = 0
+    for line in lines:
+        wanted = line.query[1].k if isinstance(line.query, tuple) else 0
+        if group and (len(group) == QUERIES_AT_ONCE or hits + wanted > HITS_AT_ONCE):
+            yield group
+            group, hits = [], 0
+        group.append(line)
+        hits += wanted
+    if group:
+        yield group
 
 
 def _answered(searcher: Searcher, lines: Sequence[Line], following: Sequence[Line]) -> Iterator[dict[str, Any]]:
