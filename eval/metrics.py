@@ -116,7 +116,7 @@ class Metric:
     short: the name in the tables, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
     table: the table that shows it: "main" for the five figures that the field reports, "more" for those below them,
-        which are all in percent.
+        which are all in percent. On a terminal, five metrics are side by side; a sixth begins another block.
     most: the largest value of one query, for a metric in percent.
 
     Raises:
@@ -133,7 +133,7 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
-    table: TableName = "main"
+    table: TableName = "more"
     most: int = 1
 
     def __post_init__(self) -> None:
@@ -189,7 +189,9 @@ def recall(k: int) -> Metric:
     It is the share of queries with a positive among the first k. In information retrieval, recall is the share of a
     query's positives that are found, which cannot exceed 20% at k = 1 with five captions: see `proportion`.
     """
-    return Metric(name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=k in CUTOFFS)
+    return Metric(
+        name=f"recall@{k}", of=lambda ranking: ranking.ranks <= k, depth=k, headline=k in CUTOFFS, table="main"
+    )
 
 
 def proportion(k: int) -> Metric:
@@ -238,9 +240,7 @@ def ndcg(k: int) -> Metric:
         ideal = np.cumsum(1 / np.log2(np.arange(2.0, k + 2)))
         return np.asarray(positives.sums(gains) / ideal[np.minimum(positives.totals, k) - 1])
 
-    return Metric(
-        name=f"ndcg@{k}", of=over_positives(of), depth=k, recorded=f"ndcg@{k}", short=f"nDCG@{k}", table="more"
-    )
+    return Metric(name=f"ndcg@{k}", of=over_positives(of), depth=k, recorded=f"ndcg@{k}", short=f"nDCG@{k}")
 
 
 def rsum(scores: Mapping[str, Mapping[str, float | None]]) -> float | None:
@@ -264,6 +264,7 @@ MEDIAN_RANK = Metric(
     better="lower",
     average="median",
     headline=True,
+    table="main",
 )
 MEAN_RANK = Metric(
     name="mean_rank",
@@ -271,6 +272,7 @@ MEAN_RANK = Metric(
     depth=None,
     unit="rank",
     better="lower",
+    table="main",
 )
 MEAN_AVERAGE_PRECISION = Metric(
     name="mean_average_precision",
@@ -278,10 +280,9 @@ MEAN_AVERAGE_PRECISION = Metric(
     depth=None,
     recorded="average_precision",
     short="mAP",
-    table="more",
 )
 # Of the best positive (Voorhees, TREC-8, 1999).
-MEAN_RECIPROCAL_RANK = Metric(name="mrr", of=lambda ranking: 1 / ranking.ranks, depth=None, short="MRR", table="more")
+MEAN_RECIPROCAL_RANK = Metric(name="mrr", of=lambda ranking: 1 / ranking.ranks, depth=None, short="MRR")
 NDCG_AT_10 = ndcg(10)
 R_PRECISION = Metric(
     name="r_precision",
@@ -289,14 +290,12 @@ R_PRECISION = Metric(
     depth=None,
     recorded="r_precision",
     short="R-precision",
-    table="more",
 )
 RECALL_SUM = Metric(
     name="recall_sum",
     of=lambda ranking: np.sum([ranking.ranks <= k for k in CUTOFFS], axis=0).astype(np.float64),
     depth=max(CUTOFFS),
     short="recall sum",
-    table="more",
     most=len(CUTOFFS),
 )
 

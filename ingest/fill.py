@@ -29,7 +29,7 @@ from search.cli import command
 from search.cli.application import program
 from search.cli.command import Exit, note
 from search.encoder.clip import ClipEncoder
-from search.encoder.lazy import prepare
+from search.encoder.lazy import cache_text_tower
 from search.errors import AnnotationError, SettingsError
 from search.index import CollectionInfo, CollectionSpec, Index, collection_name, open_for_writing
 from search.records import KINDS, Image
@@ -73,8 +73,8 @@ def fill(
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
         # The data set remembers whether links are followed, but a file gives its name only when it is read.
-        same_name = _stored(index, output.dataset or name_of(source or photo_folder))
-        annotations = read_annotations(source, photo_folder, follow_links=embedding.links(same_name))
+        namesake = _stored(index, output.dataset or name_of(source or photo_folder))
+        annotations = read_annotations(source, photo_folder, follow_links=embedding.links(namesake))
         _describe(annotations, selection)
         dataset = output.dataset or annotations.dataset
         summary = Summary(failures=selection.failures(annotations))
@@ -150,12 +150,12 @@ def _check_and_embed(job: _Job) -> None:
     options = embedding.run_options(job.new.tuning(), prune=selection.prune)
     try:
         ingest(index, specs, part, encoders, options, summary, gone)
-        if encoders.loaded:
-            prepare(encoders[0])
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
         note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
+    if encoders.loaded:
+        cache_text_tower(encoders[0])
 
 
 def _check_reachable(folder: Path, images: Sequence[Image], summary: Summary, *, follow_links: bool) -> None:

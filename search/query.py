@@ -56,7 +56,7 @@ class Part:
     def __post_init__(self) -> None:
         ingredients = [self.text, self.image, self.image_id, self.caption_id, self.vector]
         if sum(value is not None for value in ingredients) != 1:
-            raise QueryError("a part of a query is one of: a text, an image, an image id, a caption id")
+            raise QueryError("a part of a query is one of: a text, an image, an image id, a caption id, a vector")
         if not math.isfinite(self.weight):
             raise QueryError(f"the weight {self.weight} is not a finite number")
         if self.text is not None and not self.text.strip():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from search.encoder import Encoder, Truncation
 from search.encoder.for_collection import encoder_for
 from search.encoder.queries import QueryEncoder
-from search.errors import CocoSearchError, PhotoError, QueryError, SettingsError
+from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
 from search.hits import Hits
 from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
 from search.outcomes import map_values
@@ -90,7 +90,7 @@ class Searcher:
     ) -> None:
         self.index = index
         self.dataset = dataset or only_dataset(index)
-        self._queries = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
+        self._query_encoder = QueryEncoder(index, self.dataset, encoder or partial(encoder_for, index=index))
         self._pages = Pages(index, self.dataset)
         self._corrections = Corrections(index, self.collection("images"))
         self._evidences = Evidences(index, self.dataset)
@@ -131,7 +131,7 @@ class Searcher:
         splits_of = cache(self._splits)  # read once for all queries
         checked = [self._checked(parts, options, splits_of) for parts, options in queries]
         requests = map_values(checked, self._encoded)
-        self._queries.expect(following)
+        self._query_encoder.expect(following)
         return map_values(requests, self._read_pages)
 
     def _checked(
@@ -181,7 +181,7 @@ class Searcher:
         for request, page in zip(requests, pages, strict=True):
             for rank, hit in enumerate(page, start=request.options.offset + 1):
                 hit.rank = rank
-        return Hits(chain.from_iterable(pages), partial(self._open_photo, self._queries.spec))
+        return Hits(chain.from_iterable(pages), partial(self._open_photo, self._query_encoder.spec))
 
     def _open_photo(self, spec: CollectionSpec, hit: Hit) -> Image.Image:
         """Return the photo of a hit. The record of an image names the file, so the index may be closed."""
@@ -210,7 +210,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        return self._queries.encode(queries)
+        return self._query_encoder.encode(queries)
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:
         """Return for each query which of its texts are longer than the model reads, by the 0-based number of the part.
@@ -220,7 +220,7 @@ class Searcher:
         Raises:
             CocoSearchError: the model cannot be used, or the index cannot be read.
         """
-        return self._queries.truncations(queries)
+        return self._query_encoder.truncations(queries)
 
     def prepare(self, image: Image.Image | BinaryIO | Path) -> Pixels | Image.Image:
         """Return what the model needs of a picture, made as `ingest run` makes it, for use as a part of a query.
@@ -231,7 +231,7 @@ class Searcher:
         Raises:
             PhotoError: it cannot be opened.
         """
-        return self._queries.prepare(image)
+        return self._query_encoder.prepare(image)
 
     def photo(self, image_id: int, folder: Path | None = None) -> Image.Image:
         """Return the photo of a stored image, from `folder`, by default the remembered one.
@@ -241,7 +241,7 @@ class Searcher:
         """
         if image_id not in (images := self.images([image_id])):
             raise PhotoError(f"image {image_id} is not in {self.collection('images')}")
-        return _photo_of(images[image_id], self._queries.spec, folder)
+        return _photo_of(images[image_id], self._query_encoder.spec, folder)
 
     def photo_file(self, image: ImageRecord, folder: Path | None = None) -> Path:
         """Return the file of a stored image's photo, in `folder`, by default the remembered one.
@@ -251,7 +251,7 @@ class Searcher:
         """
         from search.photos import find_photo
 
-        spec = self._queries.spec
+        spec = self._query_encoder.spec
         return find_photo(folder or spec.photo_folder, image.file, follow_links=spec.follow_links)
 
     def images(self, ids: Sequence[int]) -> dict[int, ImageRecord]:
@@ -262,7 +262,7 @@ class Searcher:
     @property
     def encoder(self) -> Encoder:
         """The model that made this data set, loaded at the first use."""
-        return self._queries.model
+        return self._query_encoder.model
 
     def collection(self, kind: Kind) -> str:
         """Return the name of the collection of the images or of the captions."""
@@ -287,10 +287,11 @@ class Searcher:
     def _query(self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Query:
         """Return a query with these options. Raises the errors of `check`."""
         splits = (options.where or Where()).splits or ()
-        for kind in options.kinds if splits else ():
-            known = splits_of(kind)
-            if unknown := [split for split in splits if split not in known]:
-                raise QueryError(f"{self.collection(kind)} has no split {unknown[0]!r}; it has {', '.join(known)}")
+        known = [name for kind in options.kinds for name in splits_of(kind)] if splits else []
+        if unknown := [split for split in splits if split not in known]:
+            names = " and ".join(map(self.collection, options.kinds))
+            have = "has" if len(options.kinds) == 1 else "have"
+            raise QueryError(f"{names} {have} no split {unknown[0]!r}, only {', '.join(dict.fromkeys(known))}")
         if "images" not in options.kinds:
             return _Query(parts, options)
         if options.evidence is not None:
@@ -298,7 +299,12 @@ class Searcher:
         return _Query(parts, options, correction=self._corrections.of(options.hubness))
 
     def _splits(self, kind: Kind) -> Collection[str]:
-        return self.index.spec(self.collection(kind)).splits
+        try:
+            return self.index.spec(self.collection(kind)).splits
+        except CollectionMissing:
+            if kind == "images":
+                raise
+            return ()  # a data set may consist of photos alone
 
     def close(self) -> None:
         self.index.close()

@@ -19,7 +19,7 @@ from search.batch import answers
 from search.encoder import lazy
 from search.encoder.ahead import Encoded, TextsAhead
 from search.encoder.clip import ClipEncoder
-from search.encoder.lazy import prepare
+from search.encoder.lazy import cache_text_tower
 from search.encoder.text_tower import TextTower
 from search.query import Options
 from search.records import Vectors
@@ -33,7 +33,7 @@ LONG = "word " * 300
 @pytest.fixture(scope="module")
 def encoder(clip_folder: Path) -> ClipEncoder:
     encoder = ClipEncoder(str(clip_folder), device="cpu")
-    assert prepare(encoder)
+    assert cache_text_tower(encoder)
     return encoder
 
 

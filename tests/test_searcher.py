@@ -217,6 +217,23 @@ def test_one_wrong_query_spoils_no_batch(index: Index, make_spec: MakeSpec, data
         searcher.search(queries[0], Options(to="both", where=Where(splits=("dev",))))
 
 
+def test_a_split_of_photos_without_captions(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    searcher, _ = filled(index, make_spec, dataset)
+    of_captions = index.spec(f"{dataset}_captions")
+    index.delete(of_captions.collection, [each for each in range(100, 100 + 5 * PHOTOS) if each >= 140])
+    index.set_spec(replace(of_captions, splits={"test": of_captions.splits["test"]}))
+    val = Options(k=20, to="both", where=Where(splits=("val",)))
+    assert ids(searcher.search([Part(image_id=0)], val)) == ids(
+        searcher.search([Part(image_id=0)], replace(val, to="images"))
+    )
+    for to, message in (("captions", "has no split 'val', only test"), ("both", "have no split 'dev', only test, val")):
+        unknown = Options(to=to, where=Where(splits=("val" if to == "captions" else "dev",)))  # type: ignore[arg-type]
+        with pytest.raises(QueryError, match=message):
+            searcher.search([Part(image_id=0)], unknown)
+    index.drop(of_captions.collection)
+    assert len(searcher.search([Part(image_id=0)], val)) == 4
+
+
 def test_texts_and_pictures_with_the_model(call: Call, photo_set: Path, clip_folder: Path) -> None:
     call("ingest", *ingest_options(photo_set, clip_folder, []))
     file = next((photo_set / "images/val2014").glob("*105.jpg"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ from siglip_factory import save_random_siglip
 from search.encoder import lazy, text_tower
 from search.encoder.cache import cache_folder, tower_file
 from search.encoder.clip import ClipEncoder
-from search.encoder.lazy import LazyEncoder, prepare
+from search.encoder.lazy import LazyEncoder, cache_text_tower
 from search.encoder.text_tower import TextTower
 from search.index import CollectionSpec
 
@@ -68,7 +67,7 @@ def lazy_encoder(
 @pytest.mark.parametrize("prompt", [None, "a photo of {}"])
 def test_the_vectors_are_the_models(clip_folder: Path, prompt: str | None, make_spec: MakeSpec) -> None:
     encoder = ClipEncoder(str(clip_folder), device="cpu", prompt=prompt)
-    assert prepare(encoder) is not None
+    assert cache_text_tower(encoder) is not None
     loaded: list[str] = []
     fast = lazy_encoder(encoder, make_spec, loaded)
     texts = [*TEXTS, "\ud800", *TEXTS[:3]]
@@ -93,7 +92,7 @@ def test_both_activations_and_both_ways_to_find_the_end(tmp_path: Path, activati
         config["text_config"]["eos_token_id"] = eos
     file.write_text(json.dumps(config))
     encoder = ClipEncoder(str(folder), device="cpu")
-    tower = prepare(encoder)
+    tower = cache_text_tower(encoder)
     assert tower is not None
     assert tower.encode(TEXTS) == pytest.approx(encoder.encode_texts(TEXTS), abs=1e-6)
 
@@ -112,7 +111,7 @@ def test_the_first_query_prepares_the_tower(encoder: ClipEncoder, make_spec: Mak
 def test_only_slow_batches_load_the_whole_model(
     encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, quick: float, whole: list[str]
 ) -> None:
-    assert prepare(encoder) is not None
+    assert cache_text_tower(encoder) is not None
     monkeypatch.setattr(lazy, "QUICK", quick)
     loaded: list[str] = []
     fast = lazy_encoder(encoder, make_spec, loaded, patience=0.0)
@@ -155,7 +154,7 @@ def another_model(file: Path) -> None:
 def test_a_damaged_file_is_written_again(
     encoder: ClipEncoder, make_spec: MakeSpec, damage: Callable[[Path], None]
 ) -> None:
-    prepare(encoder)
+    cache_text_tower(encoder)
     file = tower_file(encoder.weights)
     damage(file)
     assert TextTower.open(encoder.weights) is None
@@ -194,7 +193,7 @@ def test_a_full_disk_is_a_warning(
         raise SafetensorError("No space left on device")
 
     monkeypatch.setattr("safetensors.numpy.save_file", full)
-    assert prepare(encoder) is None
+    assert cache_text_tower(encoder) is None
     assert "No space left" in caplog.text
 
 
@@ -217,36 +216,42 @@ def test_another_tokenizer_has_another_tower(clip_folder: Path, tmp_path: Path) 
     plain, prompted = ClipEncoder(str(clip_folder), device="cpu"), ClipEncoder(str(folder), device="cpu")
     assert plain.weights == prompted.weights
     for encoder in (plain, prompted, plain):
-        tower = prepare(encoder)
+        tower = cache_text_tower(encoder)
         assert tower is not None
         assert tower.encode(["a dog"]) == pytest.approx(encoder.encode_texts(["a dog"]), abs=1e-6)
 
 
 def test_other_layouts_have_no_tower(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = ClipEncoder(str(save_random_siglip(tmp_path / "siglip")), device="cpu")
-    assert prepare(encoder) is None
+    assert cache_text_tower(encoder) is None
     assert not [record for record in caplog.records if record.name.startswith("search.")]
 
 
 def test_half_precision_has_no_tower(clip_folder: Path) -> None:
-    assert prepare(ClipEncoder(str(clip_folder), device="cpu", dtype="bfloat16")) is None
+    assert cache_text_tower(ClipEncoder(str(clip_folder), device="cpu", dtype="bfloat16")) is None
 
 
-def killed_while_writing(folder: str, cache: str) -> None:
-    os.environ["XDG_CACHE_HOME"] = cache
-    lazy.PROBES.append("a text after which the process ends")
-    encoder = ClipEncoder(folder, device="cpu")
-    text_tower.write(encoder.model, encoder.weights, encoder.limit, lambda _: os._exit(9))
+# The tower of another process, written again without its model, which takes seconds to load.
+KILLED_WHILE_WRITING = """
+import os, sys
+from pathlib import Path
+from unittest.mock import Mock
+from search.encoder import text_tower
+tower = text_tower.TextTower(Path(sys.argv[1]), sys.argv[2])
+text_tower.describe, text_tower._tensors = Mock(return_value=tower.header), Mock(return_value=dict(tower._tensors))
+text_tower.write(Mock(), sys.argv[2], 77, lambda _: os._exit(9))
+"""
 
 
 def test_a_killed_writer_leaves_nothing_that_is_used(
-    encoder: ClipEncoder, clip_folder: Path, make_spec: MakeSpec
+    encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    cache = os.environ["XDG_CACHE_HOME"]
-    child = multiprocessing.get_context("spawn").Process(target=killed_while_writing, args=(str(clip_folder), cache))
-    child.start()
-    child.join()
-    assert child.exitcode == 9
+    assert cache_text_tower(encoder) is not None
+    whole = tower_file(encoder.weights)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another cache"))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, str(whole), encoder.weights]
+    assert subprocess.run(command, env=environment, check=False).returncode == 9
     assert TextTower.open(encoder.weights) is None
     [partial] = cache_folder().iterdir()
     os.utime(partial, (0, 0))

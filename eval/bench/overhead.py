@@ -205,12 +205,12 @@ def _median_ms(connection: http.client.HTTPConnection, parts: Sequence[dict[str,
 def _encode(job: tuple[str, str, Sequence[str]]) -> float:
     """Return the median milliseconds to encode one text, with the model's text tower if it has one."""
     from search.encoder.clip import ClipEncoder
-    from search.encoder.lazy import prepare
+    from search.encoder.lazy import cache_text_tower
 
     folder, model, texts = job
     os.environ["XDG_CACHE_HOME"] = cache_of(folder)
     encoder = ClipEncoder(model, device="cpu")
-    tower = prepare(encoder)
+    tower = cache_text_tower(encoder)
     encode = tower.encode if tower else encoder.encode_texts
     times = []
     for text in texts:

@@ -154,12 +154,12 @@ class LazyEncoder:
         with self._preparing:
             if self._tower is None and not self._tried and self._served is None:
                 exact = self.model if self.model.dtype == "float32" else self._load("cpu")
-                self._tower = prepare(exact)
+                self._tower = cache_text_tower(exact)
                 self._tried = True
             return self._tower
 
 
-def prepare(encoder: ClipEncoder) -> TextTower | None:
+def cache_text_tower(encoder: ClipEncoder) -> TextTower | None:
     """Write the text tower of a model into the user's cache, so that the next query need not load the model.
 
     Return None if the layout of the model is not CLIP's, if a text model, a role or the model's own code has a part in

@@ -32,7 +32,7 @@ def while_unavailable(
     with the error and these seconds.
 
     Raises:
-        ServerError: at once if it is not transient, else when the time is over.
+        ServerError: at once if it is not transient, else as soon as the next pause would end after that time.
     """
     deadline, pause = None, FIRST_PAUSE
     seconds = RETRY_SECONDS if seconds is None else seconds

@@ -295,7 +295,7 @@ class Pages:
         while not whole:
             [captions] = self._read_hits(vector[np.newaxis], replace(request, options=of_images), depth)
             depth, whole = 4 * depth, captions.whole
-        return folding.with_captions(page, [hit for hit in captions.hits if hit.score >= least])
+        return folding.with_captions(page, [hit for hit in captions.hits if hit.cosine >= least])
 
     def _add_nearest_captions(self, vectors: Vectors, pages: list[list[Hit]]) -> None:
         """Set the caption of each image to the one that is nearest to the page's query, whatever the filter.

@@ -76,6 +76,8 @@ class Words:
 def divide(where: Where) -> tuple[Where, Words]:
     """Divide a filter into what the index looks up and the words that it does not, which are compared.
 
+    Both parts must hold. A condition that must not hold could not be divided.
+
     Raises:
         QueryError: the words cannot be parsed.
     """
