@@ -104,8 +104,8 @@ def hello(running: Running) -> dict[str, Any]:
     try:
         with contextlib.closing(running.connect(CONNECT_SECONDS)) as connection:
             connection.request("GET", ROUTE, headers=running.headers)
-            answer = connection.getresponse()
-            fields = json.loads(answer.read(4096)) if answer.status == 200 else None
+            with connection.getresponse() as answer:
+                fields = json.loads(answer.read(4096)) if answer.status == 200 else None
     except (OSError, ValueError, HTTPException):
         return {}
     return fields if isinstance(fields, dict) else {}

@@ -149,10 +149,11 @@ class RemoteIndex:
                 running, _ = self._find_again()
                 transient = running and not isinstance(error, TimeoutError)
                 raise self._failure(f"stopped answering ({type(error).__name__})", transient=transient) from error
-            if answer.status != 200:
-                _, restarted = self._find_again()
-                raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
-            yield answer
+            with answer:
+                if answer.status != 200:
+                    _, restarted = self._find_again()
+                    raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
+                yield answer
 
     def _find_again(self) -> tuple[bool, bool]:
         """Find the server that has the index open now; return whether one exists, and whether it is a new one."""

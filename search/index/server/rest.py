@@ -70,11 +70,11 @@ class Rest:
                     body=body() if body else None,
                     headers={**self._headers, **(headers or {})},
                 )
-                response = connection.getresponse()
-                if response.status not in (200, 206):
-                    code = HTTP_CODES.get(response.status, str(response.status))
-                    raise failure(self.url, collection, code, _error_in(response.read(2000)))
-                yield response
+                with connection.getresponse() as response:  # it may keep the socket, even if the connection is closed
+                    if response.status not in (200, 206):
+                        code = HTTP_CODES.get(response.status, str(response.status))
+                        raise failure(self.url, collection, code, _error_in(response.read(2000)))
+                    yield response
         finally:
             connection.close()
 
