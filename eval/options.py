@@ -78,7 +78,7 @@ class Measured:
             "--engine", help="Besides the oracle: exact, served, or none; may be repeated (default: exact and served)"
         ),
     ] = None
-    ef: Annotated[str, typer.Option("--ef", help="HNSW beams to measure, and served, such as 32,64,128")] = ""
+    ef: Annotated[str, typer.Option("--ef", help="HNSW beams to measure besides served, such as 32,64,128")] = ""
     quantization: Annotated[
         list[Quantized] | None,
         typer.Option(

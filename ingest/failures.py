@@ -57,8 +57,10 @@ def create_folder_of(file: Path) -> None:
     """Create the folder of a list of failures, before the work whose failures it will list.
 
     Raises:
-        SettingsError: it cannot be created.
+        SettingsError: it cannot be created, or `file` is itself a folder.
     """
+    if file.is_dir():
+        raise SettingsError(f"--failures: {file} is a folder: give the name of a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

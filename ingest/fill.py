@@ -72,7 +72,7 @@ def fill(
     start = time.perf_counter()
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
-        # The data set remembers whether links are followed, but a file gives its name only when it is read.
+        # The data set remembers whether links are followed, but its name may be known only once the file is read.
         namesake = _stored(index, output.dataset or name_of(source or photo_folder))
         annotations = read_annotations(source, photo_folder, follow_links=embedding.links(namesake))
         _describe(annotations, selection)

@@ -81,11 +81,11 @@ def answers(searcher: Searcher, arrivals: Iterable[Sequence[bytes]], default: Op
 
 
 def _groups(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Divide lines into groups that are answered together."""
+    """Divide lines into groups to answer together: as many lines as both limits allow, and at least one."""
     group: list[Line] = []
     hits = 0
     for line in lines:
-        wanted = line.query[1].k if isinstance(line.query, tuple) else 0
+        wanted = line.query[1].k * len(line.query[1].kinds) if isinstance(line.query, tuple) else 0
         if group and (len(group) == QUERIES_AT_ONCE or hits + wanted > HITS_AT_ONCE):
             yield group
             group, hits = [], 0

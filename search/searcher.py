@@ -291,7 +291,8 @@ class Searcher:
         if unknown := [split for split in splits if split not in known]:
             names = " and ".join(map(self.collection, options.kinds))
             have = "has" if len(options.kinds) == 1 else "have"
-            raise QueryError(f"{names} {have} no split {unknown[0]!r}, only {', '.join(dict.fromkeys(known))}")
+            only = f", only {', '.join(dict.fromkeys(known))}" if known else ""
+            raise QueryError(f"{names} {have} no split {unknown[0]!r}{only}")
         if "images" not in options.kinds:
             return _Query(parts, options)
         if options.evidence is not None:
@@ -302,7 +303,7 @@ class Searcher:
         try:
             return self.index.spec(self.collection(kind)).splits
         except CollectionMissing:
-            if kind == "images":
+            if self.collection("images") not in self.index.collections():
                 raise
             return ()  # a data set may consist of photos alone
 

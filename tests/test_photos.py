@@ -315,6 +315,7 @@ def test_the_folder_of_the_list_of_failures(call: Call, tmp_path: Path, photo_se
     for command in (["ingest", *options], ["ingest", "download"], ["ingest", "import", *vectors]):
         error = one_line_error(call(*command, "--failures", tmp_path / "a file/failures.jsonl"))
         assert error == f"error: --failures: cannot create {tmp_path / 'a file'}: it is not a folder"
+    assert "is a folder: give the name of a file" in one_line_error(call("ingest", *options, "--failures", tmp_path))
     wrong = ["--images", tmp_path / "absent", "--failures", tmp_path / "absent/failures.jsonl"]
     assert "check --images" in one_line_error(call("ingest", "run", *wrong))
     assert not (tmp_path / "absent").exists()

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from search import Caption, Hit, Image, Options, Part, Searcher, Settings, Where
-from search.errors import CocoSearchError, PhotoError, QueryError
+from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError
 from search.index import CollectionSpec, Index, Points
 from search.index.edge.index import EdgeIndex
 from search.photos import open_image
@@ -232,6 +232,10 @@ def test_a_split_of_photos_without_captions(index: Index, make_spec: MakeSpec, d
             searcher.search([Part(image_id=0)], unknown)
     index.drop(of_captions.collection)
     assert len(searcher.search([Part(image_id=0)], val)) == 4
+    with pytest.raises(QueryError, match=r"has no split 'val'$"):
+        searcher.check(replace(val, to="captions"))
+    with pytest.raises(CollectionMissing):
+        Searcher(index, f"{dataset}_absent").check(replace(val, to="captions"))
 
 
 def test_texts_and_pictures_with_the_model(call: Call, photo_set: Path, clip_folder: Path) -> None:

@@ -46,7 +46,7 @@ class Load:
 class Round:
     """The engine alone (one thread that queries for the images of a page), a batch, and all loads, measured in turn.
 
-    The batch is a whole command, with its start, that answers `TEXTS` lines with ten hits each.
+    The batch is a whole command, its start included, which answers `TEXTS` lines with ten hits each.
     """
 
     engine_per_second: float
@@ -176,7 +176,7 @@ def _engine(folder: str) -> float:
 
 
 def _batch(folder: str) -> float:
-    """Return how many texts a second a whole command answers, with its start."""
+    """Return how many texts a second a whole command answers, its start included."""
     file = Path(folder) / "texts.txt"
     file.write_text("".join(f"{_sentence(number, 0)}\n" for number in range(TEXTS)))
     command = [sys.executable, "-m", "search", "batch", str(file), "--path", folder, "--device", "cpu"]

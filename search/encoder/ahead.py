@@ -19,7 +19,7 @@ from search.encoder import Truncation
 from search.encoder.text_tower import TextTower
 from search.records import Vectors
 
-# The child imports from where this process does, and not from the current folder.
+# The child imports from where this process does; by itself, `-c` would try the current folder first.
 _COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from search.encoder.ahead import _serve; _serve(sys.argv[1])"
 
 
@@ -31,7 +31,7 @@ class Encoded(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What texts were encoded to, by text, and the seconds of processor time that it took."""
+    """Encoded texts, by text, and the seconds of processor time that encoding them took."""
 
     encoded: dict[str, Encoded]
     seconds: float
@@ -70,7 +70,7 @@ class TextsAhead:
             self._coming = self._thread.submit(self._ask, texts)
 
     def receive(self) -> Answer:
-        """Wait for the texts that were sent last."""
+        """Wait for the texts that were sent last, and return them encoded; `NOTHING` if there are none."""
         coming, self._coming = self._coming, None
         return coming.result() if coming else NOTHING
 

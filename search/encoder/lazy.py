@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BATCH = 8
 QUICK = 0.002  # seconds that a text may take in a batch; the whole model takes hardly less
 PATIENCE = 10.0  # seconds; the whole model takes about as long to load
-SOON = 500  # texts in batches, after which a child process encodes; it takes as long to start as these take
+SOON = 500  # texts in batches before a child process is started, which takes as long as to encode these
 SAME = 0.99999  # the lowest cosine of a text's vectors by both routes
 PROBES = ["a dog", "A RED BUS, seen from above", "", " ", "\n", "déjà vu", "猫", "🐶", "1 2 3", "don't"]
 PROBES += ["<|endoftext|> and more", "word " * 30, "word " * 300, "antidisestablishmentarianism" * 20]
@@ -99,6 +99,7 @@ class LazyEncoder:
         if tower is None or (batch and self._lost > self._patience and self._can_load()):
             self._ahead = None
             return (self._served or self.model).encode_texts(texts)
+        self._seconds = 0.0
         vectors = encode_each(wrap(texts, self._prompt), partial(self._encode, tower), self.dim)
         if batch:
             self._encoded += len(texts)

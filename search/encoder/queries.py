@@ -69,7 +69,7 @@ class QueryEncoder:
     def expect(self, queries: Sequence[Sequence[Part]]) -> None:
         """Begin to encode the texts of the next queries, if another process can do that in the meantime."""
         texts = [part.text for parts in queries for part in parts if part.text is not None]
-        if texts and isinstance(self._model, LazyEncoder):  # making the model may fail, which concerns only them
+        if texts and isinstance(self._model, LazyEncoder):  # not `self.model`, which may raise what concerns only them
             self._model.expect_texts(texts)
 
     def truncations(self, queries: Sequence[Sequence[Part]]) -> list[dict[int, Truncation]]:

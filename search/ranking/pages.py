@@ -288,7 +288,7 @@ class Pages:
         return self._index.retrieve(self._collection("images"), ids, vectors=True).vectors_by_id()
 
     def _with_captions(self, vector: Vectors, page: list[Hit], request: PageRequest, least: float) -> list[Hit]:
-        """Return results that stand for images, with all captions of these images that score at least `least`."""
+        """Return results that stand for images, with all captions of these images whose cosine is at least `least`."""
         images = tuple({each.image_id for hit in page for each in (hit, *hit.also)})
         of_images = replace(request.options, where=replace(request.where, image_ids=images), exact=True)
         depth, whole = CAPTIONS_PER_IMAGE * len(images), False

@@ -76,7 +76,7 @@ class Words:
 def divide(where: Where) -> tuple[Where, Words]:
     """Divide a filter into what the index looks up and the words that it does not, which are compared.
 
-    Both parts must hold. A condition that must not hold could not be divided.
+    A point has to pass both. A negated filter could not be divided like this.
 
     Raises:
         QueryError: the words cannot be parsed.

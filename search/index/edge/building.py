@@ -31,7 +31,7 @@ def build_in_child(shard: Path) -> None:
     Raises:
         IndexFailure: it failed.
     """
-    # The child imports from where this process does, and not from the current folder.
+    # The child imports from where this process does; by itself, `-c` would try the current folder first.
     build = "import sys; sys.path[:] = sys.argv[3:]; from search.index.edge.index import _optimize; "
     build += "_optimize(*sys.argv[1:3])"
     command = [sys.executable, "-c", build, str(shard.parent), shard.name, *sys.path]

@@ -70,7 +70,7 @@ class Rest:
                     body=body() if body else None,
                     headers={**self._headers, **(headers or {})},
                 )
-                with connection.getresponse() as response:  # it may keep the socket, even if the connection is closed
+                with connection.getresponse() as response:  # it may keep the socket open after `connection.close()`
                     if response.status not in (200, 206):
                         code = HTTP_CODES.get(response.status, str(response.status))
                         raise failure(self.url, collection, code, _error_in(response.read(2000)))
