@@ -15,12 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
+from search.child import command_of
 from search.encoder import Truncation
 from search.encoder.text_tower import TextTower
 from search.records import Vectors
-
-# The child imports from where this process does; by itself, `-c` would try the current folder first.
-_COMMAND = "import sys; sys.path[:] = sys.argv[2:]; from search.encoder.ahead import _serve; _serve(sys.argv[1])"
 
 
 class Encoded(NamedTuple):
@@ -52,7 +50,7 @@ class TextsAhead:
 
     def __init__(self, weights: str) -> None:
         self._child = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, weights, *sys.path],
+            command_of(__name__, "_serve", weights),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

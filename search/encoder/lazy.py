@@ -65,7 +65,6 @@ class LazyEncoder:
         self._tower = TextTower.open(spec.weights)
         self._tried = False
         self._lost, self._patience = 0.0, patience
-        self._seconds = 0.0  # of the latest texts
         self._encoded = 0  # texts, in batches
         self._ahead: TextsAhead | None = None
         self._may_start = os.cpu_count() != 1
@@ -95,16 +94,10 @@ class LazyEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         tower = self._ready_tower()
-        batch = len(texts) >= BATCH
-        if tower is None or (batch and self._lost > self._patience and self._can_load()):
+        if tower is None or (len(texts) >= BATCH and self._lost > self._patience and self._can_load()):
             self._ahead = None
             return (self._served or self.model).encode_texts(texts)
-        self._seconds = 0.0
-        vectors = encode_each(wrap(texts, self._prompt), partial(self._encode, tower), self.dim)
-        if batch:
-            self._encoded += len(texts)
-            self._lost = max(0.0, self._lost + self._seconds - QUICK * len(texts))
-        return vectors
+        return encode_each(wrap(texts, self._prompt), partial(self._encode, tower), self.dim)
 
     def expect_texts(self, texts: Sequence[str]) -> None:
         """Begin to encode the texts of the next call of `encode_texts`, in a child process.
@@ -128,7 +121,10 @@ class LazyEncoder:
         vectors = {text: each.vector for text, each in self._received.items()}
         rest = [text for text in texts if text not in vectors]
         vectors |= zip(rest, tower.encode(rest), strict=True)
-        self._seconds = time.thread_time() - start + (ahead.seconds if ahead else 0.0)
+        if len(texts) >= BATCH:
+            seconds = time.thread_time() - start + (ahead.seconds if ahead else 0.0)
+            self._encoded += len(texts)
+            self._lost = max(0.0, self._lost + seconds - QUICK * len(texts))
         return np.stack([vectors[text] for text in texts])
 
     def truncations(self, texts: Sequence[str]) -> list[Truncation | None]:

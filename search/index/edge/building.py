@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+from search.child import command_of
 from search.errors import IndexFailure
 
 
@@ -31,10 +31,7 @@ def build_in_child(shard: Path) -> None:
     Raises:
         IndexFailure: it failed.
     """
-    # The child imports from where this process does; by itself, `-c` would try the current folder first.
-    build = "import sys; sys.path[:] = sys.argv[3:]; from search.index.edge.index import _optimize; "
-    build += "_optimize(*sys.argv[1:3])"
-    command = [sys.executable, "-c", build, str(shard.parent), shard.name, *sys.path]
+    command = command_of("search.index.edge.index", "_optimize", str(shard.parent), shard.name)
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         raise IndexFailure(
