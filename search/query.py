@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.errors import QueryError, TextError
-from search.index import MAX_ID, Where
-from search.ranking.words import divide
+from search.index import Where, check_id
 from search.records import KINDS, MAX_HUBNESS, Kind, Vectors, Wanted
 from search.text import check_text
 
@@ -64,9 +63,9 @@ class Part:
         if self.text is not None:
             _check(self.text)
         if self.image_id is not None:
-            _check_id(self.image_id, "image")
+            check_id(self.image_id, "image")
         if self.caption_id is not None:
-            _check_id(self.caption_id, "caption")
+            check_id(self.caption_id, "caption")
         if self.vector is not None and not (np.isfinite(self.vector).all() and np.any(self.vector)):
             raise QueryError("the vector to search for is zero or not finite")
 
@@ -130,9 +129,7 @@ class Options:
         if self.evidence is not None and self.hubness:
             raise QueryError("scores with captions as evidence are not corrected for hubness: give only one of the two")
         if self.where is not None:
-            divide(self.where)  # raises for words that cannot be parsed
-        for image_id in (self.where and self.where.image_ids) or ():
-            _check_id(image_id, "image")
+            self.where.check()
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -158,11 +155,6 @@ def _check(text: str) -> None:
         check_text(text)
     except TextError as error:
         raise QueryError(str(error)) from None
-
-
-def _check_id(value: int, kind: str) -> None:
-    if not 0 <= value < MAX_ID:
-        raise QueryError(f"{value} is not a valid {kind} id")
 
 
 def text_part(value: str, sign: int = 1) -> Part:
@@ -233,14 +225,11 @@ def describe(parts: Sequence[Part]) -> str:
 
 def describe_options(options: Options) -> str:
     """Return the options of an answer as a person reads them: `10 images, split test, exact search`."""
-    where = options.where or Where()
     kinds = {"images": "images", "captions": "captions", "both": "images and as many captions"}
     words = [
         f"at most {options.k:,} {kinds[options.to]}",
         f"after the first {options.offset:,}" if options.offset else "",
-        f"split {' or '.join(where.splits)}" if where.splits else "",
-        f"of {len(where.image_ids):,} images" if where.image_ids else "",
-        f"with the words {where.contains}" if where.contains else "",
+        str(options.where or ""),
         f"score at least {options.min_score:g}" if options.min_score is not None else "",
         f"cutoff {options.cutoff:g}" if options.cutoff is not None else "",
         "captions grouped by image" if options.group else "",

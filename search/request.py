@@ -15,6 +15,7 @@ from search.index import MAX_ID
 from search.query import Options, Part, evidence_weight
 from search.records import MAX_HUBNESS, Wanted
 
+MAX_WORDS = 1000  # characters
 CONTAINS = "Only captions, or images whose captions together, contain all of these words"
 DIGITS = "^[0-9]{1,19}$"
 
@@ -55,6 +56,9 @@ Id = Annotated[
 ]
 """An id in a request: a string of digits, or an integer."""
 
+FilterWords = Annotated[str, Field(max_length=MAX_WORDS)]
+"""The words of a filter."""
+
 
 class StrictModel(BaseModel):
     """A model that converts no types and refuses unknown fields, so that a misspelt option is not ignored."""
@@ -94,7 +98,7 @@ class QueryRequest(StrictModel, Generic[PartT]):
     offset: int | None = Field(default=None, ge=0, description="How many results to skip before them")
     splits: list[str] | None = None
     image_ids: list[Id] | None = Field(default=None, description="Only these images, or their captions")
-    contains: str | None = Field(default=None, description=CONTAINS)
+    contains: FilterWords | None = Field(default=None, description=CONTAINS)
     min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     cutoff: float | None = Field(
         default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"

@@ -12,11 +12,10 @@ import qdrant_edge as qdrant
 from points import caption, image, unit
 
 from search.errors import QueryError
-from search.index import CollectionSpec, Points, Where
+from search.index import CollectionSpec, Points, Where, Words
 from search.index.edge import filter
 from search.index.edge.index import EdgeIndex
 from search.query import Options
-from search.ranking.words import Words
 from search.searcher import Searcher
 
 TEXTS = {

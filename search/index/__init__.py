@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.index.points import MAX_ID, Batch, Points, usable
+from search.index.points import MAX_ID, Batch, Points, check_id, usable
 from search.index.protocol import (
     DEFER_INDEXING_FROM,
     OVERSAMPLING,
@@ -29,7 +29,7 @@ from search.index.spec import (
     short_model_name,
 )
 from search.index.tuning import Quantization, Tuning
-from search.index.where import Where
+from search.index.where import Where, Words
 from search.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ __all__ = [
     "SplitSize",
     "Tuning",
     "Where",
+    "Words",
+    "check_id",
     "collection_name",
     "defer_indexing_if_many",
     "open_for_writing",

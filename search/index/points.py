@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from search.errors import IndexFailure, InvalidPoints
+from search.errors import IndexFailure, InvalidPoints, QueryError
 from search.records import HUBNESS, Caption, Hit, Image, Vectors, record_of
 
 Scored = tuple[int, float]
@@ -44,6 +44,12 @@ class Points:
     def only(self, rows: Sequence[int]) -> Points:
         """Return the points at these rows."""
         return Points([self.records[row] for row in rows], self.vectors[list(rows)])
+
+
+def check_id(value: int, kind: str) -> None:
+    """Refuse an id that no image or caption (`kind`) can have. Raises QueryError."""
+    if not 0 <= value < MAX_ID:
+        raise QueryError(f"{value} is not a valid {kind} id")
 
 
 def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:

@@ -12,12 +12,11 @@ from typing import Self
 import numpy as np
 
 from search.errors import CollectionMissing
-from search.index import ReadIndex, SearchParams, Where, collection_name
+from search.index import ReadIndex, SearchParams, Where, Words, collection_name
 from search.query import Options
 from search.ranking import folding
 from search.ranking.evidence import CAPTIONS_PER_IMAGE, Evidence, EvidenceReader
 from search.ranking.hubness import Correction
-from search.ranking.words import Words, divide
 from search.records import Caption, Hit, Image, Kind, Vectors
 
 HITS_AT_ONCE = 20_000  # of all queries that are sent to the engine together
@@ -67,7 +66,7 @@ class PageRequest:
         """
         options = self.options
         drops = any(each is not None for each in (options.min_score, options.cutoff, options.fold))
-        if self.correction is None or drops or divide(self.where)[1].are_compared:
+        if self.correction is None or drops or self.where.divided()[1].are_compared:
             return None
         return self.end + SPARE
 
@@ -169,7 +168,7 @@ class Pages:
     def count(self, kind: Kind, options: Options, leave_out: tuple[int, ...] = ()) -> int | None:
         """Return how many points of a kind pass the filter; None if it has words that the index does not look up."""
         where = PageRequest(np.empty(0, np.float32), kind, options, leave_out).where
-        where, words = divide(where)
+        where, words = where.divided()
         if words.are_compared:
             return None
         try:
@@ -238,7 +237,7 @@ class Pages:
 
     def _read_hits(self, vectors: Vectors, request: PageRequest, depth: int) -> list[ReadHits]:
         """Return at most the first `depth` hits of each row of `vectors` (n, dim), as `request` asks for them."""
-        where, words = divide(request.where)
+        where, words = request.where.divided()
         rankings = self._query(vectors, request, depth, where)
         return [self._with_words(each, words) for each in rankings] if words.are_compared else rankings
 

@@ -22,7 +22,7 @@ from search.errors import CocoSearchError, IndexBusy, NotFound, PhotoError, Quer
 from search.index.relay.announce import ROUTE, Running
 from search.index.relay.routes import index_calls
 from search.records import KINDS
-from search.request import CONTAINS, Id
+from search.request import CONTAINS, FilterWords, Id
 from search.text import shown
 from search.validation import first_problem
 from search.web.gallery import Gallery, version
@@ -33,7 +33,6 @@ from search.web.schemas import (
     MAX_K,
     MAX_OFFSET,
     MAX_SPLITS,
-    MAX_WORDS,
     Collections,
     Examples,
     Failure,
@@ -146,7 +145,7 @@ def _add_api(app: FastAPI, gallery: Gallery, workers: Workers) -> None:
         k: Annotated[int, Query(ge=1, le=MAX_K, description="How many images")] = 30,
         offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="How many images to skip before them")] = 0,
         splits: Annotated[list[SplitName], Query(max_length=MAX_SPLITS)] = [],  # noqa: B006
-        contains: Annotated[str | None, Query(max_length=MAX_WORDS, description=CONTAINS)] = None,
+        contains: Annotated[FilterWords | None, Query(description=CONTAINS)] = None,
     ) -> Sample:
         """Return stored images in a random order (of a very large data set, only from the first 20,000)."""
         return await workers.run(partial(gallery.sample, seed, k, offset, splits=splits, contains=contains))

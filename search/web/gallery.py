@@ -21,7 +21,6 @@ from search.encoder import Encoder, Truncation
 from search.errors import CocoSearchError, NotFound, PhotoError
 from search.index import Where, short_model_name
 from search.query import Options, Part, for_parts, named_images
-from search.ranking.words import divide
 from search.records import KINDS, Caption, Hit, Image, Vectors
 from search.searcher import Searcher
 from search.web.batching import Batcher
@@ -224,7 +223,7 @@ class Gallery:
 
     def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
         """Return the ids that random samples are drawn from; of a very large data set, only the first ones."""
-        looked_up, words = divide(where)
+        looked_up, words = where.divided()
         ids: list[int] = []
         read = 0
         for batch in self.index.scan(self.searcher.collection("images"), where=looked_up):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12; pydantic brings it
 
 from search.records import Kind
-from search.request import CONTAINS, Id, IdString, PartRequest, QueryRequest
+from search.request import Id, IdString, PartRequest, QueryRequest
 
 MAX_PARTS = 16
 MAX_K = 200
@@ -18,7 +18,6 @@ MAX_FOLDED = 2000  # results: each is compared with all results above it
 MAX_IMAGE_IDS = 1000
 MAX_TEXT = 2000  # characters
 MAX_SPLITS = 20
-MAX_WORDS = 200  # characters of the words to filter by
 
 SplitName = Annotated[str, Field(max_length=100)]
 
@@ -42,7 +41,6 @@ class WebQuery(QueryRequest[WebPart]):
     image_ids: list[Id] | None = Field(
         default=None, max_length=MAX_IMAGE_IDS, description="Only these images, or their captions"
     )
-    contains: str | None = Field(default=None, max_length=MAX_WORDS, description=CONTAINS)
     total: bool = Field(default=False, description="Whether to count what passes the filters, for `total`")
 
     @property

@@ -1,6 +1,6 @@
 // Mark the words of a filter in a caption, as the filter finds them: whatever their case and accents.
 
-// Scripts without spaces between words, as in search/ranking/words.py: their text is found inside other text.
+// Scripts without spaces between words, as in search/index/where.py: their text is found inside other text.
 const UNSPACED = "\\u0e00-\\u0eff\\u1000-\\u109f\\u1780-\\u17ff\\u3005-\\u3007\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uac00-\\ud7af\\uf900-\\ufaff\\u{20000}-\\u{3ffff}";
 const PIECE = new RegExp(`[${UNSPACED}]+|[^${UNSPACED}\\P{L}][\\p{L}\\p{N}]*|[\\p{L}\\p{N}]+`, "gu");
 const SEPARATE = new RegExp(`[${UNSPACED}]`, "u");
