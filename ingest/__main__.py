@@ -49,9 +49,9 @@ def run(
     ] = None,
 ) -> None:
     """Embed photos and captions and upsert them. A second run embeds only what is missing or has changed."""
-    from ingest.fill import fill
+    from ingest.fill import Arguments, fill
 
-    summary, command_line = fill(images, selection, embedding, new, output, annotations)
+    summary, command_line = fill(Arguments(images, annotations, selection, embedding, new, output))
     if not output.json:
         typer.echo(f"next: {command_line}")
     if summary.failures:
@@ -73,7 +73,7 @@ def demo(
 ) -> None:
     """Demonstrate everything offline: draw a data set, ingest it with a tiny CLIP, search it and evaluate it."""
     from ingest.demo import tour
-    from ingest.fill import fill
+    from ingest.fill import Arguments, fill
 
     start = time.perf_counter()
     place = ["--path", str(path)] if path else ["--url", url] if url else []
@@ -83,7 +83,7 @@ def demo(
     files = ["--annotations", str(annotations), "--images", str(out / "images")]
     tour.print_command("ingest", "run", *files, "--model", os.path.relpath(tour.MODEL), *place)
     output = Output(path=path, url=url, dataset=tour.DATASET)
-    fill(out / "images", Selection(), embedding, NewCollections(), output, annotations)
+    fill(Arguments(out / "images", annotations, Selection(), embedding, NewCollections(), output))
     tour.search_and_evaluate(load_settings(path, url), place, out)
     pages = " and ".join(str((out / page).resolve()) for page in ("index.html", "report/report.html"))
     typer.echo(
@@ -115,29 +115,25 @@ def download(
     ),
 ) -> None:
     """Download Karpathy's annotations and COCO's photos. A second run resumes where the first one stopped."""
-    from ingest.download.coco import OFFICIAL, Failure, download_coco
-    from ingest.failures import count_of, create_folder_of, report_failures, write_failures
+    from ingest.download.coco import OFFICIAL, Failure, describe_failures, download_coco
+    from ingest.failures import listing
 
-    create_folder_of(failures)
     failed: list[Failure] = []
-    try:
-        done = download_coco(
-            out,
-            splits=split or [],
-            annotations=annotations,
-            jobs=jobs,
-            keep_archives=keep_archives,
-            verify=verify,
-            sources=OFFICIAL,
-            failures=failed,
-        )
-    except KeyboardInterrupt:
-        note("\ninterrupted: downloaded files are kept; run the same command again to resume")
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    finally:
-        listed = write_failures(failures, [failure.as_json() for failure in failed])
-        reasons = [f"{failure.file}: {failure.reason}" for failure in failed]
-        report_failures(f"{count_of(len(failed), 'photo')} could not be downloaded", reasons, listed)
+    with listing(failures, failed, describe_failures):
+        try:
+            done = download_coco(
+                out,
+                splits=split or [],
+                annotations=annotations,
+                jobs=jobs,
+                keep_archives=keep_archives,
+                verify=verify,
+                sources=OFFICIAL,
+                failures=failed,
+            )
+        except KeyboardInterrupt:
+            note("\ninterrupted: downloaded files are kept; run the same command again to resume")
+            raise typer.Exit(Exit.INTERRUPTED) from None
     _report_download(done, split or ["test"])
     if done.failures:
         raise typer.Exit(Exit.PARTLY)

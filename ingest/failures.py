@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from search.cli.command import note
 from search.errors import SettingsError
@@ -17,6 +18,19 @@ from search.text import shown, to_json
 
 NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
+
+REASONS_SHOWN = 5
+
+
+class Listable(Protocol):
+    """An input that failed."""
+
+    def as_json(self) -> Mapping[str, Any]:
+        """Return it as the list holds it: see `FAILURE_FIELDS`."""
+        ...
+
+
+F = TypeVar("F", bound=Listable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +59,46 @@ def count_failures(failures: Sequence[Failure]) -> str:
     return " and ".join(count_of(counts[kind], kind) for kind in ("photo", "caption") if counts[kind])
 
 
-def report_failures(what: str, reasons: Sequence[str], listed: Path) -> None:
-    """Print to stderr what failed, the file that lists it, and the first five reasons; nothing if there are none."""
-    if reasons:
-        note(f"{what}: see {listed.resolve()}")
-    for reason in reasons[:5]:
-        note(f"  {shown(reason)}")
+@contextmanager
+def listing(
+    file: Path, failures: Sequence[F], describe: Callable[[Sequence[F]], tuple[str, Sequence[str]]]
+) -> Iterator[None]:
+    """List in `file` what fails in the block, and report it on stderr, however the block ends.
 
+    The folder of `file` is created before the block. If the block ends without an error and nothing failed, the list
+    of an earlier run is deleted.
 
-def create_folder_of(file: Path) -> None:
-    """Create the folder of a list of failures, before the work whose failures it will list.
+    Args:
+        failures: grows while the block runs.
+        describe: returns what failed in a few words, and a line for each reason to print.
 
     Raises:
-        SettingsError: it cannot be created, or `file` is itself a folder.
+        SettingsError: the folder cannot be created, or `file` is itself a folder.
+        OSError: the list cannot be written; if the block raises an error, that is raised, and this one is printed.
     """
+    _create_folder_of(file)
+    complete = False
+    try:
+        yield
+        complete = True
+    finally:
+        where = ""
+        try:
+            if complete or failures:
+                where = f": see {_write(file, failures).resolve()}"
+        except OSError as error:
+            if complete:
+                raise
+            note(f"warning: cannot write {file}: {error.strerror}")
+        finally:
+            if failures:
+                what, reasons = describe(failures)
+                note(what + where)
+                for reason in reasons:
+                    note(f"  {shown(reason)}")
+
+
+def _create_folder_of(file: Path) -> None:
     if file.is_dir():
         raise SettingsError(f"--failures: {file} is a folder: give the name of a file")
     try:
@@ -68,8 +108,8 @@ def create_folder_of(file: Path) -> None:
         raise SettingsError(f"--failures: cannot create {file.parent}: {reason}") from None
 
 
-def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
-    """Write the failures of this run to `file`, one JSON object a line, and return the file that lists them.
+def _write(file: Path, failures: Sequence[Listable]) -> Path:
+    """Write failures to `file`, one JSON object a line, and return the file that lists them.
 
     Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
     overwritten: the failures then go into a file beside it.
@@ -80,7 +120,7 @@ def write_failures(file: Path, failures: Sequence[Mapping[str, Any]]) -> Path:
         if file.is_file() and _is_list_of_failures(file):
             file.unlink()
         return file
-    text = "".join(to_json(failure) + "\n" for failure in failures)
+    text = "".join(to_json(failure.as_json()) + "\n" for failure in failures)
     if file.exists() and not file.is_file():  # such as /dev/stdout
         file.write_text(text, encoding="utf-8")
     else:

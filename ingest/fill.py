@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from ingest.annotations import Annotations, name_of, read_annotations
-from ingest.failures import count_failures, create_folder_of, report_failures, write_failures
+from ingest.failures import REASONS_SHOWN, Failure, count_failures, listing
 from ingest.folder import all_refused, unreachable_photos
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.pipeline import ingest
@@ -39,37 +39,25 @@ from search.text import shown
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One run into an open index: what it reads, the options of the command, and the summary, which it fills.
+class Arguments:
+    """The command line of `ingest run`.
 
-    `stored` is the specification of the stored photos, None if the data set does not exist yet.
+    `source`: the file or folder of annotations; None for the photos of the folder, with any captions beside them.
     """
 
-    index: Index
-    dataset: str
-    stored: CollectionSpec | None
-    annotations: Annotations
     photo_folder: Path
+    source: Path | None
     selection: Selection
     embedding: Embedding
     new: NewCollections
     output: Output
-    summary: Summary
 
 
-def fill(
-    photo_folder: Path,
-    selection: Selection,
-    embedding: Embedding,
-    new: NewCollections,
-    output: Output,
-    source: Path | None,
-) -> tuple[Summary, str]:
-    """Ingest and print the report; return the summary, and the command that searches the data set.
-
-    `source`: the file or folder of annotations; None for the photos of the folder, with any captions beside them.
-    """
+def fill(arguments: Arguments) -> tuple[Summary, str]:
+    """Ingest and print the report; return the summary, and the command that searches the data set."""
     start = time.perf_counter()
+    photo_folder, source, output = arguments.photo_folder, arguments.source, arguments.output
+    selection, embedding = arguments.selection, arguments.embedding
     settings = load_settings(output.path, output.url)
     with closing(open_for_writing(settings)) as index:
         # The data set remembers whether links are followed, but its name may be known only once the file is read.
@@ -78,28 +66,10 @@ def fill(
         _describe(annotations, selection)
         dataset = output.dataset or annotations.dataset
         summary = Summary(failures=selection.failures(annotations))
-        stored = _stored(index, dataset)
-        job = _Job(
-            index=index,
-            dataset=dataset,
-            stored=stored,
-            annotations=annotations,
-            photo_folder=photo_folder,
-            selection=selection,
-            embedding=embedding,
-            new=new,
-            output=output,
-            summary=summary,
-        )
-        create_folder_of(output.failures)
-        try:
-            _check_and_embed(job)
+        with listing(output.failures, summary.failures, _describe_failures):
+            _check_and_embed(arguments, index, dataset, annotations, summary)
             infos = [index.info(collection_name(dataset, kind)) for kind in KINDS]
             command_line = _search_command(index, dataset, output)
-        finally:  # however the run ends, the file lists its failures
-            listed = write_failures(output.failures, [failure.as_json() for failure in summary.failures])
-            reasons = [": ".join(filter(None, (failure.file, failure.reason))) for failure in summary.failures]
-            report_failures(f"{count_failures(summary.failures)} could not be read or embedded", reasons, listed)
     summary.seconds = time.perf_counter() - start
     _report(summary, infos, output)
     if settings.qdrant_url and not output.json:
@@ -107,18 +77,21 @@ def fill(
     return summary, command_line
 
 
-def _check_and_embed(job: _Job) -> None:
-    """Embed the selected entries; `job.summary` holds what was done, even if this is interrupted."""
-    index, stored, annotations, summary = job.index, job.stored, job.annotations, job.summary
-    selection, embedding = job.selection, job.embedding
-    if not job.output.add:
-        check_source(index, job.dataset, annotations)
-    photo_url, follow_links = job.output.photo_url_of(stored), embedding.links(stored)
+def _check_and_embed(
+    arguments: Arguments, index: Index, dataset: str, annotations: Annotations, summary: Summary
+) -> None:
+    """Embed the selected entries; `summary` holds what was done, even if this is interrupted."""
+    photo_folder, output = arguments.photo_folder, arguments.output
+    selection, embedding = arguments.selection, arguments.embedding
+    stored = _stored(index, dataset)
+    if not output.add:
+        check_source(index, dataset, annotations)
+    photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
     chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)  # what this machine embeds
     if stored is not None:
         stored.check_imported(imported=False)
-    _check_reachable(job.photo_folder, part.images, summary, follow_links=follow_links)
+    _check_reachable(photo_folder, part.images, summary, follow_links=follow_links)
     if selection.prune:
         check_prunable(annotations, stored, selection.splits)
 
@@ -126,8 +99,8 @@ def _check_and_embed(job: _Job) -> None:
         collection_specs,
         annotations,
         chosen,
-        job.photo_folder,
-        dataset=job.dataset,
+        photo_folder,
+        dataset=dataset,
         decode=embedding.decode,
         follow_links=follow_links,
         photo_url=photo_url,
@@ -146,8 +119,10 @@ def _check_and_embed(job: _Job) -> None:
     gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
     summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
     if gone:
-        _confirm_pruning(job, gone)
-    options = embedding.run_options(job.new.tuning(), prune=selection.prune)
+        are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
+        file = shown(str(annotations.file))
+        selection.confirm_pruning(f"{gone} of {dataset} at {index.place} {are} no longer in {file}")
+    options = embedding.run_options(arguments.new.tuning(), prune=selection.prune)
     try:
         ingest(index, specs, part, encoders, options, summary, gone)
     except KeyboardInterrupt:
@@ -175,13 +150,6 @@ def _load(embedding: Embedding, stored: CollectionSpec | None, summary: Summary)
     return encoders
 
 
-def _confirm_pruning(job: _Job, gone: Gone) -> None:
-    """State which stored points are no longer listed; with `--prune`, ask before they are removed."""
-    are = "is" if len(gone.images) + len(gone.captions) == 1 else "are"
-    file = shown(str(job.annotations.file))
-    job.selection.confirm_pruning(f"{gone} of {job.dataset} at {job.index.place} {are} no longer in {file}")
-
-
 def _stored(index: Index, dataset: str) -> CollectionSpec | None:
     """Return the specification of the photos of a data set, if it exists."""
     collection = collection_name(dataset, "images")
@@ -195,6 +163,11 @@ def _describe(annotations: Annotations, selection: Selection) -> None:
         note(f"{annotations.file}: {photos:,} photos, {captions:,} captions in text files")
     if selection.split == ["train"] and "restval" in annotations.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
+
+
+def _describe_failures(failures: Sequence[Failure]) -> tuple[str, list[str]]:
+    reasons = [": ".join(filter(None, (failure.file, failure.reason))) for failure in failures[:REASONS_SHOWN]]
+    return f"{count_failures(failures)} could not be read or embedded", reasons
 
 
 def _search_command(index: Index, dataset: str, output: Output) -> str:

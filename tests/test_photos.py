@@ -333,6 +333,9 @@ def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Pa
     assert f"6 photos could not be read or embedded: see {Path('failures.jsonl').resolve()}\n" in result[2]
     assert result[2].count(".jpg: not a picture") == 5
     assert len(Path("failures.jsonl").read_text().splitlines()) == 6
+    full = call("ingest", *ingest_options(photos, clip_folder, place), "--failures", "/dev/full")
+    assert "none of the 6 photos can be used" in one_line_error(full)  # which a full disk does not hide
+    assert "warning: cannot write /dev/full: No space left on device\n6 photos could not be read or embedded\n" in full[2]
     alone = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place), "--limit", "1"))
     assert "the only photo cannot be used" in alone
     assert '"points": 0' in call("ingest", "status", "--json", *place)[1]
@@ -349,6 +352,8 @@ def test_the_list_of_failures_is_about_the_last_run(call: Call, tmp_path: Path, 
     assert code == 1
     assert "--follow-links" in err
     assert [json.loads(line)["stage"] for line in listed.read_text().splitlines()] == ["open"] * 3
+    assert "no-model" in one_line_error(call("ingest", *options, "--follow-links", "--model", "no-model"))
+    assert listed.exists()  # nothing was read
     assert call("ingest", *options, "--follow-links")[0] == 0
     assert list(Path().glob("failures*")) == []
 

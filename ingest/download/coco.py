@@ -22,6 +22,7 @@ from ingest.annotations import Annotations, karpathy
 from ingest.annotations.source import opened
 from ingest.download.http import DEFAULT_RETRY, Remote, Retry, announced_size, fetch
 from ingest.download.zips import BLOCK, Archive, on_disk, space_needed, unpack
+from ingest.failures import REASONS_SHOWN, count_of
 from search.cli.command import note
 from search.errors import DownloadError, OutOfSpace, Unreachable
 from search.records import Image
@@ -73,6 +74,12 @@ class Failure:
 
     def as_json(self) -> dict[str, str]:
         return {"file": self.file, "url": self.url, "stage": "download", "reason": self.reason}
+
+
+def describe_failures(failures: Sequence[Failure]) -> tuple[str, list[str]]:
+    """Return how many photos failed, and the first reasons."""
+    reasons = [f"{failure.file}: {failure.reason}" for failure in failures[:REASONS_SHOWN]]
+    return f"{count_of(len(failures), 'photo')} could not be downloaded", reasons
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ingest.failures import Failure
-    from ingest.transfer.copy import Copied
     from ingest.transfer.load import PointFile
     from search.index import ReadIndex
 
@@ -148,31 +147,27 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Import files that `export` wrote, or vectors that any model computed elsewhere. A second run resumes."""
-    from ingest.failures import create_folder_of, write_failures
+    from ingest.failures import listing
     from ingest.transfer.load import exported, load
     from search.index import open_for_writing
     from search.ranking.cosines import store_cosines
 
     if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
         raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")
-    create_folder_of(failures)
     failed: list[Failure] = []
-    done: list[Copied] = []
-    try:
-        with closing(open_for_writing(load_settings(path, url))) as index:
-            sources = exported(files, dataset) if files else elsewhere.sources(index, dataset, failed)
-            warnings, loaded = load(index, sources, new.tuning())
-            for warning in warnings:
-                note(f"warning: {warning}")
-            done += loaded
-            for name in dict.fromkeys(source.spec.dataset for source in sources):
-                store_cosines(index, name, changed=any(copied.written for copied in done))
-    except KeyboardInterrupt:
-        note("\ninterrupted: imported points are stored; run the same command again to resume")
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    finally:
-        if not files and (failed or done):  # otherwise nothing was imported, and an earlier list stays
-            _report_failures(failed, write_failures(failures, [failure.as_json() for failure in failed]))
+    with nullcontext() if files else listing(failures, failed, _describe_failures):
+        try:
+            with closing(open_for_writing(load_settings(path, url))) as index:
+                sources = exported(files, dataset) if files else elsewhere.sources(index, dataset, failed)
+                warnings, loaded = load(index, sources, new.tuning())
+                for warning in warnings:
+                    note(f"warning: {warning}")
+                done = list(loaded)
+                for name in dict.fromkeys(source.spec.dataset for source in sources):
+                    store_cosines(index, name, changed=any(copied.written for copied in done))
+        except KeyboardInterrupt:
+            note("\ninterrupted: imported points are stored; run the same command again to resume")
+            raise typer.Exit(Exit.INTERRUPTED) from None
     if as_json:
         collections = [copied.as_json() for copied in done]
         print_json({"collections": collections, "failures": [failure.as_json() for failure in failed]}, indent=1)
@@ -183,15 +178,13 @@ def import_(
         raise typer.Exit(Exit.PARTLY)
 
 
-def _report_failures(failed: Sequence[Failure], listed: Path) -> None:
-    """Print one line for each reason, and the file that lists the failures; nothing if there are none."""
+def _describe_failures(failures: Sequence[Failure]) -> tuple[str, list[str]]:
+    """Return how many there are, and a line for each reason."""
     from ingest.failures import count_failures, count_of
 
     reasons = Counter(
         (failure.kind, failure.reason if failure.stage == "vectors" else "broken in the annotations")
-        for failure in failed
+        for failure in failures
     )
-    if failed:
-        note(f"{count_failures(failed)} could not be imported: see {listed.resolve()}")
-    for (kind, reason), count in reasons.items():
-        note(f"  {count_of(count, kind.removesuffix('s'))}: {reason}")
+    lines = [f"{count_of(count, kind.removesuffix('s'))}: {reason}" for (kind, reason), count in reasons.items()]
+    return f"{count_failures(failures)} could not be imported", lines
