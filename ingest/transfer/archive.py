@@ -74,7 +74,10 @@ class Bundle:
     @contextmanager
     def writing(cls, file: Path, manifest: Manifest, progress: Progress) -> Iterator[Bundle]:
         """Open a bundle for writing; `file` appears once it is complete, and an error leaves nothing behind."""
-        with replacing(file) as partial, tarfile.open(partial, mode="w:gz", compresslevel=LEVEL) as tar:
+        with (
+            replacing(file) as partial,
+            tarfile.open(partial, mode="w:gz", compresslevel=LEVEL, copybufsize=CHUNK) as tar,
+        ):
             bundle = cls(tar, progress)
             bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
             yield bundle
