@@ -24,7 +24,7 @@ import numpy as np
 
 from eval.captioned.block import captioned_block
 from eval.differences import losses
-from eval.extended.eccv import judged_by_more
+from eval.extended.eccv import extended_scores
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
 from eval.fingerprint import fingerprint
@@ -129,7 +129,7 @@ def evaluate(index: ReadIndex | None, evaluation: Evaluation, plan: Plan, copies
             plan.resamples,
         ),
         folds=folds,
-        more=judged_by_more(evaluation),
+        extended=extended_scores(evaluation),
         mteb=as_mteb_counts(evaluation),
         corrected=corrected,
         captioned=captioned,

@@ -27,7 +27,7 @@ LABEL = 11  # characters, at most, that name a metric in a table on a terminal
 NOT_FOUND = int(np.iinfo(np.int64).max)
 
 Average = Literal["mean", "median"]
-TableName = Literal["main", "more"]
+TableName = Literal["main", "second"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Metric:
         query, from which `eval compare` computes the score.
     short: the name in the tables, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
-    table: the table that shows it: "main" for the five figures that the field reports, "more" for those below them,
+    table: the table that shows it: "main" for the five figures that the field reports, "second" for those below them,
         which are all in percent. A terminal shows five metrics side by side; a sixth begins another block.
     most: the largest value of one query, for a metric in percent.
 
@@ -133,11 +133,11 @@ class Metric:
     recorded: str | None = None
     short: str = ""
     headline: bool = False
-    table: TableName = "more"
+    table: TableName = "second"
     most: int = 1
 
     def __post_init__(self) -> None:
-        if self.table == "more" and self.unit != "percent":
+        if self.table == "second" and self.unit != "percent":
             raise ValueError(f"{self.name}: the second table is all in percent")
         if len(self.label) > LABEL:
             raise ValueError(f"{self.label!r} is too long for a table ({LABEL} characters): give the metric a `short`")

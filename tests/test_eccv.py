@@ -12,7 +12,7 @@ import pytest
 from conftest import plain_spec
 
 from eval.evaluate import fold_metrics
-from eval.extended.eccv import judged_by_more
+from eval.extended.eccv import extended_scores
 from eval.protocol import Evaluation, Side, both_tasks
 from eval.ranks.oracle import oracle_ranks
 from search.index import Where
@@ -91,7 +91,7 @@ def test_scores(kind: str) -> None:
         Ks=(1, 5, 10),
         verbose=False,
     )
-    more = judged_by_more(ours)
+    more = extended_scores(ours)
     assert more is not None
     for task, name in zip(ours.tasks, ("i2t", "t2i"), strict=True):
         ranks = oracle_ranks(task).ranks

@@ -116,7 +116,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
 @pytest.fixture
 def more_metrics() -> Iterator[tuple[Metric, Metric]]:
     """One that needs the rank of the best positive, and one that needs those of all; each is the sixth of its table."""
-    more = replace(recall(20), table="more"), replace(MAP_AT_R, recorded="map_at_r", table="main")
+    more = replace(recall(20), table="second"), replace(MAP_AT_R, recorded="map_at_r", table="main")
     METRICS.extend(more)
     yield more
     del METRICS[-2:]

@@ -18,7 +18,7 @@ from eval.metrics import MAP_AT_R, R_PRECISION, RECALLS, Ranking, pessimistic_sc
 from eval.protocol import Evaluation, Side, Task
 from eval.ranks.oracle import oracle_ranks
 
-MoreScores = dict[str, dict[str, dict[str, float | None]]]
+ExtendedScores = dict[str, dict[str, dict[str, float | None]]]
 """Judge -> direction -> metric, in percent; the judges are "cxc" and "eccv", and, for directions in which ties make a
 difference, "cxc_pessimistic" and "eccv_pessimistic", with every tie lost."""
 
@@ -29,7 +29,7 @@ ECCV = (MAP_AT_R, R_PRECISION, RECALLS[0])
 Positives = Mapping[int, Sequence[int]]
 
 
-def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
+def extended_scores(evaluation: Evaluation) -> ExtendedScores | None:
     """Return CxC's recall@1, @5, @10 and ECCV's map_at_r, r_precision and recall@1, as `eccv-caption` defines them.
 
     Its own figures depend on the order in which it is given tied items: they are between ours and the pessimistic ones.
@@ -46,7 +46,7 @@ def judged_by_more(evaluation: Evaluation) -> MoreScores | None:
     judges = Metrics()
     if not _is_coco_test(evaluation, judges.coco_gts):
         return None
-    more: MoreScores = {}
+    more: ExtendedScores = {}
     for judge, positives, metrics in (("cxc", judges.cxc_gts, RECALLS), ("eccv", judges.eccv_gts, ECCV)):
         for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
             ranking = _ranking(task, positives[short])

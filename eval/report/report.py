@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from eval.differences import Difference
-from eval.extended.eccv import MoreScores
+from eval.extended.eccv import ExtendedScores
 from eval.hubness.block import CorrectedBlock, tested
 from eval.metrics import METRICS, NOT_FOUND, PROPORTIONS, Floats, Metric, Ranking, pessimistic_scores, rsum, scores
 from eval.protocol import TEXT_TO_IMAGE, Evaluation
@@ -55,7 +55,7 @@ class Report:
     intervals: dict[str, dict[str, Interval]]
     losses: dict[str, dict[str, list[Difference]]]
     folds: FoldMetrics | None
-    more: MoreScores | None
+    extended: ExtendedScores | None
     mteb: MtebMetrics | None
     corrected: CorrectedBlock | None
     captioned: CaptionedMetrics | None
@@ -110,7 +110,7 @@ class Report:
             pessimistic=self.pessimistic(self.headline, (*METRICS, *PROPORTIONS)),
             proportion={way: scores(found.ranking, PROPORTIONS) for way, found in self.oracle.items()},
             folds=self.folds,
-            extended=self.more,
+            extended=self.extended,
             mteb=self.mteb,
             caption_lengths=self.lengths,
             corrected=self.corrected.metrics(evaluation) if self.corrected else None,

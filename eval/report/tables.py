@@ -84,7 +84,7 @@ def scores(metrics: RunMetrics) -> Table:
 
 def more_scores(metrics: RunMetrics) -> Table | None:
     """Return the other scores of the rankers that have any, laid out as by `scores`; None if there are none."""
-    table = _rankers_table(metrics, "more", "In percent; the recall sum is that of recall@1, @5 and @10")
+    table = _rankers_table(metrics, "second", "In percent; the recall sum is that of recall@1, @5 and @10")
     return table if table.head else None
 
 

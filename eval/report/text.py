@@ -24,7 +24,7 @@ def table(metrics: RunMetrics, agreements: Mapping[str, Agreement]) -> str:
         f"model {metrics.model}",
         "",
         *_table(metrics, "main"),
-        *_table(metrics, "more"),
+        *_table(metrics, "second"),
         *_against_exact(metrics),
         *_corrected(metrics),
         *_captioned(metrics),

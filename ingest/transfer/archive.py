@@ -76,7 +76,8 @@ class Bundle:
         """Open a bundle for writing; `file` appears once it is complete, and an error leaves nothing behind."""
         with (
             replacing(file) as partial,
-            tarfile.open(partial, mode="w:gz", compresslevel=LEVEL, copybufsize=CHUNK) as tar,
+            gzip.open(partial, "wb", compresslevel=LEVEL) as stream,
+            tarfile.TarFile(fileobj=stream, mode="w", copybufsize=CHUNK) as tar,
         ):
             bundle = cls(tar, progress)
             bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
