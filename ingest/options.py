@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -239,9 +238,9 @@ class Embedding:
     def run_options(self, tuning: Tuning | None, *, prune: bool) -> RunOptions:
         """Return the options of a run, which may `prune` the collections."""
         from ingest.stages.run import RunOptions
+        from search.processes import processors
 
-        workers = self.workers or os.cpu_count() or 1
-        return RunOptions(workers, self.decode == "scaled", self.force, tuning, prune)
+        return RunOptions(self.workers or processors(), self.decode == "scaled", self.force, tuning, prune)
 
 
 @dataclass(frozen=True)

@@ -142,11 +142,11 @@ def test_a_long_batch_has_the_same_answers(
         encoded_here.clear()
         return list(answers(searcher, [lines], Options(k=3)))
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(lazy, "processors", lambda: 1)
     with Searcher.open(Settings(index_path=place)) as searcher:
         expected = answered(searcher)
     most = len(encoded_here)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(lazy, "processors", lambda: 2)
     monkeypatch.setattr(lazy, "SOON", 0)
     with Searcher.open(Settings(index_path=place)) as searcher:
         deadline = time.monotonic() + SECONDS
@@ -159,7 +159,7 @@ def test_a_long_batch_has_the_same_answers(
 def test_a_slow_child_leads_to_the_whole_model(
     encoder: ClipEncoder, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(lazy, "processors", lambda: 2)
     monkeypatch.setattr(lazy, "SOON", 0)
     loaded: list[str] = []
     slow = lazy_encoder(encoder, make_spec, loaded, patience=10.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from search.cli import command
 from search.cli.application import group
 from search.cli.command import JsonOption
 from search.errors import CocoSearchError
+from search.processes import processors
 
 if TYPE_CHECKING:
     from search.index import Quantization
@@ -44,7 +44,7 @@ def bench_ingest(
     if not photos:
         raise CocoSearchError(f"no .jpg files below {images}")
     files = tuple(islice(cycle(photos), count))
-    job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or os.cpu_count() or 1)
+    job = ingest.Job(str(images), files, model, device, dtype, batch_size, workers or processors())
     measured = ingest.compare(job, rounds)
     if as_json:
         command.print_json(ingest.as_json(measured), indent=1)

@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
-from search.child import command_of
 from search.encoder import Truncation
 from search.encoder.text_tower import TextTower
+from search.processes import command_of
 from search.records import Vectors
 
 

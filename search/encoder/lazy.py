@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from search.encoder import Truncation
 from search.encoder.text_tower import TextTower, describe, write
 from search.encoder.texts import encode_each, is_valid, wrap
 from search.errors import CocoSearchError, EncoderError
+from search.processes import processors
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -67,7 +67,7 @@ class LazyEncoder:
         self._lost, self._patience = 0.0, patience
         self._encoded = 0  # texts, in batches
         self._ahead: TextsAhead | None = None
-        self._may_start = os.cpu_count() != 1
+        self._may_start = processors() > 1
         self._received: dict[str, Encoded] = {}
         self._loads: bool | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ingest.demo.scenes.captions import captions, words
 from ingest.demo.scenes.drawing import paint
 from ingest.demo.scenes.world import Scene, Split, stream
 from search.files import replace_file, replacing
+from search.processes import processors
 
 ANNOTATIONS = "dataset_coco.json"
 DATASET = "scenes"
@@ -57,7 +57,7 @@ def render(
     missing = [scene for scene in scenes if not _is_drawn(folder / picture(scene), scene)]
     done = len(scenes) - len(missing)
     jobs = [(scene, folder / picture(scene)) for scene in missing]
-    for count in _draw_all(jobs, workers or min(8, os.cpu_count() or 1)):
+    for count in _draw_all(jobs, workers or min(8, processors())):
         done += count
         if progress is not None:
             progress(done, len(scenes))

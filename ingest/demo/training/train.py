@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,6 +40,7 @@ from ingest.demo.training.towers import (
     vocabulary,
 )
 from search.files import replacing
+from search.processes import processors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -282,7 +282,7 @@ def stage(settings: Settings, work: Path, checkpoint: Path, before: Trainer | No
     Raises:
         typer.Exit: the checkpoint was made under other settings.
     """
-    workers = os.cpu_count() or 1
+    workers = processors()
     train = corpus(work, "train", settings.scenes, settings.side, seed=settings.seed + 1, workers=workers)
     val = corpus(work, "val", VALIDATION_SCENES, settings.side, seed=0, workers=workers)
     trainer = Trainer(settings, train, val, checkpoint, before.model.state_dict() if before else None)

@@ -6,8 +6,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from search.child import command_of
 from search.errors import IndexFailure
+from search.processes import command_of
 
 
 def is_built(shard: Path) -> bool:

@@ -1,8 +1,16 @@
-"""Call a function of this project in a new Python process."""
+"""Processes of this project: how many can run at once, and how one is started."""
 
 from __future__ import annotations
 
+import os
 import sys
+
+
+def processors() -> int:
+    """Return how many processors this process may use, which on a shared machine may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def command_of(module: str, function: str, *arguments: str) -> list[str]:
