@@ -48,8 +48,7 @@ def run(queries: Queries, measured: Measured, output: Output, source: Source) ->
     from eval.report import export
     from eval.report.text import table
     from eval.runs import check_overwrite
-    from search.index import collection_name
-    from search.searcher import only_dataset
+    from search.index import collection_name, only_dataset
 
     one_format(output.format, output.json)
     plan = measured.plan()
@@ -219,8 +218,7 @@ def tune(
         _tune_scores(source, split, as_json, evidence=evidence)
         return
     from eval import tune as tuning
-    from search.index import collection_name
-    from search.searcher import only_dataset
+    from search.index import collection_name, only_dataset
 
     with closing(source.open()) as index:
         command.warn_of_silent_nodes(index)
@@ -239,7 +237,7 @@ def _tune_scores(source: Source, split: str, as_json: bool, *, evidence: bool) -
     from eval.ground_truth import read_ground_truth
     from eval.hubness.curve import table, tune_hubness
     from eval.progress import query_bar
-    from search.searcher import only_dataset
+    from search.index import only_dataset
 
     with closing(source.open()) as index:
         evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])

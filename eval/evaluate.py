@@ -9,10 +9,9 @@ From `python -m eval run` to a printed row:
     eval/report/report.py    Report.metrics()     scores, losses, intervals (stats.py) become `RunMetrics` (runs.py)
     eval/report/text.py      table()              the row; page.py shows the same in HTML, runs.py writes metrics.json
 
-A new metric is a record in eval/metrics.py, described in docs/evaluation.md; no other code changes. The blocks beside
-the rankers are each made by one module: folds here; CxC and ECCV Caption, MTEB's scores and recall by caption length in
-eval/extended/; losses against the oracle in differences.py; scores that are corrected for hubness in eval/hubness/;
-captions as evidence for photos in eval/captioned/.
+The blocks beside the rankers are each made by one module: folds, CxC and ECCV Caption, MTEB's scores and recall by
+caption length in eval/extended/; losses against the oracle in differences.py; scores that are corrected for hubness in
+eval/hubness/; captions as evidence for photos in eval/captioned/.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ import numpy as np
 from eval.captioned.block import captioned_block
 from eval.differences import losses
 from eval.extended.eccv import extended_scores
+from eval.extended.folds import fold_metrics
 from eval.extended.lengths import by_caption_length
 from eval.extended.mteb import as_mteb_counts
 from eval.fingerprint import fingerprint
 from eval.hubness.block import CorrectedBlock, corrected_block
 from eval.hubness.ranks import correction_of
-from eval.metrics import Ranking, scores
 from eval.progress import query_bar
 from eval.protocol import IMAGE_TO_TEXT, TEXT_TO_IMAGE, Evaluation
 from eval.ranks.hnsw_check import Used
@@ -50,12 +49,10 @@ from eval.ranks.rankers import (
     writable,
 )
 from eval.report.report import Report
-from eval.runs import CaptionedMetrics, FoldMetrics, Scores
+from eval.runs import CaptionedMetrics
 from eval.stats import RESAMPLES, intervals
 from search.index import Index, Quantization, ReadIndex
 from search.ranking.hubness import Correction
-
-FOLDED_IMAGES, FOLDS = 5000, 5  # COCO's 5K test split is also reported as the average of five times 1K
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,40 +181,3 @@ def _captioned(index: ReadIndex, evaluation: Evaluation, weight: float, resample
     """Return the scores with captions as evidence for photos."""
     with query_bar("captioned", evaluation.captions) as bar:
         return captioned_block(index, evaluation, weight, resamples=resamples, progress=bar.update)
-
-
-def fold_metrics(evaluation: Evaluation, count: int | None = None) -> FoldMetrics | None:
-    """Return the mean of each score over equal parts of the images, by the oracle; None if there are no parts.
-
-    Only scores that need no other ranks than those of the best positives are computed.
-    """
-    if count is None:
-        count = FOLDS if evaluation.images == FOLDED_IMAGES else 0
-    if not count:
-        return None
-    rankings: dict[str, list[Ranking]] = {task.name: [] for task in evaluation.tasks}
-    for tasks in evaluation.folds(count):
-        for task in tasks:
-            ranked = oracle_ranks(task)
-            rankings[task.name].append(Ranking(ranked.ranks, pessimistic=Ranking(ranked.pessimistic)))
-    return FoldMetrics(
-        count=count,
-        images=evaluation.images // count,
-        scores={way: _average(folds) for way, folds in rankings.items()},
-        pessimistic={
-            way: _average([fold.pessimistic for fold in folds if fold.pessimistic])
-            for way, folds in rankings.items()
-            if any(fold.tied for fold in folds)
-        },
-    )
-
-
-def _average(folds: Sequence[Ranking]) -> Scores:
-    """Return the mean of each score over the folds, None if it is unknown for one of them."""
-    of_folds = [scores(fold) for fold in folds]
-    return {name: _mean([fold[name] for fold in of_folds]) for name in of_folds[0]}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

@@ -15,9 +15,9 @@ from eval.ground_truth import read_ground_truth
 from eval.protocol import FIRST_CAPTIONS, Evaluation, Ids, Side, both_tasks
 from eval.runs import RunMetrics
 from search.errors import EvaluationError
-from search.index import CollectionSpec, ReadIndex, Where
+from search.index import CollectionSpec, ReadIndex, Where, only_dataset
 from search.records import Vectors
-from search.searcher import Searcher, only_dataset
+from search.searcher import Searcher
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -59,6 +59,12 @@ def count_failures(failures: Sequence[Failure]) -> str:
     return " and ".join(count_of(counts[kind], kind) for kind in ("photo", "caption") if counts[kind])
 
 
+def describe_failures(failures: Sequence[Failure]) -> tuple[str, list[str]]:
+    """Return how many inputs of a run failed, and the first reasons."""
+    reasons = [": ".join(filter(None, (failure.file, failure.reason))) for failure in failures[:REASONS_SHOWN]]
+    return f"{count_failures(failures)} could not be read or embedded", reasons
+
+
 @contextmanager
 def listing(
     file: Path, failures: Sequence[F], describe: Callable[[Sequence[F]], tuple[str, Sequence[str]]]

@@ -17,8 +17,9 @@ from pathlib import Path
 import typer
 
 from ingest.annotations import Annotations, name_of, read_annotations
-from ingest.failures import REASONS_SHOWN, Failure, count_failures, listing
+from ingest.failures import describe_failures, listing
 from ingest.folder import all_refused, unreachable_photos
+from ingest.models import LazyEncoders, Model
 from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.pipeline import ingest
 from ingest.prune import Gone, check_prunable, find_gone
@@ -31,9 +32,8 @@ from search.cli.command import Exit, note
 from search.encoder.clip import ClipEncoder
 from search.encoder.lazy import cache_text_tower
 from search.errors import AnnotationError, SettingsError
-from search.index import CollectionInfo, CollectionSpec, Index, collection_name, open_for_writing
+from search.index import CollectionInfo, CollectionSpec, Index, collection_name, only_dataset, open_for_writing
 from search.records import KINDS, Image
-from search.searcher import only_dataset
 from search.settings import load_settings
 from search.text import shown
 
@@ -66,7 +66,7 @@ def fill(arguments: Arguments) -> tuple[Summary, str]:
         _describe(annotations, selection)
         dataset = output.dataset or annotations.dataset
         summary = Summary(failures=selection.failures(annotations))
-        with listing(output.failures, summary.failures, _describe_failures):
+        with listing(output.failures, summary.failures, describe_failures):
             _check_and_embed(arguments, index, dataset, annotations, summary)
             infos = [index.info(collection_name(dataset, kind)) for kind in KINDS]
             command_line = _search_command(index, dataset, output)
@@ -80,13 +80,13 @@ def fill(arguments: Arguments) -> tuple[Summary, str]:
 def _check_and_embed(
     arguments: Arguments, index: Index, dataset: str, annotations: Annotations, summary: Summary
 ) -> None:
-    """Embed the selected entries; `summary` holds what was done, even if this is interrupted."""
+    """Check the selected entries, then embed them; `summary` holds what was done, however this ends."""
     photo_folder, output = arguments.photo_folder, arguments.output
     selection, embedding = arguments.selection, arguments.embedding
     stored = _stored(index, dataset)
+    photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
     if not output.add:
         check_source(index, dataset, annotations)
-    photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
     chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)  # what this machine embeds
     if stored is not None:
@@ -105,17 +105,18 @@ def _check_and_embed(
         follow_links=follow_links,
         photo_url=photo_url,
     )
-    known = embedding.known(stored)
+    model = Model(embedding, stored)
+    known = model.known()
 
     def load() -> list[ClipEncoder]:
-        encoders = _load(embedding, stored, summary)
+        encoders = _load(model, summary)
         if known is not None:  # so far, the collections have been compared with what was known, not with the model
             warnings = create_collections(index, specs_of(encoders[0]), None)
             summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
         return encoders
 
-    encoders = embedding.lazy_encoders(load)
-    specs = specs_of(known or encoders[0])
+    encoders = LazyEncoders(load, len(model.devices))
+    specs = specs_of(known or encoders[0])  # loads the model if nothing is known about it, as for a new data set
     gone = find_gone(index, specs, annotations, selection.splits) if selection.is_whole else Gone()
     summary.images.gone, summary.captions.gone = len(gone.images), len(gone.captions)
     if gone:
@@ -140,10 +141,10 @@ def _check_reachable(folder: Path, images: Sequence[Image], summary: Summary, *,
         raise AnnotationError(all_refused(folder, [failure.reason for failure in failures]))
 
 
-def _load(embedding: Embedding, stored: CollectionSpec | None, summary: Summary) -> list[ClipEncoder]:
+def _load(model: Model, summary: Summary) -> list[ClipEncoder]:
     """Load the model on each device, and state which it is."""
-    with summary.timed("load the model"), command.loading(embedding.model_of(stored)):
-        encoders = embedding.encoders(stored)
+    with summary.timed("load the model"), command.loading(model.name):
+        encoders = model.load()
     first, devices = encoders[0], ", ".join(encoder.device for encoder in encoders)
     text_model = f", text model {first.text_model_id}" if first.text_model_id else ""
     note(f"model {first.model_id}{text_model}: {first.dim} dimensions, {first.dtype} on {devices}")
@@ -163,11 +164,6 @@ def _describe(annotations: Annotations, selection: Selection) -> None:
         note(f"{annotations.file}: {photos:,} photos, {captions:,} captions in text files")
     if selection.split == ["train"] and "restval" in annotations.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
-
-
-def _describe_failures(failures: Sequence[Failure]) -> tuple[str, list[str]]:
-    reasons = [": ".join(filter(None, (failure.file, failure.reason))) for failure in failures[:REASONS_SHOWN]]
-    return f"{count_failures(failures)} could not be read or embedded", reasons
 
 
 def _search_command(index: Index, dataset: str, output: Output) -> str:

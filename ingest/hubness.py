@@ -75,8 +75,7 @@ def hubness(
     as_json: JsonOption = False,
 ) -> None:
     """Store with each image how near it is to captions in general, to keep hubs out of the first places."""
-    from search.index import collection_name, open_for_writing
-    from search.searcher import only_dataset
+    from search.index import collection_name, only_dataset, open_for_writing
 
     if references is None and alpha is None:
         raise typer.BadParameter("give --references, to measure the images, or --alpha, to store how to use the result")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -15,14 +14,9 @@ from search.cli.command import INDEX, OUTPUT, JsonOption, PathOption, TextModelO
 from search.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ingest.annotations import Annotations, Chosen
     from ingest.failures import Failure
-    from ingest.models import LazyEncoders
     from ingest.stages.run import RunOptions
-    from search.encoder.clip import ClipEncoder
-    from search.encoder.remembered import KnownEncoder, ModelFiles
     from search.index import CollectionSpec, Tuning
 
 
@@ -121,7 +115,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Embedding:
-    """How photos are read, and photos and captions encoded. `stored` is the collection of images, if it exists."""
+    """How photos are read, and photos and captions encoded; `ingest/models.py` loads the model."""
 
     PANEL: ClassVar = "Model and photos"
 
@@ -162,77 +156,8 @@ class Embedding:
         ),
     ] = None
 
-    def known(self, stored: CollectionSpec | None) -> KnownEncoder | None:
-        """Return what an earlier run has found out about the model, if that is all that this run must know to begin.
-
-        It is not if the collection is new or everything is encoded again, or if the dtype is to be another.
-
-        Raises:
-            EncoderError: the model does not exist.
-        """
-        if stored is None or self.force or self.dtype not in ("auto", stored.dtype):
-            return None
-        files = self._files(stored)
-        return files.recall(dtype=stored.dtype, prompt=self._prompt(stored)) if files else None
-
-    def encoders(self, stored: CollectionSpec | None) -> list[ClipEncoder]:
-        """Load the model once for each device.
-
-        Raises:
-            EncoderError: it cannot be loaded.
-        """
-        from search.encoder.clip import ClipEncoder
-
-        model, text_model = self._models(stored)
-        load = partial(
-            ClipEncoder,
-            model,
-            text_model=text_model,
-            trust_remote_code=self.trust_remote_code,
-            dtype=self.dtype,
-            batch_size=self.batch_size,
-            prompt=self._prompt(stored),
-        )
-        files = self._files(stored)
-        device, *others = self._devices
-        first = load(device=device)
-        if files is not None and files == self._files(stored):  # they have not changed meanwhile
-            files.remember(first)
-        again = partial(load, dim=first.dim, padding=first.padding, roles=first.roles)
-        return [first, *(again(device=other) for other in others)]
-
-    def model_of(self, stored: CollectionSpec | None) -> str:
-        """Return the name or folder of the model."""
-        return self._models(stored)[0]
-
-    def lazy_encoders(self, load: Callable[[], list[ClipEncoder]]) -> LazyEncoders:
-        """Return the encoders of all devices, which `load` loads when they are used."""
-        from ingest.models import LazyEncoders
-
-        return LazyEncoders(load, len(self._devices))
-
-    @property
-    def _devices(self) -> list[str]:
-        return self.devices.split(",")
-
-    def _models(self, stored: CollectionSpec | None) -> tuple[str, str | None]:
-        """Return the model, and the model of texts if that is another."""
-        from search.encoder.clip import DEFAULT_MODEL
-
-        stored_text_model = str(stored.text_model) if stored and stored.text_model else None
-        return self.model or (str(stored.model_id) if stored else DEFAULT_MODEL), self.text_model or stored_text_model
-
-    def _files(self, stored: CollectionSpec | None) -> ModelFiles | None:
-        """Return the files of the models; None if code of their own takes part, which may come from elsewhere."""
-        from search.encoder.remembered import ModelFiles
-
-        return None if self.trust_remote_code else ModelFiles.of(*self._models(stored))
-
-    def _prompt(self, stored: CollectionSpec | None) -> str | None:
-        return self.prompt or (stored.prompt if stored else None)
-
     def links(self, stored: CollectionSpec | None) -> bool:
-        """Return whether links may lead out of the photo folder."""
+        """Return whether links may lead out of the photo folder; `stored` describes the images, if they exist."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
     def run_options(self, tuning: Tuning | None, *, prune: bool) -> RunOptions:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ingest.specs import count_ids
 from ingest.summary import Summary
 from search.errors import SpecMismatch
-from search.index import CollectionSpec, Index, ReadIndex, Where
+from search.index import CollectionSpec, Index, ReadIndex
 from search.index.spec import Padding
 from search.records import Caption
-
-IDS_PER_COUNT = 5000
 
 
 def wrongly_padded(
@@ -31,9 +30,7 @@ def wrongly_padded(
     wrong = [stored for stored, spec in pairs if stored.weights == spec.weights and not stored.is_padded(spec.padding)]
     ids = [caption.id for caption in captions]
     for stored in _of_captions(wrong):
-        parts = [tuple(ids[start : start + IDS_PER_COUNT]) for start in range(0, len(ids), IDS_PER_COUNT)]
-        encoded_again = sum(index.count(stored.collection, where=Where(ids=part)) for part in parts)
-        if others := index.count(stored.collection) - encoded_again:
+        if others := index.count(stored.collection) - count_ids(index, stored.collection, ids):
             raise SpecMismatch(
                 f"{stored.collection} holds {others:,} captions with wrong vectors that this run would "
                 "not encode again: select all splits, without --limit, or delete it with "

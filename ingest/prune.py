@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest.annotations import Annotations, Unusable
+from ingest.failures import count_of
 from ingest.summary import Summary
 from search.errors import AnnotationError, IndexFailure
 from search.index import CollectionSpec, Index, ReadIndex, Where
@@ -35,7 +36,7 @@ class Gone:
     def __str__(self) -> str:
         """Return how many they are, such as "3 photos and 15 captions"."""
         counts = (len(self.images), "photo"), (len(self.captions), "caption")
-        return " and ".join(f"{count:,} {kind}{'s' * (count != 1)}" for count, kind in counts if count)
+        return " and ".join(count_of(count, kind) for count, kind in counts if count)
 
 
 def check_prunable(annotations: Annotations, stored: CollectionSpec | None, splits: Sequence[str]) -> None:

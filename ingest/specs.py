@@ -124,13 +124,18 @@ def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | S
     for record in written:
         ids.setdefault(record.split, []).append(record.id)
     for split, split_ids in ids.items():
-        parts = (tuple(split_ids[start : start + IDS_PER_COUNT]) for start in range(0, len(split_ids), IDS_PER_COUNT))
-        stored = sum(index.count(collection, where=Where(splits=(split,), ids=part)) for part in parts)
+        stored = count_ids(index, collection, split_ids, splits=(split,))
         if stored != len(split_ids):
             raise IndexFailure(
                 f"{collection} at {index.place} holds {stored:,} of the {len(split_ids):,} points of split {split} "
                 "that were written: is another process changing it? Run the same command again to add the missing ones"
             )
+
+
+def count_ids(index: ReadIndex, collection: str, ids: Sequence[int], splits: tuple[str, ...] | None = None) -> int:
+    """Return how many of these ids the collection holds, in these splits or in all."""
+    parts = (tuple(ids[start : start + IDS_PER_COUNT]) for start in range(0, len(ids), IDS_PER_COUNT))
+    return sum(index.count(collection, where=Where(splits=splits, ids=part)) for part in parts)
 
 
 def outdate_hubness(index: Index, collection: str) -> None:

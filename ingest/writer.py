@@ -61,7 +61,7 @@ class Writer:
         return current
 
     def is_new(self, record: Image | Caption) -> bool:
-        """Return whether `look_up` did not find this record, which was not current, in the collection."""
+        """Return whether the collection lacked this record, which is not current, when `look_up` read it."""
         return record.id not in self._replaced
 
     def copy(self, points: Points) -> None:

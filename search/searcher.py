@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from search.encoder import Encoder, Truncation
 from search.encoder.for_collection import encoder_for
 from search.encoder.queries import QueryEncoder
-from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError, SettingsError
+from search.errors import CocoSearchError, CollectionMissing, PhotoError, QueryError
 from search.hits import Hits
-from search.index import TRIAL, CollectionSpec, ReadIndex, Where, collection_name, open_index
+from search.index import CollectionSpec, ReadIndex, Where, collection_name, only_dataset, open_index
 from search.outcomes import map_values
 from search.query import Options, Part, for_parts, named_images
 from search.ranking.evidence import Evidence, Evidences
@@ -130,7 +130,7 @@ class Searcher:
         """
         splits_of = cache(self._splits)  # read once for all queries
         checked = [self._checked(parts, options, splits_of) for parts, options in queries]
-        requests = map_values(checked, self._encoded)
+        requests = map_values(checked, self._requests)
         self._query_encoder.expect(following)
         return map_values(requests, self._read_pages)
 
@@ -139,11 +139,11 @@ class Searcher:
     ) -> _Query | CocoSearchError:
         """Return the query, or its error."""
         try:
-            return self._query(parts, for_parts(options, parts), splits_of)
+            return self._valid(parts, for_parts(options, parts), splits_of)
         except QueryError as error:
             return error
 
-    def _encoded(self, queries: Sequence[_Query]) -> list[list[PageRequest] | CocoSearchError]:
+    def _requests(self, queries: Sequence[_Query]) -> list[list[PageRequest] | CocoSearchError]:
         """Return the requests of each query, or its error; the model may have to be loaded."""
         directions = self.encode([query.parts for query in queries])
         return [
@@ -167,7 +167,7 @@ class Searcher:
             QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.
         """
-        [hits] = self._read_pages([self._query((), options, self._splits).requests(vector, leave_out)])
+        [hits] = self._read_pages([self._valid((), options, self._splits).requests(vector, leave_out)])
         return hits
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
@@ -282,10 +282,10 @@ class Searcher:
             QueryError: a split does not exist, or images cannot be scored as the options say.
             CollectionMissing: the data set does not exist.
         """
-        self._query((), options, self._splits)
+        self._valid((), options, self._splits)
 
-    def _query(self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Query:
-        """Return a query with these options. Raises the errors of `check`."""
+    def _valid(self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Query:
+        """Return a query whose options are valid for the data set. Raises the errors of `check`."""
         splits = (options.where or Where()).splits or ()
         known = [name for kind in options.kinds for name in splits_of(kind)] if splits else []
         if unknown := [split for split in splits if split not in known]:
@@ -323,17 +323,3 @@ def _photo_of(image: ImageRecord, spec: CollectionSpec, folder: Path | None = No
     from search.photos import open_photo
 
     return open_photo(folder or spec.photo_folder, image.file, follow_links=spec.follow_links)
-
-
-def only_dataset(index: ReadIndex) -> str:
-    """Return the name of the only data set of an index, or `coco` if it holds none, or several with `coco` among them.
-
-    Raises:
-        SettingsError: it holds several, and none is called `coco`.
-    """
-    datasets = sorted({name.rpartition("_")[0] for name in index.collections() if TRIAL not in name})
-    if len(datasets) == 1:
-        return datasets[0]
-    if datasets and "coco" not in datasets:
-        raise SettingsError(f"{index.place} holds the data sets {', '.join(datasets)}: choose one with --dataset NAME")
-    return "coco"

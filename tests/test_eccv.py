@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from conftest import plain_spec
 
-from eval.evaluate import fold_metrics
 from eval.extended.eccv import extended_scores
+from eval.extended.folds import fold_metrics
 from eval.protocol import Evaluation, Side, both_tasks
 from eval.ranks.oracle import oracle_ranks
 from search.index import Where

@@ -22,9 +22,8 @@ from eval.report.published import compare_with_published, gallery, ids_hash, pub
 from eval.runs import Scores, read_run
 from ingest.transfer.copy import chosen_collections
 from search.errors import EvaluationError
-from search.index import CollectionSpec, Index, SplitSize, Tuning
+from search.index import CollectionSpec, Index, SplitSize, Tuning, only_dataset
 from search.index.edge.index import EdgeIndex
-from search.searcher import only_dataset
 
 MakeSpec = Callable[..., CollectionSpec]
 

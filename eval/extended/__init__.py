@@ -1,1 +1,1 @@
-"""Count in other ways: more positives, merged sentences, captions by length."""
+"""Count in other ways: parts of the images, more positives, merged sentences, captions by length."""

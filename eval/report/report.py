@@ -1,6 +1,6 @@
 """The results of a run: everything that metrics.json holds, and the result of each query.
 
-All figures are computed here; `text.py` and `page.py` show them.
+`evaluate` makes a `Report`, whose scores are computed here; `text.py` and `page.py` show it.
 """
 
 from __future__ import annotations

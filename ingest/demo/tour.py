@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ingest.demo import MODEL
 from ingest.demo.scenes.render import DATASET, render
+from ingest.models import Model
 from ingest.options import Embedding
 from search.cli.terminal import Style, table
 from search.errors import CocoSearchError
@@ -66,8 +67,9 @@ def drop_old_collections(settings: Settings, embedding: Embedding, annotations: 
 
 def _weights(embedding: Embedding, spec: CollectionSpec) -> str:
     """Return the hash of the model's weights; the model is loaded only if it was not before."""
-    known = embedding.known(spec)
-    return known.weights if known else embedding.encoders(spec)[0].weights
+    model = Model(embedding, spec)
+    known = model.known()
+    return known.weights if known else model.load()[0].weights
 
 
 def search_and_evaluate(settings: Settings, place: Sequence[str], out: Path) -> None:

@@ -7,7 +7,7 @@ The path of a photo, which `ImageStage.embed` shows from top to bottom:
 2. Read and decode: `PhotoReader` (ingest/photos.py) prepares photos in its workers, a few batches ahead of the model. A
    photo that cannot be read or decoded, such as a truncated JPEG, comes out as the PhotoError that
    search/photos/decode.py raised, and `_fail` adds it to the failures of the summary. If few photos are new,
-   `_fail_until_one_opens` does so before a model is loaded.
+   `_fail_until_one_opens` does so first: a model that is known from an earlier run is not loaded for them.
 3. Encode: `_start` hands a batch to a device, and `_finish_oldest` fetches the vectors of an earlier one.
 4. Upsert: `Writer.put` (ingest/writer.py) writes points in the background.
 """
@@ -59,7 +59,7 @@ class ImageStage:
         if len(missing) <= TRIED_FIRST:
             self._fail_until_one_opens(missing)
         if len(missing) > len(self._failed):
-            self._embed(images, current | self._failed.keys())
+            self._embed_missing(images, current | self._failed.keys())
         return self._failed
 
     def _copy_renamed(self, images: Sequence[Image]) -> set[int]:
@@ -75,7 +75,7 @@ class ImageStage:
     def _fail_until_one_opens(self, images: Sequence[Image]) -> None:
         """Record the photos that cannot be opened, up to the first that can.
 
-        If none can, there is nothing to embed, and no model is loaded.
+        If none can, there is nothing to embed, and the model is loaded only if the run needed it to begin.
         """
         for image in images:
             try:
@@ -85,7 +85,7 @@ class ImageStage:
             else:
                 return
 
-    def _embed(self, images: Sequence[Image], done: Set[int]) -> None:
+    def _embed_missing(self, images: Sequence[Image], done: Set[int]) -> None:
         """Embed the images whose ids are not in `done`."""
         run, first = self._run, self._run.encoders[0]
         self._recipe = replace(self._recipe, preparation=first.preparation)

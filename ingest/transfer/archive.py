@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from search.errors import IndexFailure, SettingsError
 from search.files import replacing
-from search.index.spec import collection_name
+from search.index.names import collection_name
 from search.validation import first_problem
 
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from search.index.names import TRIAL, collection_name, only_dataset
 from search.index.points import MAX_ID, Batch, Points, check_id, usable
 from search.index.protocol import (
     DEFER_INDEXING_FROM,
@@ -20,12 +21,10 @@ from search.index.protocol import (
 )
 from search.index.sources import Source
 from search.index.spec import (
-    TRIAL,
     CollectionSpec,
     CosineSpec,
     HubnessSpec,
     SplitSize,
-    collection_name,
     short_model_name,
 )
 from search.index.tuning import Quantization, Tuning
@@ -58,6 +57,7 @@ __all__ = [
     "check_id",
     "collection_name",
     "defer_indexing_if_many",
+    "only_dataset",
     "open_for_writing",
     "open_index",
     "short_model_name",

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from search.errors import QueryError, SettingsError, SpecMismatch
+from search.errors import QueryError, SpecMismatch
+from search.index.names import collection_name
 from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
 from search.records import Kind
 from search.stored import Misfit, parse
@@ -15,25 +16,6 @@ from search.text import read_path
 
 Padding = Literal["longest", "max_length"]
 """Texts are padded to the longest of their batch, or to the full length that the model reads."""
-
-TRIAL = ".trial-"
-"""Part of the name of a temporary copy of a data set, made by an evaluation; commands ignore it unless it is named."""
-
-
-def collection_name(dataset: str, kind: Kind) -> str:
-    """Return `<dataset>_images` or `<dataset>_captions`.
-
-    Raises:
-        SettingsError: the name of the data set contains a character that collection names cannot have.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", dataset):
-        raise SettingsError(f"--dataset {dataset!r}: use letters, digits, '.', '_' and '-' only")
-    return f"{dataset}_{kind}"
-
-
-def kind_of(collection: str) -> Kind:
-    """Return what a collection holds, by its name, which `collection_name` made."""
-    return "images" if collection.endswith("_images") else "captions"
 
 
 def short_model_name(model: str) -> str:

@@ -66,7 +66,8 @@ class Where:
     def divided(self) -> tuple[Where, Words]:
         """Divide the filter into what the engine looks up and the words that it does not, which are compared.
 
-        A point has to pass both. A negated filter could not be divided like this.
+        A point has to pass both. A negated filter could not be divided like this: "not (a and b)" is not "not a and not
+        b".
 
         Raises:
             QueryError: the words cannot be parsed.

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 THREADS = 4  # more of them compete for the interpreter lock
 QUEUE = 512  # requests
-RETRY_SECONDS = 2
+RETRY_AFTER = 2  # seconds
 
 
 class Workers:
@@ -39,7 +39,7 @@ class Workers:
         """
         if self._accepted >= self._capacity:
             raise HTTPException(
-                503, "the server is busy: try again in a moment", headers={"Retry-After": str(RETRY_SECONDS)}
+                503, "the server is busy: try again in a moment", headers={"Retry-After": str(RETRY_AFTER)}
             )
         self._accepted += 1
         try:

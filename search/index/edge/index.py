@@ -27,9 +27,10 @@ from search.index.edge import building, space
 from search.index.edge.config import config_of
 from search.index.edge.filter import NUMBER, filter_of, index_payload, requests_of, scroll
 from search.index.edge.records import RecordCache
+from search.index.names import kind_of
 from search.index.points import Batch, Points, StoredPoint, batch_of, hits_of, id_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
-from search.index.spec import CollectionSpec, kind_of, read_spec
+from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
 from search.index.where import Where
 from search.records import Caption, Hit, Image, Vectors

@@ -12,6 +12,7 @@ from typing import Any
 from qdrant_client import QdrantClient, models
 
 from search.errors import CollectionMissing, ServerError, SpecMismatch
+from search.index.names import kind_of
 from search.index.payload import INDEXED_FIELDS
 from search.index.points import Batch, Points, batch_of, corrected_hits, hits_of, id_of, number_of, scored_of
 from search.index.protocol import DEFAULT_PARAMS, CollectionInfo, SearchParams
@@ -20,7 +21,7 @@ from search.index.server.cluster import short_of_copies
 from search.index.server.connection import Connection, open_connection
 from search.index.server.translate import SCHEMAS, Schema, configuration, filter_of, is_current, settings_of
 from search.index.server.upload import STREAMS, Uploader
-from search.index.spec import CollectionSpec, kind_of, read_spec
+from search.index.spec import CollectionSpec, read_spec
 from search.index.tuning import Tuning
 from search.index.where import Where
 from search.records import HUBNESS, Caption, Hit, Image, Vectors
