@@ -1,4 +1,4 @@
-"""The inputs that a run could not use: list them in a file, and report them."""
+"""List the inputs that a run could not use in a file, and report them."""
 
 from __future__ import annotations
 
@@ -120,10 +120,10 @@ def _write(file: Path, failures: Sequence[Listable]) -> Path:
     Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
     overwritten: the failures then go into a file beside it.
     """
-    if file.is_file() and not _is_list_of_failures(file):
+    while file.is_file() and not _is_list_of_failures(file):
         file = file.with_name(f"{file.name}.failures.jsonl")
     if not failures:
-        if file.is_file() and _is_list_of_failures(file):
+        if file.is_file() and file.stat().st_size:
             file.unlink()
         return file
     text = "".join(to_json(failure.as_json()) + "\n" for failure in failures)

@@ -1,4 +1,4 @@
-"""Do one run of `python -m ingest run`, from its options to its report; `demo` uses it too.
+"""Carry out `python -m ingest run`, from its options to its report; `demo` uses it too.
 
 `fill` opens the index, reads the annotations and lists the failures; `_check_and_embed` checks what can be checked
 before the model is loaded, and calls `ingest` (ingest/pipeline.py).
@@ -17,7 +17,7 @@ from pathlib import Path
 import typer
 
 from ingest.annotations import Annotations, name_of, read_annotations
-from ingest.failures import describe_failures, listing
+from ingest.failures import count_of, describe_failures, listing
 from ingest.folder import all_refused, unreachable_photos
 from ingest.models import LazyEncoders, Model
 from ingest.options import Embedding, NewCollections, Output, Selection
@@ -126,12 +126,12 @@ def _check_and_embed(
     options = embedding.run_options(arguments.new.tuning(), prune=selection.prune)
     try:
         ingest(index, specs, part, encoders, options, summary, gone)
+        if encoders.loaded:
+            cache_text_tower(encoders[0])
     except KeyboardInterrupt:
         done = f"{summary.images.embedded:,} images and {summary.captions.embedded:,} captions"
         note(f"\ninterrupted: {done} of this run are stored; run the same command again to resume")
         raise typer.Exit(Exit.INTERRUPTED) from None
-    if encoders.loaded:
-        cache_text_tower(encoders[0])
 
 
 def _check_reachable(folder: Path, images: Sequence[Image], summary: Summary, *, follow_links: bool) -> None:
@@ -160,8 +160,9 @@ def _stored(index: Index, dataset: str) -> CollectionSpec | None:
 def _describe(annotations: Annotations, selection: Selection) -> None:
     """State what a folder holds, and what Karpathy's `train` lacks."""
     if annotations.format == "folder":
-        photos, captions = len(annotations.images), len(annotations.captions)
-        note(f"{annotations.file}: {photos:,} photos, {captions:,} captions in text files")
+        photos = count_of(len(annotations.images), "photo")
+        captions = count_of(len(annotations.captions), "caption")
+        note(f"{annotations.file}: {photos}, {captions} in text files")
     if selection.split == ["train"] and "restval" in annotations.splits():
         note("note: Karpathy's training set is train plus restval: add --split restval")
 
@@ -192,7 +193,7 @@ def _report(summary: Summary, infos: list[CollectionInfo], output: Output) -> No
             f"({tally.embedded:,} embedded now, {updated}{tally.already_there:,} were there already{pruned})"
         )
     if summary.truncated:
-        typer.echo(f"{summary.truncated:,} captions were longer than the model's limit and were truncated")
+        typer.echo(f"{count_of(summary.truncated, 'caption')} truncated at the model's limit")
     if output.verbose:
         typer.echo(summary.timings())
     typer.echo(summary.sentence())

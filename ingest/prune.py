@@ -8,12 +8,13 @@ is what belongs to a broken entry.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest.annotations import Annotations, Unusable
 from ingest.failures import count_of
+from ingest.specs import count_ids
 from ingest.summary import Summary
 from search.errors import AnnotationError, IndexFailure
 from search.index import CollectionSpec, Index, ReadIndex, Where
@@ -97,7 +98,8 @@ def prune(index: Index, specs: tuple[CollectionSpec, CollectionSpec], gone: Gone
         (of_captions, gone.captions, summary.captions),
         (of_images, gone.images, summary.images),
     ):
-        for part in _parts([record.id for record in records]):
+        for start in range(0, len(records), IDS_PER_REQUEST):
+            part = [record.id for record in records[start : start + IDS_PER_REQUEST]]
             with summary.timed("prune"):
                 index.delete(spec.collection, part)
             tally.pruned += len(part)
@@ -157,15 +159,8 @@ class _Listed:
 
 def _others(index: ReadIndex, collection: str, ids: Sequence[int], where: Where) -> Iterator[Image | Caption]:
     """Yield the stored records whose ids are not among `ids`, after counting whether there are any."""
-    splits = where.splits
-    listed = sum(index.count(collection, where=Where(splits=splits, ids=part)) for part in _parts(ids))
-    if index.count(collection, where=where) == listed:
+    if index.count(collection, where=where) == count_ids(index, collection, ids, where.splits):
         return
     known = set(ids)
     for batch in index.scan(collection, where=where):
         yield from (record for record in batch.records if record.id not in known)
-
-
-def _parts(ids: Iterable[int]) -> Iterator[tuple[int, ...]]:
-    every = sorted(set(ids))
-    return (tuple(every[start : start + IDS_PER_REQUEST]) for start in range(0, len(every), IDS_PER_REQUEST))

@@ -133,8 +133,9 @@ def check_counts(index: ReadIndex, collection: str, written: Sequence[Image] | S
 
 
 def count_ids(index: ReadIndex, collection: str, ids: Sequence[int], splits: tuple[str, ...] | None = None) -> int:
-    """Return how many of these ids the collection holds, in these splits or in all."""
-    parts = (tuple(ids[start : start + IDS_PER_COUNT]) for start in range(0, len(ids), IDS_PER_COUNT))
+    """Return how many of these ids the collection holds, in these splits or in all; repeated ids count once."""
+    every = sorted(set(ids))
+    parts = (tuple(every[start : start + IDS_PER_COUNT]) for start in range(0, len(every), IDS_PER_COUNT))
     return sum(index.count(collection, where=Where(splits=splits, ids=part)) for part in parts)
 
 

@@ -53,11 +53,11 @@ def lines_of(stream: io.BufferedReader) -> Iterator[list[bytes]]:
     Raises:
         TextError: the stream begins as UTF-16 or UTF-32.
     """
-    rest, begun = b"", False
+    rest = start = b""
     while chunk := stream.read1(BYTES_AT_ONCE):
-        if not begun:
-            refuse_wide(chunk)
-            begun = True
+        if len(start) < 4:  # a pipe may deliver byte by byte
+            start += chunk[:4]
+            refuse_wide(start)
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
     if rest:
@@ -134,6 +134,8 @@ def read_line(number: int, line: bytes, default: Options) -> Line:
         return Line(number, content, QueryError(f"{problem.place}: {problem.message}"))
     except (QueryError, TextError) as error:
         return Line(number, content, error)
+    except RecursionError:  # by `_check_strings`; from Python 3.13 on, the parser accepts deeper nesting
+        return Line(number, _text_of(line), QueryError("the JSON object is nested too deeply"))
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ HALFWAY = 0.5
 SAME_PHOTO = 0.95
 """A value for `Options.fold`: the cosine above which two photos look the same."""
 EVIDENCE_WEIGHT = 0.75
-"""A value for `Options.evidence`; see docs/evaluation.md for the curve that it was chosen by."""
+"""A value for `Options.evidence`; docs/evaluation.md shows the curve from which it was chosen."""
 BRIEF_LENGTH = 60  # characters
 MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, not a direction
 
@@ -61,7 +61,7 @@ class Part:
         if self.text is not None and not self.text.strip():
             raise QueryError("the text to search for is empty")
         if self.text is not None:
-            _check(self.text)
+            _check_text(self.text)
         if self.image_id is not None:
             check_id(self.image_id, "image")
         if self.caption_id is not None:
@@ -81,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of an answer. With `to="both"` they hold for the images and for the captions separately.
+    """The options of an answer. With `to="both"` they apply to the images and to the captions separately.
 
     `k`: the number of results after the first `offset`. `where`: the filter. `min_score`: the lowest cosine of a
     result. `cutoff` (0 to 1, such as `HALFWAY`): drop the tail, below this fraction of the way from the mean score of
@@ -89,8 +89,8 @@ class Options:
     `SAME_PHOTO`): one result for near-duplicate photos, and for captions in the same words. `exact`: compare with every
     vector instead of using HNSW. `hubness`: how many times the number `hubness` of an image is subtracted from its
     cosine (0: not at all; None: as is stored with the collection). `evidence` (above 0, at most 1): the weight of a
-    photo's best caption in the score of the photo (`search/ranking/evidence.py`), for texts; captions are ranked as
-    without it. With either of them, `min_score`, `cutoff` and `fold` remain about the cosines of the photos.
+    photo's best caption in the score of the photo (`search/ranking/evidence.py`), for texts; the ranking of
+    captions does not change. With either, `min_score`, `cutoff` and `fold` still apply to the cosines of the photos.
 
     Raises:
         QueryError: a number is out of its range, `where.contains` holds no letter and no digit, or both `hubness` and
@@ -150,7 +150,7 @@ class Options:
         return replace(self, where=where, **values)
 
 
-def _check(text: str) -> None:
+def _check_text(text: str) -> None:
     try:
         check_text(text)
     except TextError as error:
@@ -214,7 +214,7 @@ def brief(part: Part) -> str:
 
 
 def describe(parts: Sequence[Part]) -> str:
-    """Return a query as a person reads it: `a beach + image 42 - 0.5 people`."""
+    """Return a query in words: `a beach + image 42 - 0.5 people`."""
     words = ""
     for part in parts:
         sign = "- " if part.weight < 0 else "+ "
@@ -224,7 +224,7 @@ def describe(parts: Sequence[Part]) -> str:
 
 
 def describe_options(options: Options) -> str:
-    """Return the options of an answer as a person reads them: `10 images, split test, exact search`."""
+    """Return the options of an answer in words: `10 images, split test, exact search`."""
     kinds = {"images": "images", "captions": "captions", "both": "images and as many captions"}
     words = [
         f"at most {options.k:,} {kinds[options.to]}",
@@ -245,9 +245,11 @@ def combine(vectors: Vectors, weights: Sequence[float]) -> Vectors:
     """Return the weighted sum of unit vectors (n, dim), as a unit vector (dim,), float32.
 
     Raises:
-        QueryError: the parts cancel each other out.
+        QueryError: the parts cancel each other out, or all weights are 0.
     """
-    largest = max(map(abs, weights)) or 1.0
+    largest = max(map(abs, weights))
+    if not largest:
+        raise QueryError("no part of the query has a weight other than 0: change a weight")
     total = (np.asarray(weights, dtype=np.float64) / largest) @ vectors.astype(np.float64)
     length = float(np.linalg.norm(total))
     if length <= MIN_SUM_LENGTH:

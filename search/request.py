@@ -15,8 +15,8 @@ from search.index import MAX_ID
 from search.query import Options, Part, evidence_weight
 from search.records import MAX_HUBNESS, Wanted
 
-MAX_WORDS = 1000  # characters
-CONTAINS = "Only captions, or images whose captions together, contain all of these words"
+MAX_FILTER_LENGTH = 1000  # characters
+CONTAINS = "Only captions that contain all of these words, or images whose captions together do"
 DIGITS = "^[0-9]{1,19}$"
 
 
@@ -56,7 +56,7 @@ Id = Annotated[
 ]
 """An id in a request: a string of digits, or an integer."""
 
-FilterWords = Annotated[str, Field(max_length=MAX_WORDS)]
+FilterWords = Annotated[str, Field(max_length=MAX_FILTER_LENGTH)]
 """The words of a filter."""
 
 
@@ -101,11 +101,15 @@ class QueryRequest(StrictModel, Generic[PartT]):
     contains: FilterWords | None = Field(default=None, description=CONTAINS)
     min_score: float | None = Field(default=None, ge=-1, le=1, allow_inf_nan=False)
     cutoff: float | None = Field(
-        default=None, ge=0, le=1, allow_inf_nan=False, description="Drop the tail: this far from typical to best score"
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Drop results below this fraction of the way from the typical to the best score",
     )
     group: bool | None = Field(default=None, description="One result for all captions of one image")
     fold: float | None = Field(
-        default=None, ge=0, le=1, allow_inf_nan=False, description="Merge photos of at least this cosine"
+        default=None, ge=0, le=1, allow_inf_nan=False, description="Merge photos whose cosine is at least this"
     )
     hubness: float | None = Field(
         default=None,

@@ -161,7 +161,7 @@ class Searcher:
     def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
-        The options hold for the direction as they are: see `for_parts` (search/query.py) for one made of a picture.
+        The options are used unchanged: call `for_parts` (search/query.py) first if a picture is part of the direction.
 
         Raises:
             QueryError: the options cannot be answered; see `check`.
@@ -173,7 +173,7 @@ class Searcher:
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
         """Return how many images (besides `leave_out`) or captions pass the filter of the options.
 
-        None if the filter has words that only a comparison with each of them finds, such as numbers.
+        None if the filter has words that the index cannot look up, such as numbers.
         """
         return self._pages.count(kind, options, tuple(leave_out))
 

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import webbrowser
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from conftest import PHOTO_TEXT_MODEL, SAMPLE, Call, everywhere, ingest_options, needs, one_line_error
 
 from search.__main__ import main as search_main
+from search.batch import lines_of
+from search.errors import TextError
 
 
 @pytest.fixture
@@ -182,6 +185,9 @@ def test_lines_that_are_not_text_spoil_no_other_line(call: Call, filled: list[st
     assert "half of a surrogate pair" in found[1]["error"]
     assert "NUL" in found[5]["error"]
     assert "NaN" in found[6]["error"]
+    bytewise = Mock(read1=Mock(side_effect=[bytes([each]) for each in "noise".encode("utf-16-le")]))  # as of a pipe
+    with pytest.raises(TextError, match="UTF-16"):
+        list(lines_of(bytewise))
     for encoding in ("utf-16", "utf-16-be", "utf-32-le"):
         Path("queries.txt").write_bytes("noise\nnoise\n".encode(encoding))
         assert "UTF-16" in one_line_error(call("search", "batch", "queries.txt", *filled))

@@ -153,6 +153,7 @@ def test_missing_models(tmp_path: Path) -> None:
         ("./absent", "no model folder ./absent: check --model"),
         (str(tmp_path / "absent"), "no model folder"),
         ("a/b/c", "no model folder"),
+        ("~no-such-user/clip", "no model folder"),
         (str(tmp_path), "no modules.json"),
         ("clip-ViT-B-32", "not in this machine's cache.*--model PATH"),
         ("no such name!", "check --model"),
@@ -162,10 +163,16 @@ def test_missing_models(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model(clip_folder: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(clip_folder, tmp_path / "broken")
-    (broken / "0_CLIPModel/config.json").write_text("{")
-    with pytest.raises(EncoderError, match="cannot load the model"):
-        ClipEncoder(str(broken))
+    for file, content in (
+        ("0_CLIPModel/config.json", "{"),
+        ("0_CLIPModel/model.safetensors", ""),  # a copy that ended too early
+        ("0_CLIPModel/processor_config.json", "[]"),
+        ("modules.json", "[1]"),
+    ):
+        broken = shutil.copytree(clip_folder, tmp_path / file.replace("/", "-"))
+        (broken / file).write_text(content)
+        with pytest.raises(EncoderError, match="cannot load the model"):
+            ClipEncoder(str(broken))
 
 
 def test_a_model_of_texts_only(tmp_path: Path) -> None:

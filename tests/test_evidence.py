@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pytest
 from conftest import Call, ingest_options, one_line_error, plain_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from points import unit
+from points import image, unit
 
 from eval.captioned.ranks import RanksByBlock, blocks, fuse, read_cosines
 from eval.extended.mteb import sentence
@@ -188,6 +189,21 @@ def test_stored_and_measured_cosines_are_the_same(index: Index, make_spec: MakeS
         assert asdict(found) == pytest.approx(asdict(expected), rel=1e-6)
     after = Searcher(index, dataset).search_vector(stored.images[0], Options(evidence=0.5))
     assert [hit.id for hit in after] == [hit.id for hit in before]
+
+
+def test_photos_alone_are_measured_once(
+    index: Index, make_spec: MakeSpec, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(dim=DIM)
+    index.create(spec)
+    index.upsert(spec.collection, Points([image(number) for number in range(3)], unit(3, DIM)))
+    measured = Mock(side_effect=measure_cosines)
+    monkeypatch.setattr("search.ranking.cosines.measure_cosines", measured)
+    searcher = Searcher(index, dataset)
+    for _ in range(2):
+        with pytest.raises(QueryError):
+            searcher.search_vector(unit(1, DIM)[0], Options(evidence=0.5))
+    assert measured.call_count == 1
 
 
 def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, clip_folder: Path) -> None:

@@ -192,6 +192,10 @@ def test_a_folder_is_searched_copied_and_saved_like_any_other(tmp_path: Path, cl
     assert call("search", "image", hits[0]["image_id"], "--html", tmp_path / "found.html", *place)[0] == 0
     assert (tmp_path / "found.html").read_text().count("data:image/jpeg") >= 3
     assert call("search", "text", "a dog", "--to", "captions", *place) == (0, "nothing found\n", "")
+    Path("queries.txt").write_text('{"caption_id": 1}\na dog\n')
+    code, answers, _ = call("search", "batch", "queries.txt", *place)
+    wrong, right = map(json.loads, answers.splitlines())
+    assert (code, wrong["error"], len(right["hits"])) == (3, "no caption 1 in mine_captions", 3)
     assert "mine has no captions" in one_line_error(call("eval", "run", *place))
     assert "mine has no captions" in one_line_error(call("eval", "run", "--split", "mine", *place))
 

@@ -76,7 +76,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip_folder: Path) -> P
         else:
             shutil.copytree(clip_folder, folder / "snapshots" / commit)
     (folder / "refs").mkdir()
-    for name, commit in (("main", COMMITS[1]), ("v1", COMMITS[0])):
+    for name, commit in (("main", COMMITS[1]), ("v1", COMMITS[0]), ("work/new", COMMITS[0])):
+        (folder / "refs" / name).parent.mkdir(exist_ok=True)
         (folder / "refs" / name).write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return folder
@@ -117,6 +118,7 @@ def test_a_revision_is_recorded_and_used_again(call: Call, photo_set: Path, plac
 @pytest.mark.usefixtures("hub")
 def test_revisions_that_do_not_exist(clip_folder: Path) -> None:
     assert locate("some/clip").revision == locate("some/clip@main").revision == COMMITS[1]
+    assert locate("some/clip@work/new").revision == COMMITS[0]
     for name, complaint in (
         ("some/clip@v3", "the model some/clip@v3 is not in this machine's cache"),
         ("some/clip@", "no revision after the @"),

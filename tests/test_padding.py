@@ -72,7 +72,7 @@ def test_a_known_model_is_not_probed(
     siglip_folder: Path, clip_folder: Path, make_spec: Callable[..., CollectionSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = [ClipEncoder(str(folder), device="cpu") for folder in (siglip_folder, clip_folder)]
-    monkeypatch.setattr(ClipEncoder, "_probe", lambda _: pytest.fail("was probed again"))
+    monkeypatch.setattr("search.encoder.clip.probe", lambda *_: pytest.fail("was probed again"))
     for first in known:
         spec = make_spec(model=first.name, weights=first.weights, dim=first.dim, padding=first.padding)
         again = encoder_for(spec, device="cpu")

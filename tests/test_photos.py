@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -266,8 +267,11 @@ def test_broken_names_and_captions_anywhere_are_listed(
     annotations.write_text(json.dumps(content))
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"file": "a", "text": "not a list of failures"}\n')
-    assert call("ingest", *options, "--failures", mine)[0] == 0
-    assert mine.exists()
+    empty = tmp_path / "empty"
+    empty.touch()
+    for file in (mine, empty):
+        assert call("ingest", *options, "--failures", file)[0] == 0
+        assert file.exists()
     assert call("ingest", *options)[0] == 0
     assert not Path("failures.jsonl").exists()
 
@@ -278,7 +282,12 @@ def test_broken_names_and_captions_anywhere_are_listed(
     monkeypatch.setattr("search.index.edge.index.EdgeIndex.optimize", raise_it(KeyboardInterrupt()))
     assert call("ingest", *options, "--force", "--failures", mine)[0] == 130
     assert mine.read_text().startswith('{"file": "a"')
-    assert "no such file" in (tmp_path / "mine.jsonl.failures.jsonl").read_text()
+    beside = tmp_path / "mine.jsonl.failures.jsonl"
+    assert "no such file" in beside.read_text()
+    shutil.copy(mine, beside)
+    assert call("ingest", *options, "--force", "--failures", mine)[0] == 130
+    assert beside.read_text() == mine.read_text()
+    assert "no such file" in (tmp_path / "mine.jsonl.failures.jsonl.failures.jsonl").read_text()
 
 
 def raise_it(error: BaseException) -> Callable[..., None]:
@@ -311,7 +320,7 @@ def test_the_folder_of_the_list_of_failures(call: Call, tmp_path: Path, photo_se
     assert call("ingest", *options, "--failures", listed)[0] == 0
     assert listed.parent.is_dir()
     (tmp_path / "a file").touch()
-    vectors = ["--image-vectors", tmp_path / "absent.npz"]
+    vectors = ["--image-vectors", "absent.npz", "--annotations", "absent.json", "--model-name", "clip"]
     for command in (["ingest", *options], ["ingest", "download"], ["ingest", "import", *vectors]):
         error = one_line_error(call(*command, "--failures", tmp_path / "a file/failures.jsonl"))
         assert error == f"error: --failures: cannot create {tmp_path / 'a file'}: it is not a folder"

@@ -55,7 +55,9 @@ def test_the_sum_of_the_parts() -> None:
     assert combine(np.stack([right, up]), [3, 4]) == pytest.approx([0.6, 0.8])
     assert combine(np.stack([right, up]), [3, -4]) == pytest.approx([0.6, -0.8])
     assert combine(right[np.newaxis], [0.01]) == pytest.approx([1, 0])
-    for cancelled in ([1, -1], [1, -1.0000001], [0, 0], [1e9, -1e9]):
+    with pytest.raises(QueryError, match="no part of the query has a weight other than 0"):
+        combine(np.stack([right, up]), [0, 0])
+    for cancelled in ([1, -1], [1, -1.0000001], [1e9, -1e9]):
         with pytest.raises(QueryError, match="cancel each other out"):
             combine(np.stack([right, right]), cancelled)
     np.testing.assert_allclose(combine(np.stack([right, right]), [1e308, 1e308]), right)

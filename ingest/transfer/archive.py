@@ -80,9 +80,9 @@ class Bundle:
             tarfile.TarFile(fileobj=stream, mode="w", copybufsize=CHUNK) as tar,
         ):
             bundle = cls(tar, progress)
-            bundle._text(MANIFEST, manifest.model_dump_json(indent=1))
+            bundle._add_text(MANIFEST, manifest.model_dump_json(indent=1))
             yield bundle
-            bundle._text(SUMS, "".join(bundle._sums))
+            bundle._add_text(SUMS, "".join(bundle._sums))
 
     def add(self, name: str, source: BinaryIO, size: int) -> str:
         """Store `size` bytes of `source`, and return their SHA-256.
@@ -90,9 +90,12 @@ class Bundle:
         Raises:
             IndexFailure: `source` has fewer or more bytes.
         """
+        return self._add(name, source, size, self._progress)
+
+    def _add(self, name: str, source: BinaryIO, size: int, progress: Progress) -> str:
         member = tarfile.TarInfo(name)
         member.size, member.mode = size, 0o644
-        reader = _Hashing(source, self._progress)
+        reader = _Hashing(source, progress)
         try:
             self._tar.addfile(member, cast("BinaryIO", reader))
         except OSError as error:
@@ -106,8 +109,9 @@ class Bundle:
         self._sums.append(f"{reader.sum.hexdigest()}  {name}\n")
         return reader.sum.hexdigest()
 
-    def _text(self, name: str, text: str) -> None:
-        self.add(name, io.BytesIO(text.encode()), len(text.encode()))
+    def _add_text(self, name: str, text: str) -> None:
+        content = text.encode()
+        self._add(name, io.BytesIO(content), len(content), lambda _: None)  # not among the bytes of the manifest
 
 
 def read_manifest(file: Path) -> Manifest:
@@ -128,7 +132,7 @@ def read_manifest(file: Path) -> Manifest:
 
 
 def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: Progress) -> Mapping[str, str]:
-    """Unpack the members that `selects` into `folder`, which must be empty; return the SHA-256 of all members by name.
+    """Unpack the members that `selects` into `folder`, which must be empty; return the SHA-256 of all files by name.
 
     Only plain files are written, inside `folder`; links, modes and owners are not restored.
 
@@ -161,9 +165,8 @@ def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: P
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in sums_text.splitlines())}
     wrong = sorted(name for name in sums.keys() | digests.keys() if sums.get(name) != digests.get(name))
     if wrong:
-        raise IndexFailure(
-            f"{file} is damaged: {len(wrong)} files are missing or have another SHA-256, first {wrong[0]}"
-        )
+        others = f" and {len(wrong) - 1} others" if wrong[1:] else ""
+        raise IndexFailure(f"{file} is damaged: missing, or of another SHA-256: {wrong[0]}{others}")
     return digests
 
 
@@ -186,7 +189,7 @@ def _is_dataset(name: str) -> bool:
 
 def _checked_name(file: Path, member: tarfile.TarInfo) -> str:
     path = PurePosixPath(member.name)
-    if not member.isreg() or path.is_absolute() or ".." in path.parts or "\\" in member.name:
+    if not (member.isreg() and path.parts) or path.is_absolute() or ".." in path.parts or "\\" in member.name:
         raise IndexFailure(f"{file} contains {member.name!r}, which no backup does: not unpacked")
     return path.as_posix()
 

@@ -66,7 +66,7 @@ def export(
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class ExternalVectors:
     """Vectors that were computed elsewhere, and the annotations that describe them."""
 
     PANEL: ClassVar = "Vectors from elsewhere"
@@ -97,10 +97,11 @@ class Elsewhere:
     add: Annotated[bool, typer.Option("--add", help="Add to a data set that was filled from other annotations")] = False
 
     def sources(self, index: ReadIndex, dataset: str | None, failures: list[Failure]) -> list[PointFile]:
-        """Open the files, to be imported into `index`; `failures` gets what cannot be imported.
+        """Open the files of a complete command line, to be imported into `index`.
+
+        `failures` gets what cannot be imported.
 
         Raises:
-            typer.BadParameter: the annotation file or the name of the model is missing.
             AnnotationError: the annotation file cannot be read, or lacks the split, or the photo folder does not exist.
             SpecMismatch: the data set was filled from other annotations, without `--add`.
         """
@@ -109,8 +110,8 @@ class Elsewhere:
         from ingest.specs import check_source
         from ingest.transfer.load import annotated
 
-        if self.annotations is None or not self.model_name:
-            raise typer.BadParameter("vectors need the options --annotations FILE and --model-name NAME")
+        assert self.annotations
+        assert self.model_name
         if self.images is not None:
             check_photo_folder(self.images)
         photos = self.images or self.annotations.parent
@@ -130,7 +131,7 @@ class Elsewhere:
 
 
 def import_(
-    elsewhere: Elsewhere,
+    external: ExternalVectors,
     new: NewCollections,
     files: Annotated[
         list[Path] | None,
@@ -152,13 +153,15 @@ def import_(
     from search.index import open_for_writing
     from search.ranking.cosines import store_cosines
 
-    if bool(files) == bool(elsewhere.image_vectors or elsewhere.caption_vectors):
+    if bool(files) == bool(external.image_vectors or external.caption_vectors):
         raise typer.BadParameter("give either files that `export` wrote, or --image-vectors and --caption-vectors")
+    if not files and not (external.annotations and external.model_name):
+        raise typer.BadParameter("vectors need the options --annotations FILE and --model-name NAME")
     failed: list[Failure] = []
     with nullcontext() if files else listing(failures, failed, _describe_failures):
         try:
             with closing(open_for_writing(load_settings(path, url))) as index:
-                sources = exported(files, dataset) if files else elsewhere.sources(index, dataset, failed)
+                sources = exported(files, dataset) if files else external.sources(index, dataset, failed)
                 warnings, loaded = load(index, sources, new.tuning())
                 for warning in warnings:
                     note(f"warning: {warning}")

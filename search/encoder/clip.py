@@ -123,7 +123,7 @@ class ClipEncoder:
         if dim is None or padding is None:
             for each in models:
                 each.float()  # half precision is too coarse for a comparison
-            self._probe(roles)
+            probe(self, partial(self._embed_images, batch_size=2), self._embed_texts, roles)
         if self.roles:
             self.role = role
         for each in models:
@@ -156,11 +156,11 @@ class ClipEncoder:
 
     @cached_property
     def _pixels(self) -> PixelPath | None:
-        return None if self.roles else find_pixel_path(self.model)  # which knows no roles
+        return None if self.roles else find_pixel_path(self.model)  # which does not support roles
 
     @property
     def _image_role(self) -> Role | None:
-        """The role of pictures: "document", even of a query, if the model reads none as queries."""
+        """The role of pictures: "document", even in a query, if the model does not take pictures as queries."""
         return "document" if self.role == "query" and not self._takes_pictures_as_queries else self.role
 
     @cached_property
@@ -225,7 +225,7 @@ class ClipEncoder:
         return [Truncation(limit, length) if (length := lengths.get(text, 0)) > limit else None for text in wrapped]
 
     def _with_retry(self, encode: Callable[[Any], Vectors], inputs: Pixels | Sequence[Any]) -> Vectors:
-        """Encode `inputs`; retry those without a usable vector one by one in float32, which overflows later."""
+        """Encode `inputs`; retry those without a usable vector one by one in float32, whose range is wider."""
         vectors = encode(inputs)
         unusable = np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist()
         if unusable and self.dtype != "float32":
@@ -297,9 +297,6 @@ class ClipEncoder:
                 parts.append(self.model(features)["sentence_embedding"].float())
         return unit(torch.cat(parts))
 
-    def _probe(self, roles: bool | None) -> None:
-        probe(self, partial(self._embed_images, batch_size=2), self._embed_texts, roles)
-
 
 def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
     """Wrap texts so that sentence-transformers treats them as texts whatever they contain."""
@@ -307,6 +304,7 @@ def as_texts(texts: Sequence[str]) -> list[MultimodalInput]:
 
 
 def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) -> SentenceTransformer:
+    from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -316,7 +314,7 @@ def _load(source: ModelSource, device: torch.device, trust_remote_code: bool) ->
     # Users of this project cannot act on warnings of the model's own code.
     warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers)\.")
     broken: tuple[type[Exception], ...] = (OSError, ValueError, KeyError, ImportError, RuntimeError)
-    broken += transport_errors()
+    broken += (TypeError, AttributeError, SafetensorError, *transport_errors())
     try:
         model = SentenceTransformer(
             source.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -38,7 +40,7 @@ def locate(model: str) -> ModelSource:
         EncoderError: the folder, name or revision does not exist, or the hub cannot be reached and the model is not
             cached.
     """
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111 - unlike Path.expanduser, it never raises
     if folder.is_dir():
         if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
             raise EncoderError(f"{model} contains no sentence-transformers model (no modules.json): check --model")
@@ -46,9 +48,9 @@ def locate(model: str) -> ModelSource:
         if shown(path) != path:  # the libraries that read weights accept no other names
             raise EncoderError(f"the name of the model folder {model} is not valid UTF-8: rename it")
         return ModelSource(path, None, Path(path))
-    if folder.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+    name, at, revision = model.partition("@")  # a branch may contain slashes
+    if folder.is_absolute() or model.startswith((".", "~")) or name.count("/") > 1:
         raise EncoderError(f"no model folder {model}: check --model")
-    name, at, revision = model.partition("@")
     if at and not revision:
         raise EncoderError(f"{model} has no revision after the @: use --model {name}@REVISION, or --model {name}")
     if at and Path(name).is_dir():
@@ -102,7 +104,7 @@ def _unreachable(url: str) -> str | None:
             return None
     except urllib.error.HTTPError:
         return None
-    except OSError as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: it is not a URL
         return str(getattr(error, "reason", error))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from search.encoder import Encoder, Truncation
 from search.encoder.lazy import LazyEncoder
-from search.errors import CocoSearchError, NotFound, PhotoError, QueryError
+from search.errors import CocoSearchError, CollectionMissing, NotFound, PhotoError, QueryError
 from search.index import CollectionSpec, ReadIndex, collection_name
 from search.outcomes import map_values
 from search.query import Part, brief, combine
@@ -107,11 +107,15 @@ class QueryEncoder:
             "images": [part.image_id for part in parts if part.image_id is not None],
             "captions": [part.caption_id for part in parts if part.caption_id is not None],
         }
-        return {
-            kind: self._index.retrieve(collection_name(self._dataset, kind), named, vectors=True).vectors_by_id()
-            for kind, named in ids.items()
-            if named
-        }
+        return {kind: self._vectors_of(kind, named) for kind, named in ids.items() if named}
+
+    def _vectors_of(self, kind: Kind, ids: Sequence[int]) -> dict[int, Vectors]:
+        try:
+            return self._index.retrieve(collection_name(self._dataset, kind), ids, vectors=True).vectors_by_id()
+        except CollectionMissing:
+            if collection_name(self._dataset, "images") not in self._index.collections():
+                raise
+            return {}  # a data set may consist of photos alone
 
     def _inputs(
         self, parts: Sequence[Part], stored: Stored, pictures: _Pictures

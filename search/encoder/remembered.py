@@ -1,4 +1,4 @@
-"""Remember what loading a model has shown, so that a run with nothing to encode need not load it again.
+"""Remember the facts that loading a model establishes, so that a run with nothing to encode need not load it again.
 
 The user's cache holds it, with a fingerprint of the model's files: names, sizes and times. If one of them changes, or
 the libraries that load them do, the model has to be loaded again. Deleting the cache is safe.

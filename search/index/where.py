@@ -1,7 +1,7 @@
 """The filter of a query: its conditions, which each engine translates, and the words that are compared with each hit.
 
-The engines find words between spaces, with or without their accents. Their tokenizer ignores numbers. Text of scripts
-that put no spaces between words, or that append particles to them, it splits differently in a query than in a caption.
+The engines find words that are separated by spaces, and ignore accents. Their tokenizer ignores numbers, and it splits
+text differently in a query than in a caption if the script puts no spaces between words, or appends particles to them.
 So numbers and text in these scripts are compared with the captions of each hit (`Words`).
 """
 
@@ -78,17 +78,18 @@ class Where:
         return replace(self, contains=words.indexed or None), words
 
     def check(self) -> None:
-        """Refuse what no query can be filtered by.
+        """Refuse a filter that is not valid.
 
         Raises:
-            QueryError: `contains` holds no letter and no digit, or an image id is out of range.
+            QueryError: `contains` holds no letter and no digit, or is not valid Unicode, or an image id is out of
+                range.
         """
         self.divided()
         for image_id in self.image_ids or ():
             check_id(image_id, "image")
 
     def __str__(self) -> str:
-        """Return what users can filter by as a person reads it: `split test, with the words red car`."""
+        """Return the conditions that users can set, in words: `split test, with the words red car`."""
         words = [
             f"split {' or '.join(self.splits)}" if self.splits else "",
             f"of {len(self.image_ids):,} image{'s' * (len(self.image_ids) != 1)}" if self.image_ids else "",

@@ -64,10 +64,11 @@ class Evidences:
         """
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._stored = self._read()
+            self._measured = self._measured or None  # captions may have been added
             self._read_at = time.monotonic()
         cosines = self._stored
         if len(cosines) < 2:
-            if not self._measured:
+            if self._measured is None:
                 from search.ranking.cosines import measure_cosines  # not above: seldom needed, and imports hashlib
 
                 self._measured = measure_cosines(self._index, self._dataset)
@@ -117,8 +118,8 @@ class EvidenceReader:
     ) -> list[Candidates]:
         """Return candidates for each row of `vectors` (n, dim), from the nearest `depth` photos and captions.
 
-        `where` is the filter of the photos; any of their captions is evidence. A photo with only one half that is
-        near is a candidate only if it may be among the first `enough` (None: all are).
+        `where` is the filter of the photos; any of their captions is evidence. A photo of which only one half
+        was read is a candidate only if it may be among the first `enough` (None: all are).
         """
         params = SearchParams(exact=exact, where=where, payload=False)
         images = self._index.query(self._images, vectors, depth, params)
@@ -127,8 +128,8 @@ class EvidenceReader:
         params = SearchParams(exact=exact, where=of_captions, per_image=True)
         captions = self._index.query(self._captions, vectors, depth, params)
         rows = [
-            _Row(evidence, nearest, spoken, whole=len(nearest) < depth)
-            for nearest, spoken in zip(images, captions, strict=True)
+            _Row(evidence, images_of_row, captions_of_row, whole=len(images_of_row) < depth)
+            for images_of_row, captions_of_row in zip(images, captions, strict=True)
         ]
         self._add_images(vectors, rows, where, enough)
         self._add_captions(vectors, rows, enough)
@@ -136,9 +137,9 @@ class EvidenceReader:
 
     def _add_images(self, vectors: Vectors, rows: Sequence[_Row], where: Where, enough: int | None) -> None:
         """Add the cosines of photos whose captions are near; those that `where` excludes get none."""
-        ids = {number: found for number, row in enumerate(rows) if (found := row.without_cosine(enough))}
+        ids = {number: wanted for number, row in enumerate(rows) if (wanted := row.without_cosine(enough))}
         if ids:
-            each_where = tuple(replace(where, ids=found) for found in ids.values())
+            each_where = tuple(replace(where, ids=wanted) for wanted in ids.values())
             params = SearchParams(exact=True, payload=False, each_where=each_where)
             answers = self._index.query(self._images, vectors[list(ids)], max(map(len, ids.values())), params)
             for number, hits in zip(ids, answers, strict=True):
@@ -146,17 +147,17 @@ class EvidenceReader:
 
     def _add_captions(self, vectors: Vectors, rows: Sequence[_Row], enough: int | None) -> None:
         """Add the best captions of near photos; all of a photo's captions are compared, however many it has."""
-        ids = {number: found for number, row in enumerate(rows) if (found := row.without_caption(enough))}
+        ids = {number: wanted for number, row in enumerate(rows) if (wanted := row.without_caption(enough))}
         limit = CAPTIONS_PER_IMAGE * max(map(len, ids.values()), default=0)
         while ids:
-            each_where = tuple(Where(image_ids=found) for found in ids.values())
+            each_where = tuple(Where(image_ids=wanted) for wanted in ids.values())
             params = SearchParams(exact=True, each_where=each_where, per_image=True)
             answers = self._index.query(self._captions, vectors[list(ids)], limit, params)
             left: dict[int, tuple[int, ...]] = {}
             limit = 0
-            for (number, found), hits in zip(ids.items(), answers, strict=True):
-                rows[number].add_captions(found, hits)
-                missing = tuple(id_ for id_ in found if id_ not in rows[number].captions)
+            for (number, wanted), hits in zip(ids.items(), answers, strict=True):
+                rows[number].add_captions(wanted, hits)
+                missing = tuple(id_ for id_ in wanted if id_ not in rows[number].captions)
                 if missing and (count := self._index.count(self._captions, where=Where(image_ids=missing))):
                     left[number], limit = missing, max(limit, count)
             ids = left
@@ -194,20 +195,20 @@ class _Row:
         alone = (id_ for id_ in self.cosines if id_ not in self.captions)
         return tuple(takewhile(lambda id_: self._most(id_) >= least, alone))
 
-    def add_cosines(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
-        """Add the cosines of the images `asked` for; those without a hit are not candidates."""
-        self.completed.update(asked)
+    def add_cosines(self, requested: Sequence[int], hits: Sequence[Hit]) -> None:
+        """Add the cosines of the images `requested`; those without a hit are not candidates."""
+        self.completed.update(requested)
         self.cosines |= {hit.id: hit.score for hit in hits}
         self._score(hit.id for hit in hits)
 
-    def add_captions(self, asked: Sequence[int], hits: Sequence[Hit]) -> None:
-        """Add the best captions of the images `asked` for; those without a hit have none, unless requested again.
+    def add_captions(self, requested: Sequence[int], hits: Sequence[Hit]) -> None:
+        """Add the best captions of the images `requested`; those without a hit have none, unless requested again.
 
         The scores of images without captions are added too, and replaced if a caption follows.
         """
-        self.completed.update(asked)
+        self.completed.update(requested)
         self.captions |= {hit.image_id: hit for hit in hits}
-        self._score(asked)
+        self._score(requested)
 
     def candidates(self) -> Candidates:
         """Return the images of which both halves are known, and what bounds the others."""

@@ -44,7 +44,7 @@ class Corrections:
         self._read_at = float("-inf")
 
     def of(self, alpha: float | None) -> Correction | None:
-        """Return the correction by `alpha` (None: the stored one), or None if scores remain the cosines.
+        """Return the correction by `alpha` (None: the stored one), or None if scores are not corrected.
 
         Raises:
             QueryError: `alpha` is given and no numbers are stored, or not every image has one.

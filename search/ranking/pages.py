@@ -245,8 +245,8 @@ class Pages:
         exact, correction, evidence = request.options.exact, request.correction, request.evidence
         if evidence:
             enough = request.end if depth == request.depth else None
-            found = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
-            return [ReadHits(_in_order(each.hits), each.cosine, each.score) for each in found]
+            candidates = self._evidence.read(vectors, where, depth, evidence, exact=exact, enough=enough)
+            return [ReadHits(_in_order(each.hits), each.cosine, each.score) for each in candidates]
         keep = request.keep and request.keep * depth // request.depth
         alpha = correction.alpha if correction else 0.0
         params = SearchParams(exact=exact, where=where, hubness=alpha, keep=keep)
