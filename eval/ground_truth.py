@@ -212,8 +212,8 @@ def _check_no_more_captions(images: _Images, captions: _Captions) -> None:
     """Refuse captions that belong to no image: in the gallery, they would be positives of no query."""
     if (extra := len(captions.texts) - int(images.captions.sum())) > 0:
         raise EvaluationError(
-            f"{extra:,} captions belong to no image's own list: they are left over from another "
-            "annotation file; ingest it under another --dataset name"
+            f"{extra:,} captions are no longer listed with any image: remove them with `python -m ingest run --prune`, "
+            "or ingest several files under different --dataset names"
         )
 
 

@@ -328,9 +328,11 @@ def read_run(folder: Path) -> Run:
         EvaluationError: the folder contains no run, or a broken one.
     """
     results: list[QueryResult] = []
+    file = METRICS_FILE
     try:
-        metrics = RunMetrics.model_validate(parse_json(decode_text((folder / METRICS_FILE).read_bytes())))
-        with (folder / RANKS_FILE).open("rb") as stream:
+        metrics = RunMetrics.model_validate(parse_json(decode_text((folder / file).read_bytes())))
+        file = RANKS_FILE
+        with (folder / file).open("rb") as stream:
             results.extend(_of_line(parse_json(decode_text(line))) for line in stream)
     except FileNotFoundError as error:
         raise EvaluationError(
@@ -342,5 +344,7 @@ def read_run(folder: Path) -> Run:
         what = ": ".join(filter(None, (METRICS_FILE, problem.place, problem.message)))
         raise EvaluationError(f"{folder} holds a broken run ({what}): make it again") from None
     except (ValueError, TypeError, KeyError, TextError) as error:
-        raise EvaluationError(f"{folder} holds a broken run ({RANKS_FILE}: {error}): make it again") from error
+        raise EvaluationError(f"{folder} holds a broken run ({file}: {error}): make it again") from error
+    if not metrics.split:
+        raise EvaluationError(f"{folder} holds a broken run ({METRICS_FILE}: it names no split): make it again")
     return Run(folder, metrics, results)

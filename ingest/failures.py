@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from search.cli.command import note
 from search.errors import SettingsError
-from search.files import replace_file
+from search.files import replace_file, target_of
 from search.records import Kind
 from search.text import shown, to_json
 
@@ -109,6 +110,8 @@ def _create_folder_of(file: Path) -> None:
         raise SettingsError(f"--failures: {file} is a folder: give the name of a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(file.parent, os.W_OK) and (file.is_file() or not file.exists()):
+            raise SettingsError(f"--failures: cannot write into {file.parent.resolve()}: name a file in another folder")
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise SettingsError(f"--failures: cannot create {file.parent}: {reason}") from None
@@ -130,7 +133,7 @@ def _write(file: Path, failures: Sequence[Listable]) -> Path:
     if file.exists() and not file.is_file():  # such as /dev/stdout
         file.write_text(text, encoding="utf-8")
     else:
-        replace_file(file, text)
+        replace_file(target_of(file), text)
     return file
 
 

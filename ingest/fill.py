@@ -24,7 +24,7 @@ from ingest.options import Embedding, NewCollections, Output, Selection
 from ingest.pipeline import ingest
 from ingest.prune import Gone, check_prunable, find_gone
 from ingest.selection import part_of, with_urls
-from ingest.specs import check_source, collection_specs, create_collections
+from ingest.specs import check_source, collection_specs, create_collections, folder_warnings
 from ingest.summary import Summary
 from search.cli import command
 from search.cli.application import program
@@ -87,6 +87,8 @@ def _check_and_embed(
     photo_url, follow_links = output.photo_url_of(stored), embedding.links(stored)
     if not output.add:
         check_source(index, dataset, annotations)
+    elif stored is not None:
+        summary.warnings += folder_warnings(stored, annotations, photo_folder)
     chosen = with_urls(selection.choose(annotations), photo_url)
     part = part_of(chosen, selection.shard)  # what this machine embeds
     if stored is not None:

@@ -69,6 +69,18 @@ def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> No
                     raise
 
 
+def folder_warnings(stored: CollectionSpec, annotations: Annotations, photos: Path) -> list[str]:
+    """Return, in one line, that the photos of other sources are not in the folder of the source that is added."""
+    current, remembered = source_of(annotations), stored.photo_folder
+    is_added = not any(source.is_same(current) for source in stored.sources)
+    if not (is_added and remembered.is_dir() and photos.is_dir()) or remembered.samefile(photos):
+        return []
+    return [
+        f"the photos of {stored.dataset} were in {remembered}, but a data set has one photo folder: from now on, all "
+        f"are looked up in {photos}; put the others there, too"
+    ]
+
+
 def source_of(annotations: Annotations) -> Source:
     """Return the source of these annotations as a collection remembers it."""
     return Source(format=annotations.format, path=spell_path(annotations.file.resolve()))

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def answers(searcher: Searcher, arrivals: Iterable[Sequence[bytes]], default: Op
         lines = [read_line(number, line, default) for number, line in enumerate(arrived, number + 1) if _text_of(line)]
         number += len(arrived)
         groups = list(_groups(lines))
-        for group, following in zip(groups, [*groups[1:], []], strict=True):
+        for group, following in zip_longest(groups, groups[1:], fillvalue=()):
             yield from _answered(searcher, group, following)
 
 

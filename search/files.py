@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,18 @@ def replacing(file: Path, *, sync: bool = True, mode: int = 0o666) -> Iterator[P
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def target_of(file: Path) -> Path:
+    """Return where a link leads, so that the file there is replaced and not the link.
+
+    Raises:
+        OSError: it leads to a folder or a device.
+    """
+    target = Path(os.path.realpath(file))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(file))
+    return target
 
 
 def replace_file(file: Path, text: str) -> None:

@@ -158,7 +158,7 @@ def _check_text(text: str) -> None:
 
 
 def text_part(value: str, sign: int = 1) -> Part:
-    """Parse a text, such as `a beach`, which may end in a weight: `a beach^0.5`."""
+    """Parse a text, such as `a beach`, which may end in a weight: `a beach^0.5`. Raises QueryError."""
     text, weight = _weighted(value)
     return Part(text=text, weight=sign * weight)
 
@@ -172,8 +172,10 @@ def image_part(value: str, sign: int = 1) -> Part:
 
 
 def _weighted(value: str) -> tuple[str, float]:
-    match = re.fullmatch(r"(.*)\^(\d+(?:\.\d*)?|\.\d+)", value, re.DOTALL)
-    return (match[1], float(match[2])) if match else (value, 1.0)
+    match = re.fullmatch(r"(.*)\^(-?)(\d+(?:\.\d*)?|\.\d+)", value, re.DOTALL)
+    if match and match[2]:
+        raise QueryError(f"{value!r} ends in a negative weight: subtract with --minus, or in JSON with a `weight`")
+    return (match[1], float(match[3])) if match else (value, 1.0)
 
 
 def evidence_weight(value: str) -> float:

@@ -38,7 +38,9 @@ def check_text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise TextError("the text is not valid UTF-8: it contains half of a surrogate pair") from None
+        only_bytes = all("\udc80" <= char <= "\udcff" for char in _LONE.findall(text))  # how Python decodes other bytes
+        reason = "" if only_bytes else ": it contains half of a surrogate pair"
+        raise TextError(f"the text is not valid UTF-8{reason}") from None
     return text
 
 

@@ -193,6 +193,15 @@ def test_lines_that_are_not_text_spoil_no_other_line(call: Call, filled: list[st
         assert "UTF-16" in one_line_error(call("search", "batch", "queries.txt", *filled))
 
 
+@pytest.mark.parametrize("content", [b"noise", b"\n\n\n", b"\n", b"x" * 200_000 + b"\nnoise\n", b""])
+def test_lines_that_are_blank_long_or_not_ended(call: Call, filled: list[str], content: bytes) -> None:
+    Path("queries.txt").write_bytes(content)
+    code, out, err = call("search", "batch", "queries.txt", *filled)
+    lines = [number for number, line in enumerate(content.split(b"\n"), 1) if line]
+    assert (code, [answer["line"] for answer in objects(out)]) == (0, lines), err
+    assert all(answer["hits"] for answer in objects(out))
+
+
 def test_a_batch_reads_the_standard_input_of_its_own_process(
     call: Call, filled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search.files import replace_file, replacing
+from search.files import replace_file, replacing, target_of
 
 
 def test_the_old_content_stays_until_the_new_is_complete(tmp_path: Path) -> None:
@@ -20,6 +20,17 @@ def test_the_old_content_stays_until_the_new_is_complete(tmp_path: Path) -> None
         replace_file(file, "half \udc80")
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real/file")
+    for content in ("first", "second"):
+        replace_file(target_of(tmp_path / "link"), content)
+        assert ((tmp_path / "link").is_symlink(), (tmp_path / "real/file").read_text()) == (True, content)
+    for other in (tmp_path, Path("/dev/null")):
+        with pytest.raises(OSError, match="not a regular file"):
+            target_of(other)
 
 
 def test_what_a_killed_run_left_is_not_followed_or_kept(tmp_path: Path) -> None:

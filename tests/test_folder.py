@@ -234,7 +234,10 @@ def test_a_data_set_from_another_source_is_refused(
     assert "captions_val2014.json (coco) is another source: use another --dataset NAME, or --add" in error
     assert stored(tmp_path, "coco_images") == before
 
-    assert call("ingest", *options, "--add")[0] == 0
+    code, _, err = call("ingest", *options, "--add")
+    assert (code, "no longer in" in err) == (0, False)
+    assert f"from now on, all are looked up in {images}" in err
+    assert "other sources" in one_line_error(call("ingest", *options, "--prune", "--yes"))
     changed = {image.id: image.file for image in stored(tmp_path, "coco_images") if isinstance(image, Image)}
     assert (changed[100], len(changed)) == ("COCO_val2014_000000000105.jpg", len(before))
     assert call("ingest", *options)[0] == 0  # both are its sources now

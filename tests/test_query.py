@@ -91,7 +91,7 @@ def test_how_parts_are_written_on_the_command_line() -> None:
     assert text_part("snow^0.5") == Part(text="snow", weight=0.5)
     assert text_part("snow^.5", -1) == Part(text="snow", weight=-0.5)
     assert text_part("e = mc^2^1") == Part(text="e = mc^2")
-    for plain in ("12:30 on a clock", "2: a list", "x^y", "^", "two^", "a^-1", "a^1e3"):
+    for plain in ("12:30 on a clock", "2: a list", "x^y", "^", "two^", "a^1e3"):
         assert text_part(plain) == Part(text=plain)
     assert image_part("42") == Part(image_id=42)
     assert image_part("42^2", -1) == Part(image_id=42, weight=-2)
@@ -100,6 +100,10 @@ def test_how_parts_are_written_on_the_command_line() -> None:
     assert image_part("٤٢") == Part(image=Path("٤٢"))  # digits elsewhere
     with pytest.raises(QueryError, match="empty"):
         text_part("^2")
+    for part in (text_part, image_part):
+        with pytest.raises(QueryError, match=r"'snow\^-\.5' ends in a negative weight: subtract with --minus"):
+            part("snow^-.5")
+    assert text_part("a^-1^1") == Part(text="a^-1")
 
 
 def test_a_query_in_words() -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
+from conftest import Call, ingest_options
 from hypothesis import given
 from hypothesis import strategies as st
 
 from search.cli.terminal import Place, Style, columns, cut, one_line, table
 from search.records import Caption, Hit, Image
 
+ROOT = Path(__file__).parents[1]
 ESCAPES = re.compile(r"\x1b\[\d+m|\x1b]8;;[^\x1b]*\x1b\\")
 
 
@@ -93,3 +99,16 @@ def test_only_a_terminal_gets_escape_sequences(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
     assert not Style.of(Terminal()).escapes
+
+
+def test_streams_that_are_closed(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
+    place = ["--path", str(tmp_path / "index")]
+    assert call("ingest", *ingest_options(photo_set, clip_folder, place))[0] == 0
+    for command in (["search", "image", "105"], ["eval", "run"]):
+        words = shlex.join([sys.executable, "-m", *command, *place])
+        for closed in (">&-", "2>&-"):
+            done = subprocess.run(
+                f"{words} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+            assert bool(done.stdout) == (closed == "2>&-")

@@ -39,6 +39,7 @@ COLUMNS = {  # the names of each column, of which the first that exists is used
     "caption_id": ("caption_id", "sentid"),
 }
 DELIMITERS = ",\t;|"
+OF_DOCUMENTS = ("annotations", "dataset", "images")  # fields of the JSON documents that are no tables
 SHOWN_FROM = 20_000_000  # bytes; smaller files are read in seconds
 LINES_TRIED = 10  # for one that is not broken
 LINES_PER_RECORD = 1000  # a quote that is not closed within so many lines is a fault of its line
@@ -61,29 +62,33 @@ class _Row(BaseModel):
 
 
 def fits(start: bytes) -> bool:
-    """Return whether a file that starts like this is not JSON, or is JSON lines."""
-    if not start.startswith((b"{", b"[")):
+    """Return whether a file that starts like this is not JSON, or consists of JSON lines or of one array."""
+    if not start.startswith(b"{"):
         return True
     lines = list(islice((line.strip() for line in start.split(b"\n") if line.strip()), LINES_TRIED))
     is_one_document = lines[0].endswith((b"{", b"[", b","))  # that continues in the next line
-    return not is_one_document and any(map(_is_json_of_a_photo, lines))
+    return not is_one_document and any(map(_is_line_of_a_table, lines))
 
 
-def _is_json_of_a_photo(line: bytes) -> bool:
+def _is_line_of_a_table(line: bytes) -> bool:
     try:
         fields = parse_json(line.decode())
     except (ValueError, RecursionError):
         return False
-    return isinstance(fields, dict) and "file" in _columns(list(fields))
+    return isinstance(fields, dict) and fields.keys().isdisjoint(OF_DOCUMENTS)
 
 
 def read(source: Source) -> Annotations:
     """Read a table. A line that is broken is skipped, and so is a caption that is; both are listed in `unusable`.
 
     Raises:
-        AnnotationError: the first line names no column for the photo, no line can be used, or an id belongs to two
-            photos or captions.
+        AnnotationError: the file is a JSON array, the first line names no column for the photo, no line can be used, or
+            an id belongs to two photos or captions.
     """
+    if source.start().startswith(b"["):
+        raise AnnotationError(
+            f"{source.file}: it is a JSON array: write one object a line, without commas between them"
+        )
     lines, table = Lines(source.stream), _Table(source)
     parse = _json_fields if source.start().startswith(b"{") else _delimited(source.file, lines)
     size = os.fstat(source.stream.fileno()).st_size
@@ -117,6 +122,8 @@ class _Table:
             AnnotationError: the photo has another id in an earlier line.
         """
         row, texts = self._row(fields), _texts(fields.get("captions"))
+        if row.caption_id is not None and len(texts) > 1:
+            raise ValueError("one caption_id for several captions: give each caption a line of its own")
         photo = self._photos.get(row.file)
         if photo is None:
             photo = self._photos[row.file] = Photo(row.file, "", row.image_id)
@@ -132,7 +139,7 @@ class _Table:
         photo.split = row.split or photo.split
         for text in texts:
             try:
-                photo.captions.append((row.caption_id if len(texts) == 1 else None, check_caption(text)))
+                photo.captions.append((row.caption_id, check_caption(text)))
             except ValueError as error:
                 self.skip(number, str(error), photo)
 
@@ -162,6 +169,8 @@ class _Table:
 
     def _row(self, fields: Fields) -> _Row:
         file = fields.get("file")
+        if file is None:
+            raise ValueError(f"it names no photo: no field is called {', '.join(COLUMNS['file'][:4])} or the like")
         if isinstance(file, str):
             fields = {**fields, "file": self._relative(file)}
         try:

@@ -96,7 +96,7 @@ class ImageStage:
             self._recipe,
             workers=run.options.workers,
             processes="cuda" in first.device,
-            batch_size=first.batch_size,
+            batch_size=min(first.batch_size, len(images) - len(done)),
         )
         with bar_of(len(images) - len(done), "images") as bar, reader:
             read_ahead = reader.batches([[image.file for image in batch] for batch in batches])

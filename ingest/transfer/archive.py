@@ -21,7 +21,7 @@ from typing import BinaryIO, Literal, cast
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from search.errors import IndexFailure, SettingsError
-from search.files import replacing
+from search.files import replacing, target_of
 from search.index.names import collection_name
 from search.validation import first_problem
 
@@ -75,7 +75,7 @@ class Bundle:
     def writing(cls, file: Path, manifest: Manifest, progress: Progress) -> Iterator[Bundle]:
         """Open a bundle for writing; `file` appears once it is complete, and an error leaves nothing behind."""
         with (
-            replacing(file) as partial,
+            replacing(target_of(file)) as partial,
             gzip.open(partial, "wb", compresslevel=LEVEL) as stream,
             tarfile.TarFile(fileobj=stream, mode="w", copybufsize=CHUNK) as tar,
         ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from dataclasses import Field, fields, is_dataclass
 from enum import IntEnum
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO, get_type_hints
 
 import typer
 
@@ -125,6 +126,7 @@ def run(app: typer.Typer, package: str) -> None:
     Report errors of this project as one line on stderr and exit code 1, Ctrl-C as exit code 130. Characters that the
     encoding of stdout or stderr lacks are written as `\\u2026`.
     """
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None if the shell closed it (`>&-`)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -133,10 +135,18 @@ def run(app: typer.Typer, package: str) -> None:
         app(prog_name=program(package))
     except KeyboardInterrupt:
         sys.exit(Exit.INTERRUPTED)
-    except (CocoSearchError, OSError) as error:  # OSError: a file or folder that the user named
+    except CocoSearchError as error:
         _fail(str(error))
+    except OSError as error:  # a file or folder that the user named
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except MemoryError as error:
+        _fail(f"there is not enough memory: {error or 'try smaller batches'}")
     except UnicodeEncodeError as error:  # a path that is not valid UTF-8 reached a library that encodes it
         _fail(f"{error.object}: this file name is not valid UTF-8: rename the file")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - closed at exit
 
 
 def _fail(message: str) -> NoReturn:

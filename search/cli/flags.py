@@ -53,7 +53,7 @@ class QueryFlags:
     ] = None
     splits: Annotated[list[str] | None, typer.Option("--split", help="Only this split; may be repeated")] = None
     image_ids: Annotated[
-        list[int] | None, typer.Option("--image-id", help="Only this image, or its captions; may be repeated")
+        list[int] | None, typer.Option("--image-id", min=0, help="Only this image, or its captions; may be repeated")
     ] = None
     contains: Annotated[
         str | None,
