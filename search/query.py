@@ -164,8 +164,16 @@ def text_part(value: str, sign: int = 1) -> Part:
 
 
 def image_part(value: str, sign: int = 1) -> Part:
-    """Parse the id of a stored image, such as `42`, or the path of a file; both may end in a weight: `42^0.5`."""
+    """Parse the id of a stored image, such as `42`, or the path of a file; both may end in a weight: `42^0.5`.
+
+    Raises:
+        QueryError: there is neither, or an address on the web.
+    """
     name, weight = _weighted(value)
+    if not name:
+        raise QueryError("the picture to search for is empty: give a file, or the id of a stored image")
+    if name.startswith(("http://", "https://")):
+        raise QueryError(f"{name}: pictures on the web are not fetched: save it, and give the file")
     if re.fullmatch("[0-9]{1,100}", name):  # Python parses no integer of thousands of digits
         return Part(image_id=int(name), weight=sign * weight)
     return Part(image=Path(name), weight=sign * weight)

@@ -36,6 +36,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "index_path", Path(self.index_path))  # a string is accepted too
+        if not self.qdrant_url and os.path.isfile(self.index_path):  # noqa: PTH113 - unlike Path.is_file, it raises nothing
+            raise SettingsError(f"--path or INDEX_PATH: {self.index_path} is a file: give the folder of an index")
         for url in self.qdrant_urls:
             if not _is_address(url):
                 raise SettingsError(f"--url or QDRANT_URL: {url!r} is not an address such as http://localhost:6333")

@@ -369,6 +369,8 @@ def test_a_server_that_is_not_there(call: Call, monkeypatch: pytest.MonkeyPatch)
 
 def test_settings_that_make_no_sense(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not both" in one_line_error(call("ingest", "status", "--path", "a", "--url", "http://b"))
+    Path("a").touch()
+    assert "a is a file: give the folder of an index" in one_line_error(call("ingest", "status", "--path", "a"))
     ports = ("http://localhost:99999", "http://localhost:abc", "http://localhost:0")
     for wrong in (*ports, "localhost:6333", "ftp://localhost", "http://[::1:6333", "http://[db]:6333"):
         assert "not an address" in one_line_error(call("ingest", "status", "--url", wrong))

@@ -100,6 +100,10 @@ def test_how_parts_are_written_on_the_command_line() -> None:
     assert image_part("٤٢") == Part(image=Path("٤٢"))  # digits elsewhere
     with pytest.raises(QueryError, match="empty"):
         text_part("^2")
+    with pytest.raises(QueryError, match="the picture to search for is empty"):
+        image_part("")
+    with pytest.raises(QueryError, match=r"https://x/y\.jpg: pictures on the web are not fetched"):
+        image_part("https://x/y.jpg")
     for part in (text_part, image_part):
         with pytest.raises(QueryError, match=r"'snow\^-\.5' ends in a negative weight: subtract with --minus"):
             part("snow^-.5")
