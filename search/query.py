@@ -173,7 +173,7 @@ def image_part(value: str, sign: int = 1) -> Part:
     if not name:
         raise QueryError("the picture to search for is empty: give a file, or the id of a stored image")
     if name.startswith(("http://", "https://")):
-        raise QueryError(f"{name}: pictures on the web are not fetched: save it, and give the file")
+        raise QueryError(f"{name}: no such file, and pictures on the web are not fetched: save it, and give the file")
     if re.fullmatch("[0-9]{1,100}", name):  # Python parses no integer of thousands of digits
         return Part(image_id=int(name), weight=sign * weight)
     return Part(image=Path(name), weight=sign * weight)

@@ -102,7 +102,7 @@ def test_how_parts_are_written_on_the_command_line() -> None:
         text_part("^2")
     with pytest.raises(QueryError, match="the picture to search for is empty"):
         image_part("")
-    with pytest.raises(QueryError, match=r"https://x/y\.jpg: pictures on the web are not fetched"):
+    with pytest.raises(QueryError, match=r"https://x/y\.jpg: no such file, and pictures on the web are not fetched"):
         image_part("https://x/y.jpg")
     for part in (text_part, image_part):
         with pytest.raises(QueryError, match=r"'snow\^-\.5' ends in a negative weight: subtract with --minus"):
