@@ -22,6 +22,7 @@ from test_replay import related, store
 
 from eval import Embeddings, measure
 from eval.evaluate import Plan
+from ingest.demo.tour import DATASET, MODEL, draw
 from search import Caption, Hit, Hits, Image, Options, Part, Searcher
 from search.errors import EvaluationError
 from search.hits import SHOWN
@@ -162,8 +163,9 @@ def test_texts_add_the_scores_by_length() -> None:
 
 
 def test_the_notebook_runs(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The first cell does the same in a process that would import PyTorch; now it finds that there is nothing to do.
-    assert call("ingest", "demo", "--images", 40, "--path", "demo-index")[0] == 0
+    # Embed what the first cell embeds: its own process then need not import PyTorch.
+    source = ["--annotations", draw(tmp_path / "demo", 40), "--images", tmp_path / "demo/images", "--model", MODEL]
+    assert call("ingest", "run", *source, "--dataset", DATASET, "--path", tmp_path / "demo-index")[0] == 0
     root = str(NOTEBOOK.parents[1])
     monkeypatch.setenv("PYTHONPATH", root)
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")

@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -32,19 +31,21 @@ SERVER.set_forkserver_preload(
 )
 
 
-def ingest_in_child(options: list[str]) -> None:
+def ingest_in_child(options: list[str], said: str) -> None:
     import torch
 
     from ingest.__main__ import main
 
     torch.set_num_threads(1)
+    os.setsid()
     sys.argv = ["ingest", *options]
-    with Path(os.devnull).open("w") as quiet, contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
+    with Path(said).open("w") as stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
         main()
 
 
-def start(options: list[str]) -> BaseProcess:
-    process = SERVER.Process(target=ingest_in_child, args=(options,))
+def start(options: list[str], said: Path | str = os.devnull) -> BaseProcess:
+    """Starts `python -m ingest` in a session of its own; what it says goes into the file `said`."""
+    process = SERVER.Process(target=ingest_in_child, args=(options, str(said)))
     process.start()
     return process
 
@@ -162,17 +163,16 @@ def test_changed_photos_are_noticed_and_touched_ones_are_not(
 @pytest.mark.usefixtures("ctrl_c")
 def test_control_c_stops_soon_and_says_how_to_go_on(photos: Path, clip_folder: Path, tmp_path: Path) -> None:
     options = [*ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")]), "--batch-size", "1"]
-    command = [sys.executable, "-m", "ingest", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stderr
-        seen = ""
-        while "images:" not in seen or " 0/48" in seen.splitlines()[-1]:
-            seen += process.stderr.read(1)
-            assert process.poll() is None or seen
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.stderr.read()
-        process.wait(timeout=10)
-    assert process.returncode == 130
+    stderr = tmp_path / "stderr"
+    process = start(options, stderr)
+    while not stderr.exists() or "images:" not in (said := stderr.read_text()) or " 0/48" in said.splitlines()[-1]:
+        assert process.is_alive()
+        time.sleep(0.002)
+    assert process.pid
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(timeout=10)
+    said = stderr.read_text()
+    assert process.exitcode == 130
     assert "interrupted: " in said
     assert "run the same command again to resume" in said
     assert "Traceback" not in said
