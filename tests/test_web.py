@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,10 +16,17 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from points import image
+from points import unit as random_vectors
 from running_web import HOSTILE, LARGE_ID, PHOTOS, Web
 from web_questions import JPEG, ask, error_of, ids, picture, unit
 
+from search.index import CollectionSpec, Index, Points
 from search.records import Vectors
+from search.searcher import Searcher
+from search.web.gallery import Gallery
+
+MakeSpec = Callable[..., CollectionSpec]
 
 
 def test_a_text_finds_the_nearest_images(web: Web, client: httpx.Client) -> None:
@@ -303,6 +311,15 @@ def test_a_sample_is_random_and_repeatable(client: httpx.Client) -> None:
         some = sample(k=200, contains=words)
         assert (len(some["images"]), some["more"], some["total"]) == (total is None, False, total)
     assert "no word" in error_of(client.get("/api/sample", params={"contains": "?"}), 422)
+
+
+def test_a_sample_has_what_another_process_adds(index: Index, make_spec: MakeSpec, dataset: str) -> None:
+    spec = make_spec(dim=8)
+    index.create(spec)
+    gallery = Gallery(Searcher(index, dataset))
+    for count in (3, 5):
+        index.upsert(spec.collection, Points([image(number) for number in range(count)], random_vectors(count, 8)))
+        assert len(gallery.sample(seed=0, k=10).images) == count
 
 
 def test_results_end_where_no_more_can_be_requested(client: httpx.Client) -> None:

@@ -163,9 +163,9 @@ class Gallery:
         """
         where = Where(splits=tuple(splits) or None, contains=contains)
         self.searcher.check(Options(where=where, hubness=0.0))  # 0: a sample needs no scores
-        order = np.random.default_rng(seed).permutation(self._sampled_ids(where))
-        ids = [int(image_id) for image_id in order[offset : offset + k]]
         collection = self.searcher.collection("images")
+        order = np.random.default_rng(seed).permutation(self._sampled_ids(where, self.index.count(collection)))
+        ids = [int(image_id) for image_id in order[offset : offset + k]]
         stored = [each for each in self.index.retrieve(collection, ids).records if isinstance(each, Image)]
         return Sample(
             images=[_image_record(each) for each in stored],
@@ -221,8 +221,11 @@ class Gallery:
         one_each = {caption.image_id: caption.text.strip() for caption in short}
         return list(one_each.values())[:MAX_EXAMPLES]
 
-    def _read_sampled_ids(self, where: Where) -> npt.NDArray[np.int64]:
-        """Return the ids that random samples are drawn from; of a very large data set, only the first ones."""
+    def _read_sampled_ids(self, where: Where, points: int) -> npt.NDArray[np.int64]:  # noqa: ARG002
+        """Return the ids that random samples are drawn from; of a very large data set, only the first ones.
+
+        `points`, the size of the collection, is part of the cache key: another process may fill a server meanwhile.
+        """
         looked_up, words = where.divided()
         ids: list[int] = []
         read = 0
