@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,13 +20,14 @@ NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 REASONS_SHOWN = 5
+STREAMS = ("/dev/stdout", "/dev/stderr")  # which may lead to files
 
 
 class Listable(Protocol):
     """An input that failed."""
 
     def as_json(self) -> Mapping[str, Any]:
-        """Return it as the list holds it: see `FAILURE_FIELDS`."""
+        """Return the fields that the list has: see `FAILURE_FIELDS`."""
         ...
 
 
@@ -73,7 +73,7 @@ def listing(
     """List in `file` what fails in the block, and report it on stderr, however the block ends.
 
     The folder of `file` is created before the block. If the block ends without an error and nothing failed, the list
-    of an earlier run is deleted.
+    of an earlier run is deleted. A list that cannot be written is a warning: the work is done.
 
     Args:
         failures: grows while the block runs.
@@ -81,7 +81,6 @@ def listing(
 
     Raises:
         SettingsError: the folder cannot be created, or `file` is itself a folder.
-        OSError: the list cannot be written; if the block raises an error, that is raised, and this one is printed.
     """
     _create_folder_of(file)
     complete = False
@@ -94,9 +93,7 @@ def listing(
             if complete or failures:
                 where = f": see {_write(file, failures).resolve()}"
         except OSError as error:
-            if complete:
-                raise
-            note(f"warning: cannot write {file}: {error.strerror}")
+            note(f"warning: cannot write {file}: {error.strerror}; name another file with --failures")
         finally:
             if failures:
                 what, reasons = describe(failures)
@@ -110,8 +107,6 @@ def _create_folder_of(file: Path) -> None:
         raise SettingsError(f"--failures: {file} is a folder: give the name of a file")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(file.parent, os.W_OK) and (file.is_file() or not file.exists()):
-            raise SettingsError(f"--failures: cannot write into {file.parent.resolve()}: name a file in another folder")
     except OSError as error:
         reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise SettingsError(f"--failures: cannot create {file.parent}: {reason}") from None
@@ -123,17 +118,17 @@ def _write(file: Path, failures: Sequence[Listable]) -> Path:
     Without failures, the list of an earlier run is deleted. A file that is not such a list is neither deleted nor
     overwritten: the failures then go into a file beside it.
     """
+    text = "".join(to_json(failure.as_json()) + "\n" for failure in failures)
+    if str(file) in STREAMS or (file.exists() and not file.is_file()):
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+        return file
     while file.is_file() and not _is_list_of_failures(file):
         file = file.with_name(f"{file.name}.failures.jsonl")
-    if not failures:
-        if file.is_file() and file.stat().st_size:
-            file.unlink()
-        return file
-    text = "".join(to_json(failure.as_json()) + "\n" for failure in failures)
-    if file.exists() and not file.is_file():  # such as /dev/stdout
-        file.write_text(text, encoding="utf-8")
-    else:
+    if failures:
         replace_file(target_of(file), text)
+    elif file.is_file() and file.stat().st_size:
+        file.unlink()
     return file
 
 

@@ -157,7 +157,7 @@ class Embedding:
     ] = None
 
     def links(self, stored: CollectionSpec | None) -> bool:
-        """Return whether links may lead out of the photo folder; `stored` describes the images, if they exist."""
+        """Return whether links may lead out of the photo folder; `stored` specifies the images, if there are any."""
         return self.follow_links if self.follow_links is not None else bool(stored and stored.follow_links)
 
     def run_options(self, tuning: Tuning | None, *, prune: bool) -> RunOptions:

@@ -17,7 +17,8 @@ from ingest.failures import count_of
 from ingest.specs import count_ids, source_of
 from ingest.summary import Summary
 from search.errors import AnnotationError, IndexFailure
-from search.index import CollectionSpec, Index, ReadIndex, Source, Where
+from search.index import CollectionSpec, Index, ReadIndex, Where
+from search.index.sources import others
 from search.records import Caption, Image
 from search.text import read_path
 
@@ -47,9 +48,9 @@ def check_prunable(annotations: Annotations, stored: CollectionSpec | None, spli
         AnnotationError: a broken entry of these splits has neither an id nor a file that can be read.
         IndexFailure: the stored collection was filled from other sources too.
     """
-    if stored is not None and (others := _other_sources(stored, annotations)):
+    if stored is not None and (besides := others(stored.sources, source_of(annotations))):
         raise IndexFailure(
-            f"--prune: {stored.dataset} was filled from other sources too ({', '.join(map(str, others))}), and what "
+            f"--prune: {stored.dataset} was filled from other sources too ({', '.join(map(str, besides))}), and what "
             "only they hold would be removed: leave out --prune"
         )
     for entry in annotations.skipped(splits):
@@ -68,11 +69,15 @@ def find_gone(
 ) -> Gone:
     """Return the stored points of some splits ("all" means every split) that are gone.
 
-    Return none if an entry cannot be identified, or the collection has other sources too (see `check_prunable`).
+    Return an empty `Gone` if an entry cannot be identified, or the collection has other sources (see `check_prunable`).
     """
     (of_images, of_captions), existing = specs, index.collections()
     stored = index.spec(of_images.collection) if of_images.collection in existing else None
-    if stored is None or _other_sources(stored, annotations) or any(map(_is_unknown, annotations.skipped(splits))):
+    if (
+        stored is None
+        or others(stored.sources, source_of(annotations))
+        or any(map(_is_unknown, annotations.skipped(splits)))
+    ):
         return Gone()
     where = Where(splits=None if "all" in splits else tuple(splits))
     listed = _Listed(annotations, of_images.photo_folder)
@@ -87,8 +92,8 @@ def find_gone(
     if of_captions.collection not in existing:
         return Gone(images)
     ids = [*(caption.id for caption in annotations.captions), *listed.broken_captions]
-    others = _others(index, of_captions.collection, ids, where)
-    return Gone(images, [each for each in others if isinstance(each, Caption) and each.image_id not in kept])
+    unlisted = _others(index, of_captions.collection, ids, where)
+    return Gone(images, [each for each in unlisted if isinstance(each, Caption) and each.image_id not in kept])
 
 
 def prune(index: Index, specs: tuple[CollectionSpec, CollectionSpec], gone: Gone, summary: Summary) -> None:
@@ -103,12 +108,6 @@ def prune(index: Index, specs: tuple[CollectionSpec, CollectionSpec], gone: Gone
             with summary.timed("prune"):
                 index.delete(spec.collection, part)
             tally.pruned += len(part)
-
-
-def _other_sources(stored: CollectionSpec, annotations: Annotations) -> list[Source]:
-    """Return the sources of the stored collection besides the one that is being read."""
-    current = source_of(annotations)
-    return [source for source in stored.sources if not source.is_same(current)]
 
 
 def _is_unknown(entry: Unusable) -> bool:

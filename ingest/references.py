@@ -81,8 +81,8 @@ def read_references(
     file = Path(source)
     if not file.is_file():
         stored = ", ".join(splits) or "none"
-        what = "it is a folder" if file.is_dir() else "there is no such file"
-        raise SettingsError(f"--references {source}: {what}, and no such split (stored: {stored})")
+        what = "it is a folder, and there is" if file.is_dir() else "there is no such file, and"
+        raise SettingsError(f"--references {source}: {what} no such split (stored: {stored})")
     texts, of_file = _texts(file)
     return _encoded(source, texts, sample, evaluated | of_file, encoder())
 

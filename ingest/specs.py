@@ -13,6 +13,7 @@ from search.encoder.clip import ClipEncoder
 from search.encoder.remembered import KnownEncoder
 from search.errors import IndexFailure, SpecMismatch
 from search.index import CollectionSpec, Index, ReadIndex, Source, SplitSize, Tuning, Where, collection_name
+from search.index.sources import others
 from search.records import KINDS, Caption, Image
 from search.text import spell_path
 
@@ -70,10 +71,9 @@ def check_source(index: ReadIndex, dataset: str, annotations: Annotations) -> No
 
 
 def folder_warnings(stored: CollectionSpec, annotations: Annotations, photos: Path) -> list[str]:
-    """Return, in one line, that the photos of other sources are not in the folder of the source that is added."""
-    current, remembered = source_of(annotations), stored.photo_folder
-    is_added = not any(source.is_same(current) for source in stored.sources)
-    if not (is_added and remembered.is_dir() and photos.is_dir()) or remembered.samefile(photos):
+    """Return a warning if the photos of these annotations are in another folder than those of another source."""
+    remembered, has_others = stored.photo_folder, bool(others(stored.sources, source_of(annotations)))
+    if not (has_others and remembered.is_dir() and photos.is_dir()) or remembered.samefile(photos):
         return []
     return [
         f"the photos of {stored.dataset} were in {remembered}, but a data set has one photo folder: from now on, all "

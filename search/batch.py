@@ -135,14 +135,14 @@ def read_line(number: int, line: bytes, default: Options) -> Line:
         return Line(number, content, QueryError(f"{problem.place}: {problem.message}"))
     except (QueryError, TextError) as error:
         return Line(number, content, error)
-    except RecursionError:  # by `_check_strings`; from Python 3.13 on, the parser accepts deeper nesting
+    except RecursionError:  # raised by the parser or, from Python 3.13 on, by `_check_strings`
         return Line(number, _text_of(line), QueryError("the JSON object is nested too deeply"))
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise QueryError(f"not a JSON object ({error}); a text cannot begin with a brace") from None
     assert isinstance(value, dict)  # it begins with a brace
     return value

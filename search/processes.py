@@ -1,4 +1,4 @@
-"""Processes of this project: how many can run at once, and how one is started."""
+"""Count the processors of this process, and call a function in a new one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def processors() -> int:
-    """Return how many processors this process may use, which on a shared machine may be fewer than there are."""
+    """Return how many processors this process may use, which may be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

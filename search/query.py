@@ -182,7 +182,10 @@ def image_part(value: str, sign: int = 1) -> Part:
 def _weighted(value: str) -> tuple[str, float]:
     match = re.fullmatch(r"(.*)\^(-?)(\d+(?:\.\d*)?|\.\d+)", value, re.DOTALL)
     if match and match[2]:
-        raise QueryError(f"{value!r} ends in a negative weight: subtract with --minus, or in JSON with a `weight`")
+        raise QueryError(
+            f"{value!r} ends in a negative weight: subtract with --minus, or in JSON with a `weight`; "
+            "if it is not a weight, append ^1"
+        )
     return (match[1], float(match[3])) if match else (value, 1.0)
 
 

@@ -139,7 +139,7 @@ class Searcher:
     ) -> _Query | CocoSearchError:
         """Return the query, or its error."""
         try:
-            return self._valid(parts, for_parts(options, parts), splits_of)
+            return self._valid_query(parts, for_parts(options, parts), splits_of)
         except QueryError as error:
             return error
 
@@ -167,7 +167,7 @@ class Searcher:
             QueryError: the options cannot be answered; see `check`.
             CollectionMissing: the data set does not exist.
         """
-        [hits] = self._read_pages([self._valid((), options, self._splits).requests(vector, leave_out)])
+        [hits] = self._read_pages([self._valid_query((), options, self._splits).requests(vector, leave_out)])
         return hits
 
     def count(self, kind: Kind, options: Options, *, leave_out: Sequence[int] = ()) -> int | None:
@@ -282,9 +282,11 @@ class Searcher:
             QueryError: a split does not exist, or images cannot be scored as the options say.
             CollectionMissing: the data set does not exist.
         """
-        self._valid((), options, self._splits)
+        self._valid_query((), options, self._splits)
 
-    def _valid(self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]) -> _Query:
+    def _valid_query(
+        self, parts: Sequence[Part], options: Options, splits_of: Callable[[Kind], Collection[str]]
+    ) -> _Query:
         """Return a query whose options are valid for the data set. Raises the errors of `check`."""
         splits = (options.where or Where()).splits or ()
         known = [name for kind in options.kinds for name in splits_of(kind)] if splits else []

@@ -113,7 +113,7 @@ def test_a_run_and_its_files(call: Call, place: list[str], tmp_path: Path) -> No
 
 
 @pytest.fixture
-def more_metrics() -> Iterator[tuple[Metric, Metric]]:
+def second_metrics() -> Iterator[tuple[Metric, Metric]]:
     """One that needs the rank of the best positive, and one that needs those of all; each is the sixth of its table."""
     more = replace(recall(20), table="second"), replace(MAP_AT_R, recorded="map_at_r", table="main")
     METRICS.extend(more)
@@ -122,7 +122,7 @@ def more_metrics() -> Iterator[tuple[Metric, Metric]]:
 
 
 def test_a_new_metric_is_one_record(
-    call: Call, place: list[str], tmp_path: Path, more_metrics: tuple[Metric, Metric]
+    call: Call, place: list[str], tmp_path: Path, second_metrics: tuple[Metric, Metric]
 ) -> None:
     """It appears wherever the others do, and is not given where too few hits were fetched to know it."""
     out = tmp_path / "run"
@@ -138,7 +138,7 @@ def test_a_new_metric_is_one_record(
         assert found[way]["map_at_r"] == pytest.approx(100 * np.mean([line["map_at_r"] for line in mine]))
         assert served[way]["recall@20"] is found["loss"]["qdrant-served"][way]["recall@20"] is None
         assert "map_at_r" not in served[way]
-        for metric in more_metrics:
+        for metric in second_metrics:
             assert metric.name in found["intervals"][way]
             assert compared[way][metric.name]["a"] == pytest.approx(found[way][metric.name], abs=1e-3)
         assert found["folds"][way]["recall@20"] > found[way]["recall@20"]

@@ -344,7 +344,7 @@ def test_a_run_without_a_usable_photo_embeds_no_caption(call: Call, tmp_path: Pa
     assert len(Path("failures.jsonl").read_text().splitlines()) == 6
     result = call("ingest", *ingest_options(photos, clip_folder, place), "--failures", "/dev/full")
     assert "none of the 6 photos can be used" in one_line_error(result)  # which a full disk does not hide
-    assert "warning: cannot write /dev/full: No space left on device\n6 photos could not be read" in result[2]
+    assert "cannot write /dev/full: No space left on device; name another file with --failures\n6 photos" in result[2]
     alone = one_line_error(call("ingest", *ingest_options(photos, clip_folder, place), "--limit", "1"))
     assert "the only photo cannot be used" in alone
     assert '"points": 0' in call("ingest", "status", "--json", *place)[1]

@@ -166,3 +166,27 @@ def test_a_renamed_photo_keeps_its_vector(
     for file in (folder / "val2014").iterdir():
         file.unlink()
     assert "no picture" in one_line_error(call("ingest", *options, "--prune", "--yes"))
+
+
+def test_a_source_that_is_missing_loses_nothing(call: Call, tmp_path: Path, clip_folder: Path) -> None:
+    photos = write_photo_set(tmp_path / "photos", photos=4) / "images/val2014"
+    names = sorted(file.name for file in photos.iterdir())
+    tables = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for table, (first, second) in zip(tables, (names[:2], names[2:]), strict=True):
+        table.write_text(f"file,caption\n{first},A dog.\n{second},A cat.\n")
+    place = ["--images", photos, "--dataset", "mine", "--model", clip_folder, "--path", tmp_path / "index"]
+    of_first, of_second = (["run", "--annotations", table, *place] for table in tables)
+    result(call, of_first)
+    summary, err = result(call, [*of_second, "--add"])
+    assert (points(summary), "no longer in" in err) == ([4, 4], False)
+
+    tables[0].rename(tmp_path / "unmounted")
+    for _ in range(2):
+        summary, err = result(call, of_second)
+        assert (points(summary), "no longer in" in err) == ([4, 4], False)
+        assert "filled from other sources too" in one_line_error(call("ingest", *of_second, "--prune", "--yes"))
+    (tmp_path / "moved").mkdir()
+    tables[0] = (tmp_path / "unmounted").rename(tmp_path / "moved/a.csv")
+    assert points(result(call, ["run", "--annotations", tables[0], *place])[0]) == [4, 4]
+    specs = json.loads(call("ingest", "status", "--json", "--path", tmp_path / "index")[1])
+    assert [len(spec["sources"]) for spec in specs] == [2, 2]

@@ -38,14 +38,15 @@ def ingest_in_child(options: list[str], said: str) -> None:
 
     torch.set_num_threads(1)
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the fork server may have inherited SIG_IGN
     sys.argv = ["ingest", *options]
     with Path(said).open("w") as stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
         main()
 
 
 def start(options: list[str], said: Path | str = os.devnull) -> BaseProcess:
-    """Starts `python -m ingest` in a session of its own; what it says goes into the file `said`."""
-    process = SERVER.Process(target=ingest_in_child, args=(options, str(said)))
+    """Start `python -m ingest` in a session of its own; its output goes into the file `said`."""
+    process = SERVER.Process(target=ingest_in_child, args=(options, str(said)), daemon=True)
     process.start()
     return process
 
@@ -160,7 +161,6 @@ def test_changed_photos_are_noticed_and_touched_ones_are_not(
     assert embedded("--force") == (6, 30)
 
 
-@pytest.mark.usefixtures("ctrl_c")
 def test_control_c_stops_soon_and_says_how_to_go_on(photos: Path, clip_folder: Path, tmp_path: Path) -> None:
     options = [*ingest_options(photos, clip_folder, ["--path", str(tmp_path / "index")]), "--batch-size", "1"]
     stderr = tmp_path / "stderr"

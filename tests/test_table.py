@@ -125,13 +125,13 @@ def test_a_broken_line_is_listed_and_the_rest_is_read(tmp_path: Path, name: str)
     [
         ('{"file": "b.jpg", "caption": ', "Expecting value"),
         ("[]", "not a JSON object"),
-        ('{"caption": "A cat."}', "it names no photo: no field is called filepath"),
+        ('{"caption": "A cat."}', "it names no photo: no field is called file, filepath"),
         ('{"file": "b.jpg", "caption": "\\ud83d"}', "the text is not valid UTF-8"),
         ('{"file": "b.jpg", "caption": 5}', "the caption is not a text"),
         ('{"file": "b.jpg", "caption": ["A", "B"], "caption_id": 7}', "one caption_id for several captions"),
         (
             '{"file": "b.jpg", "split": "te\\nst"}',
-            "split: the split 'te\\nst' contains characters that cannot be shown",
+            "split: the split 'te\\nst' contains line breaks or control",
         ),
         ('{"file": "b.jpg", "caption": NaN}', "NaN is not valid JSON"),
         ('{"file": "b.jpg", "split": "all"}', "split: 'all' stands for every split"),

@@ -104,11 +104,7 @@ def test_only_a_terminal_gets_escape_sequences(monkeypatch: pytest.MonkeyPatch) 
 def test_streams_that_are_closed(call: Call, photo_set: Path, clip_folder: Path, tmp_path: Path) -> None:
     place = ["--path", str(tmp_path / "index")]
     assert call("ingest", *ingest_options(photo_set, clip_folder, place))[0] == 0
-    for command in (["search", "image", "105"], ["eval", "run"]):
+    for command, closed in ((["search", "image", "105"], ">&-"), (["eval", "run"], "2>&-")):
         words = shlex.join([sys.executable, "-m", *command, *place])
-        for closed in (">&-", "2>&-"):
-            done = subprocess.run(
-                f"{words} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True, check=False
-            )
-            assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
-            assert bool(done.stdout) == (closed == "2>&-")
+        done = subprocess.run(f"{words} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, bool(done.stdout)) == (0, "", closed == "2>&-")

@@ -81,7 +81,7 @@ def report_page(
         scores=(scores := tables.scores(metrics)),
         scores_copies=scores_copies(metrics),
         censored=tables.NOT_RANKED if scores.censored else "",
-        more_scores=tables.more_scores(metrics),
+        second_scores=tables.second_scores(metrics),
         against_exact=tables.against_exact(metrics),
         corrected=tables.corrected(metrics),
         captioned=tables.captioned(metrics),

@@ -82,7 +82,7 @@ def scores(metrics: RunMetrics) -> Table:
     return _rankers_table(metrics, "main", "Recall@k in percent; ranks count from 1")
 
 
-def more_scores(metrics: RunMetrics) -> Table | None:
+def second_scores(metrics: RunMetrics) -> Table | None:
     """Return the other scores of the rankers that have any, laid out as by `scores`; None if there are none."""
     table = _rankers_table(metrics, "second", "In percent; the recall sum is that of recall@1, @5 and @10")
     return table if table.head else None

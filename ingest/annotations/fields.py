@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -10,6 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from search.errors import TextError
 from search.index.points import MAX_ID
 from search.text import check_text
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # the later ones turn what follows around
 
 
 def check_path(path: str) -> str:
@@ -40,8 +43,8 @@ def check_caption(text: str) -> str:
 def _check_split(name: str) -> str:
     if name == "all":
         raise ValueError("'all' stands for every split: use another name")
-    if _check_unicode(name) and not name.isprintable():
-        raise ValueError(f"the split {name!r} contains characters that cannot be shown")
+    if _CONTROLS.search(_check_unicode(name)):
+        raise ValueError(f"the split {name!r} contains line breaks or control characters")
     return name
 
 

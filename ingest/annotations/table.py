@@ -62,7 +62,7 @@ class _Row(BaseModel):
 
 
 def fits(start: bytes) -> bool:
-    """Return whether a file that starts like this is not JSON, or consists of JSON lines or of one array."""
+    """Return whether a file that starts like this is not JSON, or is JSON lines or a JSON array."""
     if not start.startswith(b"{"):
         return True
     lines = list(islice((line.strip() for line in start.split(b"\n") if line.strip()), LINES_TRIED))
@@ -75,7 +75,7 @@ def _is_line_of_a_table(line: bytes) -> bool:
         fields = parse_json(line.decode())
     except (ValueError, RecursionError):
         return False
-    return isinstance(fields, dict) and fields.keys().isdisjoint(OF_DOCUMENTS)
+    return isinstance(fields, dict) and ("file" in _columns(list(fields)) or fields.keys().isdisjoint(OF_DOCUMENTS))
 
 
 def read(source: Source) -> Annotations:
@@ -168,10 +168,9 @@ class _Table:
         return Annotations(file, NAME, name, sha256, images, captions, tuple(self._unusable))
 
     def _row(self, fields: Fields) -> _Row:
-        file = fields.get("file")
-        if file is None:
-            raise ValueError(f"it names no photo: no field is called {', '.join(COLUMNS['file'][:4])} or the like")
-        if isinstance(file, str):
+        if "file" not in fields:
+            raise ValueError("it names no photo: no field is called file, filepath, image or the like")
+        if isinstance(file := fields["file"], str):
             fields = {**fields, "file": self._relative(file)}
         try:
             return _Row.model_validate(fields)

@@ -75,7 +75,7 @@ class ImageStage:
     def _fail_until_one_opens(self, images: Sequence[Image]) -> None:
         """Record the photos that cannot be opened, up to the first that can.
 
-        If none can, there is nothing to embed, and the model is loaded only if the run needed it to begin.
+        If none can, there is nothing to embed, and the model is not loaded, unless the run had to load it at the start.
         """
         for image in images:
             try:

@@ -166,7 +166,7 @@ def unpack(file: Path, folder: Path, selects: Callable[[str], bool], progress: P
     wrong = sorted(name for name in sums.keys() | digests.keys() if sums.get(name) != digests.get(name))
     if wrong:
         others = f" and {len(wrong) - 1} others" if wrong[1:] else ""
-        raise IndexFailure(f"{file} is damaged: missing, or of another SHA-256: {wrong[0]}{others}")
+        raise IndexFailure(f"{file} is damaged: missing or with a different SHA-256: {wrong[0]}{others}")
     return digests
 
 

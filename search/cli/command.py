@@ -138,7 +138,8 @@ def run(app: typer.Typer, package: str) -> None:
     except CocoSearchError as error:
         _fail(str(error))
     except OSError as error:  # a file or folder that the user named
-        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        file = error.filename2 or error.filename  # of a file that is renamed, the new name
+        _fail(f"{file}: {error.strerror}" if file and error.strerror else str(error))
     except MemoryError as error:
         _fail(f"there is not enough memory: {error or 'try smaller batches'}")
     except UnicodeEncodeError as error:  # a path that is not valid UTF-8 reached a library that encodes it

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from search.errors import QueryError, SpecMismatch
 from search.index.names import collection_name
-from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined
+from search.index.sources import KARPATHY, OF_OLDER_VERSIONS, Source, joined, others
 from search.records import Kind
 from search.stored import Misfit, parse
 from search.text import read_path
@@ -240,7 +240,7 @@ class CollectionSpec:
     def check_source(self, source: Source) -> None:
         """Raise SpecMismatch unless the collection was filled from this source."""
         stored = self.sources or OF_OLDER_VERSIONS
-        if not any(each.is_same(source) for each in stored):
+        if len(others(self.sources, source)) == len(stored):
             raise SpecMismatch(
                 f"{self.collection} was filled from {', '.join(map(str, stored))}, and {source} is another source: "
                 "use another --dataset NAME, or --add to add it; points with the same ids are then replaced"

@@ -226,10 +226,10 @@ class EdgeIndex:
     def spec(self, collection: str) -> CollectionSpec:
         if collection not in self.collections():
             known = ", ".join(self.collections())
-            there = f"it contains {known or 'nothing'}" if self.path.is_dir() else "there is no such folder"
+            content = f"it contains {known or 'nothing'}" if self.path.is_dir() else "there is no such folder"
             data_set = "name another data set with --dataset, " if known else ""
             raise CollectionMissing(
-                f"no collection {collection} in {self.path} ({there}): "
+                f"no collection {collection} in {self.path} ({content}): "
                 f"run `python -m ingest run`, {data_set}or give the location of the index with --path or --url"
             )
         try:
