@@ -237,10 +237,14 @@ def _tune_scores(source: Source, split: str, as_json: bool, *, evidence: bool) -
     from eval.ground_truth import read_ground_truth
     from eval.hubness.curve import table, tune_hubness
     from eval.progress import query_bar
-    from search.index import only_dataset
+    from search.index import collection_name, only_dataset
+    from search.records import KINDS
 
     with closing(source.open()) as index:
-        evaluation = read_ground_truth(index, source.dataset or only_dataset(index), [split])
+        command.warn_of_silent_nodes(index)
+        name = source.dataset or only_dataset(index)
+        command.warn_of_pending(index, [collection_name(name, kind) for kind in KINDS], exact=True)
+        evaluation = read_ground_truth(index, name, [split])
         with query_bar("ranking", evaluation.captions) as bar:
             if evidence:
                 weights = tune_evidence(index, evaluation, bar.update)

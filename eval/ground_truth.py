@@ -219,7 +219,7 @@ def _check_no_more_captions(images: _Images, captions: _Captions) -> None:
 
 def _check_complete(spec: CollectionSpec, splits: Sequence[str], images: _Images, captions: _Captions) -> None:
     """Refuse missing images and captions: a smaller gallery makes every score better."""
-    or_not = "; --allow-missing evaluates what is there"
+    or_not = "; --allow-missing evaluates what is stored"
     images_of = Counter(images.splits)
     for split in splits:
         expected = spec.splits[split].images
@@ -256,7 +256,7 @@ def _complete_part(
     uncaptioned, orphans = _unmatched(images, captions)
     images, captions = images.only(~uncaptioned), captions.only(~orphans)
     if not len(images.files):
-        raise EvaluationError(f"no image of this split has a caption beside it: {ADVICE}")
+        raise EvaluationError(f"no image of this split has a stored caption: {ADVICE}")
     notes = []
     if lost := expected - len(images.files):
         notes.append(
@@ -266,7 +266,7 @@ def _complete_part(
     if orphans.any():
         notes.append(f"{orphans.sum():,} captions without their image take no part")
     if missing_captions := wanted - len(captions.texts):
-        notes.append(f"{missing_captions:,} captions of images that are there are missing")
+        notes.append(f"{missing_captions:,} captions of the remaining images are missing")
     return images, captions, notes
 
 

@@ -92,7 +92,6 @@ class Measured:
     resamples: Annotated[
         int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples for the intervals")
     ] = 2000
-
     hubness: Annotated[
         float | None,
         typer.Option(
@@ -102,7 +101,6 @@ class Measured:
             help="Measure scores corrected by this alpha too (default: the stored one); 0: not at all",
         ),
     ] = None
-
     evidence: Annotated[
         str | None,
         typer.Option(

@@ -297,7 +297,10 @@ def _of_line(line: Any) -> QueryResult:
     own = {known.name for known in fields(QueryResult)}
     known = {name: value for name, value in line.items() if name in own}
     known["top"] = tuple(TopHit(**hit) for hit in line["top"])
-    return QueryResult(**known, recorded={name: value for name, value in line.items() if name not in own})
+    if type(line["rank"]) is not int or line["rank"] < 1:
+        raise ValueError(f"{line['rank']!r} is not a valid rank")
+    recorded = {name: value for name, value in line.items() if name not in own and isinstance(value, int | float)}
+    return QueryResult(**known, recorded=recorded)
 
 
 def check_overwrite(folder: Path, fingerprint: Mapping[str, Any]) -> None:

@@ -74,8 +74,8 @@ def read_references(
     """
     collection = collection_name(dataset, "captions")
     splits = index.spec(collection).splits if collection in index.collections() else {}
-    asked_for = [name for name in splits if name.startswith(EVALUATED)]
-    evaluated = {words_of(caption.text) for caption in _captions(index, collection, asked_for)}
+    evaluated_splits = [name for name in splits if name.startswith(EVALUATED)]
+    evaluated = {words_of(caption.text) for caption in _captions(index, collection, evaluated_splits)}
     if source in splits:
         return _of_split(index, collection, source, sample, evaluated)
     file = Path(source)
@@ -130,8 +130,8 @@ def _texts(file: Path) -> tuple[list[str], set[str]]:
     """Return the captions of a file to draw from, and the words of its captions of val and test."""
     try:
         content = file.read_bytes()
-        is_table = file.suffix.lower() in (".csv", ".tsv")
-        if is_table or content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+        is_of_annotations = file.suffix.lower() in (".csv", ".tsv", ".json")
+        if is_of_annotations or content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
             return _of_annotations(file)
         lines = decode_text(content).splitlines()
     except OSError as error:

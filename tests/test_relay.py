@@ -18,8 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 from points import image, unit
 
-from search.errors import IndexFailure
-from search.index import CollectionInfo, CollectionSpec, Points, SearchParams, Where
+from search.errors import IndexFailure, ServerError
+from search.index import Batch, CollectionInfo, CollectionSpec, Points, SearchParams, Where
 from search.index.edge.index import EdgeIndex
 from search.index.relay import wire
 from search.index.relay.announce import Running, announced
@@ -136,6 +136,22 @@ def served(tmp_path: Path, make_spec: Callable[..., CollectionSpec], dataset: st
         server.should_exit = True
         thread.join()
     index.close()
+
+
+def test_an_answer_that_breaks_off_is_an_error(
+    served: tuple[RemoteIndex, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, collection = served
+    whole = EdgeIndex.scan
+
+    def broken(self: EdgeIndex, *arguments: object, **options: object) -> Iterator[Batch]:
+        yield from whole(self, *arguments, **options)  # type: ignore[arg-type]
+        raise RuntimeError("the server dies between two parts")
+
+    assert sum(len(batch.records) for batch in index.scan(collection)) > 0
+    monkeypatch.setattr(EdgeIndex, "scan", broken)
+    with pytest.raises(ServerError, match="stopped answering"):
+        list(index.scan(collection))
 
 
 def test_information_is_complete(served: tuple[RemoteIndex, str]) -> None:

@@ -127,7 +127,7 @@ def quantized_rankers(
             for name, params in settings.items():
                 replays[name][task.name] = _first_ten(index, copied, params, progress)
     size = bytes_per_vector(evaluation.spec.dim, quantization)
-    about = {True: "more hits than asked for, scored again in float32", False: "scores as they are"}
+    about = {True: "more hits than requested, scored again in float32", False: "scores as they are"}
     return [
         _ranker(name, f"{quantization} copy, HNSW, {about[params.rescore]}", replays[name], answered, size)
         for name, params in settings.items()

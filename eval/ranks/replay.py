@@ -44,7 +44,7 @@ class Agreement:
             return f"all {self.queries:,} ranks are the same"
         text = f"{self.queries - self.rounding - len(self.unexplained):,} of {self.queries:,} ranks are the same"
         if self.rounding:
-            text += f"; {self.rounding:,} differ by items whose scores float32 rounding makes equal or swaps"
+            text += f"; {self.rounding:,} differ only because float32 rounding makes scores equal or swaps them"
         if len(self.unexplained):
             text += f"; {len(self.unexplained):,} DIFFER WITHOUT EXPLANATION, the first is query {self.unexplained[0]}"
         return text

@@ -152,8 +152,8 @@ def _figures(metrics: RunMetrics, by_direction: Mapping[str, Sequence[QueryResul
             Figure(
                 "curve",
                 "Recall at every k",
-                "The share of queries with a right item among the first k, by exact ranks; dashed, where it was asked "
-                f"for, by the index as served, which gave its first {TOP}.",
+                "The share of queries with a right item among the first k, by exact ranks; dashed, if it was measured, "
+                f"among the first {TOP} hits of the index as served.",
                 [(way, _recall_curve(way, results, galleries[way])) for way, results in measured.items()],
             )
         )

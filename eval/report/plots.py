@@ -164,8 +164,7 @@ def ranges(name: str, title: str, rows: Sequence[Range]) -> Markup:
 def scatter(name: str, title: str, dots: Sequence[Dot], x_label: str, y_label: str) -> Markup:
     """Draw points, with their names in a column at the right: x logarithmic and above 0, y in percent.
 
-    Both axes end at round numbers around the data; y spans at least two points, so that noise does not look like a
-    difference.
+    Both axes end at round numbers around the data; y spans at least half a point.
     """
     x_low, x_high = min(dot.x for dot in dots) / 1.05, max(dot.x for dot in dots) * 1.05
     round_numbers = _one_two_five(x_low / 10, x_high * 10)

@@ -165,7 +165,7 @@ class Report:
             notes += _too_few_hits(ranker)
         stored = self.evaluation.spec.hubness
         if stored and stored.complete and stored.alpha is None and self.corrected is None:
-            notes.append("images have numbers for hubness: --hubness ALPHA, or a stored alpha, measures what they gain")
+            notes.append("images have numbers for hubness: --hubness ALPHA, or a stored alpha, measures their effect")
         if self.evaluation.truncated:
             notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes

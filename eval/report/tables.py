@@ -268,8 +268,8 @@ def other_counts(metrics: RunMetrics) -> list[tuple[Table, str]]:
     about = "The literal proportion among the first k; with five captions an image it cannot exceed 20 at k = 1."
     tables.append(("Share of all positives found, in percent", metrics.proportion, {}, about))
     about = (
-        "Elsewhere an item that scores the same does not push the positive down; here it does. "
-        "Only directions where it makes a difference."
+        "In the other tables an item with the same score does not push the positive down; here it does. "
+        "Only directions in which that makes a difference are shown."
     )
     in_tables = {metric.name for metric in METRICS if any(ranker.pessimistic for ranker in metrics.columns)}
     lost = {
@@ -299,8 +299,8 @@ def _has(figures: ByDirection, metric: str) -> bool:
 def _title(metrics: RunMetrics, way: str) -> str:
     images, captions = number(metrics.images), number(metrics.captions)
     if way == IMAGE_TO_TEXT:
-        return f"{way}: {images} photos, each asked for its captions among {captions}"
-    return f"{way}: {captions} captions, each asked for its photo among {images}"
+        return f"{way}: {images} photos, each a query for its captions among {captions}"
+    return f"{way}: {captions} captions, each a query for its photo among {images}"
 
 
 def _score(metrics: RunMetrics, ranker: RankerMetrics, way: str, metric: Metric) -> Cell:

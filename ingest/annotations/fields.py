@@ -1,4 +1,4 @@
-"""The rules for paths, captions and ids, which are the same in every format."""
+"""The rules for paths, captions, splits and ids, which are the same in every format."""
 
 from __future__ import annotations
 
@@ -40,7 +40,12 @@ def check_caption(text: str) -> str:
     return _check_unicode(stripped)
 
 
-def _check_split(name: str) -> str:
+def check_split(name: str) -> str:
+    """Return the name of a split unchanged.
+
+    Raises:
+        ValueError: it is reserved, or cannot be stored or shown.
+    """
     if name == "all":
         raise ValueError("'all' stands for every split: use another name")
     if _CONTROLS.search(_check_unicode(name)):
@@ -55,7 +60,7 @@ def _check_unicode(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
-SplitName = Annotated[str, AfterValidator(_check_split)]
+SplitName = Annotated[str, AfterValidator(check_split)]
 Id = Annotated[int, Field(ge=0, lt=MAX_ID)]
 # The checks come before pydantic's own: it would describe half of a surrogate pair in its own words.
 PhotoPath = Annotated[str, BeforeValidator(lambda value: check_path(value) if isinstance(value, str) else value)]

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from ingest.annotations.fields import CaptionText, Id, PhotoPath, id_or_none
+from ingest.annotations.fields import CaptionText, Id, PhotoPath, check_split, id_or_none
 from ingest.annotations.records import Annotations, Unusable
 from ingest.annotations.source import Source
 from search.errors import AnnotationError, TextError
@@ -42,7 +42,7 @@ class _Photo(_Entry):
     filepath: PhotoPath = ""
     imgid: Id | None = None
     cocoid: Id | None = None
-    split: Annotated[str, Field(min_length=1)]
+    split: Annotated[str, Field(min_length=1), AfterValidator(check_split)]
     sentences: list[_Sentence]
 
     @property

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ingest.annotations.fields import Id, PhotoPath, SplitName, check_caption
 from ingest.annotations.lines import Line, Lines
+from ingest.annotations.listing import picture_suffixes
 from ingest.annotations.photos import Photo, records_of
 from ingest.annotations.records import Annotations, Unusable
 from ingest.annotations.source import Source
@@ -238,17 +239,17 @@ def _delimited(file: Path, lines: Lines) -> Callable[[Line], Fields]:
         )
 
     def fields(line: Line) -> Fields:
-        cells = _cells(line, lines, delimiter, len(names))
+        cells = _cells(line, lines, delimiter, len(names), columns["file"])
         return {column: cells[place].strip() for column, place in columns.items()}
 
     return fields
 
 
-def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None) -> list[str]:
-    """Return the cells of the record that begins with this line.
+def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None, file_at: int = 0) -> list[str]:
+    """Return the cells of the record that begins with this line; `file_at` is the place of its photo.
 
     If a quote opens that is not closed in a way that makes sense, only this line is a fault: those after it are read
-    again. In a table with tabs, quotes may also be a part of the text.
+    again. In a table with tabs, quotes may also be a part of the text; then lines that name a photo are not joined.
 
     Raises:
         ValueError: it is not CSV, or has not as many cells as there are columns.
@@ -259,12 +260,21 @@ def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None) -
         return _checked(plain, width)
     taken: list[Line] = []
     try:
-        return _checked(next(csv.reader(_taking(line, lines, taken), delimiter=delimiter, strict=True)), width)
+        cells = _checked(next(csv.reader(_taking(line, lines, taken), delimiter=delimiter, strict=True)), width)
+        if delimiter == "\t" and any(_is_row(_text(each), width, file_at) for each in taken):
+            raise ValueError("a quote is open above a line that is a row of its own")
+        return cells
     except (csv.Error, ValueError) as error:
         lines.put_back(taken)
         if delimiter == "\t":
             return _checked(plain, width)
         raise ValueError(f"not valid CSV: {error}") from None
+
+
+def _is_row(text: str, width: int | None, file_at: int) -> bool:
+    """Return whether a line is a row with tabs by itself: it has as many cells as there are columns, and a photo."""
+    cells = text.rstrip("\r\n").split("\t")
+    return len(cells) == width and PurePath(cells[file_at].strip()).suffix.lower() in picture_suffixes()
 
 
 def _taking(line: Line, lines: Lines, taken: list[Line]) -> Iterator[str]:

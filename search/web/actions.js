@@ -26,24 +26,21 @@ export const actions = {
 
 // Show the results that one stands for after it, or hide them.
 async function toggleFolded(result) {
-  const number = answer.results.indexOf(result);
-  let { results } = answer;
-  if (results[number + 1]?.folded === result) {
-    results = results.filter((each) => each.folded !== result);
-  } else {
+  const isOpen = () => answer.results.some((each) => each.folded === result);
+  let inserted = [];
+  if (!isOpen()) {
     const shown = query;
-    const inserted = await fetchFolded(query, result).catch((error) => (showError(error), []));
-    if (shown !== query) return;
-    results = [...results.slice(0, number + 1), ...inserted, ...results.slice(number + 1)];
+    inserted = await fetchFolded(query, result).catch((error) => (showError(error), []));
+    if (shown !== query || isOpen()) return; // clicked twice
   }
+  const results = answer.results.filter((each) => each.folded !== result);
+  const number = results.indexOf(result);
+  results.splice(number + 1, 0, ...inserted);
   setAnswer({ ...answer, results });
-  const open = results[number + 1]?.folded === result;
   drawResults($("results"), results, query);
-  const button = $("results").children[number].querySelector(".also");
-  button.textContent = open ? "hide them" : button.textContent;
-  button.setAttribute("aria-expanded", open);
-  makeReachable($("results"), $("results").children[number]);
-  button.focus();
+  const item = $("results").children[number];
+  makeReachable($("results"), item);
+  item.querySelector(".also").focus();
 }
 
 function addResult(result, weight) {

@@ -11,11 +11,10 @@ export async function request(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw Object.assign(new Error("The server does not respond. Is it still running?"), { status: 0 });
   }
-  const body = await response.json().catch(() => ({}));
-  if (!response.ok) {
-    throw Object.assign(new Error(body.error ?? `The server responded with status ${response.status}.`), { status: response.status });
-  }
-  return body;
+  const body = await response.json().catch(() => null);
+  if (response.ok && body) return body;
+  const reason = response.ok ? "The response is incomplete, or not from this server: reload the page." : `The server responded with status ${response.status}.`;
+  throw Object.assign(new Error(body?.error ?? reason), { status: response.status });
 }
 
 // Return {results, more, total, truncated}; `changes` replace fields of the request.

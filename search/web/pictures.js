@@ -14,7 +14,7 @@ export function pictureUrl(token) {
 export async function addPicture(file) {
   const name = `${file.name || "The picture"} (${formatOf(file)})`;
   if (file.type && !file.type.startsWith("image/")) throw new Error(`${name} is not a picture. Choose ${READABLE}.`);
-  if (file.size > MAX_MEGABYTES * 2 ** 20) throw new Error(`${name} has ${Math.ceil(file.size / 2 ** 20)} MB: the limit is ${MAX_MEGABYTES} MB. Save it smaller.`);
+  if (file.size > MAX_MEGABYTES * 2 ** 20) throw new Error(`${name} has ${Math.ceil(file.size / 2 ** 20)} MB: the limit is ${MAX_MEGABYTES} MB. Save a smaller copy.`);
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {

@@ -9,12 +9,13 @@ const template = document.getElementById("result");
 // Show `results`; the first `kept` items stay as they are. Captions are set as text, never as HTML.
 export function drawResults(list, results, query, kept = 0) {
   list.className = results[0]?.kind === "caption" ? "captions" : "images";
-  const items = results.slice(kept).map((result) => createItem(result, query));
+  const open = new Set(results.map((each) => each.folded)); // results whose folded ones are shown after them
+  const items = results.slice(kept).map((result) => createItem(result, query, open.has(result)));
   list.replaceChildren(...[...list.children].slice(0, kept), ...items);
   if (!list.querySelector("[tabindex='0']") && list.firstElementChild) makeReachable(list, list.firstElementChild);
 }
 
-function createItem(result, query) {
+function createItem(result, query, open) {
   const item = template.content.firstElementChild.cloneNode(true);
   const name = titleOf(result);
   item.classList.toggle("folded", Boolean(result.folded));
@@ -35,8 +36,8 @@ function createItem(result, query) {
   item.querySelector(".score").textContent = result.score === null ? "" : result.score.toFixed(3);
   const also = item.querySelector(".also");
   also.hidden = !result.also.length;
-  also.textContent = `and ${result.also.length} more`;
-  also.setAttribute("aria-expanded", "false");
+  also.textContent = open ? "hide them" : `and ${result.also.length} more`;
+  also.setAttribute("aria-expanded", open);
   const from = item.querySelector("[data-do=from]");
   from.href = toUrl({ ...query, ...searchFrom(result), count: undefined, view: null });
   for (const control of item.querySelectorAll("a, button")) {

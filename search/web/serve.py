@@ -114,7 +114,7 @@ def _load_model(gallery: Gallery) -> None:
     try:
         gallery.load_model()
     except CocoSearchError as error:
-        note(f"warning: no pictures can be searched for: {error}")
+        note(f"warning: pictures cannot be used as queries: {error}")
 
 
 def _open_browser(address: str) -> None:
@@ -151,6 +151,8 @@ def _exiting_despite_threads() -> Iterator[list[threading.Thread]]:
 
 
 def _listening(host: str, port: int) -> socket.socket:
+    if not host:
+        raise SettingsError("--host is empty: give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
@@ -158,6 +160,8 @@ def _listening(host: str, port: int) -> socket.socket:
         in_use = error.errno == errno.EADDRINUSE
         reason = "the port is in use, choose another --port" if in_use else error.strerror
         raise SettingsError(f"cannot listen on {host}, port {port}: {reason}") from None
+    except TypeError:  # the name cannot be encoded
+        raise SettingsError(f"cannot listen on {host}: it is not a valid host name") from None
     # Headers and body are sent as two packets: without this, the second waits 40 ms for the client's ACK of the first.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

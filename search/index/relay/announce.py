@@ -95,7 +95,7 @@ def _read(file: Path) -> Running | None:
 
 
 def hello(running: Running) -> dict[str, Any]:
-    """Return what the server that wrote the file says of itself; nothing if it does not answer.
+    """Return what the announced server reports about itself; nothing if it does not answer.
 
     It sends its process id, and whether its `model` is ready. Another server on its old port does not know the token.
     """

@@ -73,9 +73,10 @@ class RemoteIndex:
         return self._one(wire.COUNT, "count", collection, pack(wire.FILTER, wire.Count(where=where)))
 
     def served_model(self) -> RemoteModel | None:
-        """Return the model of the server; None if it is loading it, or is an older version.
+        """Return the model of the server.
 
-        None too if the model takes whole pictures, which may be too large to send.
+        Return None if the server is still loading it, or is an older version, or if the model takes whole pictures,
+        which may be too large to send.
         """
         if not hello(self._running).get("model"):
             return None
@@ -124,13 +125,13 @@ class RemoteIndex:
         with contextlib.ExitStack() as open_:
             answer = retry.while_unavailable(lambda: open_.enter_context(self._answer(method, call)), self._notice)
             try:
-                for line in answer:
+                for line in _lines(answer):
                     fields = json.loads(line)
                     if "failure" in fields:
                         raise unpack_failure(fields)
                     yield unpack(kind, fields["part"])
             except NETWORK_FAILURES as error:
-                raise self._failure(f"stopped answering ({type(error).__name__})") from error
+                raise self._failure(self._running, f"stopped answering ({type(error).__name__})") from error
             except wire.Incompatible as problem:
                 raise IndexFailure(
                     f"{COMMAND} (process {self._running.pid}) has another version than this command, coco-search "
@@ -140,19 +141,21 @@ class RemoteIndex:
 
     @contextlib.contextmanager
     def _answer(self, method: str, call: str) -> Iterator[http.client.HTTPResponse]:
-        headers = {**self._running.headers, "Content-Type": "application/json"}
-        with contextlib.closing(self._running.connect(ANSWER_SECONDS)) as connection:
+        server = self._running
+        headers = {**server.headers, "Content-Type": "application/json"}
+        with contextlib.closing(server.connect(ANSWER_SECONDS)) as connection:
             try:
                 connection.request("POST", ROUTE, call, headers)
                 answer = connection.getresponse()
             except NETWORK_FAILURES as error:
                 running, _ = self._find_again()
                 transient = running and not isinstance(error, TimeoutError)
-                raise self._failure(f"stopped answering ({type(error).__name__})", transient=transient) from error
+                what = f"stopped answering ({type(error).__name__})"
+                raise self._failure(server, what, transient=transient) from error
             with answer:
                 if answer.status != 200:
                     _, restarted = self._find_again()
-                    raise self._failure(f"answered {answer.status} to {method}", transient=restarted)
+                    raise self._failure(server, f"answered {answer.status} to {method}", transient=restarted)
                 yield answer
 
     def _find_again(self) -> tuple[bool, bool]:
@@ -161,11 +164,28 @@ class RemoteIndex:
         self._running = now or before
         return now is not None, self._running != before
 
-    def _failure(self, what: str, *, transient: bool = False) -> ServerError:
+    def _failure(self, server: Running, what: str, *, transient: bool = False) -> ServerError:
         return ServerError(
-            f"{COMMAND} (process {self._running.pid}), which has {self.path} open, {what}: run the command again",
+            f"{COMMAND} (process {server.pid}), which has {self.path} open, {what}: run the command again",
             transient=transient,
         )
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the lines of an answer.
+
+    If the connection ends between two chunks, `readline` takes that for the end of the answer; `read1` raises
+    IncompleteRead.
+    """
+    pieces: list[bytes] = []
+    while data := answer.read1():
+        first, *others = data.split(b"\n")
+        pieces.append(first)
+        for other in others:
+            yield b"".join(pieces)
+            pieces = [other]
+    if rest := b"".join(pieces):
+        raise http.client.IncompleteRead(rest)
 
 
 class RemoteModel:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient
 
-from search.errors import IndexFailure, ServerError
+from search.errors import CocoSearchError, IndexFailure, ServerError
 from search.index import retry
 from search.index.server.cluster import Health, Nodes
 from search.index.server.failures import CONNECT_SECONDS, not_qdrant, translate_errors
@@ -175,9 +175,13 @@ def _open_client(url: str, settings: Settings) -> tuple[QdrantClient, str, bool]
         with translate_errors(url):
             server = both.http.service_api.root().version
             both.http.collections_api.get_collections()  # a wrong API key shows here
+        check_versions(url, server)
     except ValueError as error:  # an answer that is not JSON
+        both.close()
         raise not_qdrant(url) from error
-    check_versions(url, server)
+    except CocoSearchError:
+        both.close()
+        raise
     if not listens(host, grpc_port):
         both.close()
         rest = client(prefer_grpc=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import socket
 import ssl
@@ -31,6 +32,7 @@ OTHER_NAME = {62, 64}  # X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_
 CONNECTION_BROKEN = (httpx.RemoteProtocolError, http.client.BadStatusLine, ConnectionResetError)
 # Not OSError, which includes errors of this machine's own, such as a missing file.
 NETWORK_ERRORS = (ConnectionError, http.client.HTTPException, ssl.SSLError, socket.gaierror, TimeoutError)
+NO_ROUTE = (errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH)  # OSErrors without a class
 
 
 @contextlib.contextmanager
@@ -50,6 +52,10 @@ def translate_errors(url: str, collection: str | None = None) -> Iterator[None]:
             raise not_qdrant(url) from error
         raise unreachable(url, collection, error.source) from error
     except NETWORK_ERRORS as error:
+        raise unreachable(url, collection, error) from error
+    except OSError as error:
+        if error.errno not in NO_ROUTE:
+            raise
         raise unreachable(url, collection, error) from error
     except ResourceExhaustedResponse as error:
         raise failure(url, collection, "RESOURCE_EXHAUSTED", str(error), error.retry_after_s) from error

@@ -85,7 +85,10 @@ def _unfinished_index(info: models.CollectionInfo, collection: str) -> str | Non
     if info.config.optimizer_config.indexing_threshold == 0:
         return f"indexing of {collection} is turned off ({slowly}): set its indexing_threshold"
     if info.status == models.CollectionStatus.GREY:
-        return f"the index of {collection} is pending since a restart ({slowly}): any `python -m ingest run` builds it"
+        return (
+            f"the index of {collection} has been pending since a restart ({slowly}): any `python -m ingest run` builds "
+            "it"
+        )
     if info.status == models.CollectionStatus.YELLOW:
         return f"the index of {collection} is still being built ({slowly})"
     return None

@@ -64,12 +64,17 @@ class Rest:
         connection = kind(self._host, self._port, timeout=seconds or self._seconds)
         try:
             with translate_errors(self.url, collection):
-                connection.request(
-                    method,
-                    self._prefix + path,
-                    body=body() if body else None,
-                    headers={**self._headers, **(headers or {})},
-                )
+                try:
+                    connection.request(
+                        method,
+                        self._prefix + path,
+                        body=body() if body else None,
+                        headers={**self._headers, **(headers or {})},
+                    )
+                except (BrokenPipeError, ConnectionResetError):
+                    if body is None:
+                        raise
+                    # Otherwise the server may have refused before it had read the body: its answer says why.
                 with connection.getresponse() as response:  # it may keep the socket open after `connection.close()`
                     if response.status not in (200, 206):
                         code = HTTP_CODES.get(response.status, str(response.status))
