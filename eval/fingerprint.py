@@ -9,6 +9,7 @@ from typing import Any
 
 from eval.protocol import Evaluation
 from search.index import ReadIndex
+from search.index.names import kind_of
 
 PACKAGES = (
     "coco-search",
@@ -46,7 +47,7 @@ def fingerprint(evaluation: Evaluation, index: ReadIndex | None) -> dict[str, An
         "captions_per_image": evaluation.captions_per_image or "all",
         "truncated_captions": evaluation.truncated,
         "tie_rule": TIE_RULE,
-        "engine": index.engine if index else "none: the vectors were given as arrays",
+        "engine": engine_of(index) if index else "none: the vectors were given as arrays",
         "collections": {
             side.collection: index.info(side.collection).settings
             for side in (evaluation.image_to_text.queries, evaluation.text_to_image.queries)
@@ -54,6 +55,11 @@ def fingerprint(evaluation: Evaluation, index: ReadIndex | None) -> dict[str, An
         },
         "software": {"python": platform.python_version(), **_versions()},
     }
+
+
+def engine_of(index: ReadIndex) -> str:
+    """Return the engine and its version, whether or not a `search serve` that has the index open passes queries on."""
+    return index.engine.partition(", through ")[0]
 
 
 def _versions() -> dict[str, str | None]:
@@ -68,11 +74,19 @@ def _versions() -> dict[str, str | None]:
 
 def differences(fingerprints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Any]]]:
     """Yield settings that differ: the name, nested ones joined by dots, and the value in each, None if it has none."""
-    settings = [dict(_flat(each)) for each in fingerprints]
+    settings = [dict(_flat(_without_dataset(each))) for each in fingerprints]
     for name in dict.fromkeys(name for each in settings for name in each):
         values = [each.get(name) for each in settings]
         if any(value != values[0] for value in values):
             yield name, values
+
+
+def _without_dataset(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a fingerprint whose collections are named "images" and "captions": those of two data sets are compared."""
+    collections = fingerprint.get("collections")
+    if not isinstance(collections, Mapping):
+        return dict(fingerprint)
+    return {**fingerprint, "collections": {kind_of(name): settings for name, settings in collections.items()}}
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

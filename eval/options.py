@@ -39,7 +39,9 @@ FormatOption = Annotated[
 ]
 ImagesOption = Annotated[
     Path | None,
-    typer.Option("--images", help="Where the photos are now (default: the remembered folder)"),
+    typer.Option(
+        "--images", exists=True, file_okay=False, help="Where the photos are now (default: the remembered folder)"
+    ),
 ]
 
 
@@ -118,7 +120,7 @@ class Measured:
 
     def plan(self) -> Plan:
         from eval.evaluate import Plan
-        from search.query import evidence_weight
+        from search.cli.flags import evidence_option
 
         engines = self.engine or [Engine.EXACT, Engine.SERVED]
         if Engine.NONE in engines and set(engines) != {Engine.NONE}:
@@ -130,7 +132,7 @@ class Measured:
             folds=self.folds,
             resamples=self.resamples,
             hubness=self.hubness,
-            evidence=None if self.evidence is None else evidence_weight(self.evidence),
+            evidence=None if self.evidence is None else evidence_option(self.evidence),
         )
 
 

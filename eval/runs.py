@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from eval.fingerprint import differences
 from eval.protocol import DIRECTIONS
 from search.errors import EvaluationError, TextError
+from search.index import MAX_ID
 from search.text import decode_text, parse_json, to_json
 from search.validation import first_problem
 
@@ -291,16 +300,21 @@ def _spread(fields: dict[str, Any], name: str) -> dict[str, Any]:
     return spread
 
 
+@cache
+def _query_results() -> TypeAdapter[QueryResult]:
+    return TypeAdapter(QueryResult)
+
+
 def _of_line(line: Any) -> QueryResult:
     if not isinstance(line, dict):
         raise TypeError("a line is not an object")
     own = {known.name for known in fields(QueryResult)}
     known = {name: value for name, value in line.items() if name in own}
-    known["top"] = tuple(TopHit(**hit) for hit in line["top"])
-    if type(line["rank"]) is not int or line["rank"] < 1:
-        raise ValueError(f"{line['rank']!r} is not a valid rank")
+    for name in ("rank", "pessimistic_rank"):
+        if not 1 <= line[name] < MAX_ID:
+            raise ValueError(f"{name} {line[name]!r} is not from 1 on")
     recorded = {name: value for name, value in line.items() if name not in own and isinstance(value, int | float)}
-    return QueryResult(**known, recorded=recorded)
+    return _query_results().validate_python({**known, "recorded": recorded})
 
 
 def check_overwrite(folder: Path, fingerprint: Mapping[str, Any]) -> None:
@@ -344,7 +358,7 @@ def read_run(folder: Path) -> Run:
         ) from error
     except ValidationError as error:
         problem = first_problem(error)
-        what = ": ".join(filter(None, (METRICS_FILE, problem.place, problem.message)))
+        what = ": ".join(filter(None, (file, problem.place, problem.message)))
         raise EvaluationError(f"{folder} holds a broken run ({what}): make it again") from None
     except (ValueError, TypeError, KeyError, TextError) as error:
         raise EvaluationError(f"{folder} holds a broken run ({file}: {error}): make it again") from error

@@ -108,7 +108,10 @@ def serve(
         list[str] | None,
         typer.Option(help="Address of a reverse proxy in front, such as https://photos.example.org; may be repeated"),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Where the photos are now (default: as ingested)")] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Where the photos are now (default: as ingested)"),
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Show the page in the browser")] = False,
 ) -> None:
     """Serve a web page and a JSON API for searching."""

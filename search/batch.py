@@ -141,7 +141,7 @@ def read_line(number: int, line: bytes, default: Options) -> Line:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = parse_json(text)
+        value = parse_json(text, unique=True)
     except ValueError as error:
         raise QueryError(f"not a JSON object ({error}); a text cannot begin with a brace") from None
     assert isinstance(value, dict)  # it begins with a brace

@@ -36,9 +36,9 @@ MIN_SUM_LENGTH = 1e-3  # a sum of unit vectors shorter than this is rounding, no
 class Part:
     """One ingredient of a query.
 
-    Give exactly one of: a `text`; an `image` (a file, an opened picture, or the result of `Searcher.prepare`); the
-    `image_id` of a stored image; the `caption_id` of a stored caption; a `vector`, float32 (dim,), of any length above
-    zero. A part with a negative `weight` is subtracted.
+    Give exactly one of: a `text`; an `image` (the path of a file, an opened picture, or the result of
+    `Searcher.prepare`); the `image_id` of a stored image; the `caption_id` of a stored caption; a `vector`, float32
+    (dim,), of any length above zero. A part with a negative `weight` is subtracted.
 
     Raises:
         QueryError: none or several of them are given, the text is empty or not valid Unicode, the vector or the weight
@@ -46,13 +46,15 @@ class Part:
     """
 
     text: str | None = None
-    image: Path | Image.Image | Pixels | None = None
+    image: Path | str | Image.Image | Pixels | None = None
     image_id: int | None = None
     caption_id: int | None = None
     weight: float = 1.0
     vector: Vectors | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.image, str):
+            object.__setattr__(self, "image", Path(self.image))
         ingredients = [self.text, self.image, self.image_id, self.caption_id, self.vector]
         if sum(value is not None for value in ingredients) != 1:
             raise QueryError("a part of a query is one of: a text, an image, an image id, a caption id, a vector")

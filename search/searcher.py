@@ -158,15 +158,20 @@ class Searcher:
         pages = iter(self._pages.read([request for requests in queries for request in requests]))
         return [self._hits(requests, list(islice(pages, len(requests)))) for requests in queries]
 
-    def search_vector(self, vector: Vectors, options: Options, *, leave_out: Sequence[int] = ()) -> Hits:
+    def search_vector(
+        self, vector: Vectors | CocoSearchError, options: Options, *, leave_out: Sequence[int] = ()
+    ) -> Hits:
         """Return the hits nearest to a direction, float32 (dim,) of unit length, without the images `leave_out`.
 
         The options are used unchanged: call `for_parts` (search/query.py) first if a picture is part of the direction.
 
         Raises:
-            QueryError: the options cannot be answered; see `check`.
-            CollectionMissing: the data set does not exist.
+            QueryError: the options cannot be answered (see `check`), or the vector is not such a direction.
+            CocoSearchError: `vector` is this error, as `encode` returns it for a query that it cannot encode.
         """
+        if isinstance(vector, CocoSearchError):
+            raise vector
+        self._query_encoder.check_direction(vector)
         [hits] = self._read_pages([self._valid_query((), options, self._splits).requests(vector, leave_out)])
         return hits
 
@@ -193,7 +198,9 @@ class Searcher:
         """Return the `k` images or captions nearest to a text, best first. Raises the errors of `search`."""
         return self.search([Part(text=text)], Options(k=k, to=to, where=where))
 
-    def image(self, image: Image.Image | Path, k: int = 10, *, to: Kind = "images", where: Where | None = None) -> Hits:
+    def image(
+        self, image: Image.Image | Path | str, k: int = 10, *, to: Kind = "images", where: Where | None = None
+    ) -> Hits:
         """Return the `k` images or captions nearest to a picture, best first. Raises the errors of `search`."""
         return self.search([Part(image=image)], Options(k=k, to=to, where=where))
 

@@ -72,14 +72,24 @@ def shown(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def parse_json(text: str) -> Any:
-    """Parse strict JSON.
+def parse_json(text: str, *, unique: bool = False) -> Any:
+    """Parse strict JSON; with `unique`, which takes longer, no object may have a name twice.
 
     Raises:
         ValueError: it is not JSON, or contains NaN, Infinity or a number too large for a float.
         RecursionError: it is nested too deeply.
     """
-    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    hook = _refuse_repeated if unique else None
+    return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=hook)
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated!r} is given twice")
+    return found
 
 
 def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:

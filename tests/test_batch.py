@@ -202,6 +202,12 @@ def test_lines_that_are_blank_long_or_not_ended(call: Call, filled: list[str], c
     assert all(answer["hits"] for answer in objects(out))
 
 
+def test_a_name_that_is_given_twice_is_an_error(call: Call, filled: list[str]) -> None:
+    Path("queries.txt").write_text('{"text": "a", "text": "b"}\n{"parts": [{"text": "a", "text": "b"}]}\n')
+    code, out, _ = call("search", "batch", "queries.txt", *filled)
+    assert (code, ["'text' is given twice" in str(answer["error"]) for answer in objects(out)]) == (3, [True, True])
+
+
 def test_a_batch_reads_the_standard_input_of_its_own_process(
     call: Call, filled: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,3 +142,10 @@ def test_shells_complete_the_console_scripts_and_leave_python_alone() -> None:
     typed = {"_COCO_SEARCH_COMPLETE": "complete_bash", "COMP_WORDS": "coco-search text --min", "COMP_CWORD": "2"}
     assert run_script("coco-search", **typed).split() == ["--min-score", "--minus", "--minus-image"]
     assert "completion" not in run_script("python", "-m", "search", "--help")
+
+
+def test_a_folder_of_photos_that_does_not_exist(call: Call) -> None:
+    for command in (["search", "text", "a dog", "--html", "x"], ["search", "serve"], ["eval", "run", "--out", "x"]):
+        code, _, err = call(*command, "--images", "nope")
+        assert code == 2
+        assert "'nope' does not exist" in " ".join(err.split())

@@ -10,6 +10,7 @@ import pytest
 
 from eval.compare import Comparison, compare, compare_folders
 from eval.differences import Difference
+from eval.fingerprint import differences
 from eval.metrics import METRICS
 from eval.report.comparison import as_json, table
 from eval.runs import QueryResult, Run, RunMetrics, read_run, write_run
@@ -236,6 +237,11 @@ def test_another_name_of_the_data_set_and_other_photo_folders_may_be_compared(tm
     moved = [result(one.direction, one.query, one.image_id, one.rank, "/elsewhere.jpg") for one in BOTH[:2]]
     b = written(tmp_path / "b", moved + BOTH[2:], dataset="coco-large")
     assert "dataset coco-large" in table(compare(a, b, resamples=10, randomisations=10))
+    prints = [
+        {"collections": {f"{name}_images": {"m": 16}, f"{name}_captions": {"m": m}}}
+        for name, m in (("coco", 16), ("coco-large", 32))
+    ]
+    assert list(differences(prints)) == [("collections.captions.m", [16, 32])]
 
 
 def test_intervals_of_a_difference_hold_none_where_there_is_none(tmp_path: Path) -> None:

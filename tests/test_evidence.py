@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import Call, ingest_options, one_line_error, plain_spec
+from conftest import Call, ingest_options, plain_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from points import image, unit
@@ -226,7 +226,8 @@ def test_from_ingestion_to_a_page(call: Call, tmp_path: Path, photo_set: Path, c
     assert "caption_cosine" not in found()[0]
     assert "caption's" in call(*ask, "--evidence", "captions")[1]
     for wrong in ("words", "captions=", "captions=x", "captions=2"):
-        assert "captions" in one_line_error(call(*ask, "--evidence", wrong))
+        code, _, err = call(*ask, "--evidence", wrong)
+        assert (code, "give captions, or captions=WEIGHT" in err) == (2, True)
     lines = [{"parts": [{"text": "a dog"}], "k": 3, "evidence": value} for value in (0.75, "captions")]
     (tmp_path / "queries.jsonl").write_text("\n".join(map(json.dumps, lines)))
     answers = [json.loads(line) for line in call("search", "batch", tmp_path / "queries.jsonl", *path)[1].splitlines()]

@@ -226,6 +226,12 @@ def test_the_commands(call: Call, other: EdgeIndex, make_spec: MakeSpec) -> None
     assert f"both hold {make_spec().collection}" in one_line_error(again)
     assert call("ingest", "import", "--path", "new")[0] == 2
 
+    table = pq.read_table(files[1])
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), "twice.parquet")
+    error = one_line_error(call("ingest", "import", "twice.parquet", "--path", "third"))
+    assert "twice.parquet: 1 ids occur more than once, first " in error
+    assert EdgeIndex(Path("third")).collections() == []
+
 
 def _change(table: pa.Table, column: str, value: Any) -> pa.Table:
     place, values = table.schema.get_field_index(column), table[column].to_pylist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import PIL.Image
@@ -65,6 +66,19 @@ def test_a_broken_run_is_said_in_one_line(call: Call, tmp_path: Path, metrics: s
     with pytest.raises(EvaluationError, match="broken run"):
         read_run(tmp_path)
     assert "broken run" in one_line_error(call("eval", "compare", tmp_path, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rank", 0), ("rank", "a"), ("rank", None), ("rank", 1.5), ("rank", 10**20), ("score", "x"), ("positive", None)],
+)
+def test_a_broken_rank_is_said_in_one_line(tmp_path: Path, field: str, value: object) -> None:
+    shutil.copytree(BEFORE, tmp_path / "run")
+    ranks = tmp_path / "run/ranks.jsonl"
+    first, *others = ranks.read_text().splitlines(keepends=True)
+    ranks.write_text(json.dumps({**json.loads(first), field: value}) + "\n" + "".join(others))
+    with pytest.raises(EvaluationError, match=r"holds a broken run \(ranks\.jsonl: "):
+        read_run(tmp_path / "run")
 
 
 def test_another_run_is_not_overwritten(call: Call, tmp_path: Path) -> None:

@@ -213,6 +213,18 @@ def test_one_wrong_query_spoils_no_batch(index: Index, make_spec: MakeSpec, data
         assert message in str(error)
     with pytest.raises(PhotoError, match="no such file"):
         searcher.search(queries[4])
+    with pytest.raises(PhotoError, match=r"absent\.jpg: no such file"):
+        searcher.image("absent.jpg")
+    with pytest.raises(QueryError, match="no parts"):
+        searcher.search_vector(found[1], Options())
+    assert not isinstance(found[0], CocoSearchError)
+    for wrong in (found[0] * np.float32("nan"), found[0] * 0, found[0] * 1e30, found[0] * 1e-30):
+        with pytest.raises(QueryError, match="the vector to search for has the length "):
+            searcher.search_vector(wrong, Options())
+    with pytest.raises(QueryError, match="the vector to search for has the shape "):
+        searcher.search_vector(found[0][1:], Options())
+    with pytest.raises(QueryError, match=r"the splits are a text: give a tuple, \('test',\)"):
+        searcher.search([Part(image_id=1)], Options(where=Where(splits="test")))  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="no split 'dev'"):
         searcher.search(queries[0], Options(to="both", where=Where(splits=("dev",))))
 

@@ -218,6 +218,9 @@ def test_missing_images_captions_and_paths(web: Web, client: httpx.Client) -> No
     assert "no caption 99999" in error_of(client.post("/api/search", json={"parts": [{"caption_id": 99999}]}), 404)
     for path in ("/pictures/passwd", "/pictures/-1", f"/pictures/{2**70}", "/api/images/%00"):
         error_of(client.get(path), 422)
+    error_of(client.get("/pictures/101/"), 404)  # no redirect, whose address would lack the prefix of a proxy
+    plain = client.post("/api/search", content=b'{"parts":[{"text":"a"}]}')
+    assert "Content-Type: application/json" in error_of(plain, 422)
     for method in ("DELETE", "PUT", "OPTIONS", "PATCH"):
         error_of(client.request(method, "/api/images/101"), 405)
     error_of(client.post("/healthz"), 405)

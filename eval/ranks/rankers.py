@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
+from eval.fingerprint import engine_of
 from eval.metrics import Ranking, Ranks
 from eval.progress import Progress
 from eval.protocol import Evaluation, Side, Task
@@ -63,7 +64,7 @@ def exact_ranker(index: ReadIndex, oracle: Mapping[str, OracleRanks], progress: 
     }
     dim = next(iter(oracle.values())).task.queries.vectors.shape[1]
     rankings = {direction: answers.exact_ranking(oracle[direction].task) for direction, answers in replays.items()}
-    return Ranker(EXACT, f"{index.engine}, exact=True", rankings, replays, None, 4.0 * dim)
+    return Ranker(EXACT, f"{engine_of(index)}, exact=True", rankings, replays, None, 4.0 * dim)
 
 
 def served_ranker(
@@ -77,7 +78,7 @@ def served_ranker(
     quantization: Quantization = index.info(evaluation.text_to_image.gallery.collection).settings["quantization"]
     return _ranker(
         SERVED,
-        f"{index.engine}, as `search` queries it: the first {TOP} hits",
+        f"{engine_of(index)}, as `search` queries it: the first {TOP} hits",
         replays,
         answered or answered_by(index, evaluation),
         bytes_per_vector(evaluation.spec.dim, quantization),

@@ -64,7 +64,9 @@ def exported(files: Sequence[Path], dataset: str | None) -> list[PointFile]:
         source = ParquetCollection(file, dataset)
         other = sources.setdefault(source.spec.collection, source)
         if other is not source:
-            raise SettingsError(f"{other.place} and {file} both hold {source.spec.collection}: import one of them")
+            raise SettingsError(
+                f"{other.place} and {file} both hold {source.spec.collection}: import one after the other"
+            )
     return list(sources.values())
 
 

@@ -99,6 +99,7 @@ class ParquetCollection:
         spec = read_spec(str(file), stored)
         self.spec = replace(spec, dataset=dataset) if dataset else spec
         self._check(schema)
+        self._check_ids()
 
     @property
     def place(self) -> str:
@@ -114,6 +115,14 @@ class ParquetCollection:
                     f"{self.file}: the column {name} is {columns.get(name, 'missing')}, and should be "
                     f"{expected.get(name, 'absent')}: export the collection again"
                 )
+
+    def _check_ids(self) -> None:
+        """Raise IndexFailure if an id occurs more than once: the points would replace each other."""
+        with open_parquet(self.file) as parquet:
+            ids = parquet.read(columns=["id"]).column("id").drop_null().to_numpy()
+        values, times = np.unique(ids, return_counts=True)
+        if len(repeated := values[times > 1]):
+            raise IndexFailure(f"{self.file}: {len(repeated):,} ids occur more than once, first {repeated[0]}")
 
     def points(self) -> Iterator[Points]:
         """Yield the points, in batches.

@@ -24,6 +24,7 @@ from search.cli.command import (
     warn_of_pending,
     warn_of_silent_nodes,
 )
+from search.errors import QueryError
 from search.records import MAX_HUBNESS, Wanted
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
     from search.searcher import Searcher
 
 WEIGHT_HELP = "may be repeated; 'snow^0.5' counts half"
+
+
+def evidence_option(value: str) -> float:
+    """Return the weight that `--evidence` gives."""
+    from search.query import evidence_weight
+
+    try:
+        return evidence_weight(value)
+    except QueryError as error:
+        raise typer.BadParameter(f"--evidence: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -94,9 +105,9 @@ class QueryFlags:
 
     def options(self, to: Wanted) -> Options:
         """Return the options as the library defines them; `to` is the default of the command."""
-        from search.query import Options, evidence_weight
+        from search.query import Options
 
-        weight = None if self.evidence is None else evidence_weight(self.evidence)
+        weight = None if self.evidence is None else evidence_option(self.evidence)
         given = {name: value for name, value in asdict(self).items() if value is not None}
         return Options(to=to).updated({**given, "evidence": weight})
 
@@ -186,7 +197,13 @@ class OutputFlags:
     html: Annotated[Path | None, typer.Option("--html", help="Write the pictures found into one HTML file")] = None
     open: Annotated[bool, typer.Option("--open", help="Show the pictures found in the browser")] = False
     images: Annotated[
-        Path | None, typer.Option("--images", help="Where the photos are now (default: the remembered folder)")
+        Path | None,
+        typer.Option(
+            "--images",
+            exists=True,
+            file_okay=False,
+            help="Where the photos are now (default: the remembered folder)",
+        ),
     ] = None
 
     def __post_init__(self) -> None:

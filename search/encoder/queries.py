@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from search.encoder.images import Pixels
 
+LENGTH_TOLERANCE = 1e-3  # of a unit vector in float32
 PIXELS_AT_ONCE = 16_000_000  # of pictures that wait to be encoded
 
 Stored = dict[Kind, dict[int, Vectors]]
@@ -154,6 +155,7 @@ class QueryEncoder:
         if part.caption_id is not None:
             return self._stored_vector(stored, "captions", part.caption_id)
         assert part.image is not None
+        assert not isinstance(part.image, str)  # a Part makes it a path
         try:
             return pictures.add(part.image)
         except PhotoError as error:
@@ -164,9 +166,19 @@ class QueryEncoder:
             raise NotFound(f"no {kind.removesuffix('s')} {point_id} in {collection_name(self._dataset, kind)}")
         return stored[kind][point_id]
 
-    def _unit(self, vector: Vectors) -> Vectors:
+    def check_direction(self, vector: Vectors) -> None:
+        """Refuse a vector that is not of shape (dim,) and unit length. Raises QueryError."""
+        self._check_shape(vector)
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not abs(length - 1) <= LENGTH_TOLERANCE:  # nor if it is NaN
+            raise QueryError(f"the vector to search for has the length {length:g}, not 1: give it as Part(vector=...)")
+
+    def _check_shape(self, vector: Vectors) -> None:
         if vector.shape != (self.spec.dim,):
             raise QueryError(f"the vector to search for has the shape {vector.shape}, not ({self.spec.dim},)")
+
+    def _unit(self, vector: Vectors) -> Vectors:
+        self._check_shape(vector)
         return np.asarray(vector / np.linalg.norm(vector.astype(np.float64)), dtype=np.float32)
 
 

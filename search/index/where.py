@@ -81,9 +81,11 @@ class Where:
         """Refuse a filter that is not valid.
 
         Raises:
-            QueryError: `contains` holds no letter and no digit, or is not valid Unicode, or an image id is out of
-                range.
+            QueryError: `contains` holds no letter and no digit, or is not valid Unicode, an image id is out of range,
+                or `splits` is a string.
         """
+        if isinstance(self.splits, str):
+            raise QueryError(f"the splits are a text: give a tuple, ({self.splits!r},)")
         self.divided()
         for image_id in self.image_ids or ():
             check_id(image_id, "image")

@@ -84,6 +84,7 @@ def create_app(
     app = FastAPI(
         title="coco-search",
         version=package_version("coco-search"),
+        redirect_slashes=False,  # the address would lack the prefix of a proxy
         docs_url=None,  # these pages load scripts from another site
         redoc_url=None,
         servers=[{"url": str(url)} for url in public] or None,
@@ -253,8 +254,11 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _failure(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         problem = first_problem(error)
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if request.method == "POST" and not kind.endswith("json"):
+            return _failure(422, "send the query as JSON, with the header Content-Type: application/json")
         place = problem.place.removeprefix("body").removeprefix(".") or "the request"
         return _failure(422, f"{place}: {problem.message}")
 
