@@ -58,7 +58,7 @@ def fingerprint(evaluation: Evaluation, index: ReadIndex | None) -> dict[str, An
 
 
 def engine_of(index: ReadIndex) -> str:
-    """Return the engine and its version, whether or not a `search serve` that has the index open passes queries on."""
+    """Return the engine and its version, without the `search serve` through which it may be queried."""
     return index.engine.partition(", through ")[0]
 
 
@@ -82,7 +82,7 @@ def differences(fingerprints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str
 
 
 def _without_dataset(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a fingerprint whose collections are named "images" and "captions": those of two data sets are compared."""
+    """Return a fingerprint with its collections named "images" and "captions", to compare those of two data sets."""
     collections = fingerprint.get("collections")
     if not isinstance(collections, Mapping):
         return dict(fingerprint)

@@ -116,7 +116,8 @@ class Metric:
     short: the name in the tables, if not `name` without underscores.
     headline: whether it is among the large numbers at the top of the page.
     table: the table that shows it: "main" for the five figures that the field reports, "second" for those below them,
-        which are all in percent. A terminal shows five metrics side by side; a sixth begins another block.
+        which are all in percent and which a terminal shows only for rankers that know all ranks. It shows five metrics
+        side by side; a sixth begins another block.
     most: the largest value of one query, for a metric in percent.
 
     Raises:

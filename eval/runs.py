@@ -312,8 +312,8 @@ def _of_line(line: Any) -> QueryResult:
     known = {name: value for name, value in line.items() if name in own}
     for name in ("rank", "pessimistic_rank"):
         if not 1 <= line[name] < MAX_ID:
-            raise ValueError(f"{name} {line[name]!r} is not from 1 on")
-    recorded = {name: value for name, value in line.items() if name not in own and isinstance(value, int | float)}
+            raise ValueError(f"{name} {line[name]!r} is not a valid rank")
+    recorded = {name: value for name, value in line.items() if name not in own and value is not None}
     return _query_results().validate_python({**known, "recorded": recorded})
 
 

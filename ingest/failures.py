@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ NO_VECTOR = "the model gives no usable vector: NaN, infinite or of zero length"
 FAILURE_FIELDS = {"file", "image_id", "caption_id", "url", "stage", "reason"}
 
 REASONS_SHOWN = 5
-STREAMS = ("/dev/stdout", "/dev/stderr")  # which may lead to files
+STREAMS = {"/dev/stdout": "stdout", "/dev/stderr": "stderr"}  # which may lead to files
 
 
 class Listable(Protocol):
@@ -119,9 +120,12 @@ def _write(file: Path, failures: Sequence[Listable]) -> Path:
     overwritten: the failures then go into a file beside it.
     """
     text = "".join(to_json(failure.as_json()) + "\n" for failure in failures)
-    if str(file) in STREAMS or (file.exists() and not file.is_file()):
-        with file.open("a", encoding="utf-8") as stream:
-            stream.write(text)
+    if name := STREAMS.get(str(file)):  # opened again, it would have an offset of its own
+        print(text, end="", file=getattr(sys, name), flush=True)
+        return file
+    if file.exists() and not file.is_file():
+        if failures:  # opening a named pipe waits for a reader
+            file.write_text(text, encoding="utf-8")
         return file
     while file.is_file() and not _is_list_of_failures(file):
         file = file.with_name(f"{file.name}.failures.jsonl")

@@ -113,7 +113,7 @@ def _check_and_embed(
     def load() -> list[ClipEncoder]:
         encoders = _load(model, summary)
         if known is not None:  # so far, the collections have been compared with what was known, not with the model
-            warnings = create_collections(index, specs_of(encoders[0]), None)
+            warnings = create_collections(index, specs_of(encoders[0]), tuning=None)
             summary.warnings += [warning for warning in warnings if warning not in summary.warnings]
         return encoders
 

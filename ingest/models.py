@@ -31,7 +31,7 @@ class Model:
     def known(self) -> KnownEncoder | None:
         """Return what an earlier run has found out about the model, if that is all that this run must know to begin.
 
-        Return None if the collection is new or everything is encoded again, or if the dtype is to be another.
+        Return None if the collection is new or everything is encoded again, or if another dtype is requested.
 
         Raises:
             EncoderError: the model does not exist.

@@ -1,4 +1,4 @@
-"""Embed photos, then captions, and upsert them, stage by stage.
+"""Embed photos, then captions, and upsert them; then prune, build the HNSW index, and check what is stored.
 
 `ingest/stages/images.py` describes the path of a photo, `ingest/stages/captions.py` embeds captions.
 """

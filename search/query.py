@@ -95,7 +95,7 @@ class Options:
     captions does not change. With either, `min_score`, `cutoff` and `fold` still apply to the cosines of the photos.
 
     Raises:
-        QueryError: a number is out of its range, `where.contains` holds no letter and no digit, or both `hubness` and
+        QueryError: a number is out of its range, the filter is not valid (see `Where.check`), or both `hubness` and
             `evidence` are given.
     """
 
@@ -245,7 +245,7 @@ def describe_options(options: Options) -> str:
         f"at most {options.k:,} {kinds[options.to]}",
         f"after the first {options.offset:,}" if options.offset else "",
         str(options.where or ""),
-        f"score at least {options.min_score:g}" if options.min_score is not None else "",
+        f"cosine at least {options.min_score:g}" if options.min_score is not None else "",
         f"cutoff {options.cutoff:g}" if options.cutoff is not None else "",
         "captions grouped by image" if options.group else "",
         f"near-duplicates folded from {options.fold:g}" if options.fold is not None else "",

@@ -98,7 +98,12 @@ class Searcher:
     @classmethod
     def open(cls, settings: Settings | None = None, dataset: str | None = None) -> Self:
         """Return a searcher on the index that the settings name, by default those of the environment."""
-        return cls(open_index(settings or Settings()), dataset)
+        index = open_index(settings or Settings())
+        try:
+            return cls(index, dataset)
+        except CocoSearchError:
+            index.close()
+            raise
 
     def search(self, parts: Sequence[Part], options: Options | None = None) -> Hits:
         """Return the hits nearest to the weighted sum of the parts, best first; of both kinds, images come first.
@@ -168,6 +173,7 @@ class Searcher:
         Raises:
             QueryError: the options cannot be answered (see `check`), or the vector is not such a direction.
             CocoSearchError: `vector` is this error, as `encode` returns it for a query that it cannot encode.
+            CollectionMissing: the data set does not exist.
         """
         if isinstance(vector, CocoSearchError):
             raise vector

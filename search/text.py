@@ -84,12 +84,12 @@ def parse_json(text: str, *, unique: bool = False) -> Any:
 
 
 def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         repeated = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{repeated!r} is given twice")
-    return found
+    return fields
 
 
 def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:

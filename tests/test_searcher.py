@@ -223,7 +223,7 @@ def test_one_wrong_query_spoils_no_batch(index: Index, make_spec: MakeSpec, data
             searcher.search_vector(wrong, Options())
     with pytest.raises(QueryError, match="the vector to search for has the shape "):
         searcher.search_vector(found[0][1:], Options())
-    with pytest.raises(QueryError, match=r"the splits are a text: give a tuple, \('test',\)"):
+    with pytest.raises(QueryError, match=r"`splits` is a string: give a tuple, \('test',\)"):
         searcher.search([Part(image_id=1)], Options(where=Where(splits="test")))  # type: ignore[arg-type]
     with pytest.raises(QueryError, match="no split 'dev'"):
         searcher.search(queries[0], Options(to="both", where=Where(splits=("dev",))))

@@ -193,6 +193,8 @@ def test_colliding_ids_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.M
 def test_quotes_in_a_table_with_tabs_join_no_two_photos(tmp_path: Path) -> None:
     found = read(tmp_path, 'file\tcaption\na.jpg\t"Hello there\nb.jpg\tA man says "\nc.jpg\t"two\nlines"\n')
     assert pairs(found) == [("a.jpg", ('"Hello there',)), ("b.jpg", ('A man says "',)), ("c.jpg", ("two\nlines",))]
+    found = read(tmp_path, 'caption\tfile\n"two\nlines"\tc.jpg\nA cat.\td.jpg\n')
+    assert pairs(found) == [("c.jpg", ("two\nlines",)), ("d.jpg", ("A cat.",))]
 
 
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)

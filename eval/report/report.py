@@ -165,7 +165,9 @@ class Report:
             notes += _too_few_hits(ranker)
         stored = self.evaluation.spec.hubness
         if stored and stored.complete and stored.alpha is None and self.corrected is None:
-            notes.append("images have numbers for hubness: --hubness ALPHA, or a stored alpha, measures their effect")
+            notes.append(
+                "images have numbers for hubness: give --hubness ALPHA, or store an alpha, to measure their effect"
+            )
         if self.evaluation.truncated:
             notes.append(f"captions longer than the model reads, and cut: {self.evaluation.truncated:,}")
         return notes

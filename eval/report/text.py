@@ -213,4 +213,4 @@ def _named(scores: Scores) -> str:
 
 
 def _listed(scores: Scores, metrics: Sequence[Metric]) -> str:
-    return " / ".join(number(scores.get(metric.name), 2) for metric in metrics)
+    return " / ".join(number(scores.get(metric.name), metric.digits) for metric in metrics)

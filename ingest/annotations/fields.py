@@ -12,7 +12,7 @@ from search.errors import TextError
 from search.index.points import MAX_ID
 from search.text import check_text
 
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # the later ones turn what follows around
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # the last ones reverse the text that follows
 
 
 def check_path(path: str) -> str:

@@ -249,7 +249,7 @@ def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None, f
     """Return the cells of the record that begins with this line; `file_at` is the place of its photo.
 
     If a quote opens that is not closed in a way that makes sense, only this line is a fault: those after it are read
-    again. In a table with tabs, quotes may also be a part of the text; then lines that name a photo are not joined.
+    again. In a table with tabs, quotes may also be a part of the text; then lines that are rows are not joined.
 
     Raises:
         ValueError: it is not CSV, or has not as many cells as there are columns.
@@ -261,7 +261,7 @@ def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None, f
     taken: list[Line] = []
     try:
         cells = _checked(next(csv.reader(_taking(line, lines, taken), delimiter=delimiter, strict=True)), width)
-        if delimiter == "\t" and any(_is_row(_text(each), width, file_at) for each in taken):
+        if delimiter == "\t" and sum(_is_row(_text(each), width, file_at) for each in (line, *taken)) > 1:
             raise ValueError("a quote is open above a line that is a row of its own")
         return cells
     except (csv.Error, ValueError) as error:

@@ -122,7 +122,8 @@ class ParquetCollection:
             ids = parquet.read(columns=["id"]).column("id").drop_null().to_numpy()
         values, times = np.unique(ids, return_counts=True)
         if len(repeated := values[times > 1]):
-            raise IndexFailure(f"{self.file}: {len(repeated):,} ids occur more than once, first {repeated[0]}")
+            more = f", and so do {len(repeated) - 1:,} other ids" if repeated[1:].size else ""
+            raise IndexFailure(f"{self.file}: the id {repeated[0]} occurs more than once{more}")
 
     def points(self) -> Iterator[Points]:
         """Yield the points, in batches.

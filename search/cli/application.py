@@ -23,6 +23,7 @@ METAVARS = {
     "<float>": "X",
     "<float range>": "X",
     "<path>": "PATH",
+    "<dir>": "PATH",
 }
 
 Rules = Mapping[str, Sequence[str]]

@@ -43,12 +43,12 @@ OF_OLDER_VERSIONS = (Source(format=KARPATHY, path=""),)
 def others(stored: Sequence[Source], source: Source) -> list[Source]:
     """Return the sources of a collection that are not this one."""
     every = stored or OF_OLDER_VERSIONS
+    if source in every and source.format != KARPATHY:  # then no other one has been moved there
+        return [each for each in every if each != source]
     return [each for each in every if not each.is_same(source, alone=len(every) == 1)]
 
 
 def joined(stored: Sequence[Source], new: Sequence[Source]) -> tuple[Source, ...]:
     """Return the sources of a collection after points from new ones have been added to it."""
-    kept = list(stored or OF_OLDER_VERSIONS)
-    for source in new:
-        kept = others(kept, source) if kept else []
-    return (*kept, *new)
+    every = stored or OF_OLDER_VERSIONS
+    return (*(each for each in every if all(each in others(every, source) for source in new)), *new)

@@ -66,8 +66,7 @@ class Where:
     def divided(self) -> tuple[Where, Words]:
         """Divide the filter into what the engine looks up and the words that it does not, which are compared.
 
-        A point has to pass both. A negated filter could not be divided like this: "not (a and b)" is not "not a and not
-        b".
+        A point has to pass both. "None of these words" could be divided too, word by word; "not all of them" could not.
 
         Raises:
             QueryError: the words cannot be parsed.
@@ -85,7 +84,7 @@ class Where:
                 or `splits` is a string.
         """
         if isinstance(self.splits, str):
-            raise QueryError(f"the splits are a text: give a tuple, ({self.splits!r},)")
+            raise QueryError(f"`splits` is a string: give a tuple, ({self.splits!r},)")
         self.divided()
         for image_id in self.image_ids or ():
             check_id(image_id, "image")

@@ -257,7 +257,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:
         problem = first_problem(error)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if request.method == "POST" and not kind.endswith("json"):
+        if request.method == "POST" and not kind.endswith(("application/json", "+json")):
             return _failure(422, "send the query as JSON, with the header Content-Type: application/json")
         place = problem.place.removeprefix("body").removeprefix(".") or "the request"
         return _failure(422, f"{place}: {problem.message}")

@@ -156,7 +156,9 @@ class Gallery:
     def sample(
         self, seed: int, k: int, offset: int = 0, *, splits: Sequence[str] = (), contains: str | None = None
     ) -> Sample:
-        """Return `k` images in a random order, after the first `offset`; the same ones for the same seed and filter.
+        """Return `k` images in a random order, after the first `offset`.
+
+        They are the same ones for the same seed and filter, as long as the collection has the same size.
 
         Raises:
             QueryError: a split does not exist, or the words to filter by cannot be parsed.

@@ -64,6 +64,7 @@ class Rest:
         connection = kind(self._host, self._port, timeout=seconds or self._seconds)
         try:
             with translate_errors(self.url, collection):
+                connection.connect()
                 try:
                     connection.request(
                         method,
