@@ -106,6 +106,7 @@ def _check_and_embed(
         decode=embedding.decode,
         follow_links=follow_links,
         photo_url=photo_url,
+        added_to=stored.sources if stored is not None and output.add else (),
     )
     model = Model(embedding, stored)
     known = model.known()

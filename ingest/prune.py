@@ -73,11 +73,10 @@ def find_gone(
     """
     (of_images, of_captions), existing = specs, index.collections()
     stored = index.spec(of_images.collection) if of_images.collection in existing else None
-    if (
-        stored is None
-        or others(stored.sources, source_of(annotations))
-        or any(map(_is_unknown, annotations.skipped(splits)))
-    ):
+    current = source_of(annotations)
+    if stored is None or any(map(_is_unknown, annotations.skipped(splits))):
+        return Gone()
+    if others(stored.sources, current) or others(of_images.sources, current):
         return Gone()
     where = Where(splits=None if "all" in splits else tuple(splits))
     listed = _Listed(annotations, of_images.photo_folder)

@@ -31,8 +31,13 @@ def collection_specs(
     *,
     follow_links: bool = False,
     photo_url: str | None = None,
+    added_to: Sequence[Source] = (),
 ) -> tuple[CollectionSpec, CollectionSpec]:
-    """Return the specifications of the image and the caption collection of this run."""
+    """Return the specifications of the image and the caption collection of this run.
+
+    `added_to`: the sources to which that of this run is added, even if one is missing, and might have been moved here.
+    """
+    source = source_of(annotations)
     of_images = CollectionSpec(
         dataset=dataset,
         kind="images",
@@ -51,7 +56,7 @@ def collection_specs(
         photos=spell_path(photos.resolve()),
         follow_links=follow_links,
         photo_url=photo_url,
-        sources=(source_of(annotations),),
+        sources=(*(each for each in added_to if each != source), source),
         splits=split_sizes(annotations, chosen),
         version=version("coco-search"),
     )

@@ -177,10 +177,10 @@ def test_a_source_that_is_missing_loses_nothing(call: Call, tmp_path: Path, clip
     place = ["--images", photos, "--dataset", "mine", "--model", clip_folder, "--path", tmp_path / "index"]
     of_first, of_second = (["run", "--annotations", table, *place] for table in tables)
     result(call, of_first)
+    tables[0].rename(tmp_path / "unmounted")
     summary, err = result(call, [*of_second, "--add"])
     assert (points(summary), "no longer in" in err) == ([4, 4], False)
 
-    tables[0].rename(tmp_path / "unmounted")
     for _ in range(2):
         summary, err = result(call, of_second)
         assert (points(summary), "no longer in" in err) == ([4, 4], False)
