@@ -46,14 +46,14 @@ def extended_scores(evaluation: Evaluation) -> ExtendedScores | None:
     judges = Metrics()
     if not _is_coco_test(evaluation, judges.coco_gts):
         return None
-    more: ExtendedScores = {}
+    by_judge: ExtendedScores = {}
     for judge, positives, metrics in (("cxc", judges.cxc_gts, RECALLS), ("eccv", judges.eccv_gts, ECCV)):
         for task, short in zip(evaluation.tasks, ("i2t", "t2i"), strict=True):
             ranking = _ranking(task, positives[short])
-            more.setdefault(judge, {})[task.name] = scores(ranking, metrics)
+            by_judge.setdefault(judge, {})[task.name] = scores(ranking, metrics)
             if worst := pessimistic_scores(ranking, metrics):
-                more.setdefault(f"{judge}_pessimistic", {})[task.name] = worst
-    return more
+                by_judge.setdefault(f"{judge}_pessimistic", {})[task.name] = worst
+    return by_judge
 
 
 def _is_coco_test(evaluation: Evaluation, original: Mapping[str, Positives]) -> bool:

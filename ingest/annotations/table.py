@@ -261,7 +261,7 @@ def _cells(line: Line, lines: Lines, delimiter: str, width: int | None = None, f
     taken: list[Line] = []
     try:
         cells = _checked(next(csv.reader(_taking(line, lines, taken), delimiter=delimiter, strict=True)), width)
-        if delimiter == "\t" and sum(_is_row(_text(each), width, file_at) for each in (line, *taken)) > 1:
+        if taken and delimiter == "\t" and sum(_is_row(_text(each), width, file_at) for each in (line, *taken)) > 1:
             raise ValueError("a quote is open above a line that is a row of its own")
         return cells
     except (csv.Error, ValueError) as error:

@@ -64,7 +64,8 @@ class Evidences:
         """
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             self._stored = self._read()
-            self._measured = self._measured or None  # captions may have been added
+            if not self._measured:  # captions may have been added
+                self._measured = None
             self._read_at = time.monotonic()
         cosines = self._stored
         if len(cosines) < 2:
